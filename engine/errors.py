@@ -1,0 +1,213 @@
+"""
+Every error the engine raises on purpose.
+
+    EngineError
+    ├── UsageError                 the caller asked for something that cannot be; change the call
+    │   ├── InvalidValue           a value that no document can hold
+    │   ├── InvalidId              a string that is no document id, or of another table
+    │   ├── InvalidCursor          a cursor of another query
+    │   ├── DocumentNotFound       patch, replace or delete of what is not there
+    │   ├── IndexNotFound          a query named an index that its table does not have
+    │   ├── InvalidRange           bounds that are no prefix of the index
+    │   ├── FilterError            a filter expression that cannot be evaluated
+    │   ├── SchemaViolation        a document that its table's schema forbids
+    │   ├── ArgumentValidationError  arguments that the function does not take
+    │   ├── ReturnsValidationError   a result that the function promised not to return
+    │   ├── FunctionNotFound       no such function, or none that the caller may see
+    │   ├── WrongFunctionKind      a query called as a mutation, and the like
+    │   ├── NotAllowed             something a query or mutation may not do; use an action
+    │   ├── NotAwaited             a call on ctx whose result nobody awaited
+    │   ├── LimitExceeded          a function used more than it may; names limit and number
+    │   └── DeclarationError       a schema, function or component that cannot be loaded
+    ├── PushRefused                a push that changed nothing, and why
+    ├── FunctionTimeout            a function ran longer than it may
+    ├── Overloaded                 no room within the caller's patience; nothing was done
+    ├── Conflict                   a commit changed what this transaction read; run it again
+    ├── SnapshotTooOld             a snapshot outlived its lease; run it again
+    ├── OutOfRetention             a timestamp older than what is kept, or not yet reached
+    ├── Stopped                    the engine had stopped; nothing was done
+    ├── OutcomeUnknown             the engine failed while writing; it may or may not be done
+    ├── Unreachable                no server answered
+    └── StoreError
+        ├── StoreFull              the disk or the size limit; the batch was not written
+        ├── StoreFailed            the disk failed; what became of the batch is not known
+        ├── StoreLocked            another process has this directory open
+        └── StoreDamaged           what is on disk is not what was written
+
+    ConvexError                    raised by applications; its data reaches the client
+
+An error earns a class of its own when some caller can do something about it.
+Broken invariants are not in this tree: they are asserts, and they stop the node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class EngineError(Exception):
+    """Base of all errors the engine raises on purpose; `code` is stable over releases."""
+
+    @property
+    def code(self) -> str:
+        return type(self).__name__
+
+
+class UsageError(EngineError):
+    """The caller asked for something that cannot be; the message says what to change."""
+
+
+class InvalidValue(UsageError):
+    """A value that no document, argument or result can hold."""
+
+
+class InvalidId(UsageError):
+    """A string that is no document id, or is one of another table."""
+
+
+class InvalidCursor(UsageError):
+    """A pagination cursor that belongs to another query."""
+
+
+class DocumentNotFound(UsageError):
+    """`patch`, `replace` or `delete` of a document that does not exist."""
+
+
+class IndexNotFound(UsageError):
+    """A query named an index that its table does not have, or that is not ready yet."""
+
+
+class InvalidRange(UsageError):
+    """Index bounds that are not a prefix of the index's fields."""
+
+
+class FilterError(UsageError):
+    """A filter expression that cannot be evaluated on a document."""
+
+
+class SchemaViolation(UsageError):
+    """A document that the schema of its table forbids."""
+
+
+class ArgumentValidationError(UsageError):
+    """Arguments that the function's validator refuses."""
+
+
+class ReturnsValidationError(UsageError):
+    """A result that the function's return validator refuses."""
+
+
+class FunctionNotFound(UsageError):
+    """No such function, or none that this caller may know of."""
+
+
+class WrongFunctionKind(UsageError):
+    """A query called as a mutation, and the like."""
+
+
+class NotAllowed(UsageError):
+    """Something that a query or mutation may not do; an action may."""
+
+
+class NotAwaited(UsageError):
+    """A call on `ctx` whose result nobody awaited; names the line."""
+
+
+class LimitExceeded(UsageError):
+    """A function used more of something than it may."""
+
+    def __init__(self, limit: str, used: float, allowed: float, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}: {used:g} is over the limit of {allowed:g} ({limit}). {advice}".strip())
+        self.limit = limit
+        self.used = used
+        self.allowed = allowed
+
+
+class DeclarationError(UsageError):
+    """A schema, function or component that cannot be loaded; names file and line."""
+
+
+class PushRefused(EngineError):
+    """A push that changed nothing; the message names the document or rule in the way."""
+
+
+class FunctionTimeout(EngineError):
+    """A function ran longer than it may."""
+
+
+class Overloaded(EngineError):
+    """There was no room within the caller's patience; nothing was done."""
+
+    def __init__(self, what: str, patience_s: float) -> None:
+        super().__init__(f"{what} had no room for {patience_s:g} s; nothing was done, try again later")
+        self.what = what
+        self.patience_s = patience_s
+
+
+class Conflict(EngineError):
+    """Something this transaction read was changed by a later commit."""
+
+
+class SnapshotTooOld(EngineError):
+    """A snapshot was held longer than its lease; run the function again."""
+
+
+class OutOfRetention(EngineError):
+    """A timestamp older than the history that is kept, or one that is not reached yet."""
+
+
+class Stopped(EngineError):
+    """The engine had stopped before it took this request up; nothing was done."""
+
+
+class OutcomeUnknown(EngineError):
+    """
+    The engine failed while this request was being written.
+
+    Only the log, once the engine is back, knows whether it was.  Safe to
+    repeat only if doing it twice is the same as doing it once.
+    """
+
+
+class Unreachable(EngineError):
+    """No server answered at this address."""
+
+
+class StoreError(EngineError):
+    """Something about the files below the engine."""
+
+
+class StoreFull(StoreError):
+    """The disk or the size limit refused a batch; nothing of it was written."""
+
+
+class StoreFailed(StoreError):
+    """The disk failed while a batch was written; what became of it is not known."""
+
+
+class StoreLocked(StoreError):
+    """Another process has this directory open; the message names its pid and URL."""
+
+    def __init__(self, directory: str, pid: int | None, url: str | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        where = f" at {url}; use Engine.connect({url!r})" if url else "; use Engine.connect(url)"
+        super().__init__(f"{directory} is open in {holder}{where}")
+        self.pid = pid
+        self.url = url
+
+
+class StoreDamaged(StoreError):
+    """What is on disk is not what was written, or is of a newer format."""
+
+
+class ConvexError(Exception):
+    """
+    An error of the application whose `data` reaches the client, also in production.
+
+    Args:
+        data: any value that a document could hold.
+    """
+
+    def __init__(self, data: Any, /) -> None:
+        super().__init__(data if isinstance(data, str) else repr(data))
+        self.data = data

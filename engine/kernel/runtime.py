@@ -1,0 +1,104 @@
+"""
+Clock and dice, and the places where a test may hold the engine.
+
+The engine never asks the operating system for the time or for a random number:
+it asks the `Runtime` it was given.  The real one reads the system; a virtual
+one, with a seed, makes a run that can be had again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import trio
+
+
+class Runtime(Protocol):
+    """What the engine may know of the outside world."""
+
+    random: random.Random
+
+    def now_ns(self) -> int:
+        """Wall clock, nanoseconds since 1970 UTC; may jump."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait `seconds` of `monotonic`."""
+
+    def random_bytes(self, count: int) -> bytes:
+        """`count` bytes that nobody can guess, or that a seed decides."""
+
+    async def pause(self, point: str) -> None:
+        """A named point where a test may hold, crash or fail whoever passes."""
+
+
+class SystemRuntime:
+    """The clock and the dice of the operating system."""
+
+    def __init__(self) -> None:
+        self.random: random.Random = random.SystemRandom()
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    async def pause(self, point: str) -> None:
+        """Nobody holds a real engine."""
+
+
+EPOCH_2026_NS: Final = 1_767_225_600_000_000_000
+
+
+class VirtualRuntime:
+    """
+    A clock that follows trio's (which a test may let jump) and dice with a seed.
+
+    Args:
+        seed: the same seed gives the same run.
+        start_ns: the wall clock at the start.
+    """
+
+    def __init__(self, seed: int = 0, *, start_ns: int = EPOCH_2026_NS) -> None:
+        self.random: random.Random = random.Random(seed)
+        self._start_ns = start_ns
+        self._offset_ns = 0
+        self._born: float | None = None
+        self.points: dict[str, Callable[[], Awaitable[None]]] = {}
+        """What to do at a pause point, by its name."""
+
+    def now_ns(self) -> int:
+        return self._start_ns + self._offset_ns + round(self.monotonic() * 1e9)
+
+    def monotonic(self) -> float:
+        now = trio.current_time()
+        if self._born is None:
+            self._born = now
+        return now - self._born
+
+    async def sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    def random_bytes(self, count: int) -> bytes:
+        return self.random.randbytes(count)
+
+    def jump(self, seconds: float) -> None:
+        """Move the wall clock, but not the monotonic one."""
+        self._offset_ns += round(seconds * 1e9)
+
+    async def pause(self, point: str) -> None:
+        if hold := self.points.get(point):
+            await hold()

@@ -1,0 +1,33 @@
+"""Who is asking."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A user whose token was verified, or as whom an administrator acts."""
+
+    issuer: str
+    subject: str
+    token_identifier: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    expires_s: float | None = None
+    """Unix time after which the token is no longer good; `None` is never."""
+
+    def as_value(self) -> dict[str, Any]:
+        """The dictionary that `ctx.auth.get_user_identity()` gives."""
+        return {
+            **self.claims,
+            "issuer": self.issuer,
+            "subject": self.subject,
+            "tokenIdentifier": self.token_identifier,
+        }
+
+    def cache_key(self) -> str:
+        """Equal for tokens that give a query the same identity."""
+        return json.dumps(self.as_value(), sort_keys=True, default=str)

@@ -1,0 +1,111 @@
+"""
+Every number that bounds something, with its reason.
+
+A `Limits` is handed to the engine when it is opened; whoever needs a bound is
+given it, so a test or an application may tighten or widen any of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+VALUE_BYTES_MAX: Final = 32 << 20
+"""Any value at all; the clients assume it."""
+VALUE_NESTING_MAX: Final = 64
+"""Deep enough for people, shallow enough for recursion in C and Python alike."""
+ARRAY_ITEMS_MAX: Final = 8192
+OBJECT_FIELDS_MAX: Final = 1024
+FIELD_NAME_BYTES_MAX: Final = 1024
+IDENTIFIER_LENGTH_MAX: Final = 64
+DOCUMENT_BYTES_MAX: Final = 1 << 20
+"""One row must stay cheap to copy through the log, the overlay and a transition."""
+DOCUMENT_NESTING_MAX: Final = 16
+INDEX_FIELDS_MAX: Final = 16
+"""Counting the implicit `_creationTime`."""
+TABLE_INDEXES_MAX: Final = 64
+TABLES_MAX: Final = 10_000
+CREATION_TIME_MAX: Final = 2.0**53
+
+ENTRY_KEY_BYTES_MAX: Final = 475
+"""LMDB keys stop at 511 bytes: 32 for a digest, 4 for the index id, and this for the key itself."""
+assert ENTRY_KEY_BYTES_MAX + 32 + 4 <= 511
+
+USER_TABLE_NUMBER_MIN: Final = 10_001
+SYSTEM_TABLE_NUMBER_MIN: Final = 513
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one engine. Sizes in bytes, durations in seconds unless the name says otherwise."""
+
+    # One function.
+    args_bytes_max: int = 16 << 20
+    result_bytes_max: int = 16 << 20
+    documents_read_max: int = 32_000
+    bytes_read_max: int = 16 << 20
+    ranges_read_max: int = 4_096
+    documents_written_max: int = 16_000
+    bytes_written_max: int = 16 << 20
+    functions_scheduled_max: int = 1_000
+    scheduled_args_bytes_max: int = 16 << 20
+    call_depth_max: int = 8
+    user_time_s_max: float = 1.0
+    """Code of the application in a query or mutation; it holds everyone up."""
+    system_time_s_max: float = 15.0
+    action_time_s_max: float = 600.0
+    stuck_s_max: float = 30.0
+    """A C call that cannot be interrupted for this long aborts the process, stacks on stderr."""
+    log_lines_max: int = 256
+    log_line_bytes_max: int = 32_768
+    warning_ratio: float = 0.8
+    """A log line warns a function that used this part of any limit."""
+
+    # The slice between two checkpoints of a transaction.
+    slice_rows_max: int = 256
+    slice_s_max: float = 0.005
+
+    # Committer.
+    batch_count_max: int = 512
+    batch_bytes_max: int = 8 << 20
+    """A batch holds the disk; the next one gathers meanwhile."""
+    staged_count_max: int = 4_096
+    staged_bytes_max: int = 64 << 20
+    """Transactions may be ahead of the disk by this much; then mutations wait their patience."""
+    mutation_patience_s: float = 5.0
+    lane_deadline_s: float = 20.0
+    conflict_retries_max: int = 4
+    retry_backoff_s: float = 0.1
+    retry_backoff_s_max: float = 2.0
+    clock_jump_s_max: float = 3600.0
+
+    # Snapshots and history.
+    snapshot_age_s_max: float = 10.0
+    """A read transaction held longer makes LMDB keep pages it will never give back."""
+    history_s_min: float = 60.0
+    history_bytes_max: int = 256 << 20
+    """Commits of the last minute are kept in memory for reads in the near past."""
+    data_bytes_max: int = 1 << 40
+
+    # Queries.
+    query_cache_bytes_max: int = 100 << 20
+    query_time_age_s_max: float = 17.0
+    """A cached result that saw the clock is served no longer than this."""
+    concurrent_actions_max: int = 64
+
+    # One client.
+    message_bytes_max: int = 64 << 20
+    http_body_bytes_max: int = 16 << 20
+    mutations_queued_max: int = 1_000
+    actions_in_flight_max: int = 1_000
+    queries_per_session_max: int = 4_096
+    unsent_transitions_max: int = 2
+    ping_s: float = 15.0
+    inactivity_s_max: float = 120.0
+    drain_s: float = 10.0
+    """SIGTERM: how long running work may take before the process exits; a crash is safe."""
+
+    # Session records.
+    session_records_max: int = 2_000
+    session_record_age_s_min: float = 3600.0
+    session_silence_s_max: float = 14 * 86_400.0
