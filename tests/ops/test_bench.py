@@ -1,0 +1,156 @@
+"""`python -m bench`: the form of its figures, and that a quick run is quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import bench.__main__ as command
+from bench.harness import Entry, entries, percentile
+
+COUNTING = '''
+"""How far does it count?"""
+from bench.harness import Result
+def run(bench):
+    assert [] == list(bench.directory.iterdir())
+    params = {"seed": bench.seed}
+    yield Result(name="counting", params=params, metric="rate", value=bench.budget_s, unit="/s")
+    yield Result(name="counting", params={}, metric="rate", value=2, unit="/s", peer="abacus")
+'''
+ENDLESS = '''
+"""Does it ever end?"""
+def run(bench):
+    while True:
+        pass
+    yield
+'''
+SILENT = '''
+"""Does it say anything?"""
+def run(bench):
+    return []
+'''
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
+    """Three benches in a package that is named after the test, so that none is imported twice."""
+    package = f"benches_{tmp_path.name}"
+    folder = tmp_path / package / "micro"
+    folder.mkdir(parents=True)
+    (folder / "counting.py").write_text(COUNTING)
+    (folder / "never_ending.py").write_text(ENDLESS)
+    (folder / "silent.py").write_text(SILENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    return entries(tmp_path / package, package)
+
+
+def test_the_json_has_the_machine_the_command_and_every_figure(
+    known: dict[str, Entry], tmp_path: Path
+) -> None:
+    file = tmp_path / "figures.json"
+
+    arguments = ["counting", "--quick", "--seed", "9", "--json", str(file)]
+    status = command.main([*arguments, "--directory", str(tmp_path / "disk")], known)
+
+    document = json.loads(file.read_text())
+    assert status == 0
+    assert document["results"] == [
+        {
+            "name": "counting",
+            "params": {"seed": 9},
+            "metric": "rate",
+            "value": command.QUICK_S,
+            "unit": "/s",
+            "peer": None,
+        },
+        {
+            "name": "counting",
+            "params": {},
+            "metric": "rate",
+            "value": 2,
+            "unit": "/s",
+            "peer": "abacus",
+        },
+    ]
+    assert document["command"].startswith("python -m bench counting --quick --seed 9 --json ")
+    machine = document["machine"]
+    assert machine["fdatasync_ms"] > 0
+    assert machine["dsync_write_ms"] > 0
+    assert machine["cores"] > 0
+    assert machine["python"].startswith("CPython 3.")
+    assert [] == list((tmp_path / "disk").iterdir())
+
+
+def test_a_quick_run_is_cut_short_and_has_failed(
+    known: dict[str, Entry],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "QUICK_S_MAX", 2.0)
+
+    status = command.main(["never-ending", "--quick", "--directory", str(tmp_path / "d")], known)
+
+    assert status == 1
+    assert capsys.readouterr().err == "never-ending --quick took more than 2 s\n"
+
+
+def test_a_bench_without_a_figure_has_failed(
+    known: dict[str, Entry], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = command.main(["silent", "--directory", str(tmp_path / "d")], known)
+
+    assert status == 1
+    assert capsys.readouterr().err == "silent measured nothing\n"
+
+
+def test_an_unknown_bench_is_answered_with_the_nearest(
+    known: dict[str, Entry], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = command.main(["countin"], known)
+
+    assert status == 2
+    assert "Did you mean counting?" in capsys.readouterr().err
+
+
+def test_the_list_has_every_bench_with_its_question(
+    known: dict[str, Entry], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = command.main(["--list"], known)
+
+    assert status == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "counting: How far does it count?",
+        "never-ending: Does it ever end?",
+        "silent: Does it say anything?",
+    ]
+
+
+def test_the_flushes_of_this_disk_can_be_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = command.main(["flush", "--seconds", "0.2", "--directory", str(tmp_path)], entries())
+
+    figures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("flush ")]
+    assert status == 0
+    assert 4 == len(figures)
+    assert all(line.endswith(" ms") for line in figures)
+
+
+def test_the_real_benches_can_be_read() -> None:
+    assert "flush" in entries()
+    assert all(entry.question.endswith("?") for entry in entries().values())
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.5, 2), (0.51, 3), (0.75, 3), (0.99, 4), (1, 4), (0.01, 1)]
+)
+def test_a_percentile_is_a_sample_that_was_measured(share: float, expected: float) -> None:
+    assert expected == percentile([4, 1, 3, 2], share)
+
+
+def test_nothing_has_no_percentile() -> None:
+    with pytest.raises(ValueError, match="0 samples"):
+        percentile([], 0.5)

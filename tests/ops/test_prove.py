@@ -1,0 +1,142 @@
+"""`ops/prove`: what it prints last, and what it exits with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.proofs.__main__ import main
+from tests.proofs.proof import Proof, proofs
+
+HOLDING = """
+from tests.proofs.proof import Plan, Verdict
+PROMISE = "What is acknowledged is kept."
+ROUNDS = 7
+def prove(plan: Plan) -> Verdict:
+    (plan.directory / "seen").write_text(f"{plan.rounds} {plan.seed} {plan.planted}")
+    return Verdict(held=True, figure=f"{plan.rounds} rounds with seed {plan.seed}, none lost")
+"""
+BREAKING = """
+from tests.proofs.proof import Plan, Verdict
+PROMISE: str = "Nothing is lost."
+ROUNDS: int = 1
+def prove(plan: Plan) -> Verdict:
+    (plan.directory / "evidence").write_text("the write that went missing")
+    return Verdict(held=False, figure="1 of 1 lost")
+"""
+CRASHING = """
+from tests.proofs.proof import Plan, Verdict
+PROMISE = "It always ends."
+ROUNDS = 1
+def prove(plan: Plan) -> Verdict:
+    raise OSError("no disk")
+"""
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Proof]:
+    """Three proofs in a package that is named after the test, so that none is imported twice."""
+    package = f"planted_{tmp_path.name}"
+    folder = tmp_path / package
+    folder.mkdir()
+    (folder / "kept_writes.py").write_text(HOLDING)
+    (folder / "losing.py").write_text(BREAKING)
+    (folder / "crashing.py").write_text(CRASHING)
+    (folder / "frame.py").write_text("ROUNDS = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return proofs(folder, package)
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_promise_that_held_ends_with_its_figure_and_leaves_nothing(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scratch = tmp_path / "scratch"
+
+    status = main(["kept-writes", "--seed", "42"], known, scratch)
+
+    assert status == 0
+    assert last_line(capsys) == "held: 7 rounds with seed 42, none lost"
+    assert [] == list(scratch.iterdir())
+
+
+def test_rounds_and_seed_of_the_command_line_reach_the_proof(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["kept-writes", "--seed", "0", "--rounds", "2"], known, tmp_path)
+
+    assert last_line(capsys) == "held: 2 rounds with seed 0, none lost"
+
+
+def test_a_run_without_a_seed_says_which_one_it_took(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["kept-writes"], known, tmp_path)
+
+    lines = capsys.readouterr().out.splitlines()
+    seed = lines[1].removeprefix("7 rounds, seed ")
+    assert lines[-1] == f"held: 7 rounds with seed {int(seed)}, none lost"
+
+
+def test_a_broken_promise_fails_and_keeps_the_evidence(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scratch = tmp_path / "scratch"
+
+    status = main(["losing"], known, scratch)
+
+    assert status == 1
+    assert last_line(capsys) == "DID NOT HOLD: 1 of 1 lost"
+    assert ["evidence"] == [path.name for path in scratch.glob("losing-*/*")]
+
+
+def test_a_proof_that_breaks_has_proved_nothing(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["crashing"], known, tmp_path)
+
+    assert status == 1
+    assert last_line(capsys) == "DID NOT HOLD: the proof itself failed with OSError"
+
+
+def test_an_unknown_promise_is_answered_with_the_nearest(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["kept-write"], known, tmp_path)
+
+    assert status == 2
+    assert "Did you mean kept-writes?" in capsys.readouterr().err
+
+
+def test_the_list_has_every_promise_as_a_sentence_with_its_command(
+    known: dict[str, Proof], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["--list"], known, tmp_path)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert lines == [
+        "crashing: It always ends.",
+        "    ops/prove crashing --rounds 1",
+        "kept-writes: What is acknowledged is kept.",
+        "    ops/prove kept-writes --rounds 7",
+        "losing: Nothing is lost.",
+        "    ops/prove losing --rounds 1",
+        "3 promises",
+    ]
+
+
+def test_a_promise_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "vague.py").write_text('PROMISE = "durability"\nROUNDS = 1\n')
+
+    with pytest.raises(ValueError, match="full stop"):
+        proofs(tmp_path)
+
+
+def test_the_real_proofs_can_be_read_and_imported() -> None:
+    for proof in proofs().values():
+        assert callable(proof.load())
