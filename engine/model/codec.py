@@ -139,7 +139,8 @@ def _refuse_known_tag(_content: object, _immutable: bool) -> NoReturn:
 
 # fmt: off
 _FOREIGN_TAGS: Final = (
-    0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 43000, 52, 54, 100, 256, 258, 260, 261, 1004, 55799,
+    0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100,
+    256, 258, 260, 261, 1004, 43_000, 55_799,
 )
 # fmt: on
 """What cbor2 would turn into dates, decimals, sets, shared references and the like."""

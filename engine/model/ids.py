@@ -11,7 +11,7 @@ is read.  In the store a document is found by its row key: the table number in
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from engine.errors import InvalidId
 
@@ -36,7 +36,7 @@ class Id(str, Generic[T]):
 
     __slots__ = ()
 
-    def __class_getitem__(cls, table: Any) -> Any:
+    def __class_getitem__(cls, table: object) -> object:
         if isinstance(table, str):
             # typing would take the name for a class yet to be defined.
             table = Literal[table]
@@ -50,27 +50,27 @@ def encode_id(table_number: int, internal: bytes) -> str:
     return _base32(body + _footer(body))
 
 
-def decode_id(id: str) -> tuple[int, bytes]:
+def decode_id(doc_id: object) -> tuple[int, bytes]:
     """
     Table number and internal id.
 
     Raises:
-        InvalidId: `id` is no string that `encode_id` returns.
+        InvalidId: `doc_id` is no string that `encode_id` returns.
     """
-    spare_bits = _SPARE_BITS.get(len(id)) if isinstance(id, str) else None
-    if spare_bits is None:
-        raise _invalid(id, "ids are strings of 31 to 37 letters and digits")
+    if not isinstance(doc_id, str) or len(doc_id) not in _SPARE_BITS:
+        raise _invalid(doc_id, "ids are strings of 31 to 37 letters and digits")
+    spare_bits = _SPARE_BITS[len(doc_id)]
     try:
-        number = int(id.encode("ascii").translate(_DIGITS), 32)
+        number = int(doc_id.encode("ascii").translate(_DIGITS), 32)
     except ValueError:
-        raise _invalid(id, "it has characters that no id has") from None
-    binary = (number >> spare_bits).to_bytes(len(id) * 5 // 8, "big")
+        raise _invalid(doc_id, "it has characters that no id has") from None
+    binary = (number >> spare_bits).to_bytes(len(doc_id) * 5 // 8, "big")
     body = binary[:-_FOOTER_BYTES]
     if _footer(body) != binary[-_FOOTER_BYTES:] or number & ((1 << spare_bits) - 1):
-        raise _invalid(id, "its checksum is wrong, so it was mistyped or cut")
+        raise _invalid(doc_id, "its checksum is wrong, so it was mistyped or cut")
     table_number = _read_varint(body[:-INTERNAL_BYTES])
     if table_number is None:
-        raise _invalid(id, "its table number is spelled as none is")
+        raise _invalid(doc_id, "its table number is spelled as none is")
     return table_number, body[-INTERNAL_BYTES:]
 
 
@@ -79,21 +79,21 @@ def row_key(table_number: int, internal: bytes) -> bytes:
     return table_number.to_bytes(4, "big") + internal
 
 
-def row_key_of(id: str) -> bytes:
+def row_key_of(doc_id: str) -> bytes:
     """
     The row key of the document with this id.
 
     Raises:
-        InvalidId: `id` is no string that `encode_id` returns.
+        InvalidId: `doc_id` is no string that `encode_id` returns.
     """
     try:
-        return _row_keys[id]
+        return _row_keys[doc_id]
     except (KeyError, TypeError):
         pass
-    key = row_key(*decode_id(id))
+    key = row_key(*decode_id(doc_id))
     if len(_row_keys) >= _CACHED_IDS_MAX:
         _row_keys.clear()
-    _row_keys[id] = key
+    _row_keys[doc_id] = key
     return key
 
 
@@ -123,8 +123,8 @@ def make_internal(unix_ms: int, random8: bytes) -> bytes:
 _row_keys: Final[dict[str, bytes]] = {}
 
 
-def _invalid(id: object, why: str) -> InvalidId:
-    shown = repr(id) if isinstance(id, str) else f"a {type(id).__name__}"
+def _invalid(doc_id: object, why: str) -> InvalidId:
+    shown = repr(doc_id) if isinstance(doc_id, str) else f"a {type(doc_id).__name__}"
     return InvalidId(f"{shown[:60]} is no document id: {why}")
 
 

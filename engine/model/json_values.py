@@ -77,7 +77,7 @@ def _spelled(value: Value, spellings: _Spellings) -> Json:
     return spellings[kind](value)
 
 
-def _same(value: Any) -> Json:
+def _same(value: Value) -> Json:
     return value
 
 
@@ -154,13 +154,14 @@ def from_wire(json: Json, *, path: str = "", nesting_max: int = VALUE_NESTING_MA
 
 
 def _read(json: Json, room: int) -> Value:
-    reader = _READERS.get(type(json))
-    if reader is None:
-        raise Refusal(f"a {type(json).__name__} is nothing that JSON has")
-    return reader(json, room)
+    return _READERS.get(type(json), _read_foreign)(json, room)
 
 
-def _read_same(json: Any, _room: int) -> Value:
+def _read_foreign(json: object, _room: int) -> Value:
+    raise Refusal(f"a {type(json).__name__} is nothing that JSON has")
+
+
+def _read_same(json: Json, _room: int) -> Value:
     return json
 
 
@@ -188,10 +189,10 @@ def _read_array(items: list[Json], room: int) -> Value:
     if len(items) > ARRAY_ITEMS_MAX:
         raise Refusal(f"an array of {len(items)} items, at most {ARRAY_ITEMS_MAX} fit")
     room -= 1
-    values: list[Value] = []
+    values: list[Value] = []  # whose length says which item was refused
     try:
         for item in items:
-            values.append(_read(item, room))
+            values.append(_read(item, room))  # noqa: PERF401
     except Refusal as refusal:
         refusal.steps.append(len(values))
         raise
@@ -211,10 +212,7 @@ def _read_object(fields: dict[str, Json], room: int) -> Value:
     name = ""
     try:
         for name, item in fields.items():
-            reader = _READERS.get(type(item))
-            if reader is None:
-                raise Refusal(f"a {type(item).__name__} is nothing that JSON has")
-            values[FIELD_NAMES[name]] = reader(item, room)
+            values[FIELD_NAMES[name]] = _READERS.get(type(item), _read_foreign)(item, room)
     except Refusal as refusal:
         refusal.steps.append(name)
         raise

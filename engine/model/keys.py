@@ -31,7 +31,11 @@ from engine.model.values import (
 _UNDEFINED: Final = 0x01
 _NULL: Final = 0x03
 _INT64_ZERO: Final = 0x08
-_INT64_WIDTHS: Final = {0x04: 8, 0x05: 4, 0x06: 2, 0x07: 1, 0x09: 1, 0x0A: 2, 0x0B: 4, 0x0C: 8}
+_NEGATIVE_INT64: Final = {8: b"\x04", 4: b"\x05", 2: b"\x06", 1: b"\x07"}
+_POSITIVE_INT64: Final = {1: b"\x09", 2: b"\x0a", 4: b"\x0b", 8: b"\x0c"}
+_INT64_WIDTHS: Final = {
+    tag[0]: width for tags in (_NEGATIVE_INT64, _POSITIVE_INT64) for width, tag in tags.items()
+}
 _FLOAT64: Final = 0x0D
 _FALSE: Final = 0x0E
 _TRUE: Final = 0x0F
@@ -94,14 +98,12 @@ def _encode_unordered(number: float) -> bytes:
 
 
 def _encode_int64(number: Int64) -> bytes:
-    for step, width in enumerate((1, 2, 4, 8)):
-        bound = 1 << (8 * width - 1)
-        if -bound <= number < bound:
-            break
-    if number == 0:
-        return bytes([_INT64_ZERO])
-    tag = _INT64_ZERO + 1 + step if number > 0 else _INT64_ZERO - 1 - step
-    return bytes([tag]) + number.to_bytes(width, "big", signed=True)
+    if not number:
+        return b"\x08"
+    bits = int(number).bit_length() if number > 0 else (-1 - int(number)).bit_length()
+    width = 1 if bits < 8 else 2 if bits < 16 else 4 if bits < 32 else 8
+    tag = _POSITIVE_INT64[width] if number > 0 else _NEGATIVE_INT64[width]
+    return tag + number.to_bytes(width, "big", signed=True)
 
 
 def _encode_string(text: str) -> bytes:
@@ -206,10 +208,8 @@ _CONSTANTS: Final[dict[int, Value | Undefined]] = {
 def _decode_number(raw: bytes) -> int | float:
     if len(raw) < 8:
         raise Refusal("it ends within a number")
-    if raw[0] & 0x80:
-        raw = bytes([raw[0] & 0x7F]) + raw[1:]
-    else:
-        raw = raw.translate(_INVERTED)
+    positive = raw[0] & 0x80
+    raw = bytes([raw[0] & 0x7F]) + raw[1:] if positive else raw.translate(_INVERTED)
     number: float = _unpack_float(raw)[0]
     return canonical_float(number)
 

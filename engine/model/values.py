@@ -17,7 +17,7 @@ import enum
 import struct
 from collections.abc import Callable, Mapping
 from math import copysign
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, SupportsIndex, TypeAlias, cast
 
 from engine.errors import InvalidValue
 from engine.model.limits import (
@@ -122,11 +122,11 @@ class Int64(int):
     def __rdivmod__(self, other: int, /) -> tuple[Int64, Int64]:
         return _closed_pair(int.__rdivmod__(self, other))
 
-    def __pow__(self, other: int, modulus: int | None = None, /) -> Any:
+    def __pow__(self, other: int, modulus: int | None = None, /) -> Value:
         """`Int64`, or a `float` when `other` is negative."""
         return _closed(int.__pow__(self, other, modulus))
 
-    def __rpow__(self, other: int, modulus: int | None = None, /) -> Any:
+    def __rpow__(self, other: int, modulus: int | None = None, /) -> Value:
         """`Int64`, or a `float` when this number is negative."""
         return _closed(int.__rpow__(self, other, modulus))
 
@@ -181,20 +181,20 @@ class Int64(int):
     def __ceil__(self) -> Int64:
         return self
 
-    def __round__(self, ndigits: Any = 0, /) -> Int64:
-        return _closed(int.__round__(self, ndigits or 0))
+    def __round__(self, ndigits: SupportsIndex = 0, /) -> Int64:
+        return _closed(int.__round__(self, ndigits))
 
 
-def _closed(result: Any) -> Any:
-    """An int as `Int64`; NotImplemented and floats as they are."""
-    return Int64(result) if isinstance(result, int) else result
+def _closed(result: object) -> Int64:
+    """An int as `Int64`; NotImplemented, which int's methods also answer, as it is."""
+    return Int64(result) if isinstance(result, int) else cast(Int64, result)
 
 
-def _closed_pair(result: Any) -> Any:
-    if result is NotImplemented:
-        return result
-    quotient, remainder = result
-    return Int64(quotient), Int64(remainder)
+def _closed_pair(result: object) -> tuple[Int64, Int64]:
+    if isinstance(result, tuple):
+        quotient, remainder = result
+        return Int64(quotient), Int64(remainder)
+    return cast(tuple[Int64, Int64], result)
 
 
 # User data to canonical values.
@@ -270,7 +270,7 @@ def check_field_name(name: object) -> str:
     plain = str.__str__(name)
     if plain.startswith("$"):
         raise Refusal("field names starting with '$' are reserved; rename the field")
-    if not (plain.isascii() and (plain.isprintable())):
+    if not (plain.isascii() and plain.isprintable()):
         raise Refusal("field names hold printable ASCII only; keep the text in a value instead")
     if len(plain) > FIELD_NAME_BYTES_MAX:
         raise Refusal(f"a field name has {len(plain)} bytes, at most {FIELD_NAME_BYTES_MAX} fit")
@@ -286,7 +286,7 @@ def _normal(value: object, room: int) -> Value:
     return _NORMAL.get(type(value), _normal_other)(value, room)
 
 
-def _normal_same(value: Any, _room: int) -> Value:
+def _normal_same(value: Value, _room: int) -> Value:
     return value
 
 
@@ -356,10 +356,10 @@ def _normal_array(value: list[object] | tuple[object, ...], room: int) -> Value:
     if len(value) > ARRAY_ITEMS_MAX:
         raise Refusal(f"an array of {len(value)} items, at most {ARRAY_ITEMS_MAX} fit")
     room -= 1
-    normal: list[Value] = []
+    normal: list[Value] = []  # whose length says which item was refused
     try:
         for item in value:
-            normal.append(_NORMAL.get(type(item), _normal_other)(item, room))
+            normal.append(_NORMAL.get(type(item), _normal_other)(item, room))  # noqa: PERF401
     except Refusal as refusal:
         refusal.steps.append(len(normal))
         raise
@@ -398,23 +398,35 @@ def _normal_other(value: object, room: int) -> Value:
             raise Refusal("UNDEFINED is the absence of a value; leave the field out")
         case enum.Enum():
             return _normal(value.value, room)
-        case Int64():
-            return Int64(value)
-        case int():
-            return _normal_int(int(value), room)
-        case float():
-            return canonical_float(float(value))
-        case str():
-            return _normal_str(str.__str__(value), room)
-        case bytes() | bytearray() | memoryview():
-            return bytes(value)
         case Mapping():
             return _normal_object(value, room)
         case list() | tuple():
             return _normal_array(value, room)
+        case bytes() | bytearray() | memoryview():
+            return bytes(value)
+        case str():
+            return _normal_str(str.__str__(value), room)
+        case int() | float():
+            return _normal_number(value, room)
     if type(value).__name__ == "ConvexInt64":  # of the official client, which is not imported
-        return Int64(getattr(value, "value"))  # noqa: B009
-    raise Refusal(f"a {type(value).__name__} is no value; {_advice(value)}")
+        return _normal_foreign_int64(value)
+    raise Refusal(f"a {type(value).__name__} is not a value; {_advice(value)}")
+
+
+def _normal_number(value: float, room: int) -> Value:
+    """A number of a subclass of some number type."""
+    if isinstance(value, Int64):
+        return Int64(value)
+    if isinstance(value, int):
+        return _normal_int(int(value), room)
+    return canonical_float(float(value))
+
+
+def _normal_foreign_int64(value: object) -> Value:
+    try:
+        return Int64(cast(Any, value).value)
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise Refusal(f"a ConvexInt64 without an integer of 64 bits: {error}") from None
 
 
 def _advice(value: object) -> str:
@@ -528,7 +540,7 @@ _RANKS: Final[dict[type, int]] = {
 }
 
 
-def compare(a: Value | Undefined, b: Value | Undefined, /) -> int:
+def compare(a: Value, b: Value, /) -> int:
     """
     Order of two canonical values, or `UNDEFINED`: -1, 0 or 1.
 
@@ -549,7 +561,7 @@ def compare(a: Value | Undefined, b: Value | Undefined, /) -> int:
         return _compare_arrays(a, b)
     if rank == 8:
         return _compare_arrays(_in_order(a), _in_order(b))
-    return (a > b) - (a < b)
+    return -1 if a < b else int(a > b)
 
 
 def _compare_numbers(a: float, b: float) -> int:
@@ -571,7 +583,7 @@ def _total_order(number: float) -> int:
 
 
 def _compare_arrays(a: list[Value], b: list[Value]) -> int:
-    for left, right in zip(a, b):
+    for left, right in zip(a, b, strict=False):
         order = compare(left, right)
         if order:
             return order
@@ -583,7 +595,7 @@ def _in_order(fields: dict[str, Value]) -> list[Value]:
     return [part for name in sorted(fields) for part in (name, fields[name])]
 
 
-def strictly_equal(a: Value | Undefined, b: Value | Undefined, /) -> bool:
+def strictly_equal(a: Value, b: Value, /) -> bool:
     """
     Whether two canonical values are the same document content.
 
