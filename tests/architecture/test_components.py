@@ -1,0 +1,89 @@
+"""Components use what applications use, and know each other only as they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.architecture.source_tree import Module, modules, parsed
+
+BUILT_ON = {
+    "aggregate": {"batch_worker"},
+    "rate_limiter": {"batch_worker"},
+    "workflow": {"workpool"},
+    "workpool": {"batch_worker"},
+}
+"""Which component may import which others."""
+
+FOR_TESTS = "engine.testing"
+
+
+def test_a_component_imports_only_what_the_engine_exports() -> None:
+    assert reaching_inside(modules("components"), modules("engine")) == []
+
+
+def test_the_engine_knows_no_component() -> None:
+    assert [m.name for m in modules("engine") if "components" in tops(m.imports)] == []
+
+
+def test_components_are_independent_except_for_what_they_are_built_on() -> None:
+    assert entangled(modules("components")) == []
+
+
+def test_a_component_that_reaches_inside_is_found() -> None:
+    engine = [parsed(Path("engine/model/ids.py"), ""), parsed(Path("engine/testing.py"), "")]
+    component = [
+        parsed(Path("components/limiter/client.py"), "from engine import query, Id"),
+        parsed(Path("components/limiter/test_client.py"), "from engine.testing import Harness"),
+        parsed(Path("components/limiter/store.py"), "from engine.model import ids"),
+        parsed(Path("components/limiter/clock.py"), "from engine.testing import Harness"),
+    ]
+
+    found = reaching_inside(component, engine)
+
+    assert found == ["components.limiter.store", "components.limiter.clock"]
+
+
+def test_components_that_know_each_other_are_found() -> None:
+    component = [
+        parsed(Path("components/workflow/run.py"), "from components.workpool import client"),
+        parsed(Path("components/workpool/run.py"), "import components.workflow"),
+        parsed(Path("components/workpool/pool.py"), "from . import run"),
+    ]
+
+    assert entangled(component) == ["components.workpool.run"]
+
+
+def tops(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def reaching_inside(components: Iterable[Module], engine: Iterable[Module]) -> list[str]:
+    """The modules that import something of the engine other than `engine` itself."""
+    inside = {module.name for module in engine} - {"engine"}
+    inside |= {name.rpartition(".")[0] for name in inside} - {"engine"}
+    return [
+        module.name
+        for module in components
+        if module.imports & (inside - ({FOR_TESTS} if is_test(module) else set()))
+    ]
+
+
+def is_test(module: Module) -> bool:
+    return "tests" in module.path.parts or module.path.name.startswith(("test_", "conftest"))
+
+
+def entangled(components: Iterable[Module]) -> list[str]:
+    """The modules that import a component which theirs is not built on."""
+    return [
+        module.name
+        for module in components
+        if others(module) - BUILT_ON.get(module.name.split(".")[1], set())
+    ]
+
+
+def others(module: Module) -> set[str]:
+    """The components that it imports, besides its own."""
+    parts = [name.split(".") for name in module.imports]
+    imported = {part[1] for part in parts if part[0] == "components" and len(part) > 1}
+    return imported - {module.name.split(".")[1]}

@@ -1,0 +1,41 @@
+"""
+The names that `engine` exports are a promise: none appears or goes by accident.
+
+A change of `engine.__all__` is written into public_api.txt, and into CHANGELOG.md for whoever
+used the name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source_tree import ROOT
+
+PINNED = Path(__file__).with_name("public_api.txt")
+
+
+def exported(module: str) -> list[str]:
+    return sorted(getattr(import_module(module), "__all__", ()))
+
+
+def test_the_public_names_are_the_pinned_ones() -> None:
+    assert PINNED.read_text().split() == exported("engine")
+
+
+def test_every_exported_name_is_there() -> None:
+    engine = import_module("engine")
+
+    assert [name for name in exported("engine") if not hasattr(engine, name)] == []
+
+
+@pytest.mark.parametrize("door", ["aio", "blocking", "testing"])
+def test_headrace_has_every_door_that_the_engine_has(door: str) -> None:
+    source = ROOT / "engine" / f"{door}.py"
+    re_export = ROOT / "ops" / "packaging" / "headrace" / f"{door}.py"
+
+    assert source.exists() == re_export.exists(), f"write {re_export.relative_to(ROOT)}"
+    if source.exists():
+        assert exported(f"engine.{door}"), f"engine/{door}.py needs an __all__"
