@@ -1,0 +1,134 @@
+"""
+What the rest of the engine sees of subscriptions: subscribe, and how far commits were compared.
+
+All of it happens on the engine's own thread, and every method here is plain
+code: a commit is before a subscription or after it, never beside it.
+
+    commits of ts  ──────┬───────────────┬────────────────────▶
+                    processed        published
+    subscribe at ts <= processed: compared with `recent` here and now
+    subscribe at ts >  processed: compared as the actor comes past `ts`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.kernel.watermark import Watermark
+from engine.model.reads import ReadSet, Touched
+from engine.subscriptions.index import ReadIndex
+from engine.subscriptions.token import Callback, Live
+
+
+class Recent(Protocol):
+    """The commits of the near past."""
+
+    def covers(self, after: int) -> bool:
+        """Whether every commit later than `after` is still here."""
+        ...
+
+    def between(self, after: int, upto: int) -> Iterable[Touched]:
+        """Return those with ``after < ts <= upto``, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStatistics:
+    """How much is subscribed to, and how far the comparing has come."""
+
+    lives: int
+    points: int
+    ranges: int
+    processed_ts: int
+
+
+class Subscriptions:
+    """
+    Everything that somebody shows, found by the commits that touch it.
+
+    Args:
+        recent: the commits of the near past, for whoever subscribes late.
+        processed_ts: commits up to here are compared with nothing.
+    """
+
+    def __init__(self, recent: Recent, *, processed_ts: int = 0) -> None:
+        self._recent = recent
+        self._index: ReadIndex[Live] = ReadIndex()
+        self.processed = Watermark(processed_ts)
+        """Up to here every commit has been compared with every read set."""
+
+    def subscribe(self, reads: ReadSet, ts: int) -> Live:
+        """
+        Follow `reads`, as they were read at `ts`; the caller holds the `Live`.
+
+        No commit after `ts` is missed: one that has been processed already
+        gives a `Live` that is born invalidated.  So does a `ts` so old that
+        those commits are no longer kept; it then counts as valid at `ts` alone.
+        """
+        live = Live(reads, ts, processed=self.processed, forget=self._forget)
+        live.invalidated_at = self._first_touch(reads, ts)
+        if live.invalidated_at is None:
+            self._index.add(reads, live)
+        return live
+
+    def advance(self, commits: Iterable[Touched], upto: int) -> None:
+        """
+        Compare `commits`, which are all from `processed` up to `upto`, oldest first.
+
+        Watchers are called last, once each, when `processed` has advanced: what
+        they ask or subscribe to is answered as of `upto`.
+        """
+        hit: list[Live] = []
+        before = self.processed.value
+        for commit in commits:
+            assert before < commit.ts <= upto, "each commit once, in order"
+            before = commit.ts
+            hit += self._invalidate(commit)
+        self.processed.advance(upto)
+        _wake(hit)
+
+    def invalidate_all(self, upto: int) -> None:
+        """Advance to `upto` over commits that nobody knows: they may have touched anything."""
+        unknown = [live for live in self._index if live.ts < upto]
+        for live in unknown:
+            live.invalidated_at = max(live.ts, self.processed.value) + 1
+            self._index.remove(live)
+        self.processed.advance(upto)
+        _wake(unknown)
+
+    def statistics(self) -> SubscriptionStatistics:
+        return SubscriptionStatistics(
+            lives=len(self._index),
+            points=self._index.point_count,
+            ranges=self._index.range_count,
+            processed_ts=self.processed.value,
+        )
+
+    def _first_touch(self, reads: ReadSet, ts: int) -> int | None:
+        processed = self.processed.value
+        if ts >= processed:
+            return None
+        if not self._recent.covers(ts):
+            return ts + 1
+        missed = self._recent.between(ts, processed)
+        return next((commit.ts for commit in missed if reads.is_touched_by(commit)), None)
+
+    def _invalidate(self, commit: Touched) -> Iterator[Live]:
+        for live in self._index.touched_by(commit):
+            # One that was read at this commit or after it has seen what it wrote.
+            if live.invalidated_at is None and live.ts < commit.ts:
+                live.invalidated_at = commit.ts
+                self._index.remove(live)
+                yield live
+
+    def _forget(self, live: Live) -> None:
+        if live in self._index:
+            self._index.remove(live)
+
+
+def _wake(hit: Iterable[Live]) -> None:
+    woken: set[Callback] = set()
+    for live in hit:
+        live.wake(woken)

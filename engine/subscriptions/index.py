@@ -1,0 +1,99 @@
+"""
+Whose read set does this commit touch?
+
+A `ReadIndex` is the question that `ReadSet.is_touched_by` answers for one read
+set, asked of all of them at once.  Points stand in a dictionary by row key,
+ranges in one interval map for each index of the data: a commit is looked up
+by the keys that it wrote, and what nobody reads costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+from engine.model.reads import ReadSet, Touched
+from engine.subscriptions.intervals import Handle, IntervalMap
+
+T = TypeVar("T", bound=Hashable)
+
+
+class ReadIndex(Generic[T]):
+    """Read sets, each with the item that stands for it."""
+
+    __slots__ = ("_entries", "_points", "_ranges")
+
+    def __init__(self) -> None:
+        self._points: dict[bytes, set[T]] = {}
+        self._ranges: dict[bytes, IntervalMap[T]] = {}
+        self._entries: dict[T, _Entry[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, item: T) -> bool:
+        return item in self._entries
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._entries)
+
+    @property
+    def point_count(self) -> int:
+        """Rows that somebody reads by their key."""
+        return len(self._points)
+
+    @property
+    def range_count(self) -> int:
+        """Intervals, counted once for each read set they are in."""
+        return sum(map(len, self._ranges.values()))
+
+    def add(self, reads: ReadSet, item: T) -> None:
+        """Let `item` be found by commits that touch `reads`, which nobody changes from now on."""
+        assert item not in self._entries, "an item has one read set"
+        for row in reads.points:
+            readers = self._points.get(row)
+            if readers is None:
+                self._points[row] = {item}
+            else:
+                readers.add(item)
+        handles = [
+            (prefix, self._ranges.setdefault(prefix, IntervalMap()).add(lower, upper, item))
+            for prefix, intervals in reads.ranges.items()
+            for lower, upper in intervals
+        ]
+        self._entries[item] = (reads, handles)
+
+    def remove(self, item: T) -> None:
+        """Forget `item`, and whatever only it had read."""
+        reads, handles = self._entries.pop(item)
+        for row in reads.points:
+            readers = self._points[row]
+            readers.remove(item)
+            if not readers:
+                del self._points[row]
+        for prefix, handle in handles:
+            intervals = self._ranges[prefix]
+            intervals.remove(handle)
+            if not intervals:
+                del self._ranges[prefix]
+
+    def touched_by(self, commit: Touched) -> Iterator[T]:
+        """
+        Yield the items whose read set `commit` touches.
+
+        The caller may remove an item as soon as it has it, and then a commit
+        of many keys does not find it by each of them.  It may come twice all
+        the same, when two of its intervals hold one key.
+        """
+        for row in commit.rows:
+            if readers := self._points.get(row):
+                yield from list(readers)
+        for prefix in commit.indexes:
+            intervals = self._ranges.get(prefix)
+            if intervals is None:
+                continue
+            for key in commit.keys(prefix):
+                yield from intervals.stab(key)
+
+
+_Entry = tuple[ReadSet, list[tuple[bytes, Handle[T]]]]

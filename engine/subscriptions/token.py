@@ -1,0 +1,122 @@
+"""
+A read set, and how long what was read under it has held.
+
+Whoever shows a result, or keeps it to show it again, holds its `Live`.  While
+one holder is left, every commit is compared with the read set, and the first
+that touches it invalidates the `Live`, for good.  The last holder to let go
+takes it out of the index in the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.model.reads import ReadSet
+
+Callback = Callable[[], None]
+
+POINT_BYTES = 360
+RANGE_BYTES = 720
+"""About what a point and a range of a read set take up in it and in the index together."""
+
+
+class Mark(Protocol):
+    """A timestamp that only rises."""
+
+    @property
+    def value(self) -> int: ...
+
+
+class Live:
+    """
+    A subscription on a read set, shared by everybody who shows the result.
+
+    It is born with one holder, whoever subscribed.
+
+    Attributes:
+        reads: what was read.
+        ts: when it was read; what was read holds from here on.
+        invalidated_at: the first commit after `ts` that touched it, or `None`.
+    """
+
+    __slots__ = ("_forget", "_holders", "_processed", "_watchers", "invalidated_at", "reads", "ts")
+
+    def __init__(
+        self, reads: ReadSet, ts: int, *, processed: Mark, forget: Callable[[Live], None]
+    ) -> None:
+        self.reads = reads
+        self.ts = ts
+        self.invalidated_at: int | None = None
+        self._processed = processed
+        self._forget = forget
+        self._holders = 1
+        self._watchers: dict[object, Callback] = {}
+
+    def valid_at(self, ts: int) -> bool:
+        """
+        Whether reading the same at `ts` would have given the same.
+
+        Whoever asks about a `ts` that commits have not been compared up to
+        waits first: `if processed.value < ts: await processed.wait_reached(ts)`.
+        """
+        assert self._holders, "nobody held this and so nobody knows"
+        if self.invalidated_at is not None:
+            return self.ts <= ts < self.invalidated_at
+        assert ts <= max(self.ts, self._processed.value), "not every commit has been compared yet"
+        return self.ts <= ts
+
+    def watch(self, callback: Callback) -> Callback:
+        """
+        Call `callback` once when this is invalidated; return what takes that back.
+
+        If it is already invalidated, `callback` is called before this returns.
+        A callback that watches several is called once for all that one step of
+        the log invalidated.  It runs amid the engine's work: it takes note, it
+        does not wait, and it raises nothing.
+        """
+        if self.invalidated_at is not None:
+            callback()
+            return _nothing
+        registration = object()
+        self._watchers[registration] = callback
+
+        def unwatch() -> None:
+            self._watchers.pop(registration, None)
+
+        return unwatch
+
+    @property
+    def holders(self) -> int:
+        return self._holders
+
+    def retain(self) -> None:
+        """Hold this as well; every `retain` has its `release`."""
+        assert self._holders, "what everybody has let go cannot be held again"
+        self._holders += 1
+
+    def release(self) -> None:
+        """Let go of it; after the last holder has, it leaves the index and wakes nobody."""
+        assert self._holders, "let go more often than held"
+        self._holders -= 1
+        if not self._holders:
+            self._watchers.clear()
+            self._forget(self)
+
+    def size_bytes(self) -> int:
+        """About how much memory the read set and its place in the index take."""
+        ranges = sum(map(len, self.reads.ranges.values()))
+        return POINT_BYTES * len(self.reads.points) + RANGE_BYTES * ranges
+
+    def wake(self, woken: set[Callback]) -> None:
+        """Call the watchers that are not among `woken`, and add them to it."""
+        for registration in list(self._watchers):
+            # A callback may have taken back a watch further down this list.
+            callback = self._watchers.pop(registration, None)
+            if callback is not None and callback not in woken:
+                woken.add(callback)
+                callback()
+
+
+def _nothing() -> None:
+    """Take back what has already happened."""

@@ -1,0 +1,176 @@
+"""No commit after a subscription's `ts` is missed, whichever of the two came first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.log.recent import Recent
+from engine.model.reads import ReadSet
+from engine.subscriptions.handle import Subscriptions
+from engine.subscriptions.token import Live
+from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, reads_of, touches
+
+EVERYTHING = reads_of(ranges=[(INDEXES[0], (b"", None))])
+
+
+def history(*commits: Touch, count_max: int = 1_000) -> Recent[Touch]:
+    recent: Recent[Touch] = Recent(0, count_max=count_max)
+    for commit in commits:
+        recent.append(commit)
+    return recent
+
+
+def test_a_late_subscriber_learns_of_the_first_commit_it_missed() -> None:
+    commits = [moved(ts, b"a", b"b") for ts in (3, 5, 7)]
+    subscribed = Subscriptions(history(*commits))
+    subscribed.advance(commits, 7)
+
+    born = [subscribed.subscribe(EVERYTHING, ts).invalidated_at for ts in (2, 3, 6, 7)]
+
+    assert born == [3, 5, 7, None]
+
+
+def test_one_that_is_born_invalidated_is_not_kept() -> None:
+    commits = [moved(3, b"a", b"b")]
+    subscribed = Subscriptions(history(*commits))
+    subscribed.advance(commits, 3)
+
+    subscribed.subscribe(EVERYTHING, 2)
+
+    assert subscribed.statistics().lives == 0
+
+
+def test_an_early_subscriber_is_not_told_of_what_it_has_seen() -> None:
+    commits = [moved(ts, b"a", b"b") for ts in (3, 5, 7)]
+    subscribed = Subscriptions(history(*commits), processed_ts=2)
+    lives = [subscribed.subscribe(EVERYTHING, ts) for ts in (2, 3, 5, 6, 7)]
+
+    subscribed.advance(commits, 7)
+
+    assert [live.invalidated_at for live in lives] == [3, 5, 7, 7, None]
+
+
+def test_a_subscriber_older_than_what_is_kept_counts_as_invalidated_at_once() -> None:
+    commits = [moved(ts, b"x", b"y", index=INDEXES[1]) for ts in range(1, 8)]
+    subscribed = Subscriptions(history(*commits, count_max=4))
+    subscribed.advance(commits, 7)
+
+    live = subscribed.subscribe(EVERYTHING, 1)
+
+    assert live.invalidated_at == 2
+    assert live.valid_at(1)
+
+
+def test_commits_that_nobody_knows_invalidate_all_but_those_who_read_past_them() -> None:
+    subscribed = Subscriptions(history(), processed_ts=10)
+    lives = [subscribed.subscribe(EVERYTHING, ts) for ts in (10, 12, 20, 21)]
+    woken: list[int] = []
+    for live in lives:
+        live.watch(lambda ts=live.ts: woken.append(ts))  # type: ignore[misc]
+
+    subscribed.invalidate_all(20)
+
+    assert [live.invalidated_at for live in lives] == [11, 13, None, None]
+    assert woken == [10, 12]
+    assert subscribed.processed.value == 20
+
+
+@pytest.mark.parametrize("stamps", [(5, 4), (4, 4), (3,), (11,)])
+def test_commits_are_compared_once_and_in_order(stamps: tuple[int, ...]) -> None:
+    subscribed = Subscriptions(history(), processed_ts=3)
+
+    with pytest.raises(AssertionError, match="in order"):
+        subscribed.advance([moved(ts, b"a", b"b") for ts in stamps], 10)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Publish one more commit."""
+
+    touch: Touch
+
+
+@dataclass(frozen=True)
+class Subscribe:
+    """Subscribe to what was read some commits ago."""
+
+    reads: ReadSet
+    age: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """Let go of one of those that are held."""
+
+    at: int
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Process some of what was published, all if there is less."""
+
+    count: int
+
+
+STEPS = (
+    st.builds(Commit, touches(0))
+    | st.builds(Subscribe, reads=READS, age=st.integers(0, 4))
+    | st.builds(Release, st.integers(0, 20))
+    | st.builds(Advance, st.integers(0, 4))
+)
+
+
+class World:
+    """Subscriptions beside the plainest account of what they should say."""
+
+    def __init__(self) -> None:
+        self.published: list[Touch] = []
+        self.recent = history()
+        self.subscribed = Subscriptions(self.recent)
+        self.held: list[Live] = []
+        self.woken: list[Live] = []
+
+    def take(self, step: Commit | Subscribe | Release | Advance) -> None:
+        match step:
+            case Commit(touch):
+                ts = len(self.published) + 1
+                commit = Touch(ts=ts, rows=touch.rows, entries=touch.entries)
+                self.published.append(commit)
+                self.recent.append(commit)
+            case Subscribe(reads, age):
+                live = self.subscribed.subscribe(reads, max(len(self.published) - age, 0))
+                live.watch(lambda: self.woken.append(live))
+                self.held.append(live)
+            case Release(at):
+                if self.held:
+                    self.held.pop(at % len(self.held)).release()
+            case Advance(count):
+                seen = self.subscribed.processed.value
+                upto = min(seen + count, len(self.published))
+                self.subscribed.advance(self.published[seen:upto], upto)
+
+    def expected(self, live: Live) -> int | None:
+        later = self.published[live.ts : self.subscribed.processed.value]
+        return next((commit.ts for commit in later if live.reads.is_touched_by(commit)), None)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_whatever_happens_in_whatever_order_no_touch_is_missed(
+    script: list[Commit | Subscribe | Release | Advance],
+) -> None:
+    world = World()
+    for step in script:
+        world.take(step)
+
+    assert [world.expected(live) for live in world.held] == [
+        live.invalidated_at for live in world.held
+    ]
+    for live in world.held:
+        assert world.woken.count(live) == (live.invalidated_at is not None)
+    assert world.subscribed.statistics().lives == sum(
+        live.invalidated_at is None for live in world.held
+    )

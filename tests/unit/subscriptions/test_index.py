@@ -1,0 +1,96 @@
+"""The index of read sets answers what each read set would answer for itself."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.model.reads import ReadSet
+from engine.subscriptions.index import ReadIndex
+from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, reads_of, touches
+
+FIRST, SECOND = INDEXES
+
+
+def found_by(index: ReadIndex[str], commit: Touch) -> list[str]:
+    return sorted(index.touched_by(commit))
+
+
+def test_a_row_that_leaves_a_range_touches_it_as_one_that_enters_does() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    index.add(reads_of(ranges=[(FIRST, (b"b", b"d"))]), "b to d")
+
+    answers = [
+        found_by(index, moved(1, b"c", b"x")),
+        found_by(index, moved(2, b"x", b"c")),
+        found_by(index, moved(3, b"x", b"d")),
+    ]
+
+    assert answers == [["b to d"], ["b to d"], []]
+
+
+def test_the_same_key_in_another_index_is_another_key() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    index.add(reads_of(ranges=[(FIRST, (b"", None))]), "all of the first")
+
+    assert found_by(index, moved(1, b"a", b"b", index=SECOND)) == []
+
+
+def test_a_document_that_was_missing_is_a_point_like_any_other() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    index.add(reads_of(points=[b"nobody"]), "asked for nobody")
+
+    assert found_by(index, Touch(ts=1, rows=frozenset({b"nobody"}))) == ["asked for nobody"]
+    assert found_by(index, Touch(ts=2, rows=frozenset({b"somebody"}))) == []
+
+
+def test_what_is_removed_as_soon_as_it_is_found_is_found_by_one_key_alone() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    for name in ("one", "two"):
+        index.add(reads_of(points=[b"row"], ranges=[(FIRST, (b"", None))]), name)
+    commit = Touch(ts=1, rows=frozenset({b"row"}), entries={FIRST: [b"%d" % n for n in range(99)]})
+
+    found = []
+    for name in index.touched_by(commit):
+        index.remove(name)
+        found.append(name)
+
+    assert sorted(found) == ["one", "two"]
+
+
+@given(st.lists(READS, max_size=12), st.sets(st.integers(0, 11)), touches(1))
+def test_it_finds_those_who_would_say_so_themselves(
+    read_sets: list[ReadSet], gone: set[int], commit: Touch
+) -> None:
+    index: ReadIndex[int] = ReadIndex()
+    for item, reads in enumerate(read_sets):
+        index.add(reads, item)
+    for item in gone & set(range(len(read_sets))):
+        index.remove(item)
+
+    found = set(index.touched_by(commit))
+
+    expected = {
+        item
+        for item, reads in enumerate(read_sets)
+        if item not in gone and reads.is_touched_by(commit)
+    }
+    assert expected == found
+
+
+@given(st.lists(READS, max_size=12), st.randoms(use_true_random=False))
+def test_it_is_empty_when_everybody_has_left(read_sets: list[ReadSet], dice: random.Random) -> None:
+    index: ReadIndex[int] = ReadIndex()
+    for item, reads in enumerate(read_sets):
+        index.add(reads, item)
+    leaving = list(index)
+    dice.shuffle(leaving)
+
+    for item in leaving:
+        index.remove(item)
+
+    assert (len(index), index.point_count, index.range_count) == (0, 0, 0)
+    assert index._points == {}
+    assert index._ranges == {}
