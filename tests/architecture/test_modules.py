@@ -75,6 +75,21 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     assert imported == declared - DATA_ONLY
 
 
+@pytest.mark.parametrize(
+    ("text", "is_path"),
+    [
+        ("cd /" + "root/x", True),
+        ("see /" + "work/main", True),
+        ('open("/' + 'tmp/data")', True),
+        ("https://example.com/home/x", False),
+        ("GET /api/home/x", False),
+        ("/homework", False),
+    ],
+)
+def test_a_path_of_a_machine_is_told_from_others(text: str, is_path: bool) -> None:
+    assert is_path == bool(MACHINE_PATH.search(text))
+
+
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
     texts = (path for path in files() if path.suffix not in {".lock", ".png", ".svg"})
     found = [

@@ -1,0 +1,51 @@
+"""Every README does what it says, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source_tree import ROOT, files
+from tests.docs.readme import LANGUAGES, Block, Section, follow, sections
+
+# One after the other: their examples listen on the same port.
+pytestmark = pytest.mark.xdist_group("docs")
+
+READMES = [path for path in files() if path.name == "README.md"]
+
+
+def runnable() -> Iterator[object]:
+    for path in READMES:
+        for section in sections(path.read_text()):
+            name = f"{path.relative_to(ROOT)}:{section.line}"
+            if any(block.does_something for block in section.blocks):
+                yield pytest.param(section, id=f"{name} {section.title}")
+
+
+def only_shown() -> Iterator[object]:
+    for path in READMES:
+        for section in sections(path.read_text()):
+            for block in section.blocks:
+                if block.key == "not run" and block.language in LANGUAGES:
+                    where = f"{path.relative_to(ROOT)}:{block.line}"
+                    reason = f"{where} is not run: {block.value}"
+                    yield pytest.param(block, id=where, marks=pytest.mark.skip(reason=reason))
+
+
+@pytest.mark.parametrize("section", list(runnable()))
+def test_a_section_does_what_it_says(section: Section, tmp_path: Path) -> None:
+    follow(section, tmp_path)
+
+
+@pytest.mark.parametrize("block", list(only_shown()))
+def test_a_block_that_is_only_shown_says_why(block: Block) -> None:
+    """Never runs: it is there to be counted and listed among what was skipped."""
+
+
+def test_there_is_a_readme_in_every_folder_a_reader_opens_first() -> None:
+    folders = ["engine", "components", "tests", "bench", "ops"]
+    opened = [ROOT, *(ROOT / name for name in folders if any(ROOT.glob(f"{name}/**/*.py")))]
+
+    assert [folder.name for folder in opened if folder / "README.md" not in READMES] == []

@@ -1,0 +1,142 @@
+"""What an install holds: the engine, under a name of its own that type checkers follow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.source_tree import ROOT
+
+APPLICATION = """\
+import headrace
+from headrace import MutationCtx, mutation
+
+@mutation
+async def send(ctx: MutationCtx, body: str) -> int:
+    return len(body)
+
+reveal_type(headrace.mutation)
+reveal_type(send)
+headrace.Path
+"""
+
+
+def run(command: Sequence[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    built = run([*pip, "--wheel-dir", folder, ROOT], folder)
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("headrace-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with that wheel, which borrows the dependencies of this one."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    zipfile.ZipFile(wheel).extractall(packages)
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python"
+
+
+def test_the_wheel_has_the_license_the_types_and_no_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+
+    assert "headrace/py.typed" in names
+    assert "engine/py.typed" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert {"components", "engine", "headrace"} >= {
+        name.partition("/")[0] for name in names if ".dist-info/" not in name
+    }
+    assert [name for name in names if "/test_" in name or "/tests/" in name] == []
+
+
+def test_what_is_installed_exports_the_objects_of_its_own_engine(
+    python: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import json, engine, headrace; from pathlib import Path;"
+        "same = [getattr(headrace, n) is getattr(engine, n) for n in engine.__all__];"
+        "homes = [str(Path(m.__file__).parents[1]) for m in (engine, headrace)];"
+        "print(json.dumps([all(same), len(same) > 0, homes[0] == homes[1]]))"
+    )
+
+    done = run([python, "-c", program], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, True, True]
+
+
+def test_this_environment_exports_the_objects_of_this_tree() -> None:
+    engine, headrace = import_module("engine"), import_module("headrace")
+
+    assert Path(engine.__file__ or "") == ROOT / "engine" / "__init__.py"
+    assert headrace.__all__ == engine.__all__
+    assert [n for n in engine.__all__ if getattr(headrace, n) is not getattr(engine, n)] == []
+
+
+@pytest.mark.parametrize("intruder", ["engine.py", "engine/__init__.py", "components/__init__.py"])
+def test_another_package_of_that_name_is_refused_with_its_file(
+    intruder: str, python: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / intruder
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+
+    done = run([python, "-c", "import headrace"], tmp_path)
+
+    name = Path(intruder).parts[0].removesuffix(".py")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: headrace is built on its own package `{name}`, but")
+    assert f" {path} first" in last
+
+
+def test_a_folder_of_components_without_a_module_is_shared(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "components").mkdir()
+
+    done = run([python, "-c", "import headrace"], tmp_path)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_mypy_follows_the_name(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    command: list[str | Path] = [sys.executable, "-m", "mypy", "--strict"]
+
+    report = run(
+        [*command, "--config-file=", "--cache-dir", tmp_path / "cache", "app.py"], tmp_path
+    )
+
+    assert 'Module "headrace" does not explicitly export attribute "Path"' in report.stdout
+    assert '"Any"' not in report.stdout
+    assert "Found 1 error in 1 file (checked 1 source file)" in report.stdout
+
+
+def test_pyright_follows_the_name(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+
+    report = run([sys.executable, "-m", "pyright", "--pythonpath", python, "app.py"], tmp_path)
+
+    assert '"Path" is not exported from module "headrace"' in report.stdout
+    assert "Unknown" not in report.stdout
+    assert "\n1 error, " in report.stdout
