@@ -38,7 +38,8 @@ def encode(value: Value) -> bytes:
     """
     CBOR of a canonical value, or of lists, tuples and str-keyed dicts of such (a record).
 
-    Tuples come back as lists.  A record may hold plain integers of 64 bits.
+    Tuples come back as lists.  A record may hold plain integers of 64 bits and
+    nest 16 deeper than values may.
 
     Raises:
         InvalidValue: it holds something that `normalize` would have refused.
@@ -60,10 +61,23 @@ def encode(value: Value) -> bytes:
 
 
 def _encode_carefully(value: Value) -> bytes:
+    if _is_too_deep(value):
+        raise InvalidValue(f"cannot be encoded: nested more than {_DEPTH_MAX} deep")
     try:
         return cbor2.dumps(value, encoders=_ENCODERS)
     except (cbor2.CBOREncodeError, UnicodeError, RecursionError) as error:
         raise InvalidValue(f"cannot be encoded: {error}") from error
+
+
+def _is_too_deep(value: Value) -> bool:
+    """Whether `value` nests deeper than can be decoded; cbor2 would overrun the stack of C."""
+    level = [value]
+    for _ in range(_DEPTH_MAX + 1):
+        containers = [item for item in level if isinstance(item, (dict, list, tuple))]
+        level = []
+        for container in containers:
+            level += container.values() if isinstance(container, dict) else container
+    return bool(level)
 
 
 def _encode_int64(encoder: cbor2.CBOREncoder, value: Int64) -> None:

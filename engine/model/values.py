@@ -75,7 +75,10 @@ class Int64(int):
             raise ValueError(f"Int64 of {value!r}, which is not integral")
         self = super().__new__(cls, value)
         if not INT64_MIN <= self <= INT64_MAX:
-            raise OverflowError(f"{int(self)} does not fit in 64 bits")
+            # Python refuses to print integers of thousands of digits.
+            bits = int.bit_length(self)
+            shown = int(self) if bits <= 128 else f"an integer of {bits} bits"
+            raise OverflowError(f"{shown} does not fit in 64 bits")
         return self
 
     def __repr__(self) -> str:
@@ -232,9 +235,15 @@ class Refusal(Exception):
 
     def told(self, path: str) -> str:
         """The whole message, where `path` is what its outermost value is called."""
-        for step in reversed(self.steps):
+        outermost_first = self.steps[::-1]
+        for step in outermost_first[:_STEPS_TOLD_MAX]:
             path = _stepped(path, step)
+        if len(outermost_first) > _STEPS_TOLD_MAX:
+            path += "..."
         return f"{path or 'the value'}: {self.why}"
+
+
+_STEPS_TOLD_MAX: Final = 16
 
 
 def _stepped(path: str, step: object) -> str:
@@ -374,7 +383,9 @@ def check_room(room: int) -> None:
         Refusal: there are too many around it, or it contains itself.
     """
     if room <= 0:
-        raise Refusal(f"nested more than {VALUE_NESTING_MAX} deep, or within itself")
+        raise Refusal(
+            f"nested too deep, or within itself; values nest at most {VALUE_NESTING_MAX} deep"
+        )
 
 
 _NORMAL: Final[dict[type, Callable[[Any, int], Value]]] = {
@@ -609,7 +620,7 @@ def strictly_equal(a: Value, b: Value, /) -> bool:
         return _RANKS[kind] == _RANKS[type(b)] and _compare_numbers(a, b) == 0
     if kind is dict:
         return len(a) == len(b) and all(
-            strictly_equal(value, b.get(name, UNDEFINED)) for name, value in a.items()
+            name in b and strictly_equal(value, b[name]) for name, value in a.items()
         )
     if kind is list:
         return len(a) == len(b) and all(map(strictly_equal, a, b))
