@@ -18,9 +18,11 @@ Every error the engine raises on purpose.
     │   ├── NotAllowed             something a query or mutation may not do; use an action
     │   ├── NotAwaited             a call on ctx whose result nobody awaited
     │   ├── LimitExceeded          a function used more than it may; names limit and number
+    │   ├── VariableMissing        an environment variable that is not set
     │   └── DeclarationError       a schema, function or component that cannot be loaded
     ├── PushRefused                a push that changed nothing, and why
     ├── FunctionTimeout            a function ran longer than it may
+    ├── FunctionAborted            a function raised SystemExit or the like, which ends only itself
     ├── Overloaded                 no room within the caller's patience; nothing was done
     ├── Conflict                   a commit changed what this transaction read; run it again
     ├── SnapshotTooOld             a snapshot outlived its lease; run it again
@@ -28,6 +30,11 @@ Every error the engine raises on purpose.
     ├── Stopped                    the engine had stopped; nothing was done
     ├── OutcomeUnknown             the engine failed while writing; it may or may not be done
     ├── Unreachable                no server answered
+    ├── ProtocolViolation          a client sent what the sync protocol does not have
+    ├── RequestRefused             an HTTP request that cannot be served as it is
+    ├── Unauthenticated            a token or key that proves nothing
+    │   ├── InvalidAuthHeader      an Authorization header that cannot be read
+    │   └── NoAuthProvider         a token of an issuer that the application does not trust
     └── StoreError
         ├── StoreFull              the disk or the size limit; the batch was not written
         ├── StoreFailed            the disk failed; what became of the batch is not known
@@ -123,6 +130,24 @@ class LimitExceeded(UsageError):
         self.allowed = allowed
 
 
+class VariableMissing(UsageError, KeyError):
+    """
+    An environment variable that is not set; a `KeyError`, as mappings raise it.
+
+    Args:
+        name: of the variable.
+        source: where to set it; `{name}` in it stands for the name.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        super().__init__(name)
+        self.name = name
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"{self.name} is not set: {self.source.replace('{name}', self.name)}"
+
+
 class DeclarationError(UsageError):
     """A schema, function or component that cannot be loaded; names file and line."""
 
@@ -133,6 +158,14 @@ class PushRefused(EngineError):
 
 class FunctionTimeout(EngineError):
     """A function ran longer than it may."""
+
+
+class FunctionAborted(EngineError):
+    """
+    A function raised SystemExit, KeyboardInterrupt or another non-`Exception`.
+
+    That is its `__cause__`; it ends the function, not the process.
+    """
 
 
 class Overloaded(EngineError):
@@ -171,6 +204,42 @@ class OutcomeUnknown(EngineError):
 
 class Unreachable(EngineError):
     """No server answered at this address."""
+
+
+class ProtocolViolation(EngineError):
+    """A client sent what the sync protocol does not have; its connection ends."""
+
+
+class RequestRefused(EngineError):
+    """
+    An HTTP request that cannot be served as it is; nothing was executed.
+
+    Args:
+        status: of the response.
+        code: in its body, for programs.
+        message: in its body, for people.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self._code = code
+
+    @property
+    def code(self) -> str:
+        return self._code
+
+
+class Unauthenticated(EngineError):
+    """A token or administrator's key that proves nothing; nothing was executed."""
+
+
+class InvalidAuthHeader(Unauthenticated):
+    """An `Authorization` header that is neither ``Bearer TOKEN`` nor ``Convex KEY``."""
+
+
+class NoAuthProvider(Unauthenticated):
+    """A token whose issuer or audience no provider of the application has."""
 
 
 class StoreError(EngineError):

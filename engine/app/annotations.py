@@ -1,0 +1,462 @@
+"""
+The signature of a registered function: how its arguments and its result cross the boundary.
+
+    signature.bind(("general",), {"body": "hi"})   a call in Python  -> arguments on the wire
+    signature.load(raw, tables)                    those             -> keyword arguments
+    signature.dump(result, tables)                 what was returned -> a value
+
+The annotations of the handler say what is accepted; `args=` and `returns=`
+override them.  What they cannot mean is refused when the module loads.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final, TypeAlias, get_args, get_origin
+
+from engine.app.shapes import (
+    Load,
+    Loaded,
+    Scope,
+    Shape,
+    Unsupported,
+    shape_of,
+    shape_of_validator,
+)
+from engine.app.structures import Annotation, typed_dict_fields, wire_name
+from engine.app.validators import (
+    AnyValue,
+    Check,
+    IdOf,
+    Object,
+    Tables,
+    Validator,
+    did_you_mean,
+    step_of,
+    v,
+)
+from engine.errors import (
+    ArgumentValidationError,
+    DeclarationError,
+    InvalidValue,
+    ReturnsValidationError,
+)
+from engine.model.values import UNDEFINED, Value, normalize
+
+Handler: TypeAlias = Callable[..., Any]
+Fields: TypeAlias = Mapping[str, Annotation]
+"""`args=`: names on the wire, and validators or annotations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One argument: what the handler calls it, what the wire does, and what it may be."""
+
+    name: str
+    wire: str
+    shape: Shape
+    required: bool
+    default: Loaded = None
+
+
+_Step: TypeAlias = tuple[str, str, Check, Load | None, bool, Loaded]
+"""Name, wire name, check, load, whether it is required, a default to copy (or `_ABSENT`)."""
+
+_ABSENT: Final = object()
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function takes and gives."""
+
+    parameters: tuple[Parameter, ...]
+    extras: Shape | None
+    """What `**args` takes besides the parameters; None where there is no such thing."""
+    returns: Shape | None
+    """None is unchecked."""
+    where: str
+    """File, line and name of the handler, as errors begin."""
+    validator: Validator = field(init=False)
+    """Of the argument object."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "validator", self._validator())
+
+    @staticmethod
+    def of(
+        handler: Handler,
+        *,
+        args: Fields | Validator | None = None,
+        returns: Annotation = UNDEFINED,
+        is_hidden: Callable[[object], bool] | None = None,
+        local: Mapping[str, Any] | None = None,
+    ) -> Signature:
+        """
+        Read the signature of `handler`, whose first parameter is the context.
+
+        Args:
+            args: validators by wire name, instead of those that annotations say.
+            returns: a validator or annotation, instead of the one after the arrow.
+            is_hidden: globals of the handler's module that annotations do not mean.
+            local: names around a handler that is defined in a function.
+
+        Raises:
+            DeclarationError: an annotation or parameter that cannot be; names file and line.
+        """
+        return _Reader(handler, args, returns, is_hidden, local or {}).read()
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Wire names of the arguments that are never recorded."""
+        return frozenset(p.wire for p in self.parameters if p.shape.is_secret)
+
+    def args_json(self) -> Value:
+        """The validator of the arguments, in the form that clients know."""
+        return self.validator.to_json()
+
+    def returns_json(self) -> Value:
+        """The validator of the result, in the form that clients know."""
+        return (self.returns.validator if self.returns else v.any()).to_json()
+
+    def verify(self) -> None:
+        """
+        Ask for every table that the signature names, once there is a schema.
+
+        Raises:
+            DeclarationError: a class is the document of no table.
+        """
+        shapes = [self.returns.validator] if self.returns else []
+        for validator in (self.validator, *shapes):
+            for part in validator.walk():
+                if type(part) is IdOf:
+                    self._table_of(part)
+
+    def _table_of(self, part: IdOf) -> str:
+        try:
+            return part.table_name
+        except DeclarationError as error:
+            raise DeclarationError(f"{self.where}: {error}") from None
+
+    # On the way in.
+
+    def load(self, raw: Mapping[str, Value], tables: Tables) -> dict[str, Loaded]:
+        """
+        Keyword arguments for the handler.
+
+        Args:
+            raw: canonical values by wire name.
+            tables: table numbers of the component the function is in.
+
+        Raises:
+            ArgumentValidationError: with path, value and validator.
+        """
+        loaded = {}
+        known = 0
+        for name, wire, mismatch, load, required, default in self._steps:
+            value = raw.get(wire, _ABSENT)
+            if value is not _ABSENT:
+                known += 1
+                if mismatch(value, tables) is not None:
+                    raise self._refusal(raw, tables)
+                loaded[name] = value if load is None else self._load(load, wire, value, tables)
+            elif required:
+                raise self._refusal(raw, tables)
+            elif default is not _ABSENT:
+                loaded[name] = copy.deepcopy(default)
+        if known != len(raw):
+            self._load_extras(raw, loaded, tables)
+        return loaded
+
+    @cached_property
+    def _steps(self) -> tuple[_Step, ...]:
+        return tuple(
+            (
+                one.name,
+                one.wire,
+                one.shape.validator.mismatch,
+                one.shape.load,
+                one.required,
+                one.default if isinstance(one.default, (list, dict, set)) else _ABSENT,
+            )
+            for one in self.parameters
+        )
+
+    def _load(self, load: Load, wire: str, value: Value, tables: Tables) -> Loaded:
+        try:
+            return load(value, tables)
+        except InvalidValue as refused:
+            raise ArgumentValidationError(
+                f"Value does not match validator.\nPath: {step_of(wire)}\n{refused}"
+            ) from refused.__cause__
+
+    def _load_extras(
+        self, raw: Mapping[str, Value], loaded: dict[str, Loaded], tables: Tables
+    ) -> None:
+        if self.extras is None:
+            raise self._refusal(raw, tables)
+        taken = {one.wire for one in self.parameters}
+        for wire, value in raw.items():
+            if wire not in taken:
+                if found := self.extras.validator.mismatch(value, tables):
+                    raise ArgumentValidationError(found.within(step_of(wire)).text())
+                load = self.extras.load
+                loaded[wire] = value if load is None else self._load(load, wire, value, tables)
+
+    def _refusal(self, raw: Mapping[str, Value], tables: Tables) -> ArgumentValidationError:
+        found = self._object.mismatch(dict(raw), tables)
+        assert found is not None, "load and the validator refuse the same arguments"
+        return ArgumentValidationError(found.text())
+
+    @cached_property
+    def _object(self) -> Object:
+        """The parameters; where there are extras, only those of them that have a name."""
+        fields = {
+            one.wire: one.shape.validator if one.required else v.optional(one.shape.validator)
+            for one in self.parameters
+        }
+        return v.object(fields)
+
+    def _validator(self) -> Validator:
+        if self.extras is None:
+            return self._object
+        if self.parameters or isinstance(self.extras.validator, AnyValue):
+            return v.any()
+        return v.record(v.string(), self.extras.validator)
+
+    # From a call in Python.
+
+    def bind(self, args: Sequence[Loaded], kwargs: Mapping[str, Loaded]) -> dict[str, Value]:
+        """
+        The arguments of a call in Python, as they go over the wire.
+
+        Instances become plain values, `UNDEFINED` is left out; whether the
+        arguments are accepted is for `load` to say.
+
+        Raises:
+            ArgumentValidationError: more positional arguments than parameters, one given
+                twice, or something that no document can hold.
+        """
+        if len(args) > len(self.parameters):
+            raise ArgumentValidationError(
+                f"{len(args)} positional arguments, but the function takes "
+                f"{len(self.parameters)}: {', '.join(p.name for p in self.parameters) or 'none'}"
+            )
+        raw: dict[str, Value] = {}
+        for parameter, value in zip(self.parameters, args, strict=False):
+            if parameter.name in kwargs:
+                raise ArgumentValidationError(f"Argument `{parameter.name}` is given twice.")
+            self._put(raw, parameter.wire, parameter.shape, value)
+        by_name = {one.name: one for one in self.parameters}
+        for name, value in kwargs.items():
+            one = by_name.get(name)
+            if one is not None:
+                self._put(raw, one.wire, one.shape, value)
+            else:
+                self._put(raw, name, self.extras, value)
+        return raw
+
+    def _put(self, raw: dict[str, Value], wire: str, shape: Shape | None, value: Loaded) -> None:
+        if value is UNDEFINED:
+            return
+        dump = shape.dump if shape else None
+        try:
+            raw[wire] = normalize(value if dump is None else dump(value), path=step_of(wire))
+        except (InvalidValue, OverflowError) as refused:
+            raise ArgumentValidationError(str(refused)) from None
+
+    # On the way out.
+
+    def dump(self, result: Loaded, tables: Tables) -> Value:
+        """
+        The value that a handler's result is.
+
+        Raises:
+            ReturnsValidationError: with path, value and validator.
+        """
+        shape = self.returns
+        try:
+            if shape is None:
+                return normalize(result)
+            value = normalize(result if shape.dump is None else shape.dump(result))
+        except (InvalidValue, OverflowError) as refused:
+            raise ReturnsValidationError(str(refused)) from None
+        if found := shape.validator.mismatch(value, tables):
+            raise ReturnsValidationError(found.text())
+        return value
+
+
+class _Reader:
+    """Reads one handler; what it finds wrong it reports with file and line."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        args: Fields | Validator | None,
+        returns: Annotation,
+        is_hidden: Callable[[object], bool] | None,
+        local: Mapping[str, Any],
+    ) -> None:
+        self._handler = inspect.unwrap(handler)
+        self._args = args
+        self._returns = returns
+        self._where = where_of(handler)
+        names = getattr(self._handler, "__globals__", {})
+        self._scope = Scope(names=names, local=local)
+        if is_hidden is not None:
+            self._scope = replace(self._scope, is_hidden=is_hidden)
+
+    def read(self) -> Signature:
+        self._refuse_generators()
+        given = list(inspect.signature(self._handler).parameters.values())
+        if not given or given[0].kind in (given[0].KEYWORD_ONLY, given[0].VAR_KEYWORD):
+            raise self._error("the first parameter is the context: write `ctx` before the others")
+        parameters: list[Parameter] = []
+        extras: Shape | None = None
+        for one in given[1:]:
+            if one.kind is one.VAR_KEYWORD:
+                more, extras = self._read_keywords(one)
+                parameters += more
+            else:
+                parameters.append(self._read_parameter(one))
+        if self._args is not None:
+            parameters, extras = self._overridden(parameters, extras), None
+        try:
+            return Signature(tuple(parameters), extras, self._read_returns(), self._where)
+        except (InvalidValue, DeclarationError) as refused:
+            raise self._error(str(refused)) from None
+
+    def _refuse_generators(self) -> None:
+        if inspect.isgeneratorfunction(self._handler) or inspect.isasyncgenfunction(self._handler):
+            raise self._error(
+                "a generator cannot be a registered function, because a result is one value; "
+                "return a list, or pages: `return await ctx.db.query(...).paginate(opts)`"
+            )
+
+    def _read_parameter(self, one: inspect.Parameter) -> Parameter:
+        if one.kind is one.POSITIONAL_ONLY:
+            raise self._error(f"`{one.name}` is positional-only, but arguments are named; drop `/`")
+        if one.kind is one.VAR_POSITIONAL:
+            raise self._error(f"`*{one.name}`: arguments have names; write `{one.name}: list[...]`")
+        shape = self._shape(one.annotation, f"argument `{one.name}`")
+        has_default = one.default is not one.empty
+        if shape.may_be_absent and not has_default:
+            raise self._error(f"argument `{one.name}` may be Undefined: give it `= UNDEFINED`")
+        return Parameter(
+            name=one.name,
+            wire=shape.wire or wire_name(one.name),
+            shape=shape,
+            required=not has_default,
+            default=one.default if has_default else None,
+        )
+
+    def _read_keywords(self, one: inspect.Parameter) -> tuple[list[Parameter], Shape | None]:
+        """`**args`: a TypedDict through Unpack names them, anything else describes them."""
+        annotation = one.annotation
+        what = f"`**{one.name}`"
+        try:
+            while isinstance(annotation, str):
+                annotation = self._scope.evaluate(annotation)
+        except Unsupported as refused:
+            raise self._error(f"{what}: {refused}") from None
+        if getattr(get_origin(annotation), "_name", "") != "Unpack":
+            return [], self._shape(annotation, what)
+        (unpacked,) = get_args(annotation)
+        validator = self._shape(unpacked, what).validator
+        assert isinstance(validator, Object), "Unpack takes a TypedDict"
+        return self._members(unpacked), None
+
+    def _members(self, unpacked: Annotation) -> list[Parameter]:
+        origin: Annotation = get_origin(unpacked)
+        cls = unpacked if origin is None else origin
+        members = []
+        for one in typed_dict_fields(cls):
+            scope = self._scope.of_class(cls, {}).of_module(one.owner.__module__)
+            shape = self._shape(one.annotation, f"argument `{one.name}`", scope)
+            required = (one.required or shape.must_be_there) and not shape.may_be_absent
+            members.append(Parameter(name=one.wire, wire=one.wire, shape=shape, required=required))
+        return members
+
+    def _overridden(self, parameters: Sequence[Parameter], extras: Shape | None) -> list[Parameter]:
+        """The parameters as `args=` describes them."""
+        assert self._args is not None, "called where there is args="
+        fields = self._args.fields if isinstance(self._args, Object) else self._args
+        if not isinstance(fields, Mapping):
+            raise self._error(f"args={self._args}: write a dict of names and validators")
+        known = {one.wire: one for one in parameters}
+        known.update({one.name: one for one in parameters if one.name in fields})
+        for wire in fields:
+            if wire not in known and extras is None:
+                near = did_you_mean(wire, known)
+                raise self._error(f"args= has `{wire}`, which is no parameter.{near}")
+        described = {one.name for wire, one in known.items() if wire in fields}
+        for one in parameters:
+            if one.required and one.name not in described:
+                raise self._error(f"parameter `{one.name}` is not in args= and has no default")
+        return [self._override(wire, one, known.get(wire)) for wire, one in fields.items()]
+
+    def _override(self, wire: str, field: Annotation, one: Parameter | None) -> Parameter:
+        shape = self._shape(field, f"args[{wire!r}]")
+        if one is None:
+            return Parameter(name=wire, wire=wire, shape=shape, required=not shape.may_be_absent)
+        if shape.may_be_absent and one.required:
+            raise self._error(
+                f"args= says that `{wire}` may be absent: give the parameter a default, "
+                "None or UNDEFINED"
+            )
+        if isinstance(field, Validator):
+            shape = _loaded_as(one.shape, shape)
+        return replace(one, wire=wire, shape=shape)
+
+    def _read_returns(self) -> Shape | None:
+        annotation = self._returns
+        if annotation is UNDEFINED:
+            annotation = self._handler.__annotations__.get("return", Any)
+        try:
+            while isinstance(annotation, str):
+                annotation = self._scope.evaluate(annotation)
+        except Unsupported as refused:
+            raise self._error(f"the result: {refused}") from None
+        if getattr(get_origin(annotation), "__name__", "") in ("Awaitable", "Coroutine"):
+            annotation = get_args(annotation)[-1]
+        shape = self._shape(annotation, "the result")
+        return None if type(shape.validator) is AnyValue else shape
+
+    def _shape(self, annotation: Annotation, what: str, scope: Scope | None = None) -> Shape:
+        if annotation is inspect.Parameter.empty:
+            return shape_of_validator(v.any())
+        try:
+            return shape_of(annotation, scope or self._scope)
+        except Unsupported as refused:
+            raise self._error(f"{what}: {refused}") from None
+
+    def _error(self, why: str) -> DeclarationError:
+        return DeclarationError(f"{self._where}: {why}")
+
+
+def _loaded_as(annotated: Shape, declared: Shape) -> Shape:
+    """What `args=` declares, handed over as the annotation says wherever the two agree."""
+    mismatch, load = annotated.validator.mismatch, annotated.load
+    if load is None:
+        return declared
+    annotated_load = load
+
+    def load_if_accepted(value: Value, tables: Tables) -> Loaded:
+        return annotated_load(value, tables) if mismatch(value, tables) is None else value
+
+    return replace(declared, load=load_if_accepted)
+
+
+def where_of(handler: Handler) -> str:
+    """File, line and name, in the form that editors turn into a link."""
+    file, line = location_of(handler)
+    return f"{file}:{line}: {getattr(handler, '__qualname__', repr(handler))}"
+
+
+def location_of(handler: Handler) -> tuple[str, int]:
+    """File and line of a function; of another callable, nothing is known."""
+    code = getattr(inspect.unwrap(handler), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else ("<unknown>", 0)

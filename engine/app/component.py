@@ -1,0 +1,177 @@
+"""
+The application and the components it is made of.
+
+    app = App(auth=[CustomJwt(issuer=..., jwks=..., algorithm="RS256")])
+    limits = app.use(rate_limiter, name="limits")
+
+A mount is good for use at once, before anything is loaded: it only stands for
+a path.  `limits.check` refers to the component's function `check`, and clients
+of components take the mount itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, get_args
+
+from engine.app.references import Reference, component_reference
+from engine.app.validators import check_identifier
+from engine.errors import DeclarationError
+from engine.model.values import Value, normalize
+
+Algorithm: TypeAlias = Literal["RS256", "ES256"]
+_URL_SCHEMES: Final = ("https://", "http://", "data:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oidc:
+    """
+    An OpenID Connect provider, whose keys are discovered at its domain.
+
+    Args:
+        domain: the issuer of its tokens; `https://` may be left out.
+        application_id: the audience that tokens must have.
+    """
+
+    domain: str
+    application_id: str
+
+    def __post_init__(self) -> None:
+        if not self.domain or not self.application_id:
+            raise DeclarationError("Oidc: domain and application_id must not be empty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomJwt:
+    """
+    An issuer of tokens that is no OpenID Connect provider.
+
+    Args:
+        issuer: what tokens have as `iss`.
+        jwks: where its public keys are: a URL, or a `data:` URL that holds them.
+        algorithm: how it signs; a token's own word on this is not trusted.
+        application_id: the audience that tokens must have; None is not looked at.
+    """
+
+    issuer: str
+    jwks: str
+    algorithm: Algorithm
+    application_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.issuer:
+            raise DeclarationError("CustomJwt: issuer must not be empty")
+        if not self.jwks.startswith(_URL_SCHEMES):
+            raise DeclarationError(
+                f"CustomJwt: jwks={self.jwks!r} is no URL; write https://… or data:…"
+            )
+        if self.algorithm not in get_args(Algorithm):
+            raise DeclarationError(
+                f"CustomJwt: algorithm={self.algorithm!r}; RS256 and ES256 are known"
+            )
+
+
+AuthProvider: TypeAlias = Oidc | CustomJwt
+
+
+class Mount:
+    """
+    A component at its place; its attributes are references to the component's functions.
+
+    `path` is where it is below the application or component that mounted it.
+    """
+
+    __slots__ = ("component", "config", "path")
+
+    def __init__(self, component: Component, path: str, config: Mapping[str, Value]) -> None:
+        self.component = component
+        self.path = path
+        self.config = config
+        """What the component is told about this mount."""
+
+    def __getattr__(self, name: str) -> Reference:
+        """`limits.check` is the function `check`; `limits.jobs.run` the one of module `jobs`."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return component_reference(self.path, name)
+
+    def __repr__(self) -> str:
+        return f"<{self.component.name} mounted as {self.path!r}>"
+
+
+class _Mounts:
+    """What has components inside."""
+
+    def __init__(self) -> None:
+        self._mounts: dict[str, Mount] = {}
+
+    @property
+    def mounts(self) -> Mapping[str, Mount]:
+        """What is mounted here, by name."""
+        return MappingProxyType(self._mounts)
+
+    def use(
+        self,
+        component: Component,
+        /,
+        *,
+        name: str | None = None,
+        config: Mapping[str, Value] | None = None,
+    ) -> Mount:
+        """
+        Mount a component: tables, functions and crons of its own, under a name.
+
+        Args:
+            component: may be mounted several times, each with its own data.
+            name: of this mount; the component's own unless said.
+            config: values that the component is told.
+
+        Raises:
+            DeclarationError: the name is taken, or can be none.
+        """
+        if not isinstance(component, Component):
+            raise DeclarationError(f"use({component!r}): not a component")
+        name = check_identifier(name or component.name, "mount")
+        if name in self._mounts:
+            raise DeclarationError(
+                f"two components are mounted as {name!r}; give one of them another name="
+            )
+        mount = Mount(component, name, MappingProxyType(normalize(config or {})))
+        self._mounts[name] = mount
+        return mount
+
+
+class Component(_Mounts):
+    """
+    A part that applications mount: its modules hold the schema, functions and crons.
+
+    Args:
+        name: what it is mounted as unless `use` says otherwise.
+        package: the package whose modules it consists of; the one that creates it unless said.
+    """
+
+    def __init__(self, name: str, /, *, package: str | None = None) -> None:
+        super().__init__()
+        self.name = check_identifier(name, "component")
+        self.package = package
+
+    def __repr__(self) -> str:
+        return f"<component {self.name}>"
+
+
+class App(_Mounts):
+    """
+    The application itself.
+
+    Args:
+        auth: the issuers whose tokens are trusted; the first that matches a token counts.
+    """
+
+    def __init__(self, *, auth: Sequence[AuthProvider] = ()) -> None:
+        super().__init__()
+        for one in auth:
+            if not isinstance(one, (Oidc, CustomJwt)):
+                raise DeclarationError(f"auth has {one!r}; write Oidc(...) or CustomJwt(...)")
+        self.auth: tuple[AuthProvider, ...] = tuple(auth)

@@ -1,0 +1,658 @@
+"""
+What handlers are given: the contexts, and the database behind `ctx.db`.
+
+These classes promise; the engine has implementations of them.  Whatever reads
+or writes is awaited, also where a transaction answers at once.  A context is
+good for one run of one function: kept beyond that, it refuses to work.
+"""
+
+# ruff: noqa: A002 - an id is called `id`, a range `range`
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from uuid import UUID
+
+from engine.app.references import Reference
+from engine.app.registered import Kind, RegisteredFunction
+from engine.app.types import Page, PaginationOptions, UserIdentity
+from engine.model.ids import Id
+from engine.model.values import Value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+D = TypeVar("D")
+S = TypeVar("S")
+
+Result: TypeAlias = Any
+"""What a function returns that is named by a reference or a string."""
+Expression: TypeAlias = Any
+"""A filter expression: built with a `Filter`, or with Python's operators from other ones."""
+Delay: TypeAlias = float | timedelta
+"""Milliseconds, or a `timedelta`."""
+
+
+# Registered functions, as type checkers see them.
+
+
+class QueryFunction(RegisteredFunction, Generic[P, R_co]):
+    """A registered query: reads, sees one moment of the database, and can be subscribed to."""
+
+    kind = Kind.QUERY
+
+    def __call__(
+        self, ctx: QueryCtx, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R_co]:
+        """Run the plain handler within the transaction of `ctx`, without validation."""
+        return _called(self, ctx, args, kwargs)
+
+
+class MutationFunction(RegisteredFunction, Generic[P, R_co]):
+    """A registered mutation: reads and writes, and all of it happens, or nothing."""
+
+    kind = Kind.MUTATION
+
+    def __call__(
+        self, ctx: MutationCtx, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R_co]:
+        """Run the plain handler within the transaction of `ctx`, without validation."""
+        return _called(self, ctx, args, kwargs)
+
+
+class ActionFunction(RegisteredFunction, Generic[P, R_co]):
+    """A registered action: may do anything, and reaches the database by calling the others."""
+
+    kind = Kind.ACTION
+
+    def __call__(
+        self, ctx: ActionCtx, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R_co]:
+        """Run the plain handler with `ctx`, without validation."""
+        return _called(self, ctx, args, kwargs)
+
+
+async def _called(
+    function: RegisteredFunction, ctx: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The handler's result, whether it is a coroutine function or not."""
+    result = function.handler(ctx, *args, **kwargs)
+    return await result if isinstance(result, Coroutine) else result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed(Generic[R_co]):
+    """What a mutation returned, and the timestamp (nanoseconds) at which it was committed."""
+
+    value: R_co
+    ts: int
+
+
+# The database.
+
+
+class Range(ABC):
+    """
+    Bounds of an index, in the order of its fields: any number of `eq`, then bounds of one field.
+
+    Each method gives the range with one more bound.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def eq(self, field: str, value: Value, /) -> Range:
+        """Only documents whose `field` is `value`; `UNDEFINED` is those without the field."""
+
+    @abstractmethod
+    def gt(self, field: str, value: Value, /) -> Range:
+        """Only documents whose `field` comes after `value`."""
+
+    @abstractmethod
+    def gte(self, field: str, value: Value, /) -> Range:
+        """Only documents whose `field` is `value` or comes after it."""
+
+    @abstractmethod
+    def lt(self, field: str, value: Value, /) -> Range:
+        """Only documents whose `field` comes before `value`."""
+
+    @abstractmethod
+    def lte(self, field: str, value: Value, /) -> Range:
+        """Only documents whose `field` is `value` or comes before it."""
+
+
+class Search(ABC):
+    """What a search index is asked: one text, and filter fields that must be equal."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def search(self, field: str, text: str, /) -> Search:
+        """Documents whose search field has these words; the last one may be cut short."""
+
+    @abstractmethod
+    def eq(self, field: str, value: Value, /) -> Search:
+        """Only documents whose filter field is `value`."""
+
+
+class Filter(ABC):
+    """
+    Builds the expression of `.filter`: `lambda q: q.eq(q.field("author"), "ada")`.
+
+    Operators do the same: `lambda q: (q.field("likes") > 3) & (q.field("author") == "ada")`.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def field(self, path: str, /) -> Expression:
+        """A field of the document, as in `"author.name"`."""
+
+    @abstractmethod
+    def eq(self, a: Expression, b: Expression, /) -> Expression:
+        """Whether `a` and `b` are the same value of the same type."""
+
+    @abstractmethod
+    def neq(self, a: Expression, b: Expression, /) -> Expression:
+        """Whether they differ."""
+
+    @abstractmethod
+    def lt(self, a: Expression, b: Expression, /) -> Expression:
+        """Whether `a` comes before `b` in the order of values."""
+
+    @abstractmethod
+    def lte(self, a: Expression, b: Expression, /) -> Expression:
+        """Whether `a` comes before `b`, or is the same."""
+
+    @abstractmethod
+    def gt(self, a: Expression, b: Expression, /) -> Expression:
+        """Whether `a` comes after `b`."""
+
+    @abstractmethod
+    def gte(self, a: Expression, b: Expression, /) -> Expression:
+        """Whether `a` comes after `b`, or is the same."""
+
+    @abstractmethod
+    def add(self, a: Expression, b: Expression, /) -> Expression:
+        """The sum of two numbers of one type."""
+
+    @abstractmethod
+    def sub(self, a: Expression, b: Expression, /) -> Expression:
+        """The difference."""
+
+    @abstractmethod
+    def mul(self, a: Expression, b: Expression, /) -> Expression:
+        """The product."""
+
+    @abstractmethod
+    def div(self, a: Expression, b: Expression, /) -> Expression:
+        """The quotient."""
+
+    @abstractmethod
+    def mod(self, a: Expression, b: Expression, /) -> Expression:
+        """The remainder."""
+
+    @abstractmethod
+    def neg(self, a: Expression, /) -> Expression:
+        """The number with the other sign."""
+
+    @abstractmethod
+    def and_(self, *expressions: Expression) -> Expression:
+        """Whether all hold."""
+
+    @abstractmethod
+    def or_(self, *expressions: Expression) -> Expression:
+        """Whether any holds."""
+
+    @abstractmethod
+    def not_(self, a: Expression, /) -> Expression:
+        """Whether it does not hold."""
+
+
+class OrderedQuery(ABC, Generic[D]):
+    """
+    Documents in an order, not read yet.
+
+    A query is used once: each method that reads also ends it.  What a scan
+    looks at counts as read, whatever a filter makes of it.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def filter(self, expression: Callable[[Filter], Expression], /) -> OrderedQuery[D]:
+        """Only documents for which a filter expression holds; the others are read all the same."""
+
+    @abstractmethod
+    def where(self, predicate: Callable[[D], bool], /) -> OrderedQuery[D]:
+        """Only documents for which `predicate` holds; the others are read all the same."""
+
+    @abstractmethod
+    async def collect(self) -> list[D]:
+        """
+        All documents.
+
+        Raises:
+            LimitExceeded: more than a function may read; take() or paginate().
+        """
+
+    @abstractmethod
+    async def take(self, n: int, /) -> list[D]:
+        """The first `n` documents, or all if there are fewer."""
+
+    @abstractmethod
+    async def first(self) -> D | None:
+        """The first document, or None."""
+
+    @abstractmethod
+    async def unique(self) -> D | None:
+        """
+        The only document, or None.
+
+        Raises:
+            UsageError: there are several.
+        """
+
+    @abstractmethod
+    async def paginate(self, opts: PaginationOptions, /) -> Page[D]:
+        """
+        One page, and the cursor where the next one begins; once in a function.
+
+        Raises:
+            InvalidCursor: the cursor is of another query.
+        """
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[D]:
+        """One document after another, read as the loop goes on."""
+
+
+class Query(OrderedQuery[D]):
+    """Documents of one table or index range, whose order may still be chosen."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def order(self, order: Literal["asc", "desc"], /) -> OrderedQuery[D]:
+        """In the order of the index, or against it; "asc" unless said."""
+
+
+class TableQuery(Query[D]):
+    """All documents of a table, by creation time, unless an index is chosen."""
+
+    __slots__ = ()
+
+    @overload
+    def with_index(self, name: str, range: Callable[[Range], Range], /) -> Query[D]: ...
+    @overload
+    def with_index(self, name: str, /, **equal: Value) -> Query[D]: ...
+    @abstractmethod
+    def with_index(
+        self, name: str, range: Callable[[Range], Range] | None = None, /, **equal: Value
+    ) -> Query[D]:
+        """
+        Documents in the order of an index, within bounds.
+
+        Args:
+            name: an index of the table, `by_creation_time` or `by_id`.
+            range: takes a `Range` and gives it back with bounds.
+            equal: fields that must be equal, instead of `range`.
+
+        Raises:
+            IndexNotFound: the table has no such index, or it is still being built.
+            InvalidRange: the bounds are no prefix of the index.
+        """
+
+    @abstractmethod
+    def with_search_index(
+        self, name: str, search: Callable[[Search], Search], /
+    ) -> OrderedQuery[D]:
+        """Documents that a search index finds, best first; at most 1,024."""
+
+
+class DatabaseReader(ABC):
+    """The database as of one moment, with the writes of this transaction."""
+
+    __slots__ = ()
+
+    @overload
+    def query(self, table: type[D], /) -> TableQuery[D]: ...
+    @overload
+    def query(self, table: str, /) -> TableQuery[dict[str, Any]]: ...
+    @abstractmethod
+    def query(self, table: type[Any] | str, /) -> TableQuery[Any]:
+        """The documents of a table, given by its class or its name; reads nothing yet."""
+
+    @overload
+    async def get(self, id: Id[D], /) -> D | None: ...
+    @overload
+    async def get(self, table: type[D], id: Id[D], /) -> D | None: ...
+    @overload
+    async def get(self, table: str, id: Id[S], /) -> S | None: ...
+    @abstractmethod
+    async def get(self, *args: Any) -> Any:
+        """
+        The document with an id, or None.
+
+        Raises:
+            InvalidId: no id at all, or one of another table than the one given.
+        """
+
+    @overload
+    async def normalize_id(self, table: type[D], id: str, /) -> Id[D] | None: ...
+    @overload
+    async def normalize_id(self, table: str, id: str, /) -> Id[Any] | None: ...
+    @abstractmethod
+    async def normalize_id(self, table: type[Any] | str, id: str, /) -> Id[Any] | None:
+        """`id` if it is one of this table, else None; the document is not looked at."""
+
+    @abstractmethod
+    async def count(self, table: type[Any] | str, /) -> int:
+        """How many documents the table has; any insert or delete there changes the answer."""
+
+    @property
+    @abstractmethod
+    def system(self) -> DatabaseReader:
+        """The engine's own tables, such as `_scheduled_functions`, to be read."""
+
+
+class DatabaseWriter(DatabaseReader):
+    """
+    The database, to be changed.
+
+    Values are copied in the call.  Nothing is durable, or seen by others,
+    before the function has returned and its transaction is committed.
+    """
+
+    __slots__ = ()
+
+    @overload
+    async def insert(self, table: type[D], doc: Mapping[str, Value], /) -> Id[D]: ...
+    @overload
+    async def insert(self, table: str, doc: Mapping[str, Value], /) -> Id[Any]: ...
+    @abstractmethod
+    async def insert(self, table: type[Any] | str, doc: Mapping[str, Value], /) -> Id[Any]:
+        """
+        Add a document; `_id` and `_creationTime` are given to it.
+
+        Returns:
+            Its id.
+
+        Raises:
+            SchemaViolation: the table's schema forbids it.
+            InvalidValue: no document can hold it.
+        """
+
+    @overload
+    async def patch(self, id: Id[Any], fields: Mapping[str, Value], /) -> None: ...
+    @overload
+    async def patch(
+        self, table: type[Any] | str, id: Id[Any], fields: Mapping[str, Value], /
+    ) -> None: ...
+    @abstractmethod
+    async def patch(self, *args: Any) -> None:
+        """
+        Set some fields of a document; those given as `UNDEFINED` are removed.
+
+        Raises:
+            DocumentNotFound: there is no such document.
+            SchemaViolation: the table's schema forbids the result.
+        """
+
+    @overload
+    async def replace(self, id: Id[Any], doc: Mapping[str, Value], /) -> None: ...
+    @overload
+    async def replace(
+        self, table: type[Any] | str, id: Id[Any], doc: Mapping[str, Value], /
+    ) -> None: ...
+    @abstractmethod
+    async def replace(self, *args: Any) -> None:
+        """
+        Put `doc` in the place of a document, which keeps `_id` and `_creationTime`.
+
+        Raises:
+            DocumentNotFound: there is no such document.
+            SchemaViolation: the table's schema forbids `doc`.
+        """
+
+    @overload
+    async def delete(self, id: Id[Any], /) -> None: ...
+    @overload
+    async def delete(self, table: type[Any] | str, id: Id[Any], /) -> None: ...
+    @abstractmethod
+    async def delete(self, *args: Any) -> None:
+        """
+        Remove a document.
+
+        Raises:
+            DocumentNotFound: there is no such document.
+        """
+
+
+# The rest of a context.
+
+
+class Auth(ABC):
+    """Who is calling."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def get_user_identity(self) -> UserIdentity | None:
+        """The caller's verified identity, or None without one, and in components."""
+
+
+class Scheduler(ABC):
+    """
+    Functions to be run later.
+
+    In a mutation, they are scheduled when it commits, and not at all if it
+    fails.  A mutation is then run exactly once, an action at most once.
+    """
+
+    __slots__ = ()
+
+    @overload
+    async def run_after(
+        self,
+        delay: Delay,
+        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Id[Any]: ...
+    @overload
+    async def run_after(
+        self, delay: Delay, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Id[Any]: ...
+    @abstractmethod
+    async def run_after(self, delay: Delay, fn: Any, /, *args: Any, **kwargs: Any) -> Id[Any]:
+        """
+        Run a function `delay` milliseconds (or a `timedelta`) from now.
+
+        Returns:
+            The id of the job, a document of `_scheduled_functions`.
+        """
+
+    @overload
+    async def run_at(
+        self,
+        when: float | datetime,
+        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Id[Any]: ...
+    @overload
+    async def run_at(
+        self, when: float | datetime, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Id[Any]: ...
+    @abstractmethod
+    async def run_at(
+        self, when: float | datetime, fn: Any, /, *args: Any, **kwargs: Any
+    ) -> Id[Any]:
+        """Run a function at a time: milliseconds since 1970, or an aware `datetime`."""
+
+    @abstractmethod
+    async def cancel(self, id: Id[Any], /) -> None:
+        """
+        Do not run a job that has not begun; what it has scheduled itself is not run either.
+
+        A job that has finished stays as it is.
+        """
+
+
+class _Ctx(ABC):
+    """What all contexts have."""
+
+    __slots__ = ()
+
+    kind: ClassVar[Kind]
+
+    @property
+    @abstractmethod
+    def auth(self) -> Auth:
+        """Who is calling."""
+
+    @property
+    @abstractmethod
+    def now(self) -> datetime:
+        """The time, aware and in UTC; it stands still in a query or mutation."""
+
+    @property
+    @abstractmethod
+    def now_ms(self) -> float:
+        """The same in milliseconds since 1970."""
+
+    @property
+    @abstractmethod
+    def random(self) -> Random:
+        """Dice; in a query or mutation their seed is recorded."""
+
+    @abstractmethod
+    def uuid4(self) -> UUID:
+        """A random UUID, by the same dice."""
+
+    @overload
+    async def run_query(
+        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_query(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a query with validated arguments, and return its result.
+
+        In a query or mutation it sees what this transaction sees; in an action
+        it sees the newest state of the database.
+        """
+
+
+class QueryCtx(_Ctx):
+    """What a query is given."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def db(self) -> DatabaseReader:
+        """The database, to be read."""
+
+
+class MutationCtx(QueryCtx):
+    """What a mutation is given."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def db(self) -> DatabaseWriter:
+        """The database, to be read and written."""
+
+    @property
+    @abstractmethod
+    def scheduler(self) -> Scheduler:
+        """Functions to be run once this mutation is committed."""
+
+    @overload
+    async def run_mutation(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_mutation(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a mutation as a part of this one.
+
+        If it raises, only its own writes are undone, and the error may be
+        caught here.
+        """
+
+
+class TriggerCtx(MutationCtx):
+    """What a trigger is given."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def raw_db(self) -> DatabaseWriter:
+        """The database, without triggers."""
+
+
+class ActionCtx(_Ctx):
+    """What an action is given: no database, but the functions that have one."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def scheduler(self) -> Scheduler:
+        """Functions to be run later; scheduled at once, whatever becomes of this action."""
+
+    @overload
+    async def run_mutation(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_mutation(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a mutation as a transaction of its own; it is durable when this returns."""
+
+    @overload
+    async def commit(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Committed[R]: ...
+    @overload
+    async def commit(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Committed[Result]: ...
+    @abstractmethod
+    async def commit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Committed[Any]:
+        """`run_mutation`, returning also the timestamp of the commit."""
+
+    @overload
+    async def run_action(
+        self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_action(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run an action with validated arguments, and return its result."""

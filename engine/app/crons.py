@@ -1,0 +1,361 @@
+"""
+Functions that run again and again.
+
+    crons = Crons()
+    crons.interval("poll the feeds", poll, minutes=5)
+    crons.daily("prune", prune, hour=4, tz="Europe/Paris", args={"days": 30})
+    crons.cron("report", report, "0 9 * * mon-fri")
+
+A cron is known by its name: under the same name a later version of the
+application may change what runs and when.  Where no minute is said, each cron
+is given one of its own, so that not all of them run at once.  The function is
+a mutation, run exactly once for each time, or an action, run at most once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import FrameType
+from typing import Final, Literal, TypeAlias, get_args
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from engine.app.references import Reference, reference_of
+from engine.app.registered import Kind, RegisteredFunction
+from engine.errors import DeclarationError, UsageError
+from engine.model.values import Value, normalize
+
+DayOfWeek: TypeAlias = Literal[
+    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
+]
+Target: TypeAlias = RegisteredFunction | Reference | str
+"""A mutation or action: itself, `internal.module.name` or "module:name"."""
+
+MINUTES: Final = 60
+HOURS: Final = 3600
+DAY_OF_MONTH_MAX: Final = 31
+NAME_LENGTH_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Every so many seconds, the first time at once; overruns are skipped, the beat is kept."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hourly:
+    """Once an hour; `minute` None is one that the engine picks and keeps."""
+
+    minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daily:
+    """Once a day, by the clock of a time zone."""
+
+    hour: int
+    minute: int | None = None
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weekly:
+    """Once a week, by the clock of a time zone."""
+
+    day_of_week: DayOfWeek
+    hour: int
+    minute: int | None = None
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monthly:
+    """Once a month, by the clock of a time zone; months without that day are left out."""
+
+    day: int
+    hour: int
+    minute: int | None = None
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronExpression:
+    """Whenever the five fields of a cron expression match the clock of a time zone."""
+
+    expression: str
+    tz: str = "UTC"
+
+
+Schedule: TypeAlias = Interval | Hourly | Daily | Weekly | Monthly | CronExpression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronSpec:
+    """One cron as declared."""
+
+    name: str
+    function: Target
+    schedule: Schedule
+    args: Mapping[str, Value]
+    """By wire name, plain."""
+    where: str
+    """File and line."""
+
+    def function_path(self) -> tuple[str, str]:
+        """
+        Component and path of the function, once its module is loaded.
+
+        Raises:
+            DeclarationError: it is not part of the application.
+        """
+        try:
+            return reference_of(self.function)
+        except UsageError as error:
+            raise DeclarationError(f"{self.where}: cron {self.name!r}: {error}") from None
+
+
+class Crons:
+    """The crons of an application or component; `jobs` are those declared so far."""
+
+    def __init__(self) -> None:
+        self.jobs: list[CronSpec] = []
+
+    def interval(
+        self,
+        name: str,
+        fn: Target,
+        /,
+        *,
+        seconds: int | None = None,
+        minutes: int | None = None,
+        hours: int | None = None,
+        args: Mapping[str, Value] | None = None,
+    ) -> None:
+        """
+        Run `fn` at once, and then every so many seconds, minutes or hours: exactly one of them.
+
+        Raises:
+            DeclarationError: here and below: something that cannot be; names file and line.
+        """
+        job = _Job(name, fn, args, sys._getframe(1))
+        given = {"seconds": (seconds, 1), "minutes": (minutes, MINUTES), "hours": (hours, HOURS)}
+        chosen = [(unit, n, s) for unit, (n, s) in given.items() if n is not None]
+        if len(chosen) != 1:
+            raise job.error("say exactly one of seconds, minutes and hours")
+        unit, count, unit_s = chosen[0]
+        job.check_int(unit, count, 1, None)
+        self._add(job, Interval(seconds=count * unit_s))
+
+    def hourly(
+        self,
+        name: str,
+        fn: Target,
+        /,
+        *,
+        minute: int | None = None,
+        minute_utc: int | None = None,
+        args: Mapping[str, Value] | None = None,
+    ) -> None:
+        """Run `fn` every hour, at `minute` if it is said (also by the name `minute_utc`)."""
+        job = _Job(name, fn, args, sys._getframe(1))
+        minute = job.one_of("minute", minute, "minute_utc", minute_utc)
+        job.check_int("minute", minute, 0, 59)
+        self._add(job, Hourly(minute=minute))
+
+    def daily(
+        self,
+        name: str,
+        fn: Target,
+        /,
+        *,
+        hour: int | None = None,
+        minute: int | None = None,
+        tz: str = "UTC",
+        hour_utc: int | None = None,
+        minute_utc: int | None = None,
+        args: Mapping[str, Value] | None = None,
+    ) -> None:
+        """Run `fn` every day at `hour` in `tz`; `hour_utc` and `minute_utc` are hours in UTC."""
+        job = _Job(name, fn, args, sys._getframe(1))
+        hour, minute = job.clock(hour, minute, tz, hour_utc, minute_utc)
+        self._add(job, Daily(hour=hour, minute=minute, tz=tz))
+
+    def weekly(
+        self,
+        name: str,
+        fn: Target,
+        /,
+        *,
+        day_of_week: DayOfWeek,
+        hour: int | None = None,
+        minute: int | None = None,
+        tz: str = "UTC",
+        hour_utc: int | None = None,
+        minute_utc: int | None = None,
+        args: Mapping[str, Value] | None = None,
+    ) -> None:
+        """Run `fn` every week, on a day such as "monday"."""
+        job = _Job(name, fn, args, sys._getframe(1))
+        if day_of_week not in get_args(DayOfWeek):
+            raise job.error(f"day_of_week={day_of_week!r}; write one of {get_args(DayOfWeek)}")
+        hour, minute = job.clock(hour, minute, tz, hour_utc, minute_utc)
+        self._add(job, Weekly(day_of_week=day_of_week, hour=hour, minute=minute, tz=tz))
+
+    def monthly(
+        self,
+        name: str,
+        fn: Target,
+        /,
+        *,
+        day: int,
+        hour: int | None = None,
+        minute: int | None = None,
+        tz: str = "UTC",
+        hour_utc: int | None = None,
+        minute_utc: int | None = None,
+        args: Mapping[str, Value] | None = None,
+    ) -> None:
+        """Run `fn` every month on `day`, 1 to 31; months without that day are left out."""
+        job = _Job(name, fn, args, sys._getframe(1))
+        job.check_int("day", day, 1, DAY_OF_MONTH_MAX)
+        hour, minute = job.clock(hour, minute, tz, hour_utc, minute_utc)
+        self._add(job, Monthly(day=day, hour=hour, minute=minute, tz=tz))
+
+    def cron(
+        self,
+        name: str,
+        fn: Target,
+        expression: str,
+        /,
+        *,
+        tz: str = "UTC",
+        args: Mapping[str, Value] | None = None,
+    ) -> None:
+        """Run `fn` by a cron expression: minute, hour, day of month, month, day of week."""
+        job = _Job(name, fn, args, sys._getframe(1))
+        job.check_zone(tz)
+        job.check_expression(expression)
+        self._add(job, CronExpression(expression=expression, tz=tz))
+
+    def _add(self, job: _Job, schedule: Schedule) -> None:
+        if any(one.name == job.name for one in self.jobs):
+            raise job.error("another cron has this name")
+        self.jobs.append(
+            CronSpec(
+                name=job.name,
+                function=job.function,
+                schedule=schedule,
+                args=job.args,
+                where=job.where,
+            )
+        )
+
+
+class _Job:
+    """A cron being declared: checks what it was given, and says where if that is wrong."""
+
+    def __init__(
+        self, name: str, function: Target, args: Mapping[str, Value] | None, caller: FrameType
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        if not name or not name.isascii() or not name.isprintable():
+            raise self.error("a cron's name is printable ASCII")
+        if len(name) > NAME_LENGTH_MAX:
+            raise self.error(f"a cron's name has at most {NAME_LENGTH_MAX} characters")
+        if isinstance(function, RegisteredFunction) and function.kind is Kind.QUERY:
+            raise self.error(f"{function!r} is a query, which nobody would see; use a mutation")
+        if not isinstance(function, (RegisteredFunction, Reference, str)):
+            raise self.error(f"{function!r} is no registered function; decorate it with @mutation")
+        try:
+            self.args: Mapping[str, Value] = normalize(args or {}, path="args")
+        except UsageError as refused:
+            raise self.error(str(refused)) from None
+
+    def error(self, why: str) -> DeclarationError:
+        return DeclarationError(f"{self.where}: cron {self.name!r}: {why}")
+
+    def check_int(self, what: str, value: int | None, least: int, most: int | None) -> None:
+        if value is None:
+            return
+        in_bounds = type(value) is int and value >= least and (most is None or value <= most)
+        if not in_bounds:
+            upto = "or more" if most is None else f"to {most}"
+            raise self.error(f"{what}={value!r}; write an integer, {least} {upto}")
+
+    def one_of(self, name: str, value: int | None, other: str, alias: int | None) -> int | None:
+        if value is not None and alias is not None:
+            raise self.error(f"{name} and {other} are the same; say one")
+        return alias if value is None else value
+
+    def clock(
+        self,
+        hour: int | None,
+        minute: int | None,
+        tz: str,
+        hour_utc: int | None,
+        minute_utc: int | None,
+    ) -> tuple[int, int | None]:
+        """The hour and the minute, by either of their names."""
+        self.check_zone(tz)
+        if tz != "UTC" and (hour_utc is not None or minute_utc is not None):
+            raise self.error(f"hour_utc and minute_utc are in UTC; with tz={tz!r} write hour=")
+        found = self.one_of("hour", hour, "hour_utc", hour_utc)
+        if found is None:
+            raise self.error("say hour=, 0 to 23")
+        minute = self.one_of("minute", minute, "minute_utc", minute_utc)
+        self.check_int("hour", found, 0, 23)
+        self.check_int("minute", minute, 0, 59)
+        return found, minute
+
+    def check_zone(self, tz: str) -> None:
+        try:
+            ZoneInfo(tz)
+        except (ValueError, OSError, LookupError):
+            raise self.error(f'tz={tz!r} is no time zone; write a name as "Europe/Paris"') from None
+
+    def check_expression(self, expression: str) -> None:
+        if not isinstance(expression, str) or len(expression.split()) != 5:
+            raise self.error(
+                f"{expression!r}: a cron expression has five fields: minute, hour, day of month, "
+                "month, day of week"
+            )
+        try:
+            CronSim(expression, datetime(2026, 1, 1))
+        except CronSimError as error:
+            raise self.error(f"{expression!r}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """
+    How often to try what may fail, and how long to wait in between.
+
+    Args:
+        initial_backoff: before the second run: milliseconds, or a `timedelta`.
+        base: each further wait is so many times the one before.
+        max_attempts: runs altogether, the first one counted.
+    """
+
+    initial_backoff: float | timedelta = 250.0
+    base: float = 2.0
+    max_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.backoff_ms(1) < 0 or self.base < 1 or self.max_attempts < 1:
+            raise DeclarationError(
+                f"{self}: initial_backoff is 0 or more, base 1 or more, max_attempts 1 or more"
+            )
+
+    def backoff_ms(self, attempts: int) -> float:
+        """How long to wait after `attempts` runs have failed, in milliseconds, without jitter."""
+        first = self.initial_backoff
+        first_ms = first / timedelta(milliseconds=1) if isinstance(first, timedelta) else first
+        return float(first_ms * self.base ** (attempts - 1))

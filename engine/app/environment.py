@@ -1,0 +1,131 @@
+"""
+`env`: the variables of the process and of `.env.local`, to be read.
+
+    app = App(auth=[Oidc(domain=env["AUTH_DOMAIN"], application_id="chat")])
+
+An application sees the process's variables, and those of the file `.env.local`
+in its root where the process has none.  A component sees nothing: what it may
+know is told to it as arguments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from engine.errors import DeclarationError, VariableMissing
+
+FILE_NAME: Final = ".env.local"
+
+
+class Variables(Mapping[str, str]):
+    """
+    Some variables, and where they come from.
+
+    Args:
+        values: by name.
+        source: how an error names the place to add one.
+    """
+
+    def __init__(self, values: Mapping[str, str], source: str) -> None:
+        self._values = MappingProxyType(dict(values))
+        self.source = source
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise VariableMissing(name, self.source) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+NO_VARIABLES: Final = Variables(
+    {}, "a component has no environment; hand it what it needs as an argument"
+)
+
+
+def read_environment(root: Path | None) -> Variables:
+    """
+    The variables that an application in `root` sees.
+
+    Raises:
+        DeclarationError: a line of `.env.local` that is no assignment.
+    """
+    if root is None:
+        return Variables(os.environ, "set it in the environment of the process")
+    file = root / FILE_NAME
+    source = f"add a line {{name}}=... to {file}, or set it in the environment of the process"
+    text = file.read_text("utf-8") if file.is_file() else ""
+    return Variables({**_parse(text, file), **os.environ}, source)
+
+
+def _parse(text: str, file: Path) -> dict[str, str]:
+    values = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip().removeprefix("export ")
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise DeclarationError(f"{file}:{number}: {line!r} is no line NAME=value")
+        values[name.strip()] = _unquoted(value.strip())
+    return values
+
+
+def _unquoted(value: str) -> str:
+    for quote in ('"', "'"):
+        if len(value) >= 2 and value[0] == value[-1] == quote:
+            return value[1:-1].replace("\\n", "\n") if quote == '"' else value[1:-1]
+    return value.partition(" #")[0].rstrip()
+
+
+_current: Final[ContextVar[Variables | None]] = ContextVar("environment", default=None)
+
+
+@contextmanager
+def using(variables: Variables) -> Iterator[None]:
+    """Inside, `env` is these variables: around the loading and the running of application code."""
+    token = _current.set(variables)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Environment(Mapping[str, str]):
+    """The variables of whoever asks: the application, or a component, which has none."""
+
+    def __getitem__(self, name: str) -> str:
+        """
+        The value of a variable.
+
+        Raises:
+            VariableMissing: it is not set; says in which file to set it. It is a `KeyError`.
+        """
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __repr__(self) -> str:
+        return f"<environment of {len(self)} variables>"
+
+    @property
+    def _variables(self) -> Variables:
+        return _current.get() or read_environment(None)
+
+
+env: Final[Mapping[str, str]] = Environment()

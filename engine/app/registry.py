@@ -1,0 +1,171 @@
+"""
+An application, loaded: its functions by path, its schema, crons, mounts.
+
+The loader executes modules and calls `functions_of` for each; what comes out of
+all that is an `Application`, which is never changed.  A reload makes another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from engine.app.component import App, Component
+from engine.app.crons import Crons
+from engine.app.environment import NO_VARIABLES, Variables
+from engine.app.references import canonical_path
+from engine.app.registered import Kind, RegisteredFunction, loading
+from engine.app.schema import Schema
+from engine.app.triggers import Trigger
+from engine.errors import DeclarationError
+
+T = TypeVar("T")
+
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """
+    What was loaded at one place: the application itself, or a component at its mount.
+
+    `functions` are by their path there, `mounts` by their path below.
+    """
+
+    functions: Mapping[str, RegisteredFunction]
+    schema: Schema | None = None
+    app: App | Component | None = None
+    crons: Crons | None = None
+    triggers: tuple[Trigger[Any], ...] = ()
+    mounts: Mapping[str, Application] = _EMPTY
+    digest: str = ""
+    """Of the sources; another digest is other code."""
+    root: Path | None = None
+    """The folder or file that it was loaded from."""
+    environment: Variables = field(default=NO_VARIABLES, repr=False)
+    """What `env` is while its code runs; components have none."""
+    warnings: tuple[str, ...] = ()
+
+    def find(self, path: str, component: str = "") -> RegisteredFunction | None:
+        """
+        The function at a path, in any of its spellings, or None.
+
+        Args:
+            path: "messages:list", also "messages.js:list"; without a name, the default one.
+            component: the path of a mount, as in "limits/store"; "" is here.
+        """
+        place = self.at(component)
+        return None if place is None else place.functions.get(canonical_path(path))
+
+    def at(self, component: str) -> Application | None:
+        """What is mounted at a path, or None; "" is the application itself."""
+        if not component:
+            return self
+        if (whole := self.mounts.get(component)) is not None:
+            return whole
+        first, _, rest = component.partition("/")
+        below = self.mounts.get(first)
+        return below.at(rest) if below is not None else None
+
+
+def functions_of(
+    module: str,
+    namespace: Mapping[str, object],
+    made: Sequence[RegisteredFunction] = (),
+    component: str = "",
+) -> dict[str, RegisteredFunction]:
+    """
+    The functions that a module publishes, by path; each is told its name and path.
+
+    Published are those made while the module was executed (see `loading`) that
+    are bound to an attribute of it, and those with a `name=` in any case.
+
+    Args:
+        module: its path, as in `dir/messages`.
+        namespace: its attributes.
+        made: functions made during its execution.
+        component: the mount that it is loaded in.
+
+    Raises:
+        DeclarationError: one name twice, or a name that is none; names both places.
+    """
+    published: dict[str, RegisteredFunction] = {}
+    bound = [
+        (attribute, one)
+        for attribute, one in namespace.items()
+        if isinstance(one, RegisteredFunction) and one.module == module
+    ]
+    named = [(one.options.name, one) for one in made if one.options.name]
+    for attribute, function in [*bound, *named]:
+        name = function.options.name or attribute
+        other = published.setdefault(f"{module}:{name}", function)
+        if other is not function:
+            raise DeclarationError(
+                f"{module}:{name} is two functions, {other.where} and {function.where}; "
+                "give one of them another name="
+            )
+        function.bind(module, attribute, component)
+    return published
+
+
+def merged(parts: Iterable[Mapping[str, RegisteredFunction]]) -> dict[str, RegisteredFunction]:
+    """
+    The functions of all modules in one mapping.
+
+    Raises:
+        DeclarationError: two modules have the same path.
+    """
+    merged: dict[str, RegisteredFunction] = {}
+    for part in parts:
+        for path, function in part.items():
+            other = merged.setdefault(path, function)
+            if other is not function:
+                raise DeclarationError(
+                    f"{path} is two functions, {other.where} and {function.where}"
+                )
+    return merged
+
+
+def verify(application: Application) -> None:
+    """
+    Read every signature, and check what needs the whole application to be checked.
+
+    Raises:
+        DeclarationError: an annotation that cannot be, a class of no table, a cron whose
+            function does not exist, is a query or does not take its arguments.
+    """
+    for function in application.functions.values():
+        function.signature.verify()
+    for job in application.crons.jobs if application.crons else ():
+        component, path = job.function_path()
+        target = application.find(path, component)
+        where = f"{job.where}: cron {job.name!r}"
+        if target is None:
+            raise DeclarationError(f"{where}: there is no function {path}")
+        if target.kind is Kind.QUERY:
+            raise DeclarationError(f"{where}: {path} is a query; use a mutation or an action")
+    for one in application.triggers:
+        if application.schema and one.table_name not in application.schema.tables:
+            raise DeclarationError(f"trigger {one.location}: no table {one.table_name!r}")
+
+
+def only_one(kind: type[T], found: Sequence[tuple[str, T]]) -> T | None:
+    """
+    The one object of a kind among the root modules, given with where it was found; or None.
+
+    Raises:
+        DeclarationError: there are several.
+    """
+    distinct = {id(one): (where, one) for where, one in found}
+    if len(distinct) > 1:
+        places = " and ".join(where for where, _ in distinct.values())
+        raise DeclarationError(
+            f"{len(distinct)} objects of {kind.__name__}, in {places}; an application has one"
+        )
+    return next((one for _, one in distinct.values()), None)
+
+
+__all__ = ["Application", "functions_of", "loading", "merged", "only_one", "verify"]

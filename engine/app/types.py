@@ -1,0 +1,121 @@
+"""
+The types that applications write in signatures and schemas.
+
+Documents, pages and identities travel, so they are plain dictionaries under
+the names they have on the wire; these `TypedDict`s say which.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+)
+
+from engine.model.ids import Id
+from engine.model.values import UNDEFINED, Int64, Undefined, Value
+
+T = TypeVar("T")
+
+
+class Document(TypedDict):
+    """
+    What every document has; derive the class of a table's documents from it.
+
+    `_creationTime` is in milliseconds since 1970, with a fraction that orders
+    the documents of one millisecond.
+    """
+
+    _id: Id[Any]
+    _creationTime: float
+
+
+class PaginationOptions(TypedDict):
+    """
+    What a client asks of a paginated query; `paginationOpts` on the wire.
+
+    `numItems` is the page size wished for, `cursor` where to go on (`None` is
+    the beginning), `endCursor` where to stop instead of after `numItems`.
+    `id` only makes argument sets distinct.
+    """
+
+    numItems: int
+    cursor: str | None
+    endCursor: NotRequired[str | None]
+    id: NotRequired[float]
+    maximumRowsRead: NotRequired[int]
+    maximumBytesRead: NotRequired[int]
+
+
+class Page(TypedDict, Generic[T]):
+    """One page of a paginated query and the cursor that the next one begins at."""
+
+    page: list[T]
+    isDone: bool
+    continueCursor: str
+    splitCursor: NotRequired[str | None]
+    pageStatus: NotRequired[Literal["SplitRecommended", "SplitRequired"] | None]
+
+
+class UserIdentity(TypedDict, total=False):
+    """
+    Who is calling, as the token says; other claims are there under their own names.
+
+    `tokenIdentifier` is unique over all issuers: keep users by it.
+    """
+
+    tokenIdentifier: Required[str]
+    subject: Required[str]
+    issuer: Required[str]
+    name: str
+    givenName: str
+    familyName: str
+    nickname: str
+    preferredUsername: str
+    profileUrl: str
+    pictureUrl: str
+    websiteUrl: str
+    email: str
+    emailVerified: bool
+    gender: str
+    birthday: str
+    timezone: str
+    language: str
+    phoneNumber: str
+    phoneNumberVerified: bool
+    address: str
+    updatedAt: str
+
+
+class SecretMark:
+    """Says of an annotation that what it describes is never recorded."""
+
+    def __repr__(self) -> str:
+        return "SECRET"
+
+
+SECRET: Final = SecretMark()
+Secret = Annotated[T, SECRET]
+"""`Secret[str]`: an argument that is left out of recorded calls, logs and traces."""
+
+__all__ = [
+    "SECRET",
+    "UNDEFINED",
+    "Document",
+    "Id",
+    "Int64",
+    "Page",
+    "PaginationOptions",
+    "Secret",
+    "SecretMark",
+    "Undefined",
+    "UserIdentity",
+    "Value",
+]
