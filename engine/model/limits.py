@@ -29,7 +29,16 @@ CREATION_TIME_MAX: Final = 2.0**53
 
 ENTRY_KEY_BYTES_MAX: Final = 475
 """LMDB keys stop at 511 bytes: 32 for a digest, 4 for the index id, and this for the key itself."""
-assert ENTRY_KEY_BYTES_MAX + 32 + 4 <= 511
+
+STORE_KEY_BYTES_MAX: Final = 511
+"""LMDB's own."""
+assert ENTRY_KEY_BYTES_MAX + 32 + 4 <= STORE_KEY_BYTES_MAX
+STORE_MAP_BYTES: Final = 1 << 40
+"""Address space of a store, taken once: to resize the map would end every open snapshot."""
+STORE_READERS_MAX: Final = 1024
+"""Slots of open snapshots, in all processes together."""
+ORPHAN_WRITER_S_MAX: Final = 5.0
+"""How long opening waits for the writer process of a killed engine to finish its last batch."""
 
 USER_TABLE_NUMBER_MIN: Final = 10_001
 SYSTEM_TABLE_NUMBER_MIN: Final = 513
@@ -98,7 +107,19 @@ class Limits:
     http_body_bytes_max: int = 16 << 20
     mutations_queued_max: int = 1_000
     actions_in_flight_max: int = 1_000
+    mutations_queued_bytes_max: int = 64 << 20
+    """Arguments that wait in one session's lane; beyond, the session stops reading."""
     queries_per_session_max: int = 4_096
+    queries_bytes_max: int = 64 << 20
+    """Arguments and journals of the queries that one session shows."""
+    parallel_queries_max: int = 20
+    """Of one session, evaluated at a time."""
+    unsent_bytes_max: int = 64 << 20
+    """A client that lets more than this pile up unread is disconnected."""
+    send_s_max: float = 120.0
+    """One message that takes longer to leave: that client has stopped reading."""
+    sessions_max: int = 10_000
+    http_requests_max: int = 1_024
     unsent_transitions_max: int = 2
     ping_s: float = 15.0
     inactivity_s_max: float = 120.0

@@ -1,0 +1,51 @@
+"""The arguments of a function call, as a client spelled them."""
+
+from __future__ import annotations
+
+from engine.errors import FunctionNotFound, InvalidValue
+from engine.model.json_values import Json, from_wire
+from engine.model.values import Value
+from engine.server.who import Who
+
+
+def call_arguments(path: str, json: Json, *, component: str, who: Who) -> dict[str, Value]:
+    """
+    The arguments of a call that `who` may make.
+
+    Raises:
+        FunctionNotFound: it is for a component's function, which only administrators reach.
+        InvalidValue: the arguments are no object, or some part of them is no value.
+    """
+    if component and not who.admin:
+        raise component_hidden(path, component)
+    return read_arguments(path, json)
+
+
+def component_hidden(path: str, component: str) -> FunctionNotFound:
+    """What a client is told of a component's functions, whether or not they exist."""
+    return FunctionNotFound(f"Could not find public function for '{path}' in '{component}'.")
+
+
+def read_arguments(path: str, json: Json) -> dict[str, Value]:
+    """
+    The argument object of a call: clients send it bare or in an array of its own.
+
+    Args:
+        path: what is called, for the error.
+        json: the parsed `args` field; `None`, an absent one, is no arguments.
+
+    Raises:
+        InvalidValue: it is neither, or some part of it is no value.
+    """
+    wrapped = [{}] if json is None else json if isinstance(json, list) else [json]
+    if len(wrapped) != 1 or not isinstance(wrapped[0], dict):
+        raise InvalidValue(
+            f"Invalid arguments for {path}: expected one object, or an array of one object"
+        )
+    try:
+        [args] = from_wire(wrapped, path="args")
+    except InvalidValue as error:
+        raise InvalidValue(f"Invalid arguments for {path}: {error}") from None
+    if not isinstance(args, dict):  # {"$integer": ...} and the like
+        raise InvalidValue(f"Invalid arguments for {path}: expected an object")
+    return args

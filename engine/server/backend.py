@@ -1,0 +1,71 @@
+"""
+What the server asks of the engine: run a function, and say when its result is stale.
+
+The server knows nothing else of what is below it.  `Functions` is the real
+one; the tests of the protocol have a small one in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from engine.functions.results import ActionResult, Caller, MutationResult, QueryResult
+from engine.kernel.watermark import Watermark
+from engine.model.commits import SessionRequest
+from engine.model.values import Value
+
+
+class Backend(Protocol):
+    """
+    The functions of an application, and the data they run on.
+
+    What the application did wrong comes back as `.failure`; overload, a stopped
+    engine and the like are raised.  One hold of a query result's `live` belongs to
+    whoever is given it.
+    """
+
+    @property
+    def published(self) -> Watermark:
+        """The newest readable timestamp."""
+        ...
+
+    @property
+    def processed(self) -> Watermark:
+        """Up to where every `Live` has been told what touched it; follows `published`."""
+        ...
+
+    def pin(self) -> AbstractContextManager[int]:
+        """The newest readable timestamp, kept readable inside the block."""
+        ...
+
+    async def query(
+        self,
+        path: str,
+        args: Mapping[str, Value],
+        *,
+        caller: Caller,
+        ts: int | None = None,
+        journal: str | None = None,
+        component: str = "",
+    ) -> QueryResult: ...
+
+    async def mutation(
+        self,
+        path: str,
+        args: Mapping[str, Value],
+        *,
+        caller: Caller,
+        request: SessionRequest | None = None,
+        component: str = "",
+    ) -> MutationResult: ...
+
+    async def action(
+        self,
+        path: str,
+        args: Mapping[str, Value],
+        *,
+        caller: Caller,
+        component: str = "",
+    ) -> ActionResult: ...

@@ -1,0 +1,84 @@
+"""The formats in which the HTTP API gives values, and the envelope around them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from engine.errors import RequestRefused
+from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
+from engine.model.json_values import Json, to_clean, to_export, to_wire
+from engine.model.values import UNDEFINED, Value
+
+
+class Format(enum.Enum):
+    WIRE = "convex_encoded_json"
+    """Lossless: what the official clients ask for."""
+    CLEAN = "json"
+    """For people and `curl`; loses types."""
+    EXPORT = "export_json"
+
+    @classmethod
+    def named(cls, name: Json) -> Format:
+        """
+        The format that a request asks for; `None` asks for none.
+
+        Raises:
+            RequestRefused: there is none of that name.
+        """
+        match name:
+            case None | "json" | "convex_clean_json":
+                return cls.CLEAN
+            case "convex_encoded_json" | "convex_json":
+                return cls.WIRE
+            case "export_json":
+                return cls.EXPORT
+        known = ", ".join(each.value for each in cls)
+        raise RequestRefused(400, "BadFormat", f"format is one of {known}, not {name!r}")
+
+    def spell(self, value: Value) -> Raw:
+        match self:
+            case Format.WIRE:
+                return Raw(msgspec.json.encode(to_wire(value)))
+            case Format.CLEAN:
+                return Raw(msgspec.json.encode(to_clean(value)))
+            case Format.EXPORT:
+                return Raw(msgspec.json.encode(to_export(value)))
+
+
+class Success(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    status: str
+    value: Raw
+    log_lines: tuple[str, ...] = ()
+
+
+class Error(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    status: str
+    error_message: str
+    error_data: Raw | UnsetType = UNSET
+    log_lines: tuple[str, ...] = ()
+
+
+def success(
+    result: QueryResult | MutationResult | ActionResult, log_lines: tuple[str, ...], form: Format
+) -> Success:
+    """The envelope of a function that returned."""
+    return Success(status="success", value=_value(result, form), log_lines=log_lines)
+
+
+def failed(failure: Failure, message: str, log_lines: tuple[str, ...], form: Format) -> Error:
+    """The envelope of a function that failed; the HTTP status is 200 all the same."""
+    data: Any = UNSET if failure.data is UNDEFINED else form.spell(failure.data)
+    return Error(status="error", error_message=message, error_data=data, log_lines=log_lines)
+
+
+def _value(result: QueryResult | MutationResult | ActionResult, form: Format) -> Raw:
+    if not isinstance(result, QueryResult):
+        return form.spell(result.value)
+    spelled = result.encoded.get(form.value)
+    if spelled is None:
+        spelled = result.encoded[form.value] = bytes(form.spell(result.value))
+    return Raw(spelled)

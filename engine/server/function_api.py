@@ -1,0 +1,247 @@
+"""
+Function calls over HTTP: one a request, at one snapshot where it is a query.
+
+Whatever the function did, the status is 200 and the body an envelope with
+status "success" or "error": one of the official clients cannot read any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from engine.errors import (
+    FunctionNotFound,
+    InvalidValue,
+    RequestRefused,
+    UsageError,
+    WrongFunctionKind,
+)
+from engine.functions.results import (
+    ActionResult,
+    Caller,
+    Failure,
+    MutationResult,
+    QueryResult,
+    failure_of,
+)
+from engine.kernel.runtime import Runtime
+from engine.model.json_values import Json, decode_ts, encode_ts
+from engine.model.limits import Limits
+from engine.model.values import Value
+from engine.server.arguments import call_arguments
+from engine.server.backend import Backend
+from engine.server.formats import Error, Format, Success, failed, success
+from engine.server.identity import Verifier
+from engine.server.json_text import parse
+from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
+from engine.server.spelling import Spelling
+from engine.server.who import Who
+
+T = TypeVar("T")
+
+Result: TypeAlias = QueryResult | MutationResult | ActionResult
+
+
+class Detach(Protocol):
+    """Run `work` to its end even if whoever awaits this is cancelled."""
+
+    async def __call__(self, work: Callable[[], Awaitable[T]], /) -> T: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function call as a request spells it."""
+
+    path: str
+    args: Json
+    form: Format
+    component: str
+    ts: int | None = None
+
+
+Run: TypeAlias = Callable[[Call, dict[str, Value], Caller], Awaitable[Result]]
+
+RUN_PREFIX: Final = "/api/run/"
+
+
+class FunctionApi:
+    """
+    Args:
+        detach: how actions run, so that they outlive a client that hangs up.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        verifier: Verifier,
+        spelling: Spelling,
+        *,
+        limits: Limits,
+        runtime: Runtime,
+        detach: Detach,
+    ) -> None:
+        self._backend = backend
+        self._verifier = verifier
+        self._spelling = spelling
+        self._unredacted = Spelling(redact=False)
+        self._limits = limits
+        self._runtime = runtime
+        self._detach = detach
+
+    def routes(self) -> list[Route]:
+        posts: dict[str, Handler] = {
+            "/api/query": partial(self._post, self._ask),
+            "/api/mutation": partial(self._post, self._mutate),
+            "/api/action": partial(self._post, self._act),
+            "/api/query_ts": self._query_ts,
+            "/api/query_at_ts": self._query_at_ts,
+            "/api/query_batch": self._query_batch,
+            f"{RUN_PREFIX}*": self._post_run,
+        }
+        any_kind = partial(self._post, self._any_for_admin)
+        return [
+            *(Route(method="POST", path=path, handler=posts[path]) for path in posts),
+            Route(method="GET", path="/api/query", handler=self._get_query),
+            Route(method="POST", path="/api/function", handler=any_kind, needs_admin=True),
+        ]
+
+    # Requests.
+
+    async def _post(self, run: Run, request: Request) -> Response:
+        who = await self._verifier.from_request(request)
+        call = call_of(await self._document(request))
+        return json_response(await self._envelope(call, who, run))
+
+    async def _get_query(self, request: Request) -> Response:
+        who = await self._verifier.from_request(request)
+        document: dict[str, Json] = dict(request.query)
+        if "args" in document:
+            try:
+                document["args"] = parse(request.query["args"])
+            except ValueError as error:
+                raise bad_json(f"Failed to parse args as JSON: {error}") from None
+        return json_response(await self._envelope(call_of(document), who, self._ask))
+
+    async def _post_run(self, request: Request) -> Response:
+        """``/api/run/{dir}/{module}/{function}``: any public function."""
+        who = await self._verifier.from_request(request)
+        document = await self._document(request)
+        *module, function = request.path.removeprefix(RUN_PREFIX).split("/")
+        if not module or not all((*module, function)):
+            message = "The path names a module and a function, as in /api/run/messages/list"
+            raise RequestRefused(400, "BadPath", message)
+        call = call_of({**document, "path": f"{'/'.join(module)}:{function}"})
+        return json_response(await self._envelope(call, who, self._any))
+
+    async def _query_ts(self, _request: Request) -> Response:
+        return json_response({"ts": encode_ts(self._backend.published.value)})
+
+    async def _query_at_ts(self, request: Request) -> Response:
+        who = await self._verifier.from_request(request)
+        document = await self._document(request)
+        try:
+            ts = decode_ts(document.get("ts"))
+        except InvalidValue as error:
+            raise RequestRefused(400, "BadTimestamp", str(error)) from None
+        call = replace(call_of(document), ts=ts)
+        return json_response(await self._envelope(call, who, self._ask))
+
+    async def _query_batch(self, request: Request) -> Response:
+        who = await self._verifier.from_request(request)
+        queries = (await self._document(request)).get("queries")
+        if not isinstance(queries, list):
+            raise bad_json("queries has to be an array")
+        calls = [call_of(query) for query in queries]
+        with self._backend.pin() as ts:
+            envelopes = [
+                await self._envelope(replace(call, ts=ts), who, self._ask) for call in calls
+            ]
+        return json_response({"results": envelopes})
+
+    async def _document(self, request: Request) -> dict[str, Json]:
+        return await request.json_object(self._limits.http_body_bytes_max)
+
+    # Calls.
+
+    async def _envelope(self, call: Call, who: Who, run: Run) -> Success | Error:
+        """Call a function and say what it did."""
+        request_id = self._runtime.random_bytes(8).hex()
+        spelling = self._unredacted if who.admin else self._spelling
+        try:
+            args = call_arguments(call.path, call.args, component=call.component, who=who)
+        except UsageError as error:
+            failure = failure_of(error)
+            return failed(failure, spelling.error_message(failure, request_id), (), call.form)
+        caller = Caller(identity=who.identity, admin=who.admin, request_id=request_id)
+        result = await run(call, args, caller)
+        lines = spelling.log_lines(result.log_lines)
+        if result.failure is None:
+            return success(result, lines, call.form)
+        message = spelling.error_message(result.failure, request_id)
+        return failed(result.failure, message, lines, call.form)
+
+    async def _ask(self, call: Call, args: dict[str, Value], caller: Caller) -> QueryResult:
+        result = await self._backend.query(
+            call.path, args, caller=caller, ts=call.ts, component=call.component
+        )
+        result.live.release()
+        return result
+
+    async def _mutate(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        return await self._backend.mutation(
+            call.path, args, caller=caller, component=call.component
+        )
+
+    async def _act(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        return await self._detach(
+            partial(self._backend.action, call.path, args, caller=caller, component=call.component)
+        )
+
+    async def _any(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        """A function of whatever kind; one that is called as another kind does not run."""
+        result: Result = await self._ask(call, args, caller)
+        for run in (self._mutate, self._act):
+            if not _is_of_another_kind(result.failure):
+                break
+            result = await run(call, args, caller)
+        return result
+
+    async def _any_for_admin(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        result = await self._any(call, args, caller)
+        failure = result.failure
+        if failure is None or not isinstance(failure.error, FunctionNotFound):
+            return result
+        # The official command line looks for this text, and then lists what there is.
+        message = f"Could not find function for '{call.path}'. Did you forget to push it?"
+        return ActionResult(
+            value=None, failure=replace(failure, message=message), log_lines=result.log_lines
+        )
+
+
+def _is_of_another_kind(failure: Failure | None) -> bool:
+    return failure is not None and isinstance(failure.error, WrongFunctionKind)
+
+
+def call_of(document: Json) -> Call:
+    """
+    The call that a JSON object spells.
+
+    Raises:
+        RequestRefused: it spells none.
+    """
+    if not isinstance(document, dict):
+        raise bad_json("A call has to be a JSON object")
+    path, component = document.get("path"), document.get("componentPath") or ""
+    if not isinstance(path, str):
+        raise bad_json("path has to be a string")
+    if not isinstance(component, str):
+        raise bad_json("componentPath has to be a string")
+    return Call(
+        path=path,
+        args=document.get("args"),
+        form=Format.named(document.get("format")),
+        component=component,
+    )

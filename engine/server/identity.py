@@ -1,0 +1,383 @@
+"""
+Who is asking: tokens of identity providers, and the administrator's key.
+
+`Verifier.verify` turns a JSON Web Token into an `Identity`, or says why it is
+none.  The application's provider decides which algorithm a token is signed
+with, never the token itself.
+
+    token ──▶ its issuer and audience ──▶ the first provider that has them
+          ──▶ the key that it names   ──▶ signature, then expiry and subject
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, assert_never
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+
+from engine.app.component import AuthProvider, CustomJwt, Oidc
+from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated
+from engine.kernel.runtime import Runtime
+from engine.model.identity import Identity
+from engine.model.values import canonical_float
+from engine.server.keys import KeyStore
+from engine.server.requests import Request
+from engine.server.who import NOBODY, Who
+
+CLOCK_SKEW_S: Final = 5.0
+"""By how much a provider's clock may be ahead of ours."""
+
+TOKEN_CHARS_MAX: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """
+    One identity provider that the application trusts.
+
+    `keys_url` is where its key set is, or with `discover` the provider itself.
+    `audience` is the application's id there; `None` accepts a token for anybody.
+    """
+
+    issuer: str
+    audience: str | None
+    algorithms: tuple[str, ...]
+    keys_url: str
+    discover: bool
+
+    @classmethod
+    def of(cls, provider: AuthProvider) -> Trusted:
+        """What a provider means that an application declared."""
+        match provider:
+            case Oidc():
+                domain = _comparable(provider.domain)
+                return cls(
+                    issuer=domain,
+                    audience=provider.application_id,
+                    algorithms=("RS256", "EdDSA"),
+                    keys_url=domain,
+                    discover=True,
+                )
+            case CustomJwt():
+                return cls(
+                    issuer=provider.issuer,
+                    audience=provider.application_id,
+                    algorithms=(provider.algorithm,),
+                    keys_url=provider.jwks,
+                    discover=False,
+                )
+            case _:
+                assert_never(provider)
+
+    def accepts(self, claims: Mapping[str, Any]) -> bool:
+        issuer = claims.get("iss")
+        if not isinstance(issuer, str) or _comparable(issuer) != _comparable(self.issuer):
+            return False
+        if self.audience is None:
+            return True
+        audience = claims.get("aud")
+        if isinstance(audience, list):
+            # An OpenID token for several parties could be replayed by one of them.
+            return self.audience in audience and not (self.discover and len(audience) > 1)
+        return audience == self.audience
+
+
+class Verifier:
+    """
+    Args:
+        providers: the application's, asked anew for each token: a push may change them.
+        admin_key: the administrator's; `None` accepts none.
+    """
+
+    def __init__(
+        self,
+        providers: Callable[[], Sequence[AuthProvider]],
+        *,
+        runtime: Runtime,
+        admin_key: str | None = None,
+        keys: KeyStore | None = None,
+    ) -> None:
+        self._providers = providers
+        self._runtime = runtime
+        self._admin_key = None if admin_key is None else AdminKey.parse(admin_key).key
+        self._keys = keys or KeyStore(runtime)
+
+    async def verify(self, token: str) -> Identity:
+        """
+        The user that a JSON Web Token names.
+
+        Raises:
+            InvalidAuthHeader: it is no token.
+            NoAuthProvider: no provider of the application has its issuer and audience.
+            Unauthenticated: it is not signed as it should be, or has expired.
+            Unreachable: the provider's keys could not be read.
+        """
+        header, claims = _unverified(token)
+        known = map(Trusted.of, self._providers())
+        trusted = next((each for each in known if each.accepts(claims)), None)
+        if trusted is None:
+            raise NoAuthProvider(
+                "No auth provider found matching the given token: check its issuer (iss) and "
+                "audience (aud) against the providers of the application"
+            )
+        kid = header.get("kid")
+        if kid is not None and not isinstance(kid, str):
+            raise InvalidAuthHeader("The kid of a token is a string")
+        key = await self._keys.key(trusted.keys_url, kid, discover=trusted.discover)
+        try:
+            verified = jwt.decode(token, key, algorithms=list(trusted.algorithms)).claims
+        except (JoseError, ValueError) as error:
+            raise Unauthenticated(f"Could not verify the token: {error}") from None
+        self._check_times(verified)
+        return identity_of(verified, is_openid=trusted.discover)
+
+    def check_admin_key(self, text: str) -> Who:
+        """
+        The administrator, or as whom the administrator acts.
+
+        Args:
+            text: ``NAME|SECRET``, and after a colon maybe an identity as base64 of JSON.
+
+        Raises:
+            Unauthenticated: it is not the key.
+            InvalidAuthHeader: the identity cannot be read.
+        """
+        presented = AdminKey.parse(text)
+        expected = self._admin_key
+        if expected is None or not hmac.compare_digest(presented.key.encode(), expected.encode()):
+            raise Unauthenticated("The admin key is not the one of this deployment")
+        return Who(admin=True, identity=presented.identity())
+
+    async def from_header(self, header: str | None) -> Who:
+        """
+        Whom the `Authorization` header of a request names; nobody without one.
+
+        Raises:
+            InvalidAuthHeader: it is neither ``Bearer TOKEN`` nor ``Convex KEY``.
+            Unauthenticated: as `verify` and `check_admin_key`.
+        """
+        if header is None:
+            return NOBODY
+        scheme, _, credentials = header.strip().partition(" ")
+        match scheme.lower():
+            case "bearer":
+                return Who(identity=await self.verify(credentials.strip()))
+            case "convex":
+                return self.check_admin_key(credentials.strip())
+        raise InvalidAuthHeader("Authorization is `Bearer TOKEN` or `Convex ADMIN_KEY`")
+
+    async def from_request(self, request: Request) -> Who:
+        """
+        Whom a request names, by its header or without one by ``?adminKey=``.
+
+        Raises:
+            Unauthenticated: whom it names, it does not prove to be.
+        """
+        header = request.headers.get("authorization")
+        admin_key = request.query.get("adminKey")
+        if header is None and admin_key is not None:
+            return self.check_admin_key(admin_key)
+        return await self.from_header(header)
+
+    def _check_times(self, claims: Mapping[str, Any]) -> None:
+        now_s = self._runtime.now_ns() / 1e9
+        expires_s = _time_of(claims, "exp")
+        if expires_s is None:
+            raise Unauthenticated("The token has no expiry (exp)")
+        if now_s >= expires_s:
+            raise Unauthenticated(f"The token expired {now_s - expires_s:.0f} s ago")
+        begins_s = _time_of(claims, "nbf")
+        if begins_s is not None and now_s < begins_s - CLOCK_SKEW_S:
+            raise Unauthenticated(f"The token is not valid for another {begins_s - now_s:.0f} s")
+
+
+def _comparable(issuer: str) -> str:
+    """An issuer in the spelling in which issuers are compared."""
+    if "://" not in issuer:
+        issuer = f"https://{issuer}"
+    return issuer.removesuffix("/")
+
+
+def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a token that may be anybody's."""
+    if len(token) > TOKEN_CHARS_MAX:
+        raise InvalidAuthHeader(f"A token of {len(token)} characters is too long")
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise InvalidAuthHeader("Could not parse the token: a JWT has three parts")
+    try:
+        header, claims = (json.loads(_base64url(part)) for part in parts[:2])
+    except (ValueError, RecursionError):
+        raise InvalidAuthHeader("Could not parse the token: no JSON in it") from None
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise InvalidAuthHeader("Could not parse the token: not JSON objects")
+    return header, claims
+
+
+def _base64url(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def _time_of(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Unauthenticated(f"The {name} of the token is no time")
+    return float(value)
+
+
+# Claims.
+
+
+_CLAIM_NAMES: Final = {
+    "name": "name",
+    "given_name": "givenName",
+    "family_name": "familyName",
+    "nickname": "nickname",
+    "preferred_username": "preferredUsername",
+    "profile": "profileUrl",
+    "picture": "pictureUrl",
+    "website": "websiteUrl",
+    "email": "email",
+    "email_verified": "emailVerified",
+    "gender": "gender",
+    "birthdate": "birthday",
+    "zoneinfo": "timezone",
+    "locale": "language",
+    "phone_number": "phoneNumber",
+    "phone_number_verified": "phoneNumberVerified",
+    "address": "address",
+    "updated_at": "updatedAt",
+}
+
+_DROPPED: Final = frozenset({"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "fva"})
+"""In other attributes of the identity, or different in every token of the same user."""
+
+
+def identity_of(claims: Mapping[str, Any], *, is_openid: bool) -> Identity:
+    """
+    The identity that verified claims describe.
+
+    Raises:
+        Unauthenticated: they name no subject.
+    """
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    if not isinstance(issuer, str) or not isinstance(subject, str) or not subject:
+        raise Unauthenticated("The token has no subject (sub)")
+    return Identity(
+        issuer=issuer,
+        subject=subject,
+        token_identifier=f"{issuer}|{subject}",
+        claims=_openid_claims(claims) if is_openid else _custom_claims(claims),
+        expires_s=_time_of(claims, "exp"),
+    )
+
+
+def _openid_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    named = {}
+    for name, claim in claims.items():
+        if name in _DROPPED:
+            continue
+        match name, claim:
+            case "address", {"formatted": str(formatted)}:
+                named["address"] = formatted
+            case "updated_at", (int() | float()) if math.isfinite(claim):
+                named["updatedAt"] = datetime.fromtimestamp(claim, UTC).isoformat()
+            case _:
+                named[_CLAIM_NAMES.get(name, name)] = _canonical(claim)
+    return named
+
+
+def _custom_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, claim in claims.items():
+        if name not in _DROPPED:
+            _flatten(name, claim, flat)
+    return flat
+
+
+def _flatten(name: str, claim: object, flat: dict[str, Any]) -> None:
+    if isinstance(claim, dict):
+        for inner, value in claim.items():
+            _flatten(f"{name}.{inner}", value, flat)
+    else:
+        flat[name] = _canonical(claim)
+
+
+def _canonical(claim: object) -> Any:
+    """A JSON value with its numbers as the engine holds them."""
+    if isinstance(claim, dict):
+        return {name: _canonical(value) for name, value in claim.items()}
+    if isinstance(claim, list):
+        return [_canonical(value) for value in claim]
+    if isinstance(claim, int | float) and not isinstance(claim, bool):
+        return canonical_float(float(claim))
+    return claim
+
+
+# The administrator.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminKey:
+    """An admin key as it was presented, apart from what is decoration."""
+
+    key: str
+    acting_as: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> AdminKey:
+        """Take apart ``PREFIX:NAME|SECRET:IDENTITY``, of which prefix and identity are optional."""
+        deployment, bar, secret = text.partition("|")
+        if not bar:
+            deployment, secret = "", deployment
+        secret, _, acting_as = secret.partition(":")
+        name = deployment.rpartition(":")[2]
+        return cls(key=f"{name}{bar}{secret}", acting_as=acting_as or None)
+
+    def identity(self) -> Identity | None:
+        """As whom the administrator acts."""
+        if self.acting_as is None:
+            return None
+        try:
+            attributes = json.loads(base64.b64decode(self.acting_as))
+        except (ValueError, RecursionError):
+            raise InvalidAuthHeader(
+                "The identity after the admin key is no base64 of JSON"
+            ) from None
+        return acted_identity(attributes)
+
+
+def acted_identity(attributes: object) -> Identity:
+    """
+    The identity that an administrator acts as; it does not expire.
+
+    Args:
+        attributes: a JSON object with `tokenIdentifier`, or `issuer` and `subject`.
+
+    Raises:
+        InvalidAuthHeader: it has neither.
+    """
+    if isinstance(attributes, dict):
+        others = dict(attributes)
+        issuer, subject = others.pop("issuer", None), others.pop("subject", None)
+        token_identifier = others.pop("tokenIdentifier", None)
+        if isinstance(token_identifier, str) and issuer is subject is None:
+            issuer, _, subject = token_identifier.rpartition("|")
+        if isinstance(issuer, str) and isinstance(subject, str):
+            return Identity(
+                issuer=issuer,
+                subject=subject,
+                token_identifier=token_identifier or f"{issuer}|{subject}",
+                claims=_canonical(others),
+            )
+    raise InvalidAuthHeader("An identity to act as has a tokenIdentifier, or issuer and subject")

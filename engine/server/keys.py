@@ -1,0 +1,166 @@
+"""
+The public keys of identity providers, fetched once and kept.
+
+They are fetched again when a token names a key that is not among them, but not
+more often than every `refetch_s_min`, whatever tokens say, and when they are
+old.  A provider that does not answer leaves the keys that are known in use.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import httpx
+import trio
+from joserfc.errors import JoseError
+from joserfc.jwk import Key, KeySet
+
+from engine.errors import Unauthenticated, Unreachable
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+
+trace = tracer(__name__)
+
+DOCUMENT_BYTES_MAX: Final = 1 << 20
+"""Of a key set or a discovery document."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """What is known of one URL."""
+
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    keys: KeySet | None = None
+    fetched_s: float = 0.0
+    tried_s: float | None = None
+
+
+class KeyStore:
+    """
+    Args:
+        runtime: its monotonic clock decides what is old.
+        client: asks the providers; `None` makes one for each question.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        client: httpx.AsyncClient | None = None,
+        age_s_max: float = 3600.0,
+        refetch_s_min: float = 10.0,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._runtime = runtime
+        self._client = client
+        self._age_s_max = age_s_max
+        self._refetch_s_min = refetch_s_min
+        self._patience_s = patience_s
+        self._sources: dict[str, _Source] = {}
+
+    async def key(self, url: str, kid: str | None, *, discover: bool = False) -> Key:
+        """
+        The key called `kid` of the key set at `url`.
+
+        Args:
+            url: http(s), or `data:` with the key set itself.
+            kid: `None` for the only key of a set of one.
+            discover: `url` is that of an OpenID provider, which says where its keys are.
+
+        Raises:
+            Unauthenticated: there is no such key.
+            Unreachable: the provider was not reached, and never had been.
+        """
+        source = self._sources.setdefault(url, _Source())
+        key = self._known(source, kid)
+        if key is not None and not self._is_old(source):
+            return key
+        async with source.lock:
+            if self._may_fetch(source, kid):
+                await self._refresh(source, url, discover=discover)
+        if source.keys is None:
+            raise Unreachable(
+                f"The keys of the identity provider at {url[:200]} could not be read; see the "
+                "trace of the server, and try again later"
+            )
+        key = self._known(source, kid)
+        if key is None:
+            raise Unauthenticated(f"The token was signed with an unknown key ({kid!r})")
+        return key
+
+    def _known(self, source: _Source, kid: str | None) -> Key | None:
+        if source.keys is None:
+            return None
+        if kid is None:
+            return source.keys.keys[0] if len(source.keys.keys) == 1 else None
+        return next((key for key in source.keys if key.kid == kid), None)
+
+    def _is_old(self, source: _Source) -> bool:
+        return self._runtime.monotonic() - source.fetched_s > self._age_s_max
+
+    def _may_fetch(self, source: _Source, kid: str | None) -> bool:
+        """Whether, by the time it is this token's turn, it is worth asking (again)."""
+        if self._known(source, kid) is not None and not self._is_old(source):
+            return False
+        tried_s = source.tried_s
+        return tried_s is None or self._runtime.monotonic() - tried_s >= self._refetch_s_min
+
+    async def _refresh(self, source: _Source, url: str, *, discover: bool) -> None:
+        source.tried_s = self._runtime.monotonic()
+        try:
+            source.keys = await self._fetch_keys(url, discover=discover)
+        except (OSError, httpx.HTTPError, trio.TooSlowError, ValueError, JoseError) as error:
+            trace.warning("identity.keys_unavailable", url=url[:200], error=repr(error))
+        else:
+            source.fetched_s = self._runtime.monotonic()
+
+    async def _fetch_keys(self, url: str, *, discover: bool) -> KeySet:
+        if discover:
+            document = await self._fetch_json(f"{url}/.well-known/openid-configuration")
+            url = str(document["jwks_uri"]) if "jwks_uri" in document else ""
+            if not url.startswith(("https://", "http://")):
+                raise ValueError("the discovery document has no jwks_uri")
+        document = await self._fetch_json(url)
+        keys = document.get("keys")
+        if isinstance(keys, list):
+            return KeySet.import_key_set({"keys": keys})
+        raise ValueError("a key set is an object with an array called keys")
+
+    async def _fetch_json(self, url: str) -> dict[str, Any]:
+        text = _data_of(url) if url.startswith("data:") else await self._get(url)
+        document = json.loads(text)
+        if isinstance(document, dict):
+            return document
+        raise ValueError("not a JSON object")
+
+    async def _get(self, url: str) -> bytes:
+        with trio.fail_after(self._patience_s):
+            if self._client is not None:
+                return await _body(self._client, url)
+            async with httpx.AsyncClient(follow_redirects=True) as client:
+                return await _body(client, url)
+
+
+async def _body(client: httpx.AsyncClient, url: str) -> bytes:
+    body = bytearray()
+    async with client.stream("GET", url) as response:
+        response.raise_for_status()
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > DOCUMENT_BYTES_MAX:
+                raise ValueError(f"the answer is over {DOCUMENT_BYTES_MAX} bytes")
+    return bytes(body)
+
+
+def _data_of(url: str) -> bytes:
+    """What a `data:` URL holds."""
+    head, comma, data = url.partition(",")
+    if not comma:
+        raise ValueError("a data: URL has a comma")
+    if head.endswith(";base64"):
+        return base64.b64decode(unquote_to_bytes(data))
+    return unquote_to_bytes(data)

@@ -1,0 +1,218 @@
+"""
+Listener: a server's ports, with hypercorn speaking HTTP and WebSocket on them.
+
+    async with running(server, grace_s=10), running(listener, grace_s=15):
+        print(listener.urls)
+
+A connection that fails takes nothing else down.  One whose client neither reads
+nor acknowledges is dropped by the kernel after `inactivity_s_max`; what is left
+when the listener has drained is cut off.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import repr_socket_addr
+
+from engine.kernel.actor import running
+from engine.kernel.trace import tracer
+from engine.model.limits import Limits
+from engine.server.server import Server
+
+trace = tracer(__name__)
+
+HEADERS_BYTES_MAX: Final = 64 << 10
+"""Of a request, its path and query included."""
+IDLE_S_MAX: Final = 75.0
+"""A connection without a request is closed; longer than browsers and proxies keep one."""
+PING_S: Final = 30.0
+"""WebSocket pings, which are how the kernel finds out that a silent client is gone."""
+QUEUE_LENGTH: Final = 2
+"""Messages of one client that nobody has looked at yet; each may be of `message_bytes_max`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenConfig:
+    """
+    Args:
+        bind: ``HOST:PORT`` (port 0 is any free one), ``unix:PATH`` or ``fd://N``.
+        certfile: PEM, with `keyfile` for TLS and HTTP/2.
+        root_path: the prefix that a proxy in front leaves in place.
+    """
+
+    bind: tuple[str, ...] = ("127.0.0.1:3210",)
+    certfile: str | None = None
+    keyfile: str | None = None
+    keyfile_password: str | None = None
+    root_path: str = ""
+
+
+class Listener:
+    """
+    Args:
+        server: told to drain when this is closed.
+    """
+
+    name = "listener"
+
+    def __init__(self, server: Server, config: ListenConfig, limits: Limits) -> None:
+        self.urls: tuple[str, ...] = ()
+        """Where it listens, once it runs."""
+        self._server = server
+        self._config = _hypercorn_config(config, limits)
+        self._limits = limits
+        self._context = WorkerContext(None)
+        self._streams: set[trio.abc.Stream] = set()
+        self._closed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """
+        Listen until closed, then wait for connections to end, `drain_s` at most.
+
+        Raises:
+            OSError: an address cannot be had.
+        """
+        listeners = self._listen()
+        async with trio.open_nursery() as cutting:
+            async with trio.open_nursery() as connections:
+                with trio.CancelScope() as accepting:
+                    cutting.start_soon(self._cut_off, accepting, connections.cancel_scope)
+                    task_status.started()
+                    await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
+                await self._context.terminated.set()
+            cutting.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """Accept nothing more, and let the server say goodbye to those who are here."""
+        self._server.drain()
+        self._closed.set()
+
+    def _listen(self) -> list[trio.abc.Listener[Any]]:
+        sockets = self._config.create_sockets()
+        tls = self._config.create_ssl_context()
+        listeners: list[trio.abc.Listener[Any]] = []
+        urls = []
+        for raw in (*sockets.secure_sockets, *sockets.insecure_sockets):
+            raw.listen(self._config.backlog)
+            _drop_the_dead(raw, self._limits.inactivity_s_max)
+            listener: trio.abc.Listener[Any] = trio.SocketListener(
+                trio.socket.from_stdlib_socket(raw)
+            )
+            is_secure = tls is not None and raw in sockets.secure_sockets
+            if tls is not None and is_secure:
+                listener = trio.SSLListener(listener, tls, https_compatible=True)
+            scheme = "https" if is_secure else "http"
+            urls.append(f"{scheme}://{repr_socket_addr(raw.family, raw.getsockname())}")
+            listeners.append(listener)
+        self.urls = tuple(urls)
+        trace.info("listener.started", urls=self.urls)
+        return listeners
+
+    async def _serve(self, stream: Any) -> None:
+        """Serve one connection; whatever goes wrong with it ends here."""
+        self._streams.add(stream)
+        try:
+            await TCPServer(
+                _app_of(self._server), self._config, self._context, ConnectionState({}), stream
+            )
+        except Exception as error:
+            trace.error("listener.connection_failed", error=repr(error), exc_info=error)
+            await trio.aclose_forcefully(stream)
+        finally:
+            self._streams.discard(stream)
+
+    async def _cut_off(self, accepting: trio.CancelScope, serving: trio.CancelScope) -> None:
+        """Stop accepting when closed, and in the end also connections stuck in sending."""
+        await self._closed.wait()
+        accepting.cancel()
+        await trio.sleep(self._limits.drain_s)
+        trace.warning("listener.cut_off", connections=len(self._streams))
+        serving.cancel()
+        for stream in list(self._streams):
+            await trio.aclose_forcefully(stream)
+
+
+async def serve(
+    server: Server,
+    config: ListenConfig,
+    limits: Limits,
+    *,
+    task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """
+    Serve at the addresses of `config` until cancelled; `server` is running already.
+
+    To stop gracefully run a `Listener` in `running` and leave the block instead.
+    """
+    listener = Listener(server, config, limits)
+    async with running(listener, grace_s=limits.drain_s):
+        task_status.started(listener.urls)
+        await trio.sleep_forever()
+
+
+def _hypercorn_config(config: ListenConfig, limits: Limits) -> Config:
+    hypercorn = Config()
+    hypercorn.bind = list(config.bind)
+    hypercorn.certfile = config.certfile
+    hypercorn.keyfile = config.keyfile
+    hypercorn.keyfile_password = config.keyfile_password
+    hypercorn.root_path = config.root_path
+    hypercorn.backlog = 1024
+    hypercorn.accesslog = None
+    hypercorn.errorlog = None
+    hypercorn.include_server_header = False
+    hypercorn.h11_max_incomplete_size = HEADERS_BYTES_MAX
+    hypercorn.keep_alive_timeout = IDLE_S_MAX
+    hypercorn.keep_alive_max_requests = 1_000_000
+    hypercorn.max_app_queue_size = QUEUE_LENGTH
+    hypercorn.websocket_max_message_size = limits.message_bytes_max
+    hypercorn.websocket_ping_interval = PING_S
+    return hypercorn
+
+
+def _drop_the_dead(listening: socket.socket, silence_s: float) -> None:
+    """Accepted connections inherit: give up on a peer that acknowledges nothing for so long."""
+    if listening.family == socket.AF_UNIX:
+        return
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = int(silence_s * 1000)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def _app_of(server: Server) -> Any:
+    """`server` as hypercorn calls its applications."""
+
+    async def app(
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+        _sync_spawn: object,
+        _call_soon: object,
+    ) -> None:
+        if scope["type"] == "websocket":
+            _decline_compression(send)
+        await server(scope, receive, send)
+
+    return app
+
+
+def _decline_compression(send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """
+    Forget which extensions the client offered, which hypercorn has no setting for.
+
+    Compressing each transition for each client anew would cost more than sending
+    it, and 300 kB of memory a client.
+    """
+    stream = getattr(send, "__self__", None)
+    if stream is not None:
+        stream.handshake.extensions = None

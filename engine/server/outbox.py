@@ -1,0 +1,135 @@
+"""
+What is on its way to one client, in order.
+
+    session ──put──▶ [ outbox ] ──▶ socket
+
+The session never waits to put something, so that a response and the transition
+after it are in order by construction; it waits for room before it makes more.
+A client that leaves too much unread is given up.  After a while of silence the
+outbox says Ping: clients take longer silence for a dead server.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from engine.errors import Overloaded
+from engine.kernel.trace import tracer
+from engine.model.limits import Limits
+from engine.server.protocol import PING
+
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+
+trace = tracer(__name__)
+
+BACKLOG_BYTES: Final = 1 << 20
+"""With this much unsent, no more is made for the client to read."""
+
+REASON_BYTES_MAX: Final = 123
+"""A WebSocket close frame holds no more."""
+
+
+class Outbox:
+    """
+    Args:
+        limits: how much may pile up, and for how long.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._bytes = 0
+        self._transitions = 0
+        self._ending: tuple[int, str] | None = None
+        self._filled = trio.lowlevel.ParkingLot()
+        self._emptied = trio.lowlevel.ParkingLot()
+        self.finished = trio.Event()
+        """Set when the last message has left, or cannot."""
+
+    def put(self, message: bytes, *, is_transition: bool = False) -> None:
+        """
+        Send `message` after everything before it; nothing is sent after `end`.
+
+        Raises:
+            Overloaded: the client leaves too much unread.
+        """
+        if self._ending is not None:
+            return
+        if self._messages and self._bytes + len(message) > self._limits.unsent_bytes_max:
+            raise Overloaded("SlowClient: the messages that this client has not read", 0)
+        self._append(message, is_transition=is_transition)
+
+    def end(self, farewell: bytes | None, code: int, reason: str) -> None:
+        """Send what is here and `farewell`, close with `code`, and take nothing more."""
+        if self._ending is not None:
+            return
+        if self._bytes > self._limits.unsent_bytes_max // 2:
+            self._messages.clear()
+        if farewell is not None:
+            self._append(farewell, is_transition=False)
+        self._ending = (code, _fitting(reason))
+        self._filled.unpark_all()
+
+    def abandon(self) -> None:
+        """The client is gone: nothing more can be sent."""
+        self._messages.clear()
+        self.finished.set()
+        self._filled.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Wait until the client has read most of what it was sent."""
+        while self._bytes >= BACKLOG_BYTES:
+            await self._emptied.park()
+
+    async def wait_room_for_transition(self) -> None:
+        """Wait until few enough transitions are unsent for another to be worth its making."""
+        while self._transitions >= self._limits.unsent_transitions_max:
+            await self._emptied.park()
+
+    async def run(self, send: Send) -> None:
+        """Be the one task that sends; returns when the connection is closed or stuck."""
+        try:
+            while not self.finished.is_set():
+                with trio.move_on_after(self._limits.ping_s) as silence:
+                    while not (self._messages or self._ending or self.finished.is_set()):
+                        await self._filled.park()
+                if silence.cancelled_caught:
+                    self._append(PING, is_transition=False)
+                if not await self._send_all(send) or self._ending:
+                    break
+            if self._ending and not self.finished.is_set():
+                code, reason = self._ending
+                await send({"type": "websocket.close", "code": code, "reason": reason})
+        except OSError as error:
+            trace.debug("session.unsent", error=repr(error))
+        finally:
+            self.abandon()
+            self._emptied.unpark_all()
+
+    async def _send_all(self, send: Send) -> bool:
+        """Whether the client takes what it is sent."""
+        while self._messages:
+            message, is_transition = self._messages.popleft()
+            with trio.move_on_after(self._limits.send_s_max) as patience:
+                await send({"type": "websocket.send", "text": message.decode()})
+            self._bytes -= len(message)
+            self._transitions -= is_transition
+            self._emptied.unpark_all()
+            if patience.cancelled_caught:
+                return False
+        return True
+
+    def _append(self, message: bytes, *, is_transition: bool) -> None:
+        self._messages.append((message, is_transition))
+        self._bytes += len(message)
+        self._transitions += is_transition
+        self._filled.unpark_all()
+
+
+def _fitting(reason: str) -> str:
+    """As much of `reason` as a close frame holds."""
+    return reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")

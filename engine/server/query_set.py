@@ -1,0 +1,213 @@
+"""
+The queries that one client shows, and which of them have to be evaluated again.
+
+A client changes its set by numbered edits.  A query is stale when it was just
+added, when a commit touched what it read, or when the identity changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation, UsageError
+from engine.functions.results import Failure, FailureKind, QueryResult
+from engine.model.limits import Limits
+from engine.model.values import UNDEFINED, Value, size_of
+from engine.server.arguments import component_hidden, read_arguments
+from engine.server.messages import Add, ModifyQuerySet, Remove
+from engine.server.who import Who
+from engine.subscriptions.token import Live
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Query:
+    """One query of one client: what it asks, and what was last sent of it."""
+
+    query_id: int
+    path: str
+    component: str
+    args: dict[str, Value]
+    refusal: Failure | None
+    """Why it cannot be asked at all: its arguments are no values."""
+    size_bytes: int
+    journal: str | None
+    shown: bytes | None = None
+    """Digest of the result that the client has."""
+    live: Live | None = None
+    unwatch: Callable[[], None] | None = field(default=None, repr=False)
+
+    def refusal_for(self, who: Who) -> Failure | None:
+        """Why `who` cannot ask this."""
+        if self.component and not who.admin:
+            return refusal_of(component_hidden(self.path, self.component))
+        return self.refusal
+
+    def watch(self, live: Live, callback: Callable[[], None]) -> None:
+        """Follow `live`, of which one hold is handed over, instead of what was followed before."""
+        self.forget()
+        self.live = live
+        self.unwatch = live.watch(callback)
+
+    def forget(self) -> None:
+        """Follow nothing."""
+        if self.unwatch is not None:
+            self.unwatch()
+        if self.live is not None:
+            self.live.release()
+        self.live = self.unwatch = None
+
+    def is_news(self, digest: bytes) -> bool:
+        """Whether the client has another result than this; from now on it has this one."""
+        if digest == self.shown:
+            return False
+        self.shown = digest
+        return True
+
+
+class QuerySet:
+    """
+    Args:
+        limits: bounds on what a client can make us hold.
+        wake: called when a query that was up to date becomes stale.
+    """
+
+    def __init__(self, limits: Limits, wake: Callable[[], None]) -> None:
+        self.version = 0
+        """The last edit that was received."""
+        self._limits = limits
+        self._wake = wake
+        self._queries: dict[int, Query] = {}
+        self._stale: dict[int, Query] = {}
+        self._removed: dict[int, None] = {}
+        self._size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def modify(self, edit: ModifyQuerySet) -> None:
+        """
+        Take a client's edit.
+
+        Raises:
+            ProtocolViolation: it does not follow the edit before it, or adds an id twice.
+            LimitExceeded: too many queries, or too large ones.
+        """
+        if edit.base_version != self.version:
+            raise ProtocolViolation(
+                f"BaseVersionMismatch: ModifyQuerySet with baseVersion {edit.base_version} "
+                f"on a connection at {self.version}"
+            )
+        if edit.new_version <= edit.base_version:
+            raise ProtocolViolation(
+                f"ModifyQuerySet from version {edit.base_version} to {edit.new_version}"
+            )
+        for change in edit.modifications:
+            match change:
+                case Add():
+                    self._add(change)
+                case Remove():
+                    self._remove(change.query_id)
+                case _:
+                    assert_never(change)
+        self.version = edit.new_version
+
+    def stale(self) -> tuple[Query, ...]:
+        """Those that have to be evaluated before the next transition."""
+        return tuple(self._stale.values())
+
+    def removed(self) -> tuple[int, ...]:
+        """Ids that the client dropped and has not been told the end of."""
+        return tuple(self._removed)
+
+    def acknowledge_removed(self, query_ids: tuple[int, ...]) -> None:
+        for query_id in query_ids:
+            self._removed.pop(query_id, None)
+
+    def settle(self, query: Query, result: QueryResult) -> None:
+        """
+        `query` was evaluated: follow what it read, unless the client dropped it meanwhile.
+
+        The hold of the result's `live` is handed over.
+        """
+        if self._queries.get(query.query_id) is not query:
+            result.live.release()
+            return
+        self._stale.pop(query.query_id, None)
+        if result.failure is None:
+            query.journal = result.journal
+        query.watch(result.live, lambda: self._touched(query))
+
+    def settle_refused(self, query: Query) -> None:
+        """`query` cannot be asked, which no commit will change."""
+        query.forget()
+        self._stale.pop(query.query_id, None)
+
+    def make_all_stale(self) -> None:
+        """The identity changed, and with it what any query may answer."""
+        self._stale = dict(self._queries)
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        for query in self._queries.values():
+            query.forget()
+        self._queries.clear()
+        self._stale.clear()
+
+    def _touched(self, query: Query) -> None:
+        if self._queries.get(query.query_id) is query and query.query_id not in self._stale:
+            self._stale[query.query_id] = query
+            self._wake()
+
+    def _add(self, add: Add) -> None:
+        if add.query_id in self._queries:
+            raise ProtocolViolation(f"query id {add.query_id} was added twice")
+        query = _query_of(add)
+        self._size_bytes += query.size_bytes
+        self._queries[query.query_id] = self._stale[query.query_id] = query
+        self._check_room()
+
+    def _check_room(self) -> None:
+        limits = self._limits
+        # Removed ones count, too: a client that does not read could pile them up.
+        count, count_max = len(self._queries), limits.queries_per_session_max
+        if count > count_max or count + len(self._removed) > 2 * count_max:
+            what = "queries of one connection"
+            raise LimitExceeded("queries_per_session_max", count, count_max, what)
+        size, size_max = self._size_bytes, limits.queries_bytes_max
+        if size > size_max:
+            what = "arguments of the queries of one connection"
+            raise LimitExceeded("queries_bytes_max", size, size_max, what)
+
+    def _remove(self, query_id: int) -> None:
+        query = self._queries.pop(query_id, None)
+        if query is None:
+            return
+        query.forget()
+        self._size_bytes -= query.size_bytes
+        self._stale.pop(query_id, None)
+        self._removed[query_id] = None
+
+
+def refusal_of(error: UsageError) -> Failure:
+    """The failure of a call that never began."""
+    return Failure(message=str(error), data=UNDEFINED, error=error, kind=FailureKind.USAGE)
+
+
+def _query_of(add: Add) -> Query:
+    args: dict[str, Value] = {}
+    refusal = None
+    try:
+        args = read_arguments(add.udf_path, add.args)
+    except InvalidValue as error:
+        refusal = refusal_of(error)
+    return Query(
+        query_id=add.query_id,
+        path=add.udf_path,
+        component=add.component_path or "",
+        args=args,
+        refusal=refusal,
+        size_bytes=size_of(args) + len(add.udf_path) + len(add.journal or ""),
+        journal=add.journal,
+    )

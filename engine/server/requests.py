@@ -1,0 +1,173 @@
+"""An HTTP request and its response, whatever server they came in by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+import msgspec
+import trio
+
+from engine.errors import RequestRefused
+from engine.model.json_values import Json
+from engine.server.json_text import parse
+
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+BODY_S_MAX: Final = 60.0
+"""Between two parts of a request's body."""
+
+JSON_TYPE: Final = "application/json"
+TEXT_TYPE: Final = "text/plain; charset=utf-8"
+HTML_TYPE: Final = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """
+    Args:
+        path: decoded, below the prefix that the engine is mounted at.
+        query: the query string's parameters; of several with one name the last.
+        headers: by lower-case name; of several with one name the last.
+        receive: what the body comes from; it can be read once.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    receive: Receive = field(repr=False)
+
+    @classmethod
+    def of_asgi(cls, scope: Mapping[str, Any], receive: Receive) -> Request:
+        return cls(
+            method=scope["method"],
+            path=path_of(scope),
+            query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
+            headers={
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in scope["headers"]
+            },
+            receive=receive,
+        )
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """
+        The body, as it comes in.
+
+        Raises:
+            RequestRefused: the client went away, or took too long.
+        """
+        is_over = False
+        while not is_over:
+            with trio.move_on_after(BODY_S_MAX) as patience:
+                event = await self.receive()
+            if patience.cancelled_caught:
+                raise RequestRefused(408, "RequestTimeout", "The body took too long to arrive")
+            if event["type"] == "http.disconnect":
+                raise RequestRefused(408, "ClientDisconnect", "The client went away")
+            is_over = not event.get("more_body", False)
+            if part := event.get("body"):
+                yield bytes(part)
+
+    async def body(self, bytes_max: int) -> bytes:
+        """
+        The whole body.
+
+        Raises:
+            RequestRefused: it is larger than `bytes_max`, or did not arrive.
+        """
+        self._check_size(self._announced_bytes(), bytes_max)
+        body = bytearray()
+        async for part in self.parts():
+            body += part
+            self._check_size(len(body), bytes_max)
+        return bytes(body)
+
+    async def json_object(self, bytes_max: int) -> dict[str, Json]:
+        """
+        The body, which has to be a JSON object and say that it is JSON.
+
+        Raises:
+            RequestRefused: it is not, or `body` says no.
+        """
+        content_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != JSON_TYPE:
+            raise bad_json("Expected request with `Content-Type: application/json`")
+        body = await self.body(bytes_max)
+        try:
+            document = parse(body)
+        except ValueError as error:
+            raise bad_json(f"Failed to parse the request body as JSON: {error}") from None
+        if isinstance(document, dict):
+            return document
+        raise bad_json("The request body has to be a JSON object")
+
+    def _announced_bytes(self) -> int:
+        length = self.headers.get("content-length", "0")
+        return int(length) if length.isdecimal() else 0
+
+    def _check_size(self, size: int, bytes_max: int) -> None:
+        if size > bytes_max:
+            raise RequestRefused(
+                413, "RequestTooLarge", f"The body is over the limit of {bytes_max} bytes"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    content_type: str = JSON_TYPE
+    headers: Sequence[tuple[str, str]] = ()
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """
+    Args:
+        method: ``"GET"`` answers HEAD as well.
+        path: exact, or with ``/*`` at its end everything below.
+        needs_admin: refuse whoever has not the administrator's key.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    needs_admin: bool = False
+
+    def matches(self, path: str) -> bool:
+        if self.path.endswith("/*"):
+            return path.startswith(self.path[:-1])
+        return path == self.path
+
+
+def json_response(document: object, *, status: int = 200) -> Response:
+    return Response(status=status, body=msgspec.json.encode(document))
+
+
+def text_response(text: str, *, content_type: str = TEXT_TYPE) -> Response:
+    return Response(body=text.encode(), content_type=content_type)
+
+
+def error_response(status: int, code: str, message: str) -> Response:
+    """What a request is answered with that was not carried out."""
+    return json_response({"code": code, "message": message}, status=status)
+
+
+def bad_json(message: str) -> RequestRefused:
+    return RequestRefused(400, "BadJsonBody", message)
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path of an ASGI scope below the prefix that the application is mounted at."""
+    path = str(scope["path"])
+    root = str(scope.get("root_path") or "").rstrip("/")
+    if root and (path == root or path.startswith(f"{root}/")):
+        path = path[len(root) :]
+    return path or "/"

@@ -1,0 +1,259 @@
+"""
+Server: clients' sessions and HTTP requests, as one ASGI application and one actor.
+
+    async with running(server, grace_s=10):      # keeps what outlives a connection
+        await serve(server, ListenConfig())      # or mount `server` under another framework
+
+It needs nothing of its host but ASGI's `receive` and `send` under trio, and takes
+`root_path` for the prefix that it is mounted at.  To stop, it refuses what is new,
+lets what runs be answered, and then tells clients to come back later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import trio
+
+from engine.app.component import AuthProvider
+from engine.errors import Stopped
+from engine.kernel.reply import Reply
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.model.limits import Limits
+from engine.server.backend import Backend
+from engine.server.function_api import FunctionApi
+from engine.server.http import AskReadiness, HttpApi, Operations, Page, Readiness, blame
+from engine.server.identity import Verifier
+from engine.server.outbox import Send
+from engine.server.requests import Receive, Request, Response, Route, error_response, path_of
+from engine.server.session import Session
+from engine.server.spelling import Spelling
+
+trace = tracer(__name__)
+
+T = TypeVar("T")
+
+DISCONNECT_S_MAX = 30.0
+"""For a client to close its side, once we have closed ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """
+    Args:
+        redact: production: clients learn that a function failed, and its request id.
+        admin_key: ``NAME|SECRET``; `None` lets nobody be administrator.
+        instance_name: what ``/instance_name`` says.
+    """
+
+    redact: bool = False
+    admin_key: str | None = None
+    instance_name: str = "headrace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    sessions: int
+
+
+async def _always_ready() -> Readiness:
+    return Readiness(is_ready=True)
+
+
+def _no_providers() -> Sequence[AuthProvider]:
+    return ()
+
+
+class Server:
+    """
+    Args:
+        providers: the application's identity providers, asked anew for each token.
+        readiness: whether a mutation could be committed now.
+        page: what developers see at ``/``.
+        routes: more of the HTTP API; they come before the built-in ones.
+    """
+
+    name = "server"
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        runtime: Runtime,
+        limits: Limits,
+        config: ServerConfig,
+        providers: Callable[[], Sequence[AuthProvider]] = _no_providers,
+        readiness: AskReadiness = _always_ready,
+        page: Page | None = None,
+        routes: Sequence[Route] = (),
+    ) -> None:
+        self._backend = backend
+        self._runtime = runtime
+        self._limits = limits
+        self._spelling = Spelling(redact=config.redact)
+        self.verifier = Verifier(providers, runtime=runtime, admin_key=config.admin_key)
+        functions = FunctionApi(
+            backend,
+            self.verifier,
+            self._spelling,
+            limits=limits,
+            runtime=runtime,
+            detach=self._detach,
+        )
+        operations = Operations(
+            instance_name=config.instance_name,
+            version=installed_version(),
+            readiness=readiness,
+            page=page,
+        )
+        all_routes = [*routes, *functions.routes(), *operations.routes()]
+        self._http = HttpApi(self.verifier, all_routes, limits=limits, runtime=runtime)
+        self._home: trio.Nursery | None = None
+        self._sessions: set[Session] = set()
+        self._is_draining = False
+        self._left = trio.lowlevel.ParkingLot()
+        self._closed = trio.Event()
+
+    # The actor.
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep what outlives connections; return when it is done after `close`."""
+        async with trio.open_nursery() as self._home:
+            task_status.started()
+            await self._closed.wait()
+            while self._sessions:
+                await self._left.park()
+
+    def drain(self) -> None:
+        """Refuse what is new; answer what runs, and send clients away."""
+        self._is_draining = True
+        for session in list(self._sessions):
+            session.close()
+
+    def close(self) -> None:
+        self.drain()
+        self._closed.set()
+
+    def statistics(self) -> ServerStatistics:
+        return ServerStatistics(sessions=len(self._sessions))
+
+    # The ASGI application.
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http":
+                await self._respond(Request.of_asgi(scope, receive), send)
+            case "websocket":
+                await self._converse(scope, receive, send)
+            case "lifespan":
+                await _lifespan(receive, send)
+
+    async def _respond(self, request: Request, send: Send) -> None:
+        if (self._is_draining or self._home is None) and request.path != "/healthz":
+            status, code, message = blame(Stopped("The server is not running"))
+            response = error_response(status, code, message)
+        else:
+            response = await self._http.handle(request)
+        await _send_response(response, send)
+
+    async def _converse(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        if not is_sync_path(path_of(scope)):
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if self._home is None or self._is_draining or not self._has_room():
+            trace.warning("server.session_refused", sessions=len(self._sessions))
+            await send({"type": "websocket.close", "code": 1013})
+            return
+        await send({"type": "websocket.accept"})
+        session = Session(
+            self._backend,
+            self.verifier,
+            self._spelling,
+            limits=self._limits,
+            runtime=self._runtime,
+            home=self._home,
+        )
+        self._sessions.add(session)
+        try:
+            await session.run(receive, send)
+            self._home.start_soon(_read_to_end, receive)
+        finally:
+            self._sessions.discard(session)
+            self._left.unpark_all()
+
+    def _has_room(self) -> bool:
+        return len(self._sessions) < self._limits.sessions_max
+
+    async def _detach(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work` to its end even if whoever awaits this is cancelled."""
+        reply: Reply[T] = Reply()
+
+        async def run() -> None:
+            try:
+                value = await work()
+            except Exception as error:
+                reply.fail(error)
+            except BaseException:
+                reply.fail(Stopped("the server stopped while this ran"))
+                raise
+            else:
+                reply.set(value)
+
+        if self._home is None:
+            raise Stopped("the server is not running")
+        self._home.start_soon(run)
+        return await reply.wait()
+
+
+def is_sync_path(path: str) -> bool:
+    """Whether the sync protocol is spoken at `path`: with the client's version in it or without."""
+    parts = path.strip("/").split("/")
+    return parts[0] == "api" and parts[-1] == "sync" and len(parts) in (2, 3)
+
+
+def installed_version() -> str:
+    try:
+        return version("headrace")
+    except PackageNotFoundError:
+        return "0.0.0"
+
+
+async def _read_to_end(receive: Receive) -> None:
+    """Take what a client still sends until it is gone, so that its connection can end."""
+    with trio.move_on_after(DISCONNECT_S_MAX):
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+
+async def _send_response(response: Response, send: Send) -> None:
+    body = response.body
+    headers = [("content-type", response.content_type), *response.headers]
+    if isinstance(body, bytes):
+        headers.append(("content-length", str(len(body))))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
+        }
+    )
+    if isinstance(body, bytes):
+        await send({"type": "http.response.body", "body": body})
+        return
+    async for part in body:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Tell a host that we start and stop with somebody else."""
+    while True:
+        event = await receive()
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,401 @@
+"""
+Session actor: one client's connection.
+
+    socket ──▶ read ──▶ [ protocol ] ──▶ mutate ──▶ backend
+                            │    └─────▶ act (outlives the connection)
+                            └──────────▶ transit ──▶ backend
+    socket ◀── outbox ◀── responses, transitions
+
+Four tasks share the protocol's state, which only changes between two awaits:
+
+    read      takes messages in order, and waits where one has to be waited for:
+              a token to be verified, the lane of mutations to have room
+    mutate    runs mutations one at a time, in order
+    transit   when something is due: pin a timestamp, evaluate the stale queries
+              at it, send one Transition
+    outbox    sends
+
+A transition's stages are `_pinned`, `_evaluate`, `_hold`, `Protocol.finish`.
+When the client is gone, or is to go, all of it stops at once; an action that
+has begun goes on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, TypeAlias, assert_never
+
+import trio
+
+from engine.errors import (
+    Conflict,
+    FunctionTimeout,
+    OutOfRetention,
+    Overloaded,
+    ProtocolViolation,
+    SnapshotTooOld,
+    Stopped,
+    Unauthenticated,
+    Unreachable,
+    UsageError,
+)
+from engine.functions.results import ActionResult, Caller, MutationResult, QueryResult, failure_of
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.model.commits import SessionRequest
+from engine.model.limits import Limits
+from engine.server.arguments import call_arguments
+from engine.server.backend import Backend
+from engine.server.identity import Verifier, acted_identity
+from engine.server.messages import Authenticate, decode
+from engine.server.outbox import Outbox, Send
+from engine.server.protocol import (
+    Call,
+    Greeted,
+    Nothing,
+    Phase,
+    Plan,
+    Protocol,
+    Refuse,
+    Start,
+    Verify,
+)
+from engine.server.query_set import Query
+from engine.server.spelling import Spelling
+from engine.server.who import NOBODY, Who
+
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+trace = tracer(__name__)
+
+HOLD_S_MAX: Final = 0.25
+"""
+How long a finished transition waits for the response of a mutation that was
+running when its timestamp was chosen.  One that had committed by then answers
+within a few turns of the scheduler; one that has not answered by now commits
+later than that timestamp.
+"""
+
+RETRIES_MAX: Final = 6
+RETRY_S: Final = 0.25
+
+CLOSING_S_MAX: Final = 10.0
+"""For the last messages to leave."""
+
+_TRANSIENT: Final = (Overloaded, Conflict, OutOfRetention, SnapshotTooOld, FunctionTimeout)
+
+
+class Session:
+    """
+    Args:
+        backend: what functions run on.
+        verifier: who a token names.
+        home: tasks that may outlive the connection run here: actions, and the sending.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        verifier: Verifier,
+        spelling: Spelling,
+        *,
+        limits: Limits,
+        runtime: Runtime,
+        home: trio.Nursery,
+    ) -> None:
+        self._backend = backend
+        self._verifier = verifier
+        self._limits = limits
+        self._runtime = runtime
+        self._home = home
+        self._due = trio.lowlevel.ParkingLot()
+        self._lane = trio.lowlevel.ParkingLot()
+        self._protocol = Protocol(limits, spelling, self._wake)
+        self._outbox = Outbox(limits)
+        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._is_closing = False
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Serve the client until it leaves or is told to; raises nothing of its own."""
+        self._home.start_soon(self._outbox.run, send)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._part, self._read, receive)
+                nursery.start_soon(self._part, self._mutate)
+                nursery.start_soon(self._part, self._transit)
+        self._protocol.close()
+        with trio.move_on_after(CLOSING_S_MAX):
+            await self._outbox.finished.wait()
+
+    def close(self) -> None:
+        """Read nothing more, answer what runs, and go."""
+        self._is_closing = True
+        self._reading.cancel()
+        self._lane.unpark_all()
+
+    # How it ends.
+
+    async def _part(self, part: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run one of the tasks; what it raises ends the session, and nothing else."""
+        try:
+            await part(*args)
+        except Exception as error:
+            self._end_for(error)
+
+    def _end_for(self, error: Exception) -> None:
+        match error:
+            case ProtocolViolation():
+                trace.info("session.violated", error=str(error))
+                self._end(self._protocol.fatal(error), 1000, "")
+            case FunctionTimeout():
+                self._end(None, 1013, f"SystemTimeoutError: {error}")
+            case Overloaded() | Conflict() | OutOfRetention() | SnapshotTooOld() | Unreachable():
+                trace.warning("session.refused", error=repr(error))
+                self._end(None, 1013, f"{error.code}: {error}")
+            case Stopped():
+                self._end(None, 1001, "ServerStopped")
+            case _:
+                trace.error("session.failed", error=repr(error), exc_info=error)
+                self._end(None, 1011, "InternalServerError")
+
+    def _end(self, farewell: bytes | None, code: int, reason: str) -> None:
+        self._outbox.end(farewell, code, reason)
+        self._scope.cancel()
+
+    def _end_expired(self) -> None:
+        """The token that the client acts by is no longer good: nothing is executed with it."""
+        farewell = self._protocol.auth_error("The token has expired", update_attempted=False)
+        self._end(farewell, 1000, "")
+
+    # Reading.
+
+    async def _read(self, receive: Receive) -> None:
+        with self._reading:
+            while (text := await self._next_text(receive)) is not None:
+                await self._take(text)
+                while self._protocol.is_reading_paused():
+                    await self._lane.park()
+            self._outbox.abandon()
+            self._scope.cancel()
+
+    async def _next_text(self, receive: Receive) -> str | None:
+        """The next message, or `None` when the client is gone."""
+        is_new = self._protocol.phase is Phase.NEW
+        patience_s = self._limits.inactivity_s_max if is_new else float("inf")
+        with trio.move_on_after(patience_s) as patience:
+            while (event := await receive())["type"] != "websocket.receive":
+                if event["type"] == "websocket.disconnect":
+                    return None
+        if patience.cancelled_caught:
+            raise ProtocolViolation(f"no Connect within {patience_s:g} s")
+        text = event.get("text")
+        if text is None:
+            raise ProtocolViolation("a binary message; the protocol has text only")
+        return str(text)
+
+    async def _take(self, text: str) -> None:
+        step = self._protocol.receive(decode(text), size_bytes=len(text))
+        match step:
+            case Greeted():
+                self._greet(step)
+            case Verify():
+                await self._authenticate(step.message)
+            case Start():
+                self._home.start_soon(self._act, step.call)
+            case Refuse():
+                self._end(None, step.code, step.reason)
+            case Nothing():
+                self._lane.unpark_all()
+            case _:
+                assert_never(step)
+
+    def _greet(self, greeted: Greeted) -> None:
+        if greeted.max_observed_ts > self._backend.published.value:
+            trace.error("session.from_the_future", observed_ts=greeted.max_observed_ts)
+            reason = "InternalServerError: this client has seen a later state of the data"
+            self._end(None, 1011, reason)
+        self._protocol.saw_clock(self._runtime.now_ns() / 1e6)
+
+    async def _authenticate(self, message: Authenticate) -> None:
+        try:
+            who = await self._who(message)
+        except Unauthenticated as error:
+            farewell = self._protocol.auth_error(str(error), update_attempted=True)
+            self._end(farewell, 1000, "")
+        else:
+            self._protocol.authenticated(who)
+
+    async def _who(self, message: Authenticate) -> Who:
+        match message.token_type:
+            case "None":
+                return NOBODY
+            case "User":
+                return Who(identity=await self._verifier.verify(message.value or ""))
+            case "Admin":
+                who = self._verifier.check_admin_key(message.value or "")
+                attributes = message.impersonating or message.acting_as
+                if attributes is None:
+                    return who
+                return Who(admin=True, identity=acted_identity(attributes))
+        raise ProtocolViolation(f"tokenType is User, Admin or None, not {message.token_type!r}")
+
+    # Mutations and actions.
+
+    async def _mutate(self) -> None:
+        while True:
+            await self._outbox.wait_room()
+            if self._is_closing:
+                self._end(None, 1001, "ServerShutdown")
+                return
+            call = self._protocol.next_mutation()
+            if call is None:
+                await self._lane.park()
+                continue
+            if call.who.is_expired(self._runtime.now_ns()):
+                self._end_expired()
+                return
+            result = await self._mutation(call)
+            ts = self._backend.published.value if result.ts is None else result.ts
+            self._outbox.put(self._protocol.mutation_answered(call, result, ts))
+            self._lane.unpark_all()
+
+    async def _mutation(self, call: Call) -> MutationResult:
+        try:
+            args = call_arguments(call.path, call.args, component=call.component, who=call.who)
+        except UsageError as error:
+            return MutationResult(ts=None, value=None, failure=failure_of(error), log_lines=())
+        return await self._backend.mutation(
+            call.path,
+            args,
+            caller=_caller(call.who, call.request_id),
+            request=SessionRequest(
+                session_id=self._protocol.session_id.bytes, request_id=call.number
+            ),
+            component=call.component,
+        )
+
+    async def _act(self, call: Call) -> None:
+        if call.who.is_expired(self._runtime.now_ns()):
+            self._end_expired()
+            return
+        try:
+            result = await self._action(call)
+            published_ts = self._backend.published.value
+            self._outbox.put(self._protocol.action_answered(call, result, published_ts))
+        except Exception as error:
+            self._end_for(error)
+
+    async def _action(self, call: Call) -> ActionResult:
+        try:
+            args = call_arguments(call.path, call.args, component=call.component, who=call.who)
+        except UsageError as error:
+            return ActionResult(value=None, failure=failure_of(error), log_lines=())
+        caller = _caller(call.who, call.request_id)
+        return await self._backend.action(call.path, args, caller=caller, component=call.component)
+
+    # Transitions.
+
+    async def _transit(self) -> None:
+        failures = 0
+        while True:
+            while not self._protocol.is_due:
+                await self._due.park()
+            await self._outbox.wait_room_for_transition()
+            if self._protocol.who.is_expired(self._runtime.now_ns()):
+                self._end_expired()
+                return
+            try:
+                transition = await self._transition()
+            except _TRANSIENT as error:
+                failures += 1
+                if failures > RETRIES_MAX:
+                    raise
+                trace.info("session.retried", failures=failures, error=repr(error))
+                await self._runtime.sleep(self._backoff_s(failures))
+                continue
+            failures = 0
+            if transition is not None:
+                self._outbox.put(transition, is_transition=True)
+
+    def _wake(self) -> None:
+        self._due.unpark_all()
+
+    def _backoff_s(self, failures: int) -> float:
+        longest = RETRY_S * float(2**failures)
+        return longest * self._runtime.random.random()
+
+    async def _transition(self) -> bytes | None:
+        """The transition to the newest timestamp; `None` if there is nothing to tell."""
+        request_id = self._runtime.random_bytes(8).hex()
+        results: dict[Query, QueryResult] = {}
+        try:
+            with self._backend.pin() as ts:
+                if self._backend.processed.value < ts:
+                    await self._backend.processed.wait_reached(ts)
+                plan = self._protocol.begin()
+                await self._evaluate(plan, ts, request_id, results)
+            await self._hold(plan)
+        except BaseException:
+            for result in results.values():
+                result.live.release()
+            raise
+        now_ns = self._runtime.now_ns()
+        return self._protocol.finish(plan, ts, results, request_id=request_id, now_ns=now_ns)
+
+    async def _evaluate(
+        self, plan: Plan, ts: int, request_id: str, results: dict[Query, QueryResult]
+    ) -> None:
+        """Add the results of the plan's queries at `ts` to `results`."""
+        caller = _caller(plan.who, request_id)
+
+        async def ask(queries: Iterator[Query]) -> None:
+            for query in queries:
+                results[query] = await self._query(query, caller, ts)
+
+        tasks = min(len(plan.asked), self._limits.parallel_queries_max)
+        if tasks <= 1:
+            await ask(iter(plan.asked))
+        else:
+            await _in_parallel(ask, iter(plan.asked), tasks)
+
+    async def _query(self, query: Query, caller: Caller, ts: int) -> QueryResult:
+        return await self._backend.query(
+            query.path,
+            query.args,
+            caller=caller,
+            ts=ts,
+            journal=query.journal,
+            component=query.component,
+        )
+
+    async def _hold(self, plan: Plan) -> None:
+        """Let the response go first of a mutation whose commit this may show."""
+        if self._protocol.is_behind(plan):
+            with trio.move_on_after(HOLD_S_MAX):
+                while self._protocol.is_behind(plan):
+                    await self._due.park()
+
+
+async def _in_parallel(
+    work: Callable[[Iterator[Query]], Awaitable[None]], items: Iterator[Query], tasks: int
+) -> None:
+    """Share `items` among a few tasks; the first error of any stops them all and is raised."""
+    failed: list[Exception] = []
+
+    async def worker() -> None:
+        try:
+            await work(items)
+        except Exception as error:
+            failed.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(tasks):
+            nursery.start_soon(worker)
+    if failed:
+        raise failed[0]
+
+
+def _caller(who: Who, request_id: str) -> Caller:
+    return Caller(identity=who.identity, admin=who.admin, request_id=request_id)

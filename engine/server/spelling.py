@@ -1,0 +1,123 @@
+"""
+How results and failures are put to clients: spelled once, and no more than they may know.
+
+A production deployment redacts: of a failure, only that there was one and its
+request id, and no log lines.  The data of a `ConvexError` is meant for clients
+and always reaches them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+from uuid import UUID
+
+from msgspec import UNSET, Raw, UnsetType
+
+from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
+from engine.model.values import UNDEFINED
+from engine.server.messages import (
+    ActionResponse,
+    MutationResponse,
+    QueryFailed,
+    encode,
+    query_updated,
+    updated_tail,
+    value_json,
+)
+
+
+def request_id_of(session_id: UUID, request_id: int) -> str:
+    """What a client's request is called in errors and logs: 16 hex digits, the same on a replay."""
+    return hashlib.sha256(f"{session_id}|{request_id}".encode()).hexdigest()[:16]
+
+
+class Spelling:
+    """
+    Turns results into messages.
+
+    Args:
+        redact: production: tell clients nothing of the code.
+    """
+
+    def __init__(self, *, redact: bool) -> None:
+        self.redact: Final = redact
+        self._format: Final = "updated, redacted" if redact else "updated"
+
+    # What may be known.
+
+    def error_message(self, failure: Failure, request_id: str) -> str:
+        head = f"[Request ID: {request_id}] Server Error"
+        return head if self.redact else f"{head}\n{failure.message}"
+
+    def log_lines(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        return () if self.redact else tuple(lines)
+
+    # Messages.
+
+    def query(self, query_id: int, result: QueryResult, request_id: str) -> Raw:
+        """The modification that shows `result`."""
+        if result.failure is not None:
+            return self.query_failed(
+                query_id, result.failure, request_id, result.log_lines, result.journal
+            )
+        tail = result.encoded.get(self._format)
+        if tail is None:
+            lines = self.log_lines(result.log_lines)
+            tail = result.encoded[self._format] = updated_tail(result.value, lines, result.journal)
+        return query_updated(query_id, tail)
+
+    def query_failed(
+        self,
+        query_id: int,
+        failure: Failure,
+        request_id: str,
+        log_lines: tuple[str, ...] = (),
+        journal: str | None = None,
+    ) -> Raw:
+        failed = QueryFailed(
+            query_id=query_id,
+            error_message=self.error_message(failure, request_id),
+            log_lines=self.log_lines(log_lines),
+            journal=journal,
+            error_data=error_data(failure),
+        )
+        return Raw(encode(failed))
+
+    def mutation(self, number: int, result: MutationResult, ts: str, request_id: str) -> bytes:
+        """The response to a mutation; `ts` is its commit timestamp, if it succeeded."""
+        failure = result.failure
+        return encode(
+            MutationResponse(
+                request_id=number,
+                success=failure is None,
+                result=self._outcome(result, request_id),
+                ts=ts if failure is None else None,
+                log_lines=self.log_lines(result.log_lines),
+                error_data=error_data(failure),
+            )
+        )
+
+    def action(self, number: int, result: ActionResult, request_id: str) -> bytes:
+        failure = result.failure
+        return encode(
+            ActionResponse(
+                request_id=number,
+                success=failure is None,
+                result=self._outcome(result, request_id),
+                log_lines=self.log_lines(result.log_lines),
+                error_data=error_data(failure),
+            )
+        )
+
+    def _outcome(self, result: MutationResult | ActionResult, request_id: str) -> Raw | str:
+        if result.failure is None:
+            return value_json(result.value)
+        return self.error_message(result.failure, request_id)
+
+
+def error_data(failure: Failure | None) -> Raw | UnsetType:
+    """The JSON of an application error's data, present also when that is null."""
+    if failure is None or failure.data is UNDEFINED:
+        return UNSET
+    return value_json(failure.data)
