@@ -1,0 +1,365 @@
+"""
+Committer: the only writer.
+
+A mutation's writes go through five stages:
+
+    stage     stamp and encode them, let later mutations see them     plain code
+    gather    whatever is staged while a batch is on its way          no timer
+    persist   one store transaction for the batch, flushed            the only await
+    publish   let readers and followers see it                        plain code
+    answer    wake whoever waits for it                               plain code
+
+The point of no return is inside `persist`.  A batch that was certainly not
+written is rolled back: the generation rises, and whoever ran on it runs again,
+alone.  A batch of unknown fate stops the engine; opening it again reads from
+the log what became of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from engine.committer.lane import Lane
+from engine.committer.staged import Staged, StagedCommit, changes_of
+from engine.committer.waiting import DurableWaiters
+from engine.errors import OutcomeUnknown, Stopped, StoreFull
+from engine.indexes.catalog import Catalog
+from engine.indexes.entries import Applied, Change, stored
+from engine.indexes.snapshot import SharedSnapshot, Snapshots
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.kernel.watermark import Watermark
+from engine.log.recent import Recent
+from engine.log.records import encode_record, next_state_hash, ts_key
+from engine.model.commits import Kind, RowWrite, Source
+from engine.model.limits import Limits
+from engine.store.interface import Batch, Store, Tree
+
+trace = tracer(__name__)
+
+
+class RunAgain(Exception):
+    """A batch failed below what this transaction saw; nothing of it was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where a history ends: what the next record is chained to."""
+
+    ts: int
+    record_hash: bytes
+    state_hash: int
+    catalog: Catalog
+    epoch: int
+
+
+class Committer:
+    """
+    Args:
+        head: the end of the durable log, as recovery found it.
+        published: rises when a batch is durable; readers and followers watch it.
+        recent: receives every published commit.
+    """
+
+    name = "committer"
+
+    def __init__(
+        self,
+        store: Store,
+        snapshots: Snapshots,
+        *,
+        head: Head,
+        published: Watermark,
+        recent: Recent[Applied],
+        runtime: Runtime,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._durable = head
+        self._head = head
+        self._published = published
+        self._recent = recent
+        self._runtime = runtime
+        self._limits = limits
+        self._clock = _CommitClock(runtime, limits.clock_jump_s_max)
+        self._staged = Staged()
+        self._pending: deque[StagedCommit] = deque()
+        self._staged_bytes = 0
+        self._in_flight: list[StagedCommit] = []
+        self._pins: Counter[int] = Counter()
+        self._waiters = DurableWaiters()
+        self._work = trio.Event()
+        self._is_closed = False
+        self._failure: Exception | None = None
+        self.generation = 0
+        self.lane = Lane(self._has_room)
+        self.stats = Counter[str]()
+
+    # What a mutation asks, in this order
+
+    @property
+    def staged(self) -> Staged:
+        return self._staged
+
+    @property
+    def head(self) -> Head:
+        return self._head
+
+    def pin(self) -> SharedSnapshot:
+        """Lease the current snapshot and keep what is staged above it; `unpin` it afterwards."""
+        self._check_open()
+        snapshot = self._snapshots.acquire()
+        self._pins[snapshot.ts] += 1
+        return snapshot
+
+    def unpin(self, snapshot: SharedSnapshot) -> None:
+        self._pins[snapshot.ts] -= 1
+        if not self._pins[snapshot.ts]:
+            del self._pins[snapshot.ts]
+        self._snapshots.release(snapshot)
+        self._forget_staged()
+
+    def next_ts(self) -> int:
+        """The timestamp of whatever is staged next."""
+        return self._clock.next_ts(self._head.ts)
+
+    def stage(
+        self,
+        writes: Sequence[RowWrite],
+        source: Source,
+        *,
+        kind: Kind = Kind.WRITES,
+        covered: Sequence[Any] = (),
+        changes: Sequence[Change] | None = None,
+        ts: int | None = None,
+        on_publish: Callable[[], None] | None = None,
+    ) -> int:
+        """
+        Decide a transaction: from now on later mutations see it.
+
+        Args:
+            changes: entry changes, where they are not those of `writes`.
+            ts: what `next_ts` gave, if nothing was staged since.
+            on_publish: called when it is durable, before any reader sees it.
+
+        Returns its timestamp.  It is durable when `settled` returns.
+        """
+        self._check_open()
+        head = self._head
+        if ts is None:
+            ts = self.next_ts()
+        assert ts > head.ts, "timestamps only rise"
+        state_hash = next_state_hash(head.state_hash, writes)
+        catalog = head.catalog.folded(writes)
+        record, record_hash = encode_record(
+            ts=ts,
+            epoch=head.epoch,
+            kind=kind,
+            writes=writes,
+            covered=covered,
+            source=source,
+            state_hash=state_hash,
+            previous=head.record_hash,
+        )
+        commit = StagedCommit(
+            ts=ts,
+            writes=writes,
+            changes=changes_of(catalog, writes) if changes is None else changes,
+            record=record,
+            record_hash=record_hash,
+            state_hash=state_hash,
+            catalog=catalog,
+            source=source,
+            size_bytes=len(record),
+            on_publish=on_publish,
+        )
+        self._head = Head(
+            ts=ts,
+            record_hash=record_hash,
+            state_hash=state_hash,
+            catalog=catalog,
+            epoch=head.epoch,
+        )
+        self._staged.add(commit)
+        self._pending.append(commit)
+        self._staged_bytes += commit.size_bytes
+        self._work.set()
+        return ts
+
+    async def settled(self, ts: int, generation: int) -> None:
+        """
+        Wait until everything up to `ts` is durable and published.
+
+        Raises:
+            RunAgain: a batch failed meanwhile; nothing of it was written.
+            OutcomeUnknown: the disk failed while it was written.
+        """
+        if generation != self.generation:
+            raise RunAgain
+        if ts <= self._durable.ts:
+            return
+        self._check_open()
+        await self._waiters.wait(ts)
+
+    # The actor
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            while batch := await self._next_batch():
+                await self._persist(batch)
+        finally:
+            self._abandon()
+
+    def close(self) -> None:
+        """Take no new work; what is staged is still written."""
+        self._is_closed = True
+        self._work.set()
+
+    async def _next_batch(self) -> list[StagedCommit]:
+        while not self._pending:
+            if self._is_closed:
+                return []
+            self._work = trio.Event()
+            await self._work.wait()
+        batch: list[StagedCommit] = []
+        size = 0
+        while self._pending and len(batch) < self._limits.batch_count_max:
+            size += self._pending[0].size_bytes
+            if batch and size > self._limits.batch_bytes_max:
+                break
+            batch.append(self._pending.popleft())
+        return batch
+
+    async def _persist(self, batch: list[StagedCommit]) -> None:
+        self._in_flight = batch
+        encoded = _encode(batch)
+        await self._runtime.pause("committer.persist")
+        try:
+            await self._store.apply(encoded)
+        except StoreFull as error:
+            self._roll_back(batch, error)
+            return
+        self._publish(batch)
+        await self._runtime.pause("committer.published")
+
+    def _publish(self, batch: list[StagedCommit]) -> None:
+        last = batch[-1]
+        self._in_flight = []
+        self._durable = Head(
+            ts=last.ts,
+            record_hash=last.record_hash,
+            state_hash=last.state_hash,
+            catalog=last.catalog,
+            epoch=self._durable.epoch,
+        )
+        self._snapshots.publish(last.ts, last.catalog)
+        for commit in batch:
+            self._staged_bytes -= commit.size_bytes
+            if commit.on_publish is not None:
+                commit.on_publish()
+            self._recent.append(
+                Applied(commit.ts, commit.writes, commit.catalog, commit.source.path)
+            )
+        self._forget_staged()
+        self._published.advance(last.ts)
+        self._waiters.release(last.ts)
+        self.lane.admit()
+        self.stats["batches"] += 1
+        self.stats["commits"] += len(batch)
+
+    def _roll_back(self, batch: list[StagedCommit], error: StoreFull) -> None:
+        """Nothing of the batch was written: everybody who saw it runs again."""
+        trace.warning("committer.batch_refused", count=len(batch), error=str(error))
+        self.generation += 1
+        self.stats["batches_refused"] += 1
+        self._in_flight = []
+        self._pending.clear()
+        self._staged.clear()
+        self._staged_bytes = 0
+        self._head = self._durable
+        again = RunAgain()
+        again.__cause__ = error
+        self._waiters.fail(again)
+        self.lane.admit()
+
+    def _abandon(self) -> None:
+        """The actor ends: say of each waiting mutation what is known about it."""
+        self._is_closed = True
+        if self._in_flight:
+            unknown = OutcomeUnknown(
+                "the engine stopped while this was being written; it may or may not be done"
+            )
+            self._waiters.fail(unknown, upto=self._in_flight[-1].ts)
+        self._waiters.fail(Stopped("the engine stopped before this was written; nothing was done"))
+
+    def _forget_staged(self) -> None:
+        floor = min(self._pins) if self._pins else self._durable.ts
+        self._staged.drop_through(min(floor, self._durable.ts))
+
+    def _has_room(self) -> bool:
+        return (
+            len(self._pending) + len(self._in_flight) < self._limits.staged_count_max
+            and self._staged_bytes < self._limits.staged_bytes_max
+        )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Stopped("the engine is closed; nothing was done")
+
+
+class _CommitClock:
+    """
+    Timestamps that only rise.
+
+    They follow the wall clock, except when it leaps ahead of the monotonic one:
+    a timestamp too far in the future can never be taken back.
+    """
+
+    def __init__(self, runtime: Runtime, jump_s_max: float) -> None:
+        self._runtime = runtime
+        self._jump_ns_max = int(jump_s_max * 1e9)
+        self._offset_ns = runtime.now_ns() - int(runtime.monotonic() * 1e9)
+        self._has_warned = False
+
+    def next_ts(self, last: int) -> int:
+        now = self._runtime.now_ns()
+        expected = self._offset_ns + int(self._runtime.monotonic() * 1e9)
+        if now - expected > self._jump_ns_max:
+            self._warn(now - expected)
+            now = expected
+        return max(last + 1, now)
+
+    def _warn(self, jump_ns: int) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            trace.error(
+                "committer.clock_jumped",
+                jump_s=jump_ns / 1e9,
+                advice="timestamps keep to the monotonic clock; restart to accept the new time",
+            )
+
+
+def _encode(batch: Sequence[StagedCommit]) -> bytes:
+    """Fold a batch into store writes; of each row and entry only the last version is written."""
+    folded = Batch()
+    for commit in batch:
+        folded.put(Tree.LOG, ts_key(commit.ts), commit.record)
+        for write in commit.writes:
+            if write.after is None:
+                folded.delete(Tree.ROWS, write.key)
+            else:
+                folded.put(Tree.ROWS, write.key, write.after)
+        for prefix, key, row in commit.changes:
+            stored_key, value = stored(prefix, key)
+            if row is None:
+                folded.delete(Tree.ENTRIES, stored_key)
+            else:
+                folded.put(Tree.ENTRIES, stored_key, value)
+    return folded.encode()

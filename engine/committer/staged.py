@@ -1,0 +1,135 @@
+"""
+Staged versions: commits that later mutations already see and readers do not.
+
+    stage ──▶ [ v1 v2 v3 ] ──publish──▶ kept while a view is older ──▶ dropped
+                  └── a failed batch: all of them go, and the generation rises
+
+A version is the image of one row at one timestamp.  Those of a row are kept in
+order, so a view finds the newest at or before its own timestamp.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sortedcontainers import SortedDict
+
+from engine.indexes.catalog import Catalog, IndexInfo, by_id_prefix
+from engine.indexes.entries import Change, changes
+from engine.model.commits import RowWrite, Source
+
+OverlayEntry = tuple[bytes, bytes | None]
+
+
+@dataclass(slots=True, eq=False)
+class StagedCommit:
+    """One transaction between its decision and the disk."""
+
+    ts: int
+    writes: Sequence[RowWrite]
+    changes: Sequence[Change]
+    record: bytes
+    record_hash: bytes
+    state_hash: int
+    catalog: Catalog
+    source: Source
+    size_bytes: int
+    on_publish: Callable[[], None] | None = None
+
+
+class Staged:
+    """All versions that some view may still need, newest last."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        self._entries: dict[bytes, SortedDict[bytes, list[tuple[int, bytes | None]]]] = {}
+        self._commits: deque[StagedCommit] = deque()
+
+    def __len__(self) -> int:
+        return len(self._commits)
+
+    def add(self, commit: StagedCommit) -> None:
+        ts = commit.ts
+        rows = self._rows
+        for write in commit.writes:
+            rows.setdefault(write.key, []).append((ts, write.after))
+            if write.before is None or write.after is None:
+                self._add_entry(*_by_id_entry(write), ts)
+        for prefix, key, row in commit.changes:
+            self._add_entry(prefix, key, row, ts)
+        self._commits.append(commit)
+
+    def row(self, row_key: bytes, upto: int) -> tuple[bytes | None] | None:
+        """The newest image at or before `upto`, in a tuple; `None` if nothing is staged."""
+        versions = self._rows.get(row_key)
+        if versions is None:
+            return None
+        for ts, image in reversed(versions):
+            if ts <= upto:
+                return (image,)
+        return None
+
+    def entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool, upto: int
+    ) -> Iterator[OverlayEntry]:
+        """What is staged for an interval of an index, up to a timestamp."""
+        entries = self._entries.get(index.prefix)
+        if not entries:
+            return
+        for key in entries.irange(lower, upper, inclusive=(True, False), reverse=reverse):
+            for ts, row in reversed(entries[key]):
+                if ts <= upto:
+                    yield key, row
+                    break
+
+    def drop_through(self, ts: int) -> None:
+        """Forget the versions at or before `ts`: no view is older than that."""
+        while self._commits and self._commits[0].ts <= ts:
+            commit = self._commits.popleft()
+            for write in commit.writes:
+                _pop_first(self._rows, write.key)
+                if write.before is None or write.after is None:
+                    prefix, key, _ = _by_id_entry(write)
+                    _pop_first(self._entries[prefix], key)
+            for prefix, key, _ in commit.changes:
+                _pop_first(self._entries[prefix], key)
+
+    def clear(self) -> None:
+        """Forget everything: a batch has failed."""
+        self._rows.clear()
+        self._entries.clear()
+        self._commits.clear()
+
+    def _add_entry(self, prefix: bytes, key: bytes, row: bytes | None, ts: int) -> None:
+        entries = self._entries.get(prefix)
+        if entries is None:
+            entries = self._entries[prefix] = SortedDict()
+        entries.setdefault(key, []).append((ts, row))
+
+
+def _by_id_entry(write: RowWrite) -> tuple[bytes, bytes, bytes | None]:
+    prefix = by_id_prefix(write.table_number)
+    return prefix, write.key[4:], None if write.after is None else write.key
+
+
+def _pop_first(
+    versions: dict[bytes, list[tuple[int, bytes | None]]]
+    | SortedDict[bytes, list[tuple[int, bytes | None]]],
+    key: bytes,
+) -> None:
+    found = versions[key]
+    found.pop(0)
+    if not found:
+        del versions[key]
+
+
+def changes_of(catalog: Catalog, writes: Sequence[RowWrite]) -> list[Change]:
+    """The entry changes of all `writes`, under the catalog that they result in."""
+    found: list[Change] = []
+    for write in writes:
+        table = catalog.by_number.get(write.table_number)
+        if table is not None:
+            found += changes(table, write)
+    return found

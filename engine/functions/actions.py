@@ -1,0 +1,228 @@
+"""
+Actions: functions that reach the outside world, and the database by calling others.
+
+An action is an ordinary task without a transaction.  Each query it calls reads
+a snapshot of its own, each mutation commits on its own; what an action has
+done so far stays done when it fails.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+from engine.app.contexts import ActionCtx, Auth, Committed, Scheduler
+from engine.errors import NotAllowed
+from engine.functions.context import call_target, due_after, due_at
+from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
+from engine.functions.scheduling import cancel_job, schedule
+from engine.functions.turns import Turns
+from engine.kernel.runtime import Runtime
+from engine.model.values import normalize
+
+T = TypeVar("T")
+
+
+class CallableFunctions(Protocol):
+    """The functions that an action can call, as the engine runs them."""
+
+    async def query(
+        self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
+    ) -> QueryResult: ...
+    async def mutation(
+        self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
+    ) -> MutationResult: ...
+    async def action(
+        self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
+    ) -> ActionResult: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionScope:
+    """What one action has at hand."""
+
+    functions: CallableFunctions
+    turns: Turns
+    runtime: Runtime
+    caller: Caller
+    component: str
+    path: str
+
+
+class ActionCall(Coroutine[Any, Any, T], Generic[T]):
+    """A call of an action, begun when it is awaited."""
+
+    __slots__ = ("_begin", "_open", "name")
+
+    def __init__(
+        self, name: str, begin: Callable[[], Coroutine[Any, Any, T]], open_: set[ActionCall[Any]]
+    ) -> None:
+        self.name = name
+        self._begin = begin
+        self._open = open_
+        open_.add(self)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self._open.discard(self)
+        return self._begin().__await__()
+
+    def send(self, _value: Any, /) -> Any:
+        raise NotAllowed("a call on ctx is awaited, not sent to")
+
+    def throw(self, *_: Any) -> Any:
+        raise NotAllowed("a call on ctx is awaited, not thrown into")
+
+    def close(self) -> None:
+        """It was not begun: there is nothing to clean up."""
+
+
+class ActionContext(ActionCtx):
+    """`ctx` of an action."""
+
+    def __init__(self, scope: ActionScope) -> None:
+        self._scope = scope
+        self._open: set[ActionCall[Any]] = set()
+
+    @property
+    def auth(self) -> Auth:
+        return _ActionAuth(self._scope.caller, self._open)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return _ActionScheduler(self._scope, self._open)
+
+    @property
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.now_ms / 1000, UTC)
+
+    @property
+    def now_ms(self) -> float:
+        return self._scope.runtime.now_ns() // 1_000_000
+
+    @property
+    def random(self) -> random.Random:
+        return self._scope.runtime.random
+
+    def uuid4(self) -> uuid.UUID:
+        return uuid.UUID(bytes=self._scope.runtime.random_bytes(16), version=4)
+
+    def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
+        return self._call("run_query", self._query, fn, args, kwargs)
+
+    def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
+        return self._call("run_mutation", self._mutation, fn, args, kwargs)
+
+    def commit(self, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Committed[Any]]:
+        return self._call("commit", self._commit, fn, args, kwargs)
+
+    def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
+        return self._call("run_action", self._action, fn, args, kwargs)
+
+    def leftovers(self) -> list[str]:
+        """Names of calls that were made and never awaited: they never began."""
+        return sorted(call.name for call in self._open)
+
+    def _call(
+        self,
+        verb: str,
+        run: Callable[[str, str, Mapping[str, Any], Caller], Coroutine[Any, Any, Any]],
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> ActionCall[Any]:
+        scope = self._scope
+        component, path, raw = call_target(fn, args, kwargs, scope.component)
+        caller = replace(scope.caller, admin=True)
+        if component != scope.component:
+            caller = replace(caller, identity=None)
+        plain = normalize(dict(raw))
+        return ActionCall(
+            f"{verb}({path})", lambda: run(component, path, plain, caller), self._open
+        )
+
+    async def _query(
+        self, component: str, path: str, args: Mapping[str, Any], caller: Caller
+    ) -> Any:
+        found = await self._scope.functions.query(path, args, caller=caller, component=component)
+        found.live.release()
+        return _value(found.value, found.failure)
+
+    async def _mutation(
+        self, component: str, path: str, args: Mapping[str, Any], caller: Caller
+    ) -> Any:
+        return (await self._commit(component, path, args, caller)).value
+
+    async def _commit(
+        self, component: str, path: str, args: Mapping[str, Any], caller: Caller
+    ) -> Committed[Any]:
+        functions = self._scope.functions
+        done = await functions.mutation(path, args, caller=caller, component=component)
+        value = _value(done.value, done.failure)
+        assert done.ts is not None, "a mutation that succeeded has a timestamp"
+        return Committed(value=value, ts=done.ts)
+
+    async def _action(
+        self, component: str, path: str, args: Mapping[str, Any], caller: Caller
+    ) -> Any:
+        done = await self._scope.functions.action(path, args, caller=caller, component=component)
+        return _value(done.value, done.failure)
+
+
+class _ActionAuth(Auth):
+    def __init__(self, caller: Caller, open_: set[ActionCall[Any]]) -> None:
+        self._caller = caller
+        self._open = open_
+
+    def get_user_identity(self) -> ActionCall[Any]:
+        return ActionCall("get_user_identity", self._get, self._open)
+
+    async def _get(self) -> dict[str, Any] | None:
+        identity = self._caller.identity
+        return None if identity is None else identity.as_value()
+
+
+class _ActionScheduler(Scheduler):
+    """Each call is a transaction of its own, durable when it returns."""
+
+    def __init__(self, scope: ActionScope, open_: set[ActionCall[Any]]) -> None:
+        self._scope = scope
+        self._open = open_
+
+    def run_after(
+        self, delay: float | timedelta, fn: Any, /, *args: Any, **kwargs: Any
+    ) -> ActionCall[Any]:
+        now_ms = self._scope.runtime.now_ns() / 1e6
+        return self._schedule(due_after(now_ms, delay), fn, args, kwargs)
+
+    def run_at(self, when: Any, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
+        return self._schedule(due_at(when), fn, args, kwargs)
+
+    def cancel(self, job: Any, /) -> ActionCall[None]:
+        owner = self._scope.component
+        write = self._scope.turns.write
+        return ActionCall(
+            "cancel", lambda: write(lambda turn: cancel_job(turn, owner, job)), self._open
+        )
+
+    def _schedule(
+        self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> ActionCall[Any]:
+        scope = self._scope
+        component, path, raw = call_target(fn, args, kwargs, scope.component)
+
+        def write() -> Coroutine[Any, Any, str]:
+            return scope.turns.write(
+                lambda turn: schedule(turn, scope.component, component, path, raw, due_ms=due_ms)
+            )
+
+        return ActionCall(f"schedule({path})", write, self._open)
+
+
+def _value(value: Any, failure: Failure | None) -> Any:
+    if failure is None:
+        return value
+    raise failure.error

@@ -1,0 +1,225 @@
+"""
+What a query or mutation awaits: calls on its context.
+
+A call runs when it is made, so calls take effect in the order in which they
+were written, whatever `gather` does with them later.  A call that may take
+long (a scan, a nested function) runs when it is awaited, or when the next call
+is made, whichever comes first.  A call whose result nobody awaits is an error
+that names its line: what looks like a write must not vanish, nor its failure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from time import perf_counter
+from types import CodeType, FrameType
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from engine.errors import NotAllowed, NotAwaited
+from engine.functions.driver import CHECKPOINT
+
+T = TypeVar("T")
+Steps = Generator[Any, Any, T]
+"""Yields `CHECKPOINT` where the trio thread may do something else, and returns the result."""
+
+
+class Marks(Protocol):
+    """The driver's side of a call: engine work is not user time."""
+
+    def leave(self) -> None: ...
+    def enter(self) -> None: ...
+
+
+class Calls:
+    """
+    The calls of one function execution, nested ones excluded.
+
+    Args:
+        marks: left while the engine works, entered again for user code.
+    """
+
+    __slots__ = ("_deferred", "_is_closed", "_name", "_slice", "_unawaited", "marks")
+
+    def __init__(self, name: str, marks: Marks, slice_: Slice) -> None:
+        self._name = name
+        self.marks = marks
+        self._slice = slice_
+        self._unawaited: set[Call[Any]] = set()
+        self._deferred: list[DeferredCall[Any]] = []
+        self._is_closed = False
+
+    def run(self, work: Callable[..., T], *args: Any) -> Call[T]:
+        """Do `work` now; its result or its error comes when the call is awaited."""
+        self.marks.leave()
+        try:
+            self._check_open()
+            if self._deferred:
+                self._run_deferred()
+            call: Call[T] = Call(self, sys._getframe(2))
+            try:
+                call.value = work(*args)
+            except Exception as error:
+                call.error = error
+            self._unawaited.add(call)
+            return call
+        finally:
+            self.marks.enter()
+
+    def defer(self, steps: Callable[[], Steps[T]]) -> Call[T]:
+        """Do the steps when the call is awaited, or before the next one that is made."""
+        self.marks.leave()
+        try:
+            self._check_open()
+            if self._deferred:
+                self._run_deferred()
+            call = DeferredCall(self, sys._getframe(2), steps())
+            self._deferred.append(call)
+            self._unawaited.add(call)
+            return call
+        finally:
+            self.marks.enter()
+
+    def close(self) -> None:
+        """
+        The function has ended.
+
+        Raises:
+            NotAwaited: a call was made and not awaited.
+        """
+        self._is_closed = True
+        for call in self._unawaited:
+            code, line = call.made_at
+            raise NotAwaited(
+                f"{self._name} made a call that was never awaited, at "
+                f"{code.co_filename}:{line}; write `await` before it"
+            )
+
+    def awaited(self, call: Call[Any]) -> None:
+        self._unawaited.discard(call)
+
+    def taken(self, call: DeferredCall[Any]) -> None:
+        self._deferred.remove(call)
+
+    def slice_is_over(self) -> bool:
+        return self._slice.is_over()
+
+    def run_before(self, call: DeferredCall[Any]) -> None:
+        """Run the deferred calls that were made before `call`."""
+        while self._deferred and self._deferred[0] is not call:
+            self._deferred[0].run_now()
+
+    def _run_deferred(self) -> None:
+        while self._deferred:
+            self._deferred[0].run_now()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise NotAllowed(
+                f"{self._name} has ended; its ctx cannot be used any more, nor kept for later"
+            )
+
+
+class Slice:
+    """How long the trio thread has been busy with one execution."""
+
+    __slots__ = ("_began", "_rows", "_rows_max", "_seconds_max")
+
+    def __init__(self, *, rows_max: int, seconds_max: float) -> None:
+        self._rows_max = rows_max
+        self._seconds_max = seconds_max
+        self._rows = 0
+        self._began = perf_counter()
+
+    def count(self, rows: int) -> None:
+        self._rows += rows
+
+    def is_over(self) -> bool:
+        """Whether it is time to let others run; if so, a new slice begins."""
+        self._rows += 1
+        now = perf_counter()
+        if self._rows < self._rows_max and now - self._began < self._seconds_max:
+            return False
+        self._rows = 0
+        self._began = now
+        return True
+
+    def restart(self) -> None:
+        self._rows = 0
+        self._began = perf_counter()
+
+
+_PENDING: Final = object()
+
+
+class Call(Coroutine[Any, Any, T], Generic[T]):
+    """The result of a call on `ctx`, to be awaited once."""
+
+    __slots__ = ("_calls", "error", "made_at", "value")
+
+    def __init__(self, calls: Calls, caller: FrameType) -> None:
+        self._calls = calls
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.made_at: tuple[CodeType, int] = (caller.f_code, caller.f_lineno)
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        calls = self._calls
+        calls.awaited(self)
+        if calls.slice_is_over():
+            calls.marks.leave()
+            yield CHECKPOINT
+            calls.marks.enter()
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[no-any-return]  # the caller's own type
+
+    def send(self, value: Any, /) -> Any:
+        raise NotAllowed("a call on ctx is awaited, not sent to")
+
+    def throw(self, *_: Any) -> Any:
+        raise NotAllowed("a call on ctx is awaited, not thrown into")
+
+    def close(self) -> None:
+        """Nothing to clean up: the work is done."""
+
+
+class DeferredCall(Call[T]):
+    """A call whose work is a generator."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, calls: Calls, caller: FrameType, steps: Steps[T]) -> None:
+        super().__init__(calls, caller)
+        self._steps: Steps[T] | None = steps
+        self.value = _PENDING
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        calls = self._calls
+        calls.awaited(self)
+        if self._steps is None:
+            if self.error is not None:
+                raise self.error
+            return self.value  # type: ignore[no-any-return]
+        calls.marks.leave()
+        try:
+            calls.run_before(self)
+            calls.taken(self)
+            steps, self._steps = self._steps, None
+            return (yield from steps)
+        finally:
+            calls.marks.enter()
+
+    def run_now(self) -> None:
+        """Run to the end without letting anybody else run."""
+        self._calls.taken(self)
+        steps, self._steps = self._steps, None
+        assert steps is not None
+        try:
+            while True:
+                if next(steps) is not CHECKPOINT:
+                    steps.throw(NotAllowed("a query or mutation awaits only calls on its ctx"))
+        except StopIteration as end:
+            self.value = end.value
+        except Exception as error:
+            self.error = error

@@ -1,0 +1,236 @@
+"""
+The context that a query or mutation is given: one per call, closed when the call ends.
+
+It is made of what the execution has: a transaction, the calls it makes, its
+frozen clock and its seeded dice.  A nested call gets a context of its own over
+the same transaction.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
+from engine.app.references import reference_of
+from engine.app.registered import Kind, RegisteredFunction
+from engine.errors import InvalidValue, LimitExceeded
+from engine.functions.calls import Call, Calls, Slice, Steps
+from engine.functions.database import DatabaseAccess, Reader, Writer
+from engine.functions.deployment import Deployment
+from engine.functions.driver import Execution
+from engine.functions.queries import PaginationState
+from engine.functions.results import Caller
+from engine.functions.scheduling import cancel_job, schedule
+from engine.model.limits import Limits
+from engine.transaction.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What one execution and the calls nested in it share."""
+
+    execution: Execution
+    transaction: Transaction
+    deployment: Deployment
+    caller: Caller
+    limits: Limits
+    slice: Slice
+    pagination: PaginationState
+    component: str
+    path: str
+    depth: int = 0
+
+
+class QueryContext(QueryCtx):
+    """`ctx` of a query."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._calls = Calls(scope.path, scope.execution, scope.slice)
+        self._access = DatabaseAccess(
+            scope.transaction,
+            self._calls,
+            component=scope.component,
+            pagination=scope.pagination,
+            slice_rows_max=scope.limits.slice_rows_max,
+        )
+        self._reader = Reader(self._access)
+
+    @property
+    def db(self) -> Any:
+        return self._reader
+
+    @property
+    def auth(self) -> AuthAccess:
+        return AuthAccess(self._scope, self._calls)
+
+    @property
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.now_ms / 1000, UTC)
+
+    @property
+    def now_ms(self) -> float:
+        return self._scope.execution.read_clock() // 1_000_000
+
+    @property
+    def random(self) -> random.Random:
+        return self._scope.execution.random
+
+    def uuid4(self) -> uuid.UUID:
+        return uuid.UUID(bytes=self._scope.execution.random.randbytes(16), version=4)
+
+    def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        return self._nested(Kind.QUERY, fn, args, kwargs)
+
+    def close(self) -> None:
+        """
+        Raises:
+            NotAwaited: a call was made and never awaited.
+        """
+        self._calls.close()
+
+    def _nested(
+        self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Call[Any]:
+        return self._calls.defer(lambda: self._nested_steps(kind, fn, args, kwargs))
+
+    def _nested_steps(
+        self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Steps[Any]:
+        scope = self._scope
+        component, path, raw = call_target(fn, args, kwargs, scope.component)
+        function = scope.deployment.find(path, kind, component=component, may_call_internal=True)
+        if scope.depth + 1 >= scope.limits.call_depth_max:
+            raise LimitExceeded(
+                "call_depth_max", scope.depth + 1, scope.limits.call_depth_max, "nested calls"
+            )
+        inner = replace(scope, component=component, path=path, depth=scope.depth + 1)
+        if component != scope.component:
+            inner = replace(inner, caller=replace(scope.caller, identity=None))
+        return (yield from run_nested(function, raw, inner))
+
+
+class MutationContext(QueryContext, MutationCtx):
+    """`ctx` of a mutation."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self._writer = Writer(self._access)
+
+    @property
+    def db(self) -> Any:
+        return self._writer
+
+    @property
+    def scheduler(self) -> SchedulerAccess:
+        return SchedulerAccess(self._scope, self._calls)
+
+    def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        return self._nested(Kind.MUTATION, fn, args, kwargs)
+
+
+class AuthAccess(Auth):
+    """`ctx.auth`."""
+
+    def __init__(self, scope: Scope, calls: Calls) -> None:
+        self._scope = scope
+        self._calls = calls
+
+    def get_user_identity(self) -> Call[Any]:
+        return self._calls.run(self._get)
+
+    def _get(self) -> dict[str, Any] | None:
+        self._scope.execution.observed_identity = True
+        identity = self._scope.caller.identity
+        return None if identity is None else identity.as_value()
+
+
+class SchedulerAccess(Scheduler):
+    """`ctx.scheduler` of a mutation: part of its transaction."""
+
+    def __init__(self, scope: Scope, calls: Calls) -> None:
+        self._scope = scope
+        self._calls = calls
+
+    def run_after(self, delay: float | timedelta, fn: Any, /, *args: Any, **kw: Any) -> Call[Any]:
+        return self._calls.run(self._schedule, due_after(self._now_ms(), delay), fn, args, kw)
+
+    def run_at(self, when: float | datetime, fn: Any, /, *args: Any, **kw: Any) -> Call[Any]:
+        return self._calls.run(self._schedule, due_at(when), fn, args, kw)
+
+    def cancel(self, job: str, /) -> Call[None]:
+        return self._calls.run(cancel_job, self._scope.transaction, self._scope.component, job)
+
+    def _now_ms(self) -> float:
+        return self._scope.execution.now_ns // 1_000_000
+
+    def _schedule(
+        self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> str:
+        scope = self._scope
+        component, path, raw = call_target(fn, args, kwargs, scope.component)
+        return schedule(scope.transaction, scope.component, component, path, raw, due_ms=due_ms)
+
+
+def call_target(
+    fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], component: str
+) -> tuple[str, str, Mapping[str, Any]]:
+    """
+    Component, path and raw arguments of a call.
+
+    Either a registered function followed by its arguments as in a call, or a
+    reference or string followed by one mapping.
+    """
+    target, path = reference_of(fn)
+    if isinstance(fn, RegisteredFunction):
+        return target or component, path, fn.signature.bind(args, dict(kwargs))
+    if kwargs or len(args) > 1:
+        raise InvalidValue(
+            "a reference or a string is followed by one dictionary of arguments; "
+            "only a function object takes arguments as in a call"
+        )
+    return target or component, path, args[0] if args else {}
+
+
+def due_after(now_ms: float, delay: float | timedelta) -> float:
+    """The due time of `delay`: a timedelta, or milliseconds."""
+    delay_ms = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float) or not delay_ms >= 0:
+        raise InvalidValue(f"a delay is a timedelta or milliseconds, not negative; not {delay!r}")
+    return now_ms + delay_ms
+
+
+def due_at(when: float | datetime) -> float:
+    """The due time `when`: an aware datetime, or milliseconds since 1970."""
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise InvalidValue("run_at needs a datetime with a time zone, such as ctx.now + delta")
+        return when.timestamp() * 1000
+    return when
+
+
+def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scope) -> Steps[Any]:
+    """Run a function within the transaction of another; a mutation that fails leaves no writes."""
+    transaction = scope.transaction
+    tables = scope.deployment.tables_of(scope.component)
+    is_mutation = function.kind is Kind.MUTATION
+    arguments = function.signature.load(dict(raw), tables)
+    if is_mutation:
+        transaction.begin_child()
+    try:
+        ctx = MutationContext(scope) if is_mutation else QueryContext(scope)
+        result = yield from scope.execution.nested(lambda: function.handler(ctx, **arguments))
+        ctx.close()
+        value = function.signature.dump(result, tables)
+    except BaseException:
+        if is_mutation:
+            transaction.drop_child()
+        raise
+    if is_mutation:
+        transaction.merge_child()
+    return value

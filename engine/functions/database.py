@@ -1,0 +1,257 @@
+"""
+`ctx.db`: what a function can do with documents.
+
+Everything here turns user data into keys and plans at the edge; the
+transaction below does the reading and writing.
+"""
+
+# ruff: noqa: A002 - an id is called `id`
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.app.contexts import DatabaseReader, DatabaseWriter
+from engine.app.documents import table_name_of
+from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
+from engine.functions.calls import Call, Calls
+from engine.functions.queries import PaginationState, TableQueryBuilder
+from engine.model.ids import decode_id, row_key_of
+from engine.transaction.transaction import Transaction
+
+
+class DatabaseAccess:
+    """
+    What one execution needs to reach the database.
+
+    Args:
+        component: whose tables are meant by their names.
+    """
+
+    __slots__ = ("calls", "component", "pagination", "slice_rows_max", "transaction")
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        calls: Calls,
+        *,
+        component: str,
+        pagination: PaginationState,
+        slice_rows_max: int,
+    ) -> None:
+        self.transaction = transaction
+        self.calls = calls
+        self.component = component
+        self.pagination = pagination
+        self.slice_rows_max = slice_rows_max
+
+
+class Reader(DatabaseReader):
+    """The database as a query sees it."""
+
+    __slots__ = ("_access",)
+
+    def __init__(self, access: DatabaseAccess) -> None:
+        self._access = access
+
+    def query(self, table: Any, /) -> TableQueryBuilder:
+        name = _user_table(table)
+        access = self._access
+        return TableQueryBuilder(
+            access.transaction,
+            access.calls,
+            component=access.component,
+            table=name,
+            pagination=access.pagination,
+            slice_rows_max=access.slice_rows_max,
+        )
+
+    def get(self, table_or_id: Any, id: Any = None, /) -> Call[Any]:
+        return self._access.calls.run(self._get, table_or_id, id)
+
+    def normalize_id(self, table: Any, id: str, /) -> Call[Any]:
+        return self._access.calls.run(self._normalize_id, table, id)
+
+    def count(self, table: Any, /) -> Call[int]:
+        return self._access.calls.run(self._count, table)
+
+    @property
+    def system(self) -> SystemReader:
+        return SystemReader(self._access)
+
+    def _count(self, table: Any) -> int:
+        access = self._access
+        found = access.transaction.table(access.component, _user_table(table))
+        return 0 if found is None else access.transaction.count(found)
+
+    def _get(self, table_or_id: Any, id: Any) -> Any:
+        key = self._key(table_or_id, id)
+        return self._access.transaction.get(key)
+
+    def _normalize_id(self, table: Any, id: str) -> str | None:
+        access = self._access
+        found = access.transaction.table(access.component, table_name(table))
+        try:
+            number, _ = decode_id(id)
+        except InvalidId:
+            return None
+        return str(id) if found is not None and found.number == number else None
+
+    def _key(self, table_or_id: Any, id: Any) -> bytes:
+        """The row key of `(id)` or `(table, id)`, if it is in a table of the component's own."""
+        access = self._access
+        doc_id = table_or_id if id is None else id
+        key = _row_key(doc_id)
+        table = access.transaction.table_of(access.component, key)
+        if table.is_system:
+            raise InvalidId(f"{doc_id!r} is an id of {table.name}; read it with db.system.get")
+        if id is not None and table.name != table_name(table_or_id):
+            wanted = table_name(table_or_id)
+            raise InvalidId(f"{doc_id!r} is an id of {table.name!r}, not of {wanted!r}")
+        return key
+
+
+class Writer(Reader, DatabaseWriter):
+    """The database as a mutation sees it."""
+
+    __slots__ = ()
+
+    def insert(self, table: Any, doc: Mapping[str, Any], /) -> Call[Any]:
+        return self._access.calls.run(self._insert, table, doc)
+
+    def patch(self, table_or_id: Any, id_or_fields: Any, fields: Any = None, /) -> Call[None]:
+        return self._access.calls.run(self._patch, table_or_id, id_or_fields, fields)
+
+    def replace(self, table_or_id: Any, id_or_doc: Any, doc: Any = None, /) -> Call[None]:
+        return self._access.calls.run(self._replace, table_or_id, id_or_doc, doc)
+
+    def delete(self, table_or_id: Any, id: Any = None, /) -> Call[None]:
+        return self._access.calls.run(self._delete, table_or_id, id)
+
+    def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
+        access = self._access
+        name = _user_table(table)
+        _check_mapping(doc, "insert")
+        return access.transaction.insert(access.component, name, doc)
+
+    def _patch(self, table_or_id: Any, id_or_fields: Any, fields: Any) -> None:
+        key, given = self._target(table_or_id, id_or_fields, fields, "patch")
+        self._access.transaction.patch(key, given)
+
+    def _replace(self, table_or_id: Any, id_or_doc: Any, doc: Any) -> None:
+        key, given = self._target(table_or_id, id_or_doc, doc, "replace")
+        self._access.transaction.replace(key, given)
+
+    def _delete(self, table_or_id: Any, id: Any) -> None:
+        self._access.transaction.delete(self._key(table_or_id, id))
+
+    def _target(
+        self, first: Any, second: Any, third: Any, verb: str
+    ) -> tuple[bytes, Mapping[str, Any]]:
+        if third is None:
+            key, given = self._key(first, None), second
+        else:
+            key, given = self._key(first, second), third
+        _check_mapping(given, verb)
+        return key, given
+
+
+class SystemReader(DatabaseReader):
+    """`db.system`: the engine's own tables, read-only."""
+
+    __slots__ = ("_access",)
+
+    def __init__(self, access: DatabaseAccess) -> None:
+        self._access = access
+
+    def get(self, table_or_id: Any, id: Any = None, /) -> Call[Any]:
+        return self._access.calls.run(self._get, table_or_id if id is None else id)
+
+    def normalize_id(self, table: Any, id: str, /) -> Call[Any]:
+        return self._access.calls.run(self._normalize_id, table, id)
+
+    def count(self, table: Any, /) -> Call[int]:
+        return self._access.calls.run(_refuse_count, table)
+
+    @property
+    def system(self) -> SystemReader:
+        return self
+
+    def _normalize_id(self, table: str, id: str) -> str | None:
+        found = self._access.transaction.catalog.table("", table)
+        try:
+            number, _ = decode_id(id)
+        except InvalidId:
+            return None
+        return str(id) if found is not None and found.number == number else None
+
+    def query(self, table: Any, /) -> TableQueryBuilder:
+        if table not in READABLE_SYSTEM_TABLES:
+            raise IndexNotFound(
+                f"there is no system table {table!r}; there are {', '.join(READABLE_SYSTEM_TABLES)}"
+            )
+        access = self._access
+        return TableQueryBuilder(
+            access.transaction,
+            access.calls,
+            component="",
+            table=table,
+            pagination=access.pagination,
+            slice_rows_max=access.slice_rows_max,
+            present=_presenter(access.component),
+        )
+
+    def _get(self, id: str) -> Any:
+        access = self._access
+        key = _row_key(id)
+        table = access.transaction.table_of("", key)
+        if table.name not in READABLE_SYSTEM_TABLES:
+            raise InvalidId(f"{id!r} is not an id of a system table that functions may read")
+        doc = access.transaction.get(key)
+        return None if doc is None else _presenter(access.component)(doc)
+
+
+def _refuse_count(table: Any) -> int:
+    raise NotAllowed(f"{table!r} is a system table; its rows are not counted")
+
+
+READABLE_SYSTEM_TABLES = ("_scheduled_functions",)
+
+
+def _presenter(component: str) -> Any:
+    """Show a job as the documentation describes it, and only to the component that scheduled it."""
+
+    def present(doc: dict[str, Any]) -> dict[str, Any] | None:
+        if doc.get("component", "") != component:
+            return None
+        return {
+            name: doc[name]
+            for name in ("_id", "_creationTime", "name", "args", "scheduledTime", "state")
+            + (("completedTime",) if doc.get("completedTime") is not None else ())
+        }
+
+    return present
+
+
+def table_name(table: Any) -> str:
+    """The name of a table, given as such or as the class of its documents."""
+    return table if isinstance(table, str) else table_name_of(table)
+
+
+def _user_table(table: Any) -> str:
+    name = table_name(table)
+    if name.startswith("_"):
+        raise NotAllowed(f"{name!r} is a system table; read it with db.system.query({name!r})")
+    return name
+
+
+def _row_key(doc_id: Any) -> bytes:
+    if not isinstance(doc_id, str):
+        raise InvalidId(f"{doc_id!r} is no document id; an id is a string")
+    return row_key_of(doc_id)
+
+
+def _check_mapping(doc: Any, verb: str) -> None:
+    if not isinstance(doc, Mapping):
+        raise InvalidValue(f"{verb} takes a dictionary of fields, not {type(doc).__name__}")

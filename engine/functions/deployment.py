@@ -1,0 +1,106 @@
+"""
+What is deployed: the functions that calls find, and the schemas that writes meet.
+
+A deployment is a value; a push replaces it by another while no mutation runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from engine.app.registered import Kind, RegisteredFunction, Visibility
+from engine.app.registry import Application
+from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
+
+Check = Callable[[Any], None]
+TableNumber = Callable[[str, str], "int | None"]
+"""(component, table name) -> table number, in the newest catalog."""
+
+
+class Deployment:
+    """
+    Args:
+        application: what was loaded, components included.
+        table_number: resolves `v.id(table)`.
+    """
+
+    def __init__(self, application: Application, table_number: TableNumber) -> None:
+        self.application = application
+        self.schemas = SchemaChecks(application, table_number)
+        self._table_number = table_number
+
+    @property
+    def digest(self) -> str:
+        return self.application.digest
+
+    def tables_of(self, component: str) -> Callable[[str], int | None]:
+        """The resolver of table names that validators of `component` ask."""
+        return lambda name: self._table_number(component, name)
+
+    def find(
+        self, path: str, kind: Kind | None, *, component: str, may_call_internal: bool
+    ) -> RegisteredFunction:
+        """
+        The function at `path`.
+
+        Raises:
+            FunctionNotFound: there is none, or the caller may not know of it.
+            WrongFunctionKind: it is there, but is no `kind`.
+        """
+        function = self.application.find(path, component)
+        if function is None or not (may_call_internal or function.visibility is Visibility.PUBLIC):
+            raise FunctionNotFound(self._not_found(path, component, may_call_internal))
+        if kind is not None and function.kind is not kind:
+            raise WrongFunctionKind(
+                f"Trying to execute {dotted(path)} as {kind.value.capitalize()}, "
+                f"but it is defined as {function.kind.value.capitalize()}."
+            )
+        return function
+
+    def _not_found(self, path: str, component: str, may_call_internal: bool) -> str:
+        shown = path.removesuffix(":default")
+        where = f" in '{component}'" if component else ""
+        text = f"Could not find public function for '{shown}'{where}."
+        if not may_call_internal:
+            return text
+        close = difflib.get_close_matches(path, self.application.functions, n=1)
+        return f"{text} Did you mean '{close[0]}'?" if close else text
+
+
+def dotted(path: str) -> str:
+    """`messages:list` as error texts spell it: `messages.js:list`."""
+    module, _, name = path.rpartition(":")
+    return f"{module.removesuffix('.js')}.js:{name}" if module else path
+
+
+class SchemaChecks:
+    """The compiled document validators of a deployment."""
+
+    def __init__(self, application: Application, table_number: TableNumber) -> None:
+        self._checks: dict[tuple[str, str], Check] = {}
+        for component, part in [("", application), *application.mounts.items()]:
+            if part.schema is None or not part.schema.validates:
+                continue
+            resolve = _resolver(component, table_number)
+            for name, table in part.schema.tables.items():
+                self._checks[component, name] = table.compile(resolve)
+
+    def check(self, component: str, table: str, fields: dict[str, Any]) -> None:
+        """
+        Raises:
+            SchemaViolation: the table's schema forbids the document.
+        """
+        check = self._checks.get((component, table))
+        if check is None:
+            return
+        try:
+            check(fields)
+        except InvalidValue as error:
+            message = f"a document of {table!r} does not fit its schema: {error}"
+            raise SchemaViolation(message) from None
+
+
+def _resolver(component: str, table_number: TableNumber) -> Callable[[str], int | None]:
+    return lambda name: table_number(component, name)

@@ -1,0 +1,354 @@
+"""
+A push: from the application that serves to the one that was just loaded.
+
+    prepare    missing tables and indexes are added; indexes on tables with
+               documents are filled in slices, each a log record, while the old
+               functions serve
+    check      documents of tables whose schema changed meet the new one
+    switch     one transaction: indexes enabled and dropped, schemas, deployment
+    sweep      entries of dropped indexes are removed, in slices
+
+A push that fails before the switch has changed nothing that a function can see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from engine.app.registry import Application
+from engine.app.schema import Schema
+from engine.committer.actor import Committer
+from engine.errors import PushRefused, SchemaViolation
+from engine.functions.deployment import Deployment, SchemaChecks
+from engine.functions.turns import Turns
+from engine.indexes.catalog import (
+    DEPLOYMENT_KEY,
+    INDEXES,
+    SCHEMAS,
+    SCHEMAS_BY_COMPONENT,
+    IndexInfo,
+    IndexKind,
+    IndexState,
+    TableInfo,
+)
+from engine.indexes.entries import Change, entry_key
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.model.codec import decode
+from engine.model.commits import Kind, Source
+from engine.model.ids import row_key_of
+from engine.model.limits import Limits
+from engine.transaction.transaction import Transaction
+from engine.transaction.view import View
+
+trace = tracer(__name__)
+
+SLICE_ROWS: Final = 500
+"""Rows of one backfill slice: a few milliseconds of the lane, and one record."""
+
+Progress = Callable[[str, int, int | None], None]
+"""What is being done, how much of it is done, and how much there is, if known."""
+
+
+class Push:
+    """
+    Args:
+        switch: called when the new deployment is durable, before anybody reads it.
+        progress: told how far it has come.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        committer: Committer,
+        runtime: Runtime,
+        limits: Limits,
+        switch: Callable[[Deployment], None],
+        progress: Progress,
+    ) -> None:
+        self._application = application
+        self._committer = committer
+        self._runtime = runtime
+        self._limits = limits
+        self._turns = Turns(committer, runtime=runtime, limits=limits)
+        self._switch = switch
+        self._progress = progress
+        self._source = Source(path="_system:push", code=application.digest)
+
+    async def run(self) -> list[str]:
+        """
+        Push the application; it is deployed and durable when this returns.
+
+        Returns:
+            What changed in tables and indexes, a line each.
+
+        Raises:
+            PushRefused: nothing changed; names the document and the rule in the way.
+        """
+        parts = {"": self._application, **self._application.mounts}
+        schemas = {c: part.schema for c, part in parts.items() if part.schema is not None}
+        added = await self._prepare(schemas)
+        try:
+            for index in self._backfilling():
+                await self._backfill(index)
+            dropped = await self._check_and_switch(schemas)
+        except (PushRefused, SchemaViolation):
+            await self._undo()
+            raise
+        await self.sweep()
+        return added + dropped
+
+    async def sweep(self) -> None:
+        """Remove the entries of dropped indexes, also those that an earlier run left."""
+        for row, index in self._indexes(IndexState.DROPPING):
+            lower = b""
+            while True:
+                async with self._turns.turn() as turn:
+                    if index.kind is not IndexKind.RANGE:
+                        break
+                    changes = _removals(turn.view, index, lower)
+                    if not changes:
+                        break
+                    lower = changes[-1][1] + b"\0"
+                    covered = [index.index_id, lower]
+                    self._turns.stage_slice(Kind.DROP, covered, changes, self._source)
+            async with self._turns.turn() as turn:
+                turn.put_row(row, None)
+                self._turns.stage(turn, self._source)
+
+    # Prepare
+
+    async def _prepare(self, schemas: dict[str, Schema]) -> list[str]:
+        lines: list[str] = []
+        async with self._turns.turn() as turn:
+            for component, schema in schemas.items():
+                for name, declared in schema.tables.items():
+                    table = turn.catalog.table(component, name)
+                    if table is None:
+                        table = turn.create_table(component, name)
+                        lines.append(f"added table {name}")
+                    for wanted in declared_indexes(declared, table):
+                        line = _add_index(turn, table, wanted)
+                        lines += [line] if line else []
+            if lines:
+                self._turns.stage(turn, self._source)
+        return lines
+
+    def _backfilling(self) -> list[IndexInfo]:
+        return [index for _, index in self._indexes(IndexState.BACKFILLING)]
+
+    def _indexes(self, state: IndexState) -> list[tuple[bytes, IndexInfo]]:
+        tables = self._committer.head.catalog.by_number.values()
+        return [
+            (index.row, index)
+            for table in tables
+            for index in table.indexes.values()
+            if index.state is state and index.row is not None
+        ]
+
+    async def _backfill(self, index: IndexInfo) -> None:
+        if index.kind is not IndexKind.RANGE:
+            return
+        after, done = b"", 0
+        while True:
+            async with self._turns.turn() as turn:
+                rows, changes = _additions(turn.view, index, after)
+                if not rows:
+                    return
+                covered = [index.index_id, after, rows[-1]]
+                self._turns.stage_slice(Kind.BACKFILL, covered, changes, self._source)
+            after, done = rows[-1] + b"\0", done + len(rows)
+            self._progress(f"index {index.name}", done, None)
+
+    # Check and switch
+
+    async def _check_and_switch(self, schemas: dict[str, Schema]) -> list[str]:
+        async with self._turns.turn(durable=True) as turn:
+            stored = _stored_schemas(turn)
+            await self._check_documents(turn, schemas, stored)
+            lines = _enable_and_drop(turn, schemas)
+            for component, schema in schemas.items():
+                _store_schema(turn, stored.get(component), component, schema)
+            deployed = {"digest": self._application.digest, "at": turn.now_ms}
+            turn.put_row(DEPLOYMENT_KEY, deployed)
+            deployment = self._deployment()
+            self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
+        return lines
+
+    def _deployment(self) -> Deployment:
+        committer = self._committer
+
+        def table_number(component: str, name: str) -> int | None:
+            table = committer.head.catalog.table(component, name)
+            return None if table is None else table.number
+
+        return Deployment(self._application, table_number)
+
+    async def _check_documents(
+        self, turn: Transaction, schemas: dict[str, Schema], stored: dict[str, Any]
+    ) -> None:
+        checks = self._deployment().schemas
+        for component, schema in schemas.items():
+            before = json.loads(stored[component]["tables"]) if component in stored else {}
+            for name, declared in schema.tables.items():
+                if before.get(name) == declared.validator.to_json():
+                    continue
+                table = turn.catalog.table(component, name)
+                assert table is not None, "prepared"
+                await self._check_table(turn.view, table, checks)
+
+    async def _check_table(self, view: View, table: TableInfo, checks: SchemaChecks) -> None:
+        entries = view.entries(table.indexes["by_id"], b"", None, reverse=False)
+        for done, (_, key) in enumerate(entries, 1):
+            image = view.row(key)
+            assert image is not None, "a row of by_id is there"
+            doc = decode(image)
+            try:
+                checks.check(table.component, table.name, doc)
+            except SchemaViolation as error:
+                raise PushRefused(
+                    f"the document {doc['_id']} of {table.name!r} does not fit the new schema: "
+                    f"{error}. Nothing was changed."
+                ) from None
+            if done % SLICE_ROWS == 0:
+                self._progress(f"documents of {table.name}", done, None)
+                await self._runtime.sleep(0)
+
+    async def _undo(self) -> None:
+        """Take back the indexes that were added for a push which failed."""
+        async with self._turns.turn() as turn:
+            for row, _ in self._indexes(IndexState.BACKFILLING):
+                _set_state(turn, row, IndexState.DROPPING)
+            self._turns.stage(turn, self._source)
+        await self.sweep()
+
+
+def declared_indexes(declared: Any, table: TableInfo) -> Iterator[IndexInfo]:
+    """The indexes of a table's declaration, as the catalog would have them."""
+    for spec in declared.indexes:
+        paths = tuple(tuple(name.split(".")) for name in spec.fields)
+        yield IndexInfo(
+            index_id=0,
+            name=spec.name,
+            table_number=table.number,
+            fields=(*paths, ("_creationTime",)),
+            unique=spec.unique,
+            state=IndexState.STAGED if spec.staged else IndexState.ENABLED,
+        )
+    for spec in declared.search_indexes:
+        yield IndexInfo(
+            index_id=0,
+            name=spec.name,
+            table_number=table.number,
+            fields=(),
+            kind=IndexKind.SEARCH,
+            options={
+                "search_field": spec.search_field,
+                "filter_fields": list(spec.filter_fields),
+            },
+        )
+
+
+def _same_definition(a: IndexInfo, b: IndexInfo) -> bool:
+    return (a.kind, a.fields, a.unique, dict(a.options)) == (
+        b.kind,
+        b.fields,
+        b.unique,
+        dict(b.options),
+    )
+
+
+def _add_index(turn: Transaction, table: TableInfo, wanted: IndexInfo) -> str | None:
+    current = turn.catalog.by_number[table.number].indexes
+    for index in current.values():
+        is_same = index.name == wanted.name and _same_definition(index, wanted)
+        if is_same and index.state is not IndexState.DROPPING:
+            return None
+    is_empty = not any(True for _ in turn.view.entries(current["by_id"], b"", None, reverse=False))
+    replaces = wanted.name in current
+    ready = is_empty and not replaces
+    state = wanted.state if ready else IndexState.BACKFILLING
+    turn.insert_row(
+        turn.catalog.by_number[INDEXES],
+        {
+            "indexId": turn.catalog.next_index_id,
+            "name": wanted.name,
+            "table": table.number,
+            "fields": wanted.field_names,
+            "kind": wanted.kind.value,
+            "state": state.value,
+            "unique": wanted.unique,
+            "options": dict(wanted.options),
+        },
+    )
+    return f"{'replaced' if replaces else 'added'} index {table.name}.{wanted.name}"
+
+
+def _enable_and_drop(turn: Transaction, schemas: dict[str, Schema]) -> list[str]:
+    """Make the indexes of the catalog those of the schemas; a line for each that is dropped."""
+    lines = []
+    for table in list(turn.catalog.by_number.values()):
+        schema = schemas.get(table.component)
+        if table.is_system or schema is None:
+            continue
+        declared = schema.tables.get(table.name)
+        wanted = {w.name: w for w in declared_indexes(declared, table)} if declared else {}
+        for index in table.indexes.values():
+            if index.row is None or index.state is IndexState.DROPPING:
+                continue
+            target = wanted.get(index.name)
+            if target is None or not _same_definition(index, target):
+                _set_state(turn, index.row, IndexState.DROPPING)
+                if target is None:
+                    lines.append(f"dropped index {table.name}.{index.name}")
+            elif index.state is not target.state:
+                _set_state(turn, index.row, target.state)
+    return lines
+
+
+def _set_state(turn: Transaction, row: bytes, state: IndexState) -> None:
+    doc = turn.get(row)
+    assert doc is not None, "an index of the catalog has a row"
+    turn.put_row(row, {**doc, "state": state.value})
+
+
+def _additions(view: View, index: IndexInfo, after: bytes) -> tuple[list[bytes], list[Change]]:
+    """The next rows of a backfill, by internal id, and the entries that they have."""
+    rows: list[bytes] = []
+    changes: list[Change] = []
+    table = view.catalog.by_number[index.table_number]
+    for internal, key in view.entries(table.indexes["by_id"], after, None, reverse=False):
+        image = view.row(key)
+        assert image is not None, "a row of by_id is there"
+        rows.append(internal)
+        changes.append((index.prefix, entry_key(index, decode(image), internal), key))
+        if len(rows) == SLICE_ROWS:
+            break
+    return rows, changes
+
+
+def _removals(view: View, index: IndexInfo, lower: bytes) -> list[Change]:
+    changes: list[Change] = []
+    for key, _ in view.entries(index, lower, None, reverse=False):
+        changes.append((index.prefix, key, None))
+        if len(changes) == SLICE_ROWS:
+            break
+    return changes
+
+
+def _stored_schemas(turn: Transaction) -> dict[str, Any]:
+    index = SCHEMAS_BY_COMPONENT
+    read = turn.read_slice(index, b"", None, reverse=False, rows_max=1_000)
+    return {doc["component"]: doc for doc in read.docs}
+
+
+def _store_schema(turn: Transaction, stored: Any, component: str, schema: Schema) -> None:
+    tables = {name: table.validator.to_json() for name, table in schema.tables.items()}
+    doc = {"component": component, "tables": json.dumps(tables)}
+    if stored is None:
+        turn.insert_row(turn.catalog.by_number[SCHEMAS], doc)
+    elif stored["tables"] != doc["tables"]:
+        turn.put_row(row_key_of(stored["_id"]), {**stored, **doc})

@@ -1,0 +1,415 @@
+"""
+`ctx.db.query(...)`: built step by step, read when it is awaited.
+
+    query(table) ─ with_index ─ order ─ filter, where ─ collect | take | first
+                 └ with_search_index ──────┘            unique | paginate | async for
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import AsyncIterator, Callable, Mapping
+from hashlib import blake2b
+from typing import Any, NoReturn
+
+from engine.app.contexts import Query, Range, TableQuery
+from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
+from engine.functions.calls import Call, Calls, Steps
+from engine.functions.driver import CHECKPOINT
+from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
+from engine.indexes.entries import is_readable
+from engine.model.codec import encode
+from engine.transaction.filters import Expression, FilterBuilder, predicate_of
+from engine.transaction.pagination import (
+    SPLIT_ITEMS,
+    PageRequest,
+    Position,
+    encode_cursor,
+    narrowed,
+    read_options,
+)
+from engine.transaction.ranges import Bounds, interval_of
+from engine.transaction.scan import Plan, Predicate, Scan
+from engine.transaction.search import SearchBuilder, search
+from engine.transaction.transaction import Transaction
+from engine.transaction.usage import Usage
+
+Doc = dict[str, Any]
+Present = Callable[[Doc], Doc | None]
+
+
+class PaginationState:
+    """The one pagination of a function: the journal it came with, and the one it leaves."""
+
+    __slots__ = ("given", "used", "written")
+
+    def __init__(self, journal: str | None) -> None:
+        self.given = journal
+        self.written: str | None = None
+        self.used = False
+
+
+class RangeBuilder(Range):
+    """The `r` of `with_index(name, lambda r: ...)`."""
+
+    __slots__ = ("bounds",)
+
+    def __init__(self) -> None:
+        self.bounds = Bounds()
+
+    def eq(self, field: str, value: Any, /) -> RangeBuilder:
+        self.bounds.add_equal(field, value)
+        return self
+
+    def gt(self, field: str, value: Any, /) -> RangeBuilder:
+        self.bounds.add_lower(field, value, inclusive=False)
+        return self
+
+    def gte(self, field: str, value: Any, /) -> RangeBuilder:
+        self.bounds.add_lower(field, value, inclusive=True)
+        return self
+
+    def lt(self, field: str, value: Any, /) -> RangeBuilder:
+        self.bounds.add_upper(field, value, inclusive=False)
+        return self
+
+    def lte(self, field: str, value: Any, /) -> RangeBuilder:
+        self.bounds.add_upper(field, value, inclusive=True)
+        return self
+
+
+class QueryBuilder(Query[Any]):
+    """A query that has been given what it needs; every step returns a new one."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        calls: Calls,
+        *,
+        component: str,
+        table: str,
+        pagination: PaginationState,
+        slice_rows_max: int,
+        present: Present | None = None,
+    ) -> None:
+        self._transaction = transaction
+        self._calls = calls
+        self._component = component
+        self._table = table
+        self._pagination = pagination
+        self._slice_rows_max = slice_rows_max
+        self._present = present
+        self._index_name = "by_creation_time"
+        self._bounds = Bounds()
+        self._reverse = False
+        self._has_order = False
+        self._predicates: tuple[Predicate, ...] = ()
+        self._texts: tuple[str, ...] = ()
+        self._search: SearchBuilder | None = None
+
+    # Steps
+
+    def order(self, order: str, /) -> QueryBuilder:
+        if order not in ("asc", "desc"):
+            raise InvalidValue(f"order is 'asc' or 'desc', not {order!r}")
+        if self._has_order or self._search is not None:
+            raise InvalidRange("the order of this query is already set")
+        changed = self._copy()
+        changed._reverse = order == "desc"
+        changed._has_order = True
+        return changed
+
+    def filter(self, expression: Callable[[Any], Any], /) -> QueryBuilder:
+        built = expression(FilterBuilder())
+        text = built.text if isinstance(built, Expression) else repr(built)
+        return self._narrowed(predicate_of(built), text)
+
+    def where(self, predicate: Callable[[Any], bool], /) -> QueryBuilder:
+        marks = self._calls.marks
+
+        def tested(doc: Doc) -> bool:
+            marks.enter()
+            try:
+                return bool(predicate(doc))
+            finally:
+                marks.leave()
+
+        return self._narrowed(tested, "where")
+
+    # Ends
+
+    def collect(self) -> Call[list[Any]]:
+        return self._calls.defer(lambda: self._read(None))
+
+    def take(self, n: int, /) -> Call[list[Any]]:
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise InvalidValue(f"take needs a whole number that is not negative, not {n!r}")
+        return self._calls.defer(lambda: self._read(n))
+
+    def first(self) -> Call[Any]:
+        return self._calls.defer(self._first)
+
+    def unique(self) -> Call[Any]:
+        return self._calls.defer(self._unique)
+
+    def paginate(self, opts: Mapping[str, Any], /) -> Call[Any]:
+        return self._calls.defer(lambda: self._paginate(opts))
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        stream = _Stream(self)
+        while docs := await self._calls.defer(stream.next_slice):
+            for doc in docs:
+                yield doc
+
+    def __await__(self) -> NoReturn:
+        raise NotAllowed("a query is not awaited itself; end it: .collect(), .take(n), .first()")
+
+    def __iter__(self) -> NoReturn:
+        raise NotAllowed("write `async for`, or await .collect(): a query is read step by step")
+
+    # Within
+
+    def _copy(self) -> QueryBuilder:
+        return copy.copy(self)
+
+    def _narrowed(self, predicate: Predicate, text: str) -> QueryBuilder:
+        changed = self._copy()
+        changed._predicates = (*self._predicates, predicate)
+        changed._texts = (*self._texts, text)
+        return changed
+
+    def _plan(self) -> Plan:
+        table = self._transaction.table(self._component, self._table)
+        if table is None:
+            return Plan(index=None, fingerprint=self._fingerprint(b"", None))
+        index = find_index(table, self._index_name)
+        lower, upper = interval_of(index, self._bounds)
+        return Plan(
+            index=index,
+            lower=lower,
+            upper=upper,
+            reverse=self._reverse,
+            predicates=self._predicates,
+            fingerprint=self._fingerprint(lower, upper),
+        )
+
+    def _fingerprint(self, lower: bytes, upper: bytes | None) -> bytes:
+        query = [
+            self._component,
+            self._table,
+            self._index_name,
+            lower,
+            upper,
+            self._reverse,
+            list(self._texts),
+        ]
+        return blake2b(encode(query), digest_size=8).digest()
+
+    def _read(self, count: int | None) -> Steps[list[Any]]:
+        if self._search is not None:
+            return self._shown((yield from self._searched(count)))
+        found: list[Doc] = []
+        scan = Scan(self._transaction, self._plan(), self._slice_rows_max)
+        while not scan.is_exhausted and (count is None or len(found) < count):
+            found += scan.read(None if count is None else count - len(found))
+            if not scan.is_exhausted and self._calls.slice_is_over():
+                yield CHECKPOINT
+        return self._shown(found if count is None else found[:count])
+
+    def _searched(self, count: int | None) -> Steps[list[Doc]]:
+        assert self._search is not None
+        table = self._transaction.table(self._component, self._table)
+        found: list[Doc] = []
+        for doc in search(self._transaction, table, self._index_name, self._search):
+            if self._calls.slice_is_over():
+                yield CHECKPOINT
+            if doc is not None and all(accepts(doc) for accepts in self._predicates):
+                found.append(doc)
+                if count is not None and len(found) == count:
+                    break
+        return found
+
+    def _first(self) -> Steps[Any]:
+        found = yield from self._read(1)
+        return found[0] if found else None
+
+    def _unique(self) -> Steps[Any]:
+        found = yield from self._read(2)
+        if len(found) > 1:
+            raise InvalidValue(
+                f"unique() found more than one document in {self._table!r}: "
+                f"{found[0]['_id']}, {found[1]['_id']}, ..."
+            )
+        return found[0] if found else None
+
+    def _shown(self, docs: list[Doc]) -> list[Any]:
+        if self._present is None:
+            return docs
+        return [shown for doc in docs if (shown := self._present(doc)) is not None]
+
+    def _paginate(self, opts: Mapping[str, Any]) -> Steps[Any]:
+        state = self._pagination
+        if state.used:
+            raise NotAllowed("a function may paginate only one query; use two functions")
+        state.used = True
+        if self._search is not None:
+            raise NotAllowed("a search is not paginated; use take(n)")
+        plan = self._plan()
+        request = read_options(opts, state.given, plan)
+        page, position, status, split = yield from self._page(plan, request)
+        cursor = encode_cursor(position, plan.fingerprint)
+        state.written = cursor
+        return {
+            "page": self._shown(page),
+            "isDone": position.key is None,
+            "continueCursor": cursor,
+            "splitCursor": split,
+            "pageStatus": status,
+        }
+
+    def _page(
+        self, plan: Plan, request: PageRequest
+    ) -> Steps[tuple[list[Doc], Position, str | None, str | None]]:
+        usage = self._transaction.usage
+        before_bytes = usage.bytes_read
+        scan = Scan(
+            self._transaction, narrowed(plan, request.start, request.end), self._slice_rows_max
+        )
+        found: list[Doc] = []
+        status: str | None = None
+        is_cut = False
+        while not scan.is_exhausted and (request.end is not None or len(found) < request.items):
+            if is_cut := _is_over(request, len(scan.keys), usage.bytes_read - before_bytes):
+                status = "SplitRequired"
+                break
+            wanted = None if request.end is not None else request.items - len(found)
+            try:
+                found += scan.read(_bounded(wanted, request, len(scan.keys)))
+            except LimitExceeded:
+                if not scan.keys:
+                    raise
+                is_cut, status = True, "SplitRequired"
+                break
+            if self._calls.slice_is_over():
+                yield CHECKPOINT
+        position = self._position(scan, request, is_cut, len(found))
+        if status is None and _is_large(len(found), usage):
+            status = "SplitRecommended"
+        return found, position, status, _split(scan, plan.fingerprint)
+
+    def _position(self, scan: Scan, request: PageRequest, is_cut: bool, count: int) -> Position:
+        if is_cut:
+            return Position(scan.keys[-1])
+        if request.end is not None:
+            return request.end
+        if scan.is_exhausted and count < request.items:
+            return Position(None)
+        if scan.keys:
+            return Position(scan.keys[-1])
+        return Position(None)
+
+
+class TableQueryBuilder(QueryBuilder, TableQuery[Any]):
+    """A query of a whole table, which may be given an index."""
+
+    def with_index(
+        self, name: str, bounds: Callable[[RangeBuilder], Any] | None = None, /, **equal: Any
+    ) -> QueryBuilder:
+        changed = self._copy()
+        changed._index_name = name
+        builder = RangeBuilder()
+        if bounds is not None:
+            bounds(builder)
+        for field, value in equal.items():
+            builder.eq(field, value)
+        changed._bounds = builder.bounds
+        return changed
+
+    def with_search_index(self, name: str, search: Callable[[Any], Any], /) -> QueryBuilder:
+        changed = self._copy()
+        changed._index_name = name
+        builder = SearchBuilder()
+        search(builder)
+        changed._search = builder
+        return changed
+
+    def full_table_scan(self) -> QueryBuilder:
+        return self._copy()
+
+
+class _Stream:
+    """A scan that hands out a slice at a time, for `async for`."""
+
+    def __init__(self, query: QueryBuilder) -> None:
+        self._query = query
+        self._scan: Scan | None = None
+        self._wanted = 8
+
+    def next_slice(self) -> Steps[list[Any]]:
+        query = self._query
+        if query._search is not None:
+            raise NotAllowed("a search is read with take(n) or collect()")
+        if self._scan is None:
+            self._scan = Scan(query._transaction, query._plan(), query._slice_rows_max)
+        while not self._scan.is_exhausted:
+            found = query._shown(self._scan.read(self._wanted))
+            self._wanted = min(self._wanted * 4, query._slice_rows_max)
+            if found:
+                return found
+            if query._calls.slice_is_over():
+                yield CHECKPOINT
+        return []
+
+
+def find_index(table: TableInfo, name: str) -> IndexInfo:
+    """
+    The index of that name, ready for queries.
+
+    Raises:
+        IndexNotFound: with the table's indexes and the closest name.
+    """
+    index = table.indexes.get(name)
+    if index is None:
+        close = difflib.get_close_matches(name, table.indexes, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise IndexNotFound(
+            f"the table {table.name!r} has no index {name!r}; it has "
+            f"{', '.join(sorted(table.indexes))}.{hint} "
+            f"An index is declared with .index({name!r}, [fields]) in the schema."
+        )
+    if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):
+        raise IndexNotFound(f"{name!r} is a {index.kind.value} index; use with_search_index")
+    if not is_readable(index):
+        raise IndexNotFound(f"the index {name!r} of {table.name!r} is {index.state.value}")
+    return index
+
+
+def _is_over(request: PageRequest, rows: int, size: int) -> bool:
+    if request.end is not None or rows == 0:
+        return False
+    return (request.rows_max is not None and rows >= request.rows_max) or (
+        request.bytes_max is not None and size >= request.bytes_max
+    )
+
+
+def _bounded(wanted: int | None, request: PageRequest, rows: int) -> int | None:
+    if request.rows_max is None or request.end is not None:
+        return wanted
+    left = max(1, request.rows_max - rows)
+    return left if wanted is None else min(wanted, left)
+
+
+def _is_large(count: int, usage: Usage) -> bool:
+    ratio = 0.75
+    return (
+        count > SPLIT_ITEMS
+        or usage.documents_read > ratio * usage.limits.documents_read_max
+        or usage.bytes_read > ratio * usage.limits.bytes_read_max
+    )
+
+
+def _split(scan: Scan, fingerprint: bytes) -> str | None:
+    if len(scan.keys) <= 2:
+        return None
+    return encode_cursor(Position(scan.keys[len(scan.keys) // 2]), fingerprint)

@@ -1,0 +1,126 @@
+"""What a call comes to: a value or a failure, with the log lines on the way."""
+
+from __future__ import annotations
+
+import enum
+import linecache
+import os
+import traceback
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any
+
+from engine.errors import ConvexError, EngineError, FunctionTimeout, UsageError
+from engine.model.codec import encode
+from engine.model.identity import Identity
+from engine.model.values import UNDEFINED
+from engine.subscriptions.token import Live
+
+
+class FailureKind(enum.Enum):
+    APPLICATION = "application"
+    """The function raised; its data, if it is a ConvexError, is the client's to see."""
+    USAGE = "usage"
+    """The call could not be: no such function, wrong arguments, a limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls: nobody, a user, or an administrator, who may call internal functions."""
+
+    identity: Identity | None = None
+    admin: bool = False
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """
+    A function that raised.
+
+    `message` is for developers: the error, then one line a frame of the
+    application.  `data` is what a `ConvexError` carries, else `UNDEFINED`.
+    """
+
+    message: str
+    data: Any
+    error: BaseException
+    kind: FailureKind
+
+
+@dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
+class QueryResult:
+    """`live` says for how long the result holds; `digest` is equal for equal results."""
+
+    ts: int
+    value: Any
+    failure: Failure | None
+    log_lines: tuple[str, ...]
+    journal: str | None
+    live: Live
+    observed_identity: bool = False
+    observed_time: bool = False
+    size_bytes: int = 0
+    digest: bytes = b""
+    encoded: dict[str, bytes] = field(default_factory=dict)
+    """Spellings of the value that somebody has already made, by format."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MutationResult:
+    """`ts` is the commit, or, if nothing was written, the state that was read."""
+
+    ts: int | None
+    value: Any
+    failure: Failure | None
+    log_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    value: Any
+    failure: Failure | None
+    log_lines: tuple[str, ...]
+
+
+def digest_of(value: Any, failure: Failure | None, journal: str | None) -> tuple[bytes, int]:
+    """A digest of what a client would be shown, and its size in bytes."""
+    shown = [value, None] if failure is None else [None, failure.message]
+    if failure is not None and failure.data is not UNDEFINED:
+        shown.append(failure.data)
+    data = encode([*shown, journal])
+    return blake2b(data, digest_size=16).digest(), len(data)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Describe what a function raised, with the application's own frames."""
+    kind = FailureKind.USAGE if isinstance(error, UsageError) else FailureKind.APPLICATION
+    data = error.data if isinstance(error, ConvexError) else UNDEFINED
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    message = f"Uncaught {_named(error)}{notes}{_frames(error.__traceback__)}"
+    return Failure(message=message, data=data, error=error, kind=kind)
+
+
+def _named(error: BaseException) -> str:
+    if isinstance(error, ConvexError):
+        return f"ConvexError: {error}"
+    if isinstance(error, EngineError) and not isinstance(error, FunctionTimeout):
+        return f"{type(error).__name__}: {error}"
+    name = type(error).__name__
+    return f"Error: {name}: {error}" if name != "Exception" else f"Error: {error}"
+
+
+_ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def _frames(trace: TracebackType | None) -> str:
+    lines = []
+    for frame, line in traceback.walk_tb(trace):
+        path = frame.f_code.co_filename
+        if path.startswith(_ENGINE):
+            continue
+        source = linecache.getline(path, line).strip()
+        shown = f"    at {frame.f_code.co_name} ({os.path.basename(path)}:{line})"
+        lines.append(f"\n{shown}" + (f"  {source}" if source else ""))
+    return "".join(lines)

@@ -1,0 +1,128 @@
+"""
+Transactions of the engine's own: pushes, jobs, clean-up.
+
+They take their turn in the lane like any mutation, but run no code of the
+application and are bounded by their slices, not by a function's limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from engine.committer.actor import Committer, RunAgain
+from engine.errors import StoreFull
+from engine.indexes.entries import Change
+from engine.kernel.runtime import Runtime
+from engine.model.commits import SYSTEM, Kind, Source
+from engine.model.limits import Limits
+from engine.transaction.transaction import Transaction
+from engine.transaction.usage import Usage
+from engine.transaction.view import View
+
+T = TypeVar("T")
+
+
+class Turns:
+    """Where the engine's own transactions come from."""
+
+    def __init__(self, committer: Committer, *, runtime: Runtime, limits: Limits) -> None:
+        self._committer = committer
+        self._runtime = runtime
+        self._limits = limits
+
+    async def write(self, work: Callable[[Transaction], T], source: Source = SYSTEM) -> T:
+        """
+        Run `work` in a transaction; what it wrote is durable when this returns.
+
+        `work` may run more than once: a batch below it may be refused.
+
+        Raises:
+            StoreFull: there is no room on the disk; nothing was done.
+        """
+        alone = False
+        while True:
+            try:
+                async with self.turn(durable=alone) as transaction:
+                    result = work(transaction)
+                    self.stage(transaction, source)
+            except RunAgain as again:
+                if alone and isinstance(again.__cause__, StoreFull):
+                    raise again.__cause__ from None
+                alone = True
+            else:
+                return result
+
+    @asynccontextmanager
+    async def turn(self, *, durable: bool = False) -> AsyncIterator[Transaction]:
+        """
+        A transaction, the lane being held; what is staged in the block is durable after it.
+
+        Args:
+            durable: keep the lane until then.
+
+        Raises:
+            RunAgain: a batch was refused; nothing of it was written.
+        """
+        committer = self._committer
+        await committer.lane.enter(self._limits.lane_deadline_s)
+        try:
+            snapshot = committer.pin()
+            try:
+                head = committer.head
+                generation = committer.generation
+                view = View(
+                    snapshot,
+                    begin_ts=head.ts,
+                    catalog=head.catalog,
+                    staged=committer.staged,
+                    generation=generation,
+                )
+                yield Transaction(
+                    view,
+                    usage=Usage(_unbounded(self._limits)),
+                    now_ns=self._runtime.now_ns(),
+                    dice=self._runtime.random,
+                    schema=None,
+                )
+            finally:
+                committer.unpin(snapshot)
+            upto = committer.head.ts
+            if durable:
+                await committer.settled(upto, generation)
+        finally:
+            committer.lane.leave()
+        await committer.settled(upto, generation)
+
+    def stage(
+        self,
+        transaction: Transaction,
+        source: Source,
+        on_publish: Callable[[], None] | None = None,
+    ) -> None:
+        """Stage what the transaction wrote, if anything."""
+        if transaction.view.generation != self._committer.generation:
+            raise RunAgain
+        writes = transaction.finish()
+        if writes or on_publish is not None:
+            self._committer.stage(writes, source, on_publish=on_publish)
+
+    def stage_slice(
+        self, kind: Kind, covered: Sequence[Any], changes: Sequence[Change], source: Source
+    ) -> None:
+        """Stage a slice of index entries, with no row written."""
+        self._committer.stage([], source, kind=kind, covered=covered, changes=changes)
+
+
+def _unbounded(limits: Limits) -> Limits:
+    huge = 1 << 60
+    return replace(
+        limits,
+        documents_read_max=huge,
+        bytes_read_max=huge,
+        documents_written_max=huge,
+        bytes_written_max=huge,
+        ranges_read_max=huge,
+    )

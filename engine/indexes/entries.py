@@ -1,0 +1,125 @@
+"""
+From documents to index entries: the one rule that staging, recovery and `verify` share.
+
+A stored entry key is the index's prefix followed by the entry key: the encoded
+field values and the document's 16 id bytes.  An entry key longer than
+`ENTRY_KEY_BYTES_MAX` does not fit LMDB; it is stored under its first bytes and
+its digest, with the whole key as the value.  Such entries share a bucket and
+are put in order when they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
+from engine.model.commits import RowWrite
+from engine.model.keys import encode_key
+from engine.model.limits import ENTRY_KEY_BYTES_MAX
+from engine.model.values import UNDEFINED, get_path
+
+Change = tuple[bytes, bytes, bytes | None]
+"""Index prefix, entry key, and the row key it leads to; `None` removes the entry."""
+
+
+def entry_key(index: IndexInfo, doc: dict[str, Any], internal: bytes) -> bytes:
+    """The key of `doc` in `index`, without the index's prefix."""
+    values = [
+        doc.get(path[0], UNDEFINED) if len(path) == 1 else get_path(doc, ".".join(path))
+        for path in index.fields
+    ]
+    return encode_key(values) + internal
+
+
+def changes(table: TableInfo, write: RowWrite) -> list[Change]:
+    """What `write` does to the entries of its table."""
+    found: list[Change] = []
+    before, after = write.before_doc, write.after_doc
+    internal = write.key[4:]
+    for index, prefix, fields in table.maintained:
+        if before is not None and after is not None:
+            if fields is not None and _same_objects(before, after, fields):
+                continue
+            old, new = entry_key(index, before, internal), entry_key(index, after, internal)
+            if old != new:
+                found += ((prefix, old, None), (prefix, new, write.key))
+        elif before is not None:
+            found.append((prefix, entry_key(index, before, internal), None))
+        elif after is not None:
+            found.append((prefix, entry_key(index, after, internal), write.key))
+    return found
+
+
+def _same_objects(before: dict[str, Any], after: dict[str, Any], fields: Sequence[str]) -> bool:
+    """Whether the fields are the very same objects, as they are after a patch elsewhere."""
+    return all(before.get(name, UNDEFINED) is after.get(name, UNDEFINED) for name in fields)
+
+
+def stored(prefix: bytes, key: bytes) -> tuple[bytes, bytes]:
+    """The key and value under which an entry key is stored."""
+    if len(key) <= ENTRY_KEY_BYTES_MAX:
+        return prefix + key, b""
+    return prefix + key[:ENTRY_KEY_BYTES_MAX] + sha256(key).digest(), key
+
+
+class Applied:
+    """
+    A commit as followers see it: what it touched, computed when they ask.
+
+    Args:
+        catalog: the catalog after the commit, which knows the tables that it created.
+    """
+
+    __slots__ = ("_keys", "_tables", "catalog", "rows", "source_path", "ts", "writes")
+
+    def __init__(
+        self, ts: int, writes: Sequence[RowWrite], catalog: Catalog, source_path: str = ""
+    ) -> None:
+        self.ts = ts
+        self.writes = writes
+        self.catalog = catalog
+        self.source_path = source_path
+        self.rows: Collection[bytes] = {write.key for write in writes}
+        self._tables: dict[bytes, tuple[IndexInfo, TableInfo]] | None = None
+        self._keys: dict[bytes, Collection[bytes]] = {}
+
+    @property
+    def indexes(self) -> Collection[bytes]:
+        """Prefixes of all indexes of the written tables."""
+        return self._touched().keys()
+
+    def keys(self, index_prefix: bytes) -> Collection[bytes]:
+        """Old and new entry keys of the written rows in one index."""
+        if index_prefix not in self._keys:
+            self._keys[index_prefix] = self._compute(index_prefix)
+        return self._keys[index_prefix]
+
+    def _touched(self) -> dict[bytes, tuple[IndexInfo, TableInfo]]:
+        if self._tables is None:
+            numbers = {write.table_number for write in self.writes}
+            tables = [t for n in numbers if (t := self.catalog.by_number.get(n))]
+            self._tables = {i.prefix: (i, t) for t in tables for i in t.indexes.values()}
+        return self._tables
+
+    def _compute(self, index_prefix: bytes) -> Collection[bytes]:
+        touched = self._touched().get(index_prefix)
+        if touched is None:
+            return ()
+        index, table = touched
+        writes = [w for w in self.writes if w.table_number == table.number]
+        if index.kind is not IndexKind.RANGE:
+            return [write.key[4:] for write in writes]
+        return {key for write in writes for key in _both(index, write)}
+
+
+def _both(index: IndexInfo, write: RowWrite) -> Iterable[bytes]:
+    for doc in (write.before_doc, write.after_doc):
+        if doc is not None:
+            yield entry_key(index, doc, write.key[4:])
+
+
+def is_readable(index: IndexInfo) -> bool:
+    """Whether queries may use `index`."""
+    return index.state is IndexState.ENABLED

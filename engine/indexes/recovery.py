@@ -1,0 +1,57 @@
+"""
+Recovery: from a store to the end of its history.
+
+The log and the state are written in one store transaction, so there is nothing
+to redo: the last record says where the history ends, and the rows of `_tables`
+and `_index` say what the catalog is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.errors import StoreDamaged
+from engine.indexes.catalog import INDEXES, TABLES, Catalog
+from engine.log.records import GENESIS, decode_record
+from engine.store.interface import Snapshot, Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """The end of a durable history."""
+
+    ts: int
+    record_hash: bytes
+    state_hash: int
+    epoch: int
+    catalog: Catalog
+
+
+def recover(snapshot: Snapshot) -> Recovered:
+    """
+    Read where a store's history ends.
+
+    Raises:
+        StoreDamaged: the last record is not what was written.
+    """
+    last = snapshot.last(Tree.LOG)
+    catalog = Catalog.of_rows(
+        [*_rows_of(snapshot, TABLES), *_rows_of(snapshot, INDEXES)],
+    )
+    if last is None:
+        return Recovered(ts=0, record_hash=GENESIS, state_hash=0, epoch=1, catalog=catalog)
+    record = decode_record(last[1])
+    if record.ts != int.from_bytes(last[0], "big"):
+        raise StoreDamaged(f"the last log record says {record.ts} and is filed elsewhere")
+    return Recovered(
+        ts=record.ts,
+        record_hash=record.hash,
+        state_hash=record.state_hash,
+        epoch=record.epoch,
+        catalog=catalog,
+    )
+
+
+def _rows_of(snapshot: Snapshot, table_number: int) -> list[tuple[bytes, bytes]]:
+    lower, upper = table_number.to_bytes(4, "big"), (table_number + 1).to_bytes(4, "big")
+    return list(snapshot.range(Tree.ROWS, lower, upper))

@@ -1,0 +1,192 @@
+"""
+One state of the database, shared by all who read at its timestamp.
+
+    publish ──opens──▶ [ current ] ◀──leases── queries, mutations, sessions
+                           │ replaced by the next publish
+                           ▼ closed when its last lease ends
+
+On the trio thread only `Snapshots.publish` opens store snapshots, so two reads
+at one timestamp always see the same thing.  A snapshot held for longer than
+`age_s_max` refuses to be read, because LMDB never gives back the pages that it
+had to keep for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from engine.errors import SnapshotTooOld
+from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
+from engine.model.limits import ENTRY_KEY_BYTES_MAX
+from engine.store.interface import Snapshot, Store, Tree
+
+Entry = tuple[bytes, bytes]
+"""Entry key and row key."""
+
+
+class SharedSnapshot:
+    """A store snapshot, its timestamp and its catalog."""
+
+    __slots__ = ("_age_s_max", "_clock", "_leases", "_retired", "_store", "catalog", "ts")
+
+    def __init__(
+        self,
+        store: Snapshot,
+        ts: int,
+        catalog: Catalog,
+        clock: Callable[[], float],
+        age_s_max: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._retired: float | None = None
+        self._age_s_max = age_s_max
+        self._leases = 0
+        self.ts = ts
+        self.catalog = catalog
+
+    def lease(self) -> None:
+        self._leases += 1
+
+    def release(self) -> None:
+        self._leases -= 1
+        if self._leases == 0:
+            self._store.close()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._leases == 0
+
+    def retire(self) -> None:
+        """A newer snapshot has been published; from now on this one costs space."""
+        self._retired = self._clock()
+
+    def check_age(self) -> None:
+        """
+        Raises:
+            SnapshotTooOld: it was read for too long after a newer one was there.
+        """
+        if self._retired is not None and self._clock() - self._retired > self._age_s_max:
+            raise SnapshotTooOld(
+                f"a snapshot was read for {self._age_s_max:g} s after a newer one was there; "
+                "run the function again"
+            )
+
+    def row(self, row_key: bytes) -> bytes | None:
+        return self._store.get(Tree.ROWS, row_key)
+
+    def entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
+    ) -> Iterator[Entry]:
+        """Entries of `index` from `lower` to `upper`, exclusive, in order."""
+        if index.kind is IndexKind.BY_ID:
+            return self._rows(index.table_number, lower, upper, reverse)
+        return self._entries(index, lower, upper, reverse)
+
+    def log(self, after: int, upto: int) -> Iterator[bytes]:
+        """Encoded records with `after < ts <= upto`, in order."""
+        lower, upper = (after + 1).to_bytes(8, "big"), (upto + 1).to_bytes(8, "big")
+        return (value for _, value in self._store.range(Tree.LOG, lower, upper))
+
+    def log_before(self, upto: int) -> Iterator[bytes]:
+        """Encoded records with `ts <= upto`, newest first."""
+        upper = (upto + 1).to_bytes(8, "big")
+        return (value for _, value in self._store.range(Tree.LOG, b"", upper, reverse=True))
+
+    def _rows(
+        self, table_number: int, lower: bytes, upper: bytes | None, reverse: bool
+    ) -> Iterator[Entry]:
+        prefix = table_number.to_bytes(4, "big")
+        end = (table_number + 1).to_bytes(4, "big") if upper is None else prefix + upper
+        for key, _ in self._store.range(Tree.ROWS, prefix + lower, end, reverse=reverse):
+            yield key[4:], key
+
+    def _entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool
+    ) -> Iterator[Entry]:
+        prefix = index.prefix
+        row_prefix = index.table_number.to_bytes(4, "big")
+        bucket: list[bytes] = []
+        for key, value in self._stored(prefix, lower, upper, reverse):
+            if bucket and not (value and value.startswith(bucket[0][:ENTRY_KEY_BYTES_MAX])):
+                yield from _unpack(bucket, lower, upper, reverse, row_prefix)
+                bucket = []
+            if value:
+                bucket.append(value)
+            else:
+                yield key[4:], row_prefix + key[-16:]
+        yield from _unpack(bucket, lower, upper, reverse, row_prefix)
+
+    def _stored(
+        self, prefix: bytes, lower: bytes, upper: bytes | None, reverse: bool
+    ) -> Iterator[Entry]:
+        """Stored entries that may lie in the interval; those of a bucket at its edge may not."""
+        start = prefix + lower[:ENTRY_KEY_BYTES_MAX]
+        if upper is None:
+            end = (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
+        elif len(upper) <= ENTRY_KEY_BYTES_MAX:
+            end = prefix + upper
+        else:
+            end = prefix + upper[:ENTRY_KEY_BYTES_MAX] + b"\xff" * 33
+        for key, value in self._store.range(Tree.ENTRIES, start, end, reverse=reverse):
+            if value or (key[4:] >= lower and (upper is None or key[4:] < upper)):
+                yield key, value
+
+
+def _unpack(
+    bucket: list[bytes], lower: bytes, upper: bytes | None, reverse: bool, row_prefix: bytes
+) -> Iterator[Entry]:
+    for key in sorted(bucket, reverse=reverse):
+        if key >= lower and (upper is None or key < upper):
+            yield key, row_prefix + key[-16:]
+
+
+class Snapshots:
+    """The snapshot of the newest published timestamp, and older ones still leased."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], age_s_max: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._age_s_max = age_s_max
+        self._current: SharedSnapshot | None = None
+        self._leased: dict[int, SharedSnapshot] = {}
+
+    @property
+    def current(self) -> SharedSnapshot:
+        assert self._current is not None, "nothing was published yet"
+        return self._current
+
+    def publish(self, ts: int, catalog: Catalog) -> None:
+        """
+        Open the snapshot that readers use from now on.
+
+        Its timestamp is read inside it, so a label never runs ahead of the state.
+        """
+        opened = self._store.snapshot()
+        last = opened.last(Tree.LOG)
+        newest = int.from_bytes(last[0], "big") if last else 0
+        assert newest == ts, f"the store is at {newest}, but {ts} was to be published"
+        previous = self._current
+        self._current = SharedSnapshot(opened, ts, catalog, self._clock, self._age_s_max)
+        self._current.lease()
+        self._leased[ts] = self._current
+        if previous is not None:
+            previous.retire()
+            self.release(previous)
+
+    def acquire(self, ts: int | None = None) -> SharedSnapshot:
+        """Lease the snapshot of `ts`, if somebody still has it, else the current one."""
+        found = self._leased.get(ts) if ts is not None else None
+        snapshot = found or self.current
+        snapshot.lease()
+        return snapshot
+
+    def release(self, snapshot: SharedSnapshot) -> None:
+        snapshot.release()
+        if snapshot.is_idle:
+            self._leased.pop(snapshot.ts, None)
+
+    def close(self) -> None:
+        if self._current is not None:
+            self.release(self._current)
+            self._current = None

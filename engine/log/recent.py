@@ -1,0 +1,53 @@
+"""
+The newest commits, in memory, for followers that come a little later.
+
+Whoever falls behind what is kept here reads the log itself, or starts anew.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+
+class Stamped(Protocol):
+    @property
+    def ts(self) -> int: ...
+
+
+C = TypeVar("C", bound=Stamped)
+
+
+class Recent(Generic[C]):
+    """
+    Commits in order of their timestamps.
+
+    Args:
+        floor_ts: everything after it, and nothing before, is kept.
+        count_max: how many commits may be kept.
+    """
+
+    def __init__(self, floor_ts: int, *, count_max: int) -> None:
+        self.floor_ts = floor_ts
+        self._count_max = count_max
+        self._stamps: list[int] = []
+        self._commits: list[C] = []
+
+    def append(self, commit: C) -> None:
+        """Add the newest commit; the oldest half goes when there is no room."""
+        self._stamps.append(commit.ts)
+        self._commits.append(commit)
+        if len(self._commits) > self._count_max:
+            half = len(self._commits) // 2
+            self.floor_ts = self._stamps[half - 1]
+            del self._stamps[:half], self._commits[:half]
+
+    def covers(self, after: int) -> bool:
+        """Whether every commit later than `after` is still here."""
+        return after >= self.floor_ts
+
+    def between(self, after: int, upto: int) -> Iterator[C]:
+        """Commits with `after < ts <= upto`, in order."""
+        start, end = bisect_right(self._stamps, after), bisect_right(self._stamps, upto)
+        return iter(self._commits[start:end])

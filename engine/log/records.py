@@ -1,0 +1,129 @@
+"""
+Log records: how a commit is spelled on disk, and how one is checked.
+
+    record = CRC-32 of the body (4 bytes, big-endian) ‖ body
+    body   = CBOR array [ts, epoch, kind, writes, covered, source, state_hash, previous]
+
+`writes` is a list of [row key, image before, image after]; the images are
+encoded documents or null.  `covered` says what a backfill, drop or trim is about.
+`state_hash` is the sum, modulo 2**128, of the hashes of all rows as they are
+after this record, so two states are equal when their sums are.  `previous` is
+the hash of the record before this one: BLAKE2b, 16 bytes, of its body.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+from engine.errors import StoreDamaged
+from engine.model.codec import decode, encode
+from engine.model.commits import Kind, RowWrite, Source
+
+FORMAT: Final = 1
+"""Version of everything below: records, rows, entries, meta values."""
+
+HASH_BYTES: Final = 16
+GENESIS: Final = bytes(HASH_BYTES)
+_STATE_MASK: Final = (1 << 128) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One transaction as the log keeps it."""
+
+    ts: int
+    epoch: int
+    kind: Kind
+    writes: Sequence[RowWrite]
+    covered: Sequence[Any]
+    source: Source
+    state_hash: int
+    previous: bytes
+    hash: bytes
+
+
+def ts_key(ts: int) -> bytes:
+    """The key of a record in the log tree; keys rise with timestamps."""
+    return ts.to_bytes(8, "big")
+
+
+def row_hash(key: bytes, image: bytes) -> int:
+    """One row's share of the state hash."""
+    return int.from_bytes(blake2b(key + image, digest_size=HASH_BYTES).digest(), "big")
+
+
+def next_state_hash(state_hash: int, writes: Iterable[RowWrite]) -> int:
+    """The state hash after `writes`: old rows leave the sum, new ones join it."""
+    for write in writes:
+        if write.before is not None:
+            state_hash -= row_hash(write.key, write.before)
+        if write.after is not None:
+            state_hash += row_hash(write.key, write.after)
+    return state_hash & _STATE_MASK
+
+
+def encode_record(
+    *,
+    ts: int,
+    epoch: int,
+    kind: Kind,
+    writes: Sequence[RowWrite],
+    covered: Sequence[Any] = (),
+    source: Source,
+    state_hash: int,
+    previous: bytes,
+) -> tuple[bytes, bytes]:
+    """Return the record's bytes and its hash."""
+    body = encode(
+        [
+            ts,
+            epoch,
+            int(kind),
+            [[w.key, w.before, w.after] for w in writes],
+            list(covered),
+            [source.path, source.request_id, source.code, source.args, source.seed, source.now_ns],
+            state_hash.to_bytes(HASH_BYTES, "big"),
+            previous,
+        ]
+    )
+    digest = blake2b(body, digest_size=HASH_BYTES).digest()
+    return zlib.crc32(body).to_bytes(4, "big") + body, digest
+
+
+def decode_record(data: bytes) -> Record:
+    """
+    Read one record.
+
+    Raises:
+        StoreDamaged: the checksum or the shape is wrong.
+    """
+    body = data[4:]
+    if zlib.crc32(body) != int.from_bytes(data[:4], "big"):
+        raise StoreDamaged("a log record's checksum does not match its bytes; restore a backup")
+    try:
+        ts, epoch, kind, writes, covered, source, state_hash, previous = decode(body)
+        path, request_id, code, args, seed, now_ns = source
+        return Record(
+            ts=ts,
+            epoch=epoch,
+            kind=Kind(kind),
+            writes=[RowWrite(key, before, after) for key, before, after in writes],
+            covered=covered,
+            source=Source(
+                path=path,
+                request_id=request_id,
+                code=code,
+                args=args,
+                seed=seed,
+                now_ns=now_ns,
+            ),
+            state_hash=int.from_bytes(state_hash, "big"),
+            previous=previous,
+            hash=blake2b(body, digest_size=HASH_BYTES).digest(),
+        )
+    except (TypeError, ValueError) as error:
+        raise StoreDamaged(f"a log record has a shape that is not known here: {error}") from error

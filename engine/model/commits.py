@@ -1,0 +1,92 @@
+"""The vocabulary of the write path: row writes, where they came from, what became of them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from engine.model.codec import decode
+
+
+class RowWrite:
+    """
+    One row as it was and as it is.
+
+    Both images are encoded documents; `None` is absent.  They are decoded when
+    somebody asks, and then once.
+    """
+
+    __slots__ = ("_after_doc", "_before_doc", "after", "before", "key")
+
+    def __init__(
+        self,
+        key: bytes,
+        before: bytes | None,
+        after: bytes | None,
+        before_doc: dict[str, Any] | None = None,
+        after_doc: dict[str, Any] | None = None,
+    ) -> None:
+        self.key = key
+        self.before = before
+        self.after = after
+        self._before_doc = before_doc
+        self._after_doc = after_doc
+
+    @property
+    def table_number(self) -> int:
+        return int.from_bytes(self.key[:4], "big")
+
+    @property
+    def before_doc(self) -> dict[str, Any] | None:
+        """The document before, shared: nobody may change it."""
+        if self._before_doc is None and self.before is not None:
+            self._before_doc = decode(self.before)
+        return self._before_doc
+
+    @property
+    def after_doc(self) -> dict[str, Any] | None:
+        """The document after, shared: nobody may change it."""
+        if self._after_doc is None and self.after is not None:
+            self._after_doc = decode(self.after)
+        return self._after_doc
+
+
+class Kind(enum.IntEnum):
+    """What a log record does to the state."""
+
+    WRITES = 0
+    BACKFILL = 1
+    """Entries of one index for the rows after one id, up to another, as those rows are now."""
+    DROP = 2
+    """Entries of a dropped index, up to a key."""
+    TRIM = 3
+    """Forget the log below a timestamp; the record is the new anchor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """
+    Who wrote: enough to run it again.
+
+    `args` is the encoded argument object, or `None` where recording is off;
+    `seed` and `now_ns` are the dice and the clock that the function saw.
+    """
+
+    path: str
+    request_id: str = ""
+    code: str = ""
+    args: bytes | None = None
+    seed: int = 0
+    now_ns: int = 0
+
+
+SYSTEM = Source(path="_system")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """A client's own number for a mutation: the same pair is the same mutation."""
+
+    session_id: bytes
+    request_id: int

@@ -1,0 +1,168 @@
+"""
+One running engine: who is made, in which order, and how they drain.
+
+    store           opened first, closed last
+    snapshots       what readers see
+    committer       the only writer
+    subscriptions   compares every commit with what is shown
+    functions       runs queries, mutations and actions
+    scheduler       runs what is due
+
+The order in which the actors stand in `running_node` is the order in which
+they start; its reverse is the order in which they drain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from engine.app.registry import Application
+from engine.committer.actor import Committer, Head
+from engine.functions.deployment import Deployment
+from engine.functions.push import Progress, Push
+from engine.functions.run import Functions
+from engine.functions.watchdog import Watchdog
+from engine.indexes.entries import Applied
+from engine.indexes.recovery import recover
+from engine.indexes.snapshot import Snapshots
+from engine.kernel.actor import running
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.kernel.watermark import Watermark
+from engine.log.recent import Recent
+from engine.model.limits import Limits
+from engine.store.interface import Store
+from engine.subscriptions.actor import SubscriptionsActor
+from engine.subscriptions.handle import Subscriptions
+
+trace = tracer(__name__)
+
+RECENT_COMMITS_MAX = 8_192
+"""A follower that is further behind reads the log, or starts anew."""
+
+DRAIN_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """The parts of a running engine that its hosts talk to."""
+
+    store: Store
+    committer: Committer
+    subscriptions: Subscriptions
+    functions: Functions
+    published: Watermark
+    runtime: Runtime
+    limits: Limits
+    nursery: trio.Nursery
+    """For work that outlives whoever asked for it, such as actions."""
+
+    async def push(self, application: Application, progress: Progress | None = None) -> list[str]:
+        """
+        Deploy `application`; it is durable and serves when this returns.
+
+        Returns:
+            What changed in tables and indexes, a line each.
+
+        Raises:
+            PushRefused: nothing changed.
+        """
+        push = Push(
+            application,
+            committer=self.committer,
+            runtime=self.runtime,
+            limits=self.limits,
+            switch=self._switch,
+            progress=progress or _silent,
+        )
+        return await push.run()
+
+    def table_number(self, component: str, name: str) -> int | None:
+        table = self.committer.head.catalog.table(component, name)
+        return None if table is None else table.number
+
+    def _switch(self, deployment: Deployment) -> None:
+        self.functions.deployment = deployment
+
+
+def _silent(_what: str, _done: int, _total: int | None) -> None:
+    """Nobody wants to know."""
+
+
+@asynccontextmanager
+async def running_node(
+    store: Store, *, runtime: Runtime, limits: Limits, watchdog: Watchdog
+) -> AsyncIterator[Node]:
+    """
+    Run an engine on `store` for the length of the block, then drain it.
+
+    Raises:
+        StoreDamaged: the store is not what an engine wrote.
+    """
+    head = _read_head(store)
+    snapshots = Snapshots(store, runtime.monotonic, limits.snapshot_age_s_max)
+    snapshots.publish(head.ts, head.catalog)
+    published = Watermark(head.ts)
+    recent: Recent[Applied] = Recent(head.ts, count_max=RECENT_COMMITS_MAX)
+    subscriptions = Subscriptions(recent, processed_ts=head.ts)
+    committer = Committer(
+        store,
+        snapshots,
+        head=head,
+        published=published,
+        recent=recent,
+        runtime=runtime,
+        limits=limits,
+    )
+    functions = Functions(
+        Deployment(Application(functions={}), _no_tables),
+        committer=committer,
+        snapshots=snapshots,
+        subscriptions=subscriptions,
+        published=published,
+        runtime=runtime,
+        limits=limits,
+        watchdog=watchdog,
+    )
+    try:
+        async with (
+            running(SubscriptionsActor(published, recent, subscriptions), grace_s=DRAIN_S),
+            running(committer, grace_s=DRAIN_S),
+            trio.open_nursery() as nursery,
+        ):
+            yield Node(
+                store=store,
+                committer=committer,
+                subscriptions=subscriptions,
+                functions=functions,
+                published=published,
+                runtime=runtime,
+                limits=limits,
+                nursery=nursery,
+            )
+            nursery.cancel_scope.cancel()
+    finally:
+        snapshots.close()
+
+
+def _read_head(store: Store) -> Head:
+    snapshot = store.snapshot()
+    try:
+        found = recover(snapshot)
+    finally:
+        snapshot.close()
+    return Head(
+        ts=found.ts,
+        record_hash=found.record_hash,
+        state_hash=found.state_hash,
+        catalog=found.catalog,
+        epoch=found.epoch,
+    )
+
+
+def _no_tables(_component: str, _name: str) -> int | None:
+    return None

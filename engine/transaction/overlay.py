@@ -1,0 +1,117 @@
+"""
+Rows and entries laid over a state: own writes forward, before-images backward.
+
+A view is a snapshot plus or minus overlays.  Whatever is read goes through
+them from the top down, and this module is the one place where they are merged.
+An overlay keeps row images by key; what they do to an index is worked out when
+that index is first scanned, and kept up from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sortedcontainers import SortedDict
+
+from engine.indexes.catalog import IndexInfo, IndexKind
+from engine.indexes.entries import entry_key
+from engine.model.commits import RowWrite
+
+OverlayEntry = tuple[bytes, bytes | None]
+"""Entry key, and the row key it leads to; `None` hides the entry below."""
+
+_NOTHING: Final[tuple[OverlayEntry, ...]] = ()
+
+
+class Overlay:
+    """Row images by key, and the index entries that follow from them."""
+
+    __slots__ = ("_indexes", "_journal", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, RowWrite] = {}
+        """The last image of each row: `after` is what a reader sees."""
+        self._journal: dict[int, list[RowWrite]] = {}
+        self._indexes: dict[bytes, _IndexOverlay] = {}
+
+    def write(self, step: RowWrite) -> None:
+        """Lay `step` over what is there; its `before` is what was seen until now."""
+        self.rows[step.key] = step
+        self._journal.setdefault(step.table_number, []).append(step)
+
+    def absorb(self, upper: Overlay) -> None:
+        """Take over everything that `upper`, which lies on this one, has."""
+        self.rows.update(upper.rows)
+        for number, steps in upper._journal.items():
+            self._journal.setdefault(number, []).extend(steps)
+
+    def entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
+    ) -> Iterator[OverlayEntry]:
+        """What it adds to and hides from `index` in an interval, in order."""
+        journal = self._journal.get(index.table_number)
+        if journal is None:
+            return iter(_NOTHING)
+        overlay = self._indexes.setdefault(index.prefix, _IndexOverlay(index))
+        overlay.follow(journal)
+        return overlay.scan(lower, upper, reverse)
+
+    def writes_to(self, table_number: int) -> bool:
+        return table_number in self._journal
+
+
+class _IndexOverlay:
+    """The entries of one index, as far as a journal of row writes has been followed."""
+
+    __slots__ = ("_entries", "_followed", "_index")
+
+    def __init__(self, index: IndexInfo) -> None:
+        self._index = index
+        self._entries: SortedDict[bytes, bytes | None] = SortedDict()
+        self._followed = 0
+
+    def follow(self, journal: list[RowWrite]) -> None:
+        for step in journal[self._followed :]:
+            self._apply(step)
+        self._followed = len(journal)
+
+    def scan(self, lower: bytes, upper: bytes | None, reverse: bool) -> Iterator[OverlayEntry]:
+        entries = self._entries
+        for key in entries.irange(lower, upper, inclusive=(True, False), reverse=reverse):
+            yield key, entries[key]
+
+    def _apply(self, step: RowWrite) -> None:
+        internal = step.key[4:]
+        if self._index.kind is IndexKind.BY_ID:
+            self._entries[internal] = None if step.after is None else step.key
+            return
+        if (before := step.before_doc) is not None:
+            self._entries[entry_key(self._index, before, internal)] = None
+        if (after := step.after_doc) is not None:
+            self._entries[entry_key(self._index, after, internal)] = step.key
+
+
+def merged(
+    below: Iterator[tuple[bytes, bytes]], above: Iterator[OverlayEntry], *, reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    """Both in one order; where both have a key, `above` decides."""
+    low = next(below, None)
+    high = next(above, None)
+    while low is not None and high is not None:
+        if low[0] == high[0]:
+            low = next(below, None)
+        elif (low[0] < high[0]) is not reverse:
+            yield low
+            low = next(below, None)
+            continue
+        if high[1] is not None:
+            yield high[0], high[1]
+        high = next(above, None)
+    while low is not None:
+        yield low
+        low = next(below, None)
+    while high is not None:
+        if high[1] is not None:
+            yield high[0], high[1]
+        high = next(above, None)

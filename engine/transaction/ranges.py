@@ -1,0 +1,160 @@
+"""
+Index ranges: from `eq`, `gt`, `gte`, `lt`, `lte` to an interval of entry keys.
+
+The equalities, in the order of the index's fields, followed by the one field
+with bounds, must be a prefix of [fields..., `_creationTime`, `_id`].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from engine.errors import InvalidId, InvalidRange
+from engine.indexes.catalog import IndexInfo
+from engine.model.ids import decode_id, encode_id
+from engine.model.keys import encode_key, encode_value_key, increment
+from engine.model.values import UNDEFINED, normalize
+
+_PAST_EVERY_ID: Final = b"\xff" * 17
+
+
+@dataclass(slots=True)
+class Bounds:
+    """What a range expression asks for, before it is held against an index."""
+
+    equal: dict[str, Any] = field(default_factory=dict)
+    lower: tuple[str, Any, bool] | None = None
+    """Field, value, and whether the value itself is in."""
+    upper: tuple[str, Any, bool] | None = None
+
+    def add_equal(self, name: str, value: Any) -> None:
+        if name in self.equal:
+            raise InvalidRange(f"eq({name!r}, ...) is given twice; one value at a time")
+        self.equal[name] = _canonical(value)
+
+    def add_lower(self, name: str, value: Any, *, inclusive: bool) -> None:
+        if self.lower is not None:
+            raise InvalidRange(f"a lower bound is set already, on {self.lower[0]!r}")
+        self.lower = (name, _canonical(value), inclusive)
+        self._check_one_field()
+
+    def add_upper(self, name: str, value: Any, *, inclusive: bool) -> None:
+        if self.upper is not None:
+            raise InvalidRange(f"an upper bound is set already, on {self.upper[0]!r}")
+        self.upper = (name, _canonical(value), inclusive)
+        self._check_one_field()
+
+    def _check_one_field(self) -> None:
+        if self.lower and self.upper and self.lower[0] != self.upper[0]:
+            raise InvalidRange(
+                f"bounds are on two fields, {self.lower[0]!r} and {self.upper[0]!r}; "
+                "only one field of a range may have them"
+            )
+
+
+def _canonical(value: Any) -> Any:
+    return UNDEFINED if value is UNDEFINED else normalize(value)
+
+
+def interval_of(index: IndexInfo, bounds: Bounds) -> tuple[bytes, bytes | None]:
+    """
+    The interval of entry keys of `index` that `bounds` describe.
+
+    Raises:
+        InvalidRange: the bounded fields are no prefix of the index.
+    """
+    fields = index.field_names if index.name == "by_id" else [*index.field_names, "_id"]
+    used = _equality_prefix(index, fields, bounds)
+    if used and fields[used - 1] == "_id":
+        exact = _prefix(fields[: used - 1], bounds)
+        inside, is_exact = _id_position(index, bounds.equal["_id"])
+        key = exact + inside
+        return key, key + b"\0" if is_exact else key
+    prefix = _prefix(fields[:used], bounds)
+    bounded = bounds.lower or bounds.upper
+    if bounded is None:
+        return prefix, increment(prefix) if prefix else None
+    _check_next(index, fields, used, bounded[0])
+    if bounded[0] == "_id":
+        return _id_interval(index, prefix, bounds)
+    return _value_interval(prefix, bounds)
+
+
+def _equality_prefix(index: IndexInfo, fields: Sequence[str], bounds: Bounds) -> int:
+    used = 0
+    while used < len(fields) and fields[used] in bounds.equal:
+        used += 1
+    if used < len(bounds.equal):
+        stray = sorted(set(bounds.equal) - set(fields[:used]))
+        raise InvalidRange(_not_a_prefix(index, fields, stray))
+    return used
+
+
+def _check_next(index: IndexInfo, fields: Sequence[str], used: int, name: str) -> None:
+    if used >= len(fields) or fields[used] != name:
+        raise InvalidRange(_not_a_prefix(index, fields, [name]))
+
+
+def _not_a_prefix(index: IndexInfo, fields: Sequence[str], stray: Sequence[str]) -> str:
+    return (
+        f"the index {index.name!r} is on {list(fields)}, in this order; "
+        f"{', '.join(map(repr, stray))} can only be used after an eq on every field before it"
+    )
+
+
+def _prefix(fields: Sequence[str], bounds: Bounds) -> bytes:
+    return encode_key([bounds.equal[name] for name in fields])
+
+
+def _value_interval(prefix: bytes, bounds: Bounds) -> tuple[bytes, bytes | None]:
+    lower: bytes | None = prefix
+    upper = increment(prefix) if prefix else None
+    if bounds.lower is not None:
+        start = prefix + encode_value_key(bounds.lower[1])
+        lower = start if bounds.lower[2] else increment(start)
+    if bounds.upper is not None:
+        end = prefix + encode_value_key(bounds.upper[1])
+        upper = increment(end) if bounds.upper[2] else end
+    assert lower is not None, "an encoded value never is all 0xff"
+    return lower, upper
+
+
+def _id_interval(index: IndexInfo, prefix: bytes, bounds: Bounds) -> tuple[bytes, bytes | None]:
+    lower = prefix
+    upper = increment(prefix) if prefix else None
+    if bounds.lower is not None:
+        position, is_exact = _id_position(index, bounds.lower[1])
+        lower = prefix + position + (b"\0" if is_exact and not bounds.lower[2] else b"")
+    if bounds.upper is not None:
+        position, is_exact = _id_position(index, bounds.upper[1])
+        upper = prefix + position + (b"\0" if is_exact and bounds.upper[2] else b"")
+    return lower, upper
+
+
+def _id_position(index: IndexInfo, value: Any) -> tuple[bytes, bool]:
+    """Where `value` stands among the ids of the table, and whether it is one of them."""
+    if not isinstance(value, str):
+        before = encode_value_key(value) < encode_value_key("")
+        return (b"" if before else _PAST_EVERY_ID), False
+    try:
+        number, internal = decode_id(value)
+    except InvalidId:
+        pass
+    else:
+        if number == index.table_number:
+            return internal, True
+    return _first_id_after(index.table_number, value), False
+
+
+def _first_id_after(table_number: int, text: str) -> bytes:
+    """The smallest internal id whose spelling is greater than `text`: spellings keep the order."""
+    low, high = 0, 1 << 128
+    while low < high:
+        middle = (low + high) // 2
+        if encode_id(table_number, middle.to_bytes(16, "big")) > text:
+            high = middle
+        else:
+            low = middle + 1
+    return low.to_bytes(16, "big") if low < 1 << 128 else _PAST_EVERY_ID

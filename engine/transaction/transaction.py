@@ -1,0 +1,410 @@
+"""
+Transaction: reads a view, lays its own writes over it, and remembers what it read.
+
+Nothing here waits and nothing here is durable: a transaction is a plain object
+of the function that runs.  `finish` hands its row writes to the committer.
+
+    begin_child / merge_child / drop_child    a sub-transaction: its writes can
+                                              go alone, its reads stay
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from engine.errors import DocumentNotFound, InvalidId, InvalidValue, LimitExceeded, SchemaViolation
+from engine.indexes.catalog import (
+    BY_TABLE_NAME,
+    TABLES,
+    Catalog,
+    IndexInfo,
+    TableInfo,
+)
+from engine.indexes.entries import entry_key
+from engine.indexes.snapshot import Entry
+from engine.model.codec import decode, encode
+from engine.model.commits import RowWrite
+from engine.model.ids import id_of, make_internal, row_key
+from engine.model.keys import encode_key, increment
+from engine.model.limits import DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX, TABLES_MAX
+from engine.model.reads import ReadSet
+from engine.model.values import UNDEFINED, measure, normalize, strictly_equal
+from engine.transaction.overlay import Overlay, merged
+from engine.transaction.usage import Usage
+from engine.transaction.view import View
+
+Doc = dict[str, Any]
+
+
+class Dice(Protocol):
+    """Where the random part of ids comes from."""
+
+    def randbytes(self, n: int, /) -> bytes: ...
+
+
+class SchemaCheck(Protocol):
+    """What the deployed schemas say of a document."""
+
+    def check(self, component: str, table: str, fields: Doc) -> None:
+        """
+        Raises:
+            SchemaViolation: the table's schema forbids it.
+        """
+
+
+@dataclass(slots=True)
+class Slice:
+    """What one step of a scan read."""
+
+    docs: list[Doc] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    """Entry keys of all documents that were read, also of those that were not accepted."""
+    is_exhausted: bool = False
+
+
+class Transaction:
+    """
+    One execution's reads and writes.
+
+    Args:
+        view: the state to read.
+        usage: counters, shared with nested calls.
+        now_ns: the frozen clock of the execution.
+        dice: seeded; ids come from it.
+        schema: checks documents; `None` where only system rows are written.
+    """
+
+    def __init__(
+        self, view: View, *, usage: Usage, now_ns: int, dice: Dice, schema: SchemaCheck | None
+    ) -> None:
+        self.view = view
+        self.usage = usage
+        self.reads = ReadSet()
+        self.catalog: Catalog = view.catalog
+        self._schema = schema
+        self._dice = dice
+        self.now_ms = now_ns // 1_000_000
+        self._creation_time = max(view.begin_ts + 1, now_ns) / 1e6
+        self._layers: list[Overlay] = [Overlay()]
+        self._saved: list[tuple[Catalog, tuple[int, int, int, int]]] = []
+        self._originals: dict[bytes, bytes | None] = {}
+
+    # Reading
+
+    def get(self, key: bytes) -> Doc | None:
+        """The document of a row, as a copy of the reader's own, or `None`."""
+        self.reads.points.add(key)
+        image = self._row(key)
+        if image is None:
+            return None
+        self.usage.count_read(len(image))
+        found: Doc = decode(image)
+        return found
+
+    def table(self, component: str, name: str) -> TableInfo | None:
+        """The table of that name; one that is not there yet is a read of its absence."""
+        found = self.catalog.table(component, name)
+        if found is None:
+            lower = encode_key([component, name])
+            self.reads.add_range(BY_TABLE_NAME.prefix, lower, increment(lower))
+        return found
+
+    def table_of(self, component: str, key: bytes) -> TableInfo:
+        """
+        The table of a row, if it belongs to the component.
+
+        Raises:
+            InvalidId: the id is of no table that this component has.
+        """
+        table = self.catalog.by_number.get(int.from_bytes(key[:4], "big"))
+        if table is None or table.component != component:
+            raise InvalidId(f"{id_of(key)!r} is no id of a table that is known here")
+        return table
+
+    def read_slice(
+        self,
+        index: IndexInfo,
+        lower: bytes,
+        upper: bytes | None,
+        *,
+        reverse: bool,
+        rows_max: int,
+        count: int | None = None,
+        accepts: Callable[[Doc], bool] | None = None,
+    ) -> Slice:
+        """
+        Read documents of an interval, in index order.
+
+        Stops after `rows_max` documents, or when `count` of them were accepted.
+        The read set grows by the part of the interval that was looked at.
+        """
+        self.view.check_age()
+        read = Slice()
+        try:
+            for key, row in self._entries(index, lower, upper, reverse):
+                image = self._row(row)
+                assert image is not None, "an index entry leads to a row"
+                self.usage.count_read(len(image))
+                doc = decode(image)
+                read.keys.append(key)
+                if accepts is None or accepts(doc):
+                    read.docs.append(doc)
+                if len(read.docs) == count or len(read.keys) == rows_max:
+                    break
+            else:
+                read.is_exhausted = True
+        finally:
+            self._record(index, lower, upper, reverse, read)
+        return read
+
+    def count(self, table: TableInfo) -> int:
+        """How many documents a table has; a read of all of its `by_id`, but of no document."""
+        index = table.indexes["by_id"]
+        self.reads.add_range(index.prefix, b"", None)
+        return sum(1 for _ in self._entries(index, b"", None, False))
+
+    def _record(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool, read: Slice
+    ) -> None:
+        if read.is_exhausted:
+            self.reads.add_range(index.prefix, lower, upper)
+        elif read.keys and reverse:
+            self.reads.add_range(index.prefix, read.keys[-1], upper)
+        elif read.keys:
+            self.reads.add_range(index.prefix, lower, read.keys[-1] + b"\0")
+
+    def _row(self, key: bytes) -> bytes | None:
+        for layer in reversed(self._layers):
+            if (write := layer.rows.get(key)) is not None:
+                return write.after
+        return self.view.row(key)
+
+    def _entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool
+    ) -> Iterator[Entry]:
+        entries = self.view.entries(index, lower, upper, reverse=reverse)
+        for layer in self._layers:
+            if layer.writes_to(index.table_number):
+                own = layer.entries(index, lower, upper, reverse=reverse)
+                entries = merged(entries, own, reverse=reverse)
+        return entries
+
+    # Writing
+
+    def insert(self, component: str, name: str, fields: Mapping[str, Any]) -> str:
+        """
+        Add a document and return its id; the table appears with its first document.
+
+        Raises:
+            InvalidValue, SchemaViolation, LimitExceeded: and nothing was added.
+        """
+        doc = _user_fields(fields, {})
+        if self._schema is not None:
+            self._schema.check(component, name, doc)
+        table = self.table(component, name) or self.create_table(component, name)
+        return self.insert_row(table, doc)
+
+    def insert_row(self, table: TableInfo, doc: Doc, internal: bytes | None = None) -> str:
+        """Add a row of checked, canonical fields; `internal` where an import brings its own id."""
+        key = row_key(table.number, internal or make_internal(self.now_ms, self._dice.randbytes(8)))
+        doc_id = id_of(key)
+        doc["_id"] = doc_id
+        if "_creationTime" not in doc:
+            doc["_creationTime"] = self._next_creation_time()
+        self.reads.points.add(key)
+        self._write(key, None, None, doc)
+        return doc_id
+
+    def patch(self, key: bytes, fields: Mapping[str, Any]) -> None:
+        """
+        Merge `fields` into a document; `UNDEFINED` removes one.
+
+        Raises:
+            DocumentNotFound, InvalidValue, SchemaViolation, LimitExceeded: and nothing changed.
+        """
+        image, old = self._existing(key, "patch")
+        removed = [name for name, value in fields.items() if value is UNDEFINED]
+        given = {n: v for n, v in fields.items() if v is not UNDEFINED} if removed else fields
+        doc = {**old, **_user_fields(given, old)}
+        for name in removed:
+            if name.startswith("_"):
+                raise InvalidValue(f"{name} is a system field; it cannot be removed")
+            doc.pop(name, None)
+        self._rewrite(key, image, old, doc)
+
+    def replace(self, key: bytes, fields: Mapping[str, Any]) -> None:
+        """Put `fields` in place of a document's; it keeps id and creation time."""
+        image, old = self._existing(key, "replace")
+        doc = _user_fields(fields, old)
+        doc["_id"] = old["_id"]
+        doc["_creationTime"] = old["_creationTime"]
+        if not strictly_equal(doc, old):
+            self._rewrite(key, image, old, doc)
+
+    def delete(self, key: bytes) -> None:
+        """
+        Raises:
+            DocumentNotFound: there is no such document (any more).
+        """
+        image, old = self._existing(key, "delete")
+        self._write(key, image, old, None)
+
+    def put_row(self, key: bytes, doc: Doc | None) -> None:
+        """Write a row of the engine's own, whatever it was before."""
+        image = self._row(key)
+        if image is None and doc is None:
+            return
+        self.reads.points.add(key)
+        self._write(key, image, decode(image) if image is not None else None, doc)
+
+    def create_table(self, component: str, name: str) -> TableInfo:
+        """Add a table with the indexes that every table has."""
+        if len(self.catalog.by_number) > TABLES_MAX:
+            used = len(self.catalog.by_number)
+            raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables")
+        number = self.catalog.next_table_number
+        fields = {"name": name, "component": component, "number": number, "state": "active"}
+        self.insert_row(self.catalog.by_number[TABLES], fields)
+        return self.catalog.by_number[number]
+
+    def finish(self) -> list[RowWrite]:
+        """
+        The row writes of the whole transaction, one a row, from the view's image to the last.
+
+        Raises:
+            SchemaViolation: two documents share a key of a unique index.
+        """
+        assert len(self._layers) == 1, "a sub-transaction is still open"
+        self._check_unique()
+        writes = []
+        for key, last in self._layers[0].rows.items():
+            before = self._originals[key]
+            if before is None and last.after is None:
+                continue
+            if before == last.after:
+                continue
+            known = last.before_doc if last.before is before else None
+            writes.append(RowWrite(key, before, last.after, known, last.after_doc))
+        return writes
+
+    # Sub-transactions
+
+    def begin_child(self) -> None:
+        self._layers.append(Overlay())
+        self._saved.append((self.catalog, self.usage.written()))
+
+    def merge_child(self) -> None:
+        upper = self._layers.pop()
+        self._saved.pop()
+        self._layers[-1].absorb(upper)
+
+    def drop_child(self) -> None:
+        """Forget the child's writes; what it read stays read."""
+        self._layers.pop()
+        self.catalog, written = self._saved.pop()
+        self.usage.restore_written(written)
+
+    # Within
+
+    def _existing(self, key: bytes, verb: str) -> tuple[bytes, Doc]:
+        self.reads.points.add(key)
+        image = self._row(key)
+        if image is None:
+            raise DocumentNotFound(f"cannot {verb} {id_of(key)}: there is no such document")
+        self.usage.count_read(len(image))
+        return image, decode(image)
+
+    def _rewrite(self, key: bytes, image: bytes, old: Doc, doc: Doc) -> None:
+        if self._schema is not None:
+            table = self.catalog.by_number[int.from_bytes(key[:4], "big")]
+            self._schema.check(table.component, table.name, doc)
+        self._write(key, image, old, doc)
+
+    def _write(self, key: bytes, image: bytes | None, old: Doc | None, doc: Doc | None) -> None:
+        after = None
+        if doc is None:
+            self.usage.count_write(len(image) if image is not None else 0)
+        else:
+            size, nesting = measure(doc)
+            self.usage.count_write(size)
+            _check_document(doc, size, nesting)
+            after = encode(doc)
+            if after == image:
+                return
+        self._originals.setdefault(key, image)
+        step = RowWrite(key, image, after, old, doc)
+        self._layers[-1].write(step)
+        if key[:3] == _CATALOG_ROWS:
+            self.catalog = self.catalog.folded([step])
+
+    def _next_creation_time(self) -> float:
+        current = self._creation_time
+        self._creation_time = math.nextafter(current, math.inf)
+        return int(current) if current.is_integer() else current
+
+    def _check_unique(self) -> None:
+        for key, last in self._layers[0].rows.items():
+            table = self.catalog.by_number.get(last.table_number)
+            if table is None or last.after is None:
+                continue
+            for index in table.indexes.values():
+                if index.unique:
+                    self._check_unique_key(index, key, last)
+
+    def _check_unique_key(self, index: IndexInfo, key: bytes, last: RowWrite) -> None:
+        doc = last.after_doc
+        assert doc is not None
+        full = entry_key(index, doc, key[4:])
+        values = [_field(doc, path) for path in index.fields[:-1]]
+        if any(value is UNDEFINED for value in values):
+            return
+        lower = encode_key(values)
+        assert full.startswith(lower)
+        upper = increment(lower)
+        self.reads.add_range(index.prefix, lower, upper)
+        for _, other in self._entries(index, lower, upper, False):
+            if other != key:
+                raise SchemaViolation(
+                    f"{id_of(key)} and {id_of(other)} would both have "
+                    f"{dict(zip(index.field_names, values, strict=False))!r} "
+                    f"in the unique index {index.name!r}"
+                )
+
+
+_CATALOG_ROWS = TABLES.to_bytes(4, "big")[:3]
+
+
+def _field(doc: Doc, path: tuple[str, ...]) -> Any:
+    value: Any = doc
+    for name in path:
+        value = value.get(name, UNDEFINED) if isinstance(value, dict) else UNDEFINED
+    return value
+
+
+def _user_fields(fields: Mapping[str, Any], old: Mapping[str, Any]) -> Doc:
+    """Canonical copy of what a function gave; a system field may only repeat what is there."""
+    doc: Doc = normalize(fields)
+    for name in [n for n in doc if n[:1] == "_"]:
+        if name not in old or not strictly_equal(doc[name], old[name]):
+            raise InvalidValue(
+                f"the field {name!r} is the system's (names that begin with _ are); leave it out"
+            )
+        del doc[name]
+    return doc
+
+
+def _check_document(doc: Doc, size: int, nesting: int) -> None:
+    if size > DOCUMENT_BYTES_MAX:
+        raise LimitExceeded(
+            "DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX, f"bytes of document {doc['_id']}"
+        )
+    if nesting > DOCUMENT_NESTING_MAX:
+        raise LimitExceeded(
+            "DOCUMENT_NESTING_MAX",
+            nesting,
+            DOCUMENT_NESTING_MAX,
+            f"nesting of document {doc['_id']}",
+        )

@@ -1,0 +1,100 @@
+"""How much of each limit one execution has used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.errors import LimitExceeded
+from engine.model.limits import Limits
+
+_ADVICE_READ = "Read through an index, or paginate."
+_ADVICE_WRITE = "Split the work over several mutations."
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counters of one execution, nested calls included."""
+
+    limits: Limits
+    documents_read: int = 0
+    bytes_read: int = 0
+    ranges_read: int = 0
+    documents_written: int = 0
+    bytes_written: int = 0
+    functions_scheduled: int = 0
+    scheduled_args_bytes: int = 0
+
+    def count_read(self, size: int) -> None:
+        """Count one document of `size` bytes as read."""
+        self.documents_read += 1
+        self.bytes_read += size
+        limits = self.limits
+        if self.documents_read > limits.documents_read_max:
+            raise _over("documents_read_max", self.documents_read, limits, _ADVICE_READ)
+        if self.bytes_read > limits.bytes_read_max:
+            raise _over("bytes_read_max", self.bytes_read, limits, _ADVICE_READ)
+
+    def count_range(self) -> None:
+        """Count one index range."""
+        self.ranges_read += 1
+        if self.ranges_read > self.limits.ranges_read_max:
+            raise _over("ranges_read_max", self.ranges_read, self.limits, _ADVICE_READ)
+
+    def count_write(self, size: int) -> None:
+        """Count one write call of `size` bytes."""
+        self.documents_written += 1
+        self.bytes_written += size
+        limits = self.limits
+        if self.documents_written > limits.documents_written_max:
+            raise _over("documents_written_max", self.documents_written, limits, _ADVICE_WRITE)
+        if self.bytes_written > limits.bytes_written_max:
+            raise _over("bytes_written_max", self.bytes_written, limits, _ADVICE_WRITE)
+
+    def count_scheduled(self, args_bytes: int) -> None:
+        """Count one scheduled call with arguments of `args_bytes`."""
+        self.functions_scheduled += 1
+        self.scheduled_args_bytes += args_bytes
+        limits, used = self.limits, self.functions_scheduled
+        if used > limits.functions_scheduled_max:
+            raise _over("functions_scheduled_max", used, limits, _ADVICE_WRITE)
+        if self.scheduled_args_bytes > limits.scheduled_args_bytes_max:
+            used = self.scheduled_args_bytes
+            raise _over("scheduled_args_bytes_max", used, limits, _ADVICE_WRITE)
+
+    def written(self) -> tuple[int, int, int, int]:
+        """What a rolled back sub-transaction gives back."""
+        return (
+            self.documents_written,
+            self.bytes_written,
+            self.functions_scheduled,
+            self.scheduled_args_bytes,
+        )
+
+    def restore_written(self, saved: tuple[int, int, int, int]) -> None:
+        (
+            self.documents_written,
+            self.bytes_written,
+            self.functions_scheduled,
+            self.scheduled_args_bytes,
+        ) = saved
+
+    def warnings(self) -> Iterator[str]:
+        """A sentence for every limit of which more than the warning ratio was used."""
+        for name in (
+            "documents_read",
+            "bytes_read",
+            "ranges_read",
+            "documents_written",
+            "bytes_written",
+            "functions_scheduled",
+            "scheduled_args_bytes",
+        ):
+            used, allowed = getattr(self, name), getattr(self.limits, f"{name}_max")
+            if used >= allowed * self.limits.warning_ratio:
+                yield f"{name.replace('_', ' ')}: {used} of at most {allowed} ({name}_max)"
+
+
+def _over(limit: str, used: int, limits: Limits, advice: str) -> LimitExceeded:
+    what = limit.removesuffix("_max").replace("_", " ")
+    return LimitExceeded(limit, used, getattr(limits, limit), what, advice)

@@ -1,0 +1,113 @@
+"""
+What one function sees: a snapshot, plus what is staged, or minus what came since.
+
+    own writes        (the transaction's, not the view's)
+    staged versions   up to `begin_ts`, for mutations
+    before-images     of everything after `ts`, for reads in the past
+    snapshot          one published timestamp, leased
+
+A view never changes while a function holds it, however often the function
+yields: a staged version stays in memory until no view is older than it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from engine.indexes.catalog import Catalog, IndexInfo
+from engine.indexes.snapshot import Entry, SharedSnapshot
+from engine.log.records import decode_record
+from engine.model.commits import RowWrite
+from engine.transaction.overlay import Overlay, OverlayEntry, merged
+
+
+class StagedVersions(Protocol):
+    """Writes that are staged, as the committer keeps them."""
+
+    def row(self, row_key: bytes, upto: int) -> tuple[bytes | None] | None:
+        """The newest image at or before `upto`, in a tuple; `None` if nothing is staged."""
+
+    def entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool, upto: int
+    ) -> Iterator[OverlayEntry]:
+        """What is staged for an interval of an index."""
+
+
+class View:
+    """
+    An immutable state of the database.
+
+    Args:
+        begin_ts: the newest commit it shows.
+        generation: the committer's at the time; a failed batch raises it, and
+            whatever this view has shown is then to be thrown away.
+    """
+
+    __slots__ = ("_past", "_snapshot", "_staged", "begin_ts", "catalog", "generation")
+
+    def __init__(
+        self,
+        snapshot: SharedSnapshot,
+        *,
+        begin_ts: int,
+        catalog: Catalog,
+        staged: StagedVersions | None = None,
+        past: Overlay | None = None,
+        generation: int = 0,
+    ) -> None:
+        self._snapshot = snapshot
+        self._staged = staged
+        self._past = past
+        self.begin_ts = begin_ts
+        self.catalog = catalog
+        self.generation = generation
+
+    @property
+    def snapshot_ts(self) -> int:
+        return self._snapshot.ts
+
+    def check_age(self) -> None:
+        self._snapshot.check_age()
+
+    def row(self, row_key: bytes) -> bytes | None:
+        """The encoded document of a row, or `None`."""
+        if self._staged is not None:
+            version = self._staged.row(row_key, self.begin_ts)
+            if version is not None:
+                return version[0]
+        elif self._past is not None:
+            step = self._past.rows.get(row_key)
+            if step is not None:
+                return step.after
+        return self._snapshot.row(row_key)
+
+    def entries(
+        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
+    ) -> Iterator[Entry]:
+        """Entries of `index` in `[lower, upper)`, in order; read to the end or dropped at once."""
+        below = self._snapshot.entries(index, lower, upper, reverse=reverse)
+        if self._staged is not None:
+            above = self._staged.entries(index, lower, upper, reverse=reverse, upto=self.begin_ts)
+            return merged(below, above, reverse=reverse)
+        if self._past is not None:
+            past = self._past.entries(index, lower, upper, reverse=reverse)
+            return merged(below, past, reverse=reverse)
+        return below
+
+
+def view_of_the_past(snapshot: SharedSnapshot, ts: int) -> View:
+    """
+    The state at `ts`, which is at or before the snapshot's.
+
+    Built from the before-images of all records since: the oldest image of a
+    row after `ts` is what the row was at `ts`.
+    """
+    past = Overlay()
+    oldest: dict[bytes, RowWrite] = {}
+    for data in snapshot.log(ts, snapshot.ts):
+        for write in decode_record(data).writes:
+            oldest.setdefault(write.key, write)
+    for key, write in oldest.items():
+        past.write(RowWrite(key, snapshot.row(key), write.before))
+    return View(snapshot, begin_ts=ts, catalog=snapshot.catalog, past=past)
