@@ -37,7 +37,6 @@ class Module:
                 yield node
 
 
-@cache
 def modules(*folders: str) -> tuple[Module, ...]:
     """The modules of these top-level folders, or of all of them."""
     paths = [path for folder in folders or FOLDERS for path in (ROOT / folder).rglob("*.py")]
@@ -87,6 +86,7 @@ def _height(node: ast.stmt) -> int:
     return node.end_lineno - node.lineno + 1
 
 
+@cache
 def _read(path: Path) -> Module:
     return parsed(path.relative_to(ROOT), path.read_text())
 

@@ -70,6 +70,12 @@ def test_the_wheel_has_the_license_the_types_and_no_tests(wheel: Path) -> None:
     assert [name for name in names if "/test_" in name or "/tests/" in name] == []
 
 
+def test_every_package_that_is_installed_has_types() -> None:
+    packages = [ROOT / "engine", *{path.parent for path in ROOT.glob("components/*/__init__.py")}]
+
+    assert [folder.name for folder in packages if not (folder / "py.typed").exists()] == []
+
+
 def test_what_is_installed_exports_the_objects_of_its_own_engine(
     python: Path, tmp_path: Path
 ) -> None:
