@@ -75,9 +75,11 @@ def _is_too_deep(value: Value) -> bool:
     for _ in range(_DEPTH_MAX + 1):
         containers = [item for item in level if isinstance(item, (dict, list, tuple))]
         level = []
+        if not containers:
+            return False
         for container in containers:
             level += container.values() if isinstance(container, dict) else container
-    return bool(level)
+    return True
 
 
 def _encode_int64(encoder: cbor2.CBOREncoder, value: Int64) -> None:

@@ -160,7 +160,7 @@ def decode_key(key: bytes) -> list[Value | Undefined]:
         while at < len(key):
             value, at = _decode_at(key, at, VALUE_NESTING_MAX)
             values.append(value)
-    except (Refusal, IndexError, ValueError, struct.error) as error:
+    except (Refusal, IndexError, ValueError) as error:
         raise InvalidValue(f"no index key at byte {at}: {error}") from None
     # Whatever spelling is not the canonical one comes out differently.
     if encode_key(values) != key:

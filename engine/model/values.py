@@ -619,14 +619,19 @@ def strictly_equal(a: Value, b: Value, /) -> bool:
     if kind is not type(b):
         return _RANKS[kind] == _RANKS[type(b)] and _compare_numbers(a, b) == 0
     if kind is dict:
-        return len(a) == len(b) and all(
-            name in b and strictly_equal(value, b[name]) for name, value in a.items()
-        )
+        return len(a) == len(b) and _has_same_fields(a, b)
     if kind is list:
         return len(a) == len(b) and all(map(strictly_equal, a, b))
     if kind is float:
         return _compare_numbers(a, b) == 0
     return bool(a == b)
+
+
+def _has_same_fields(a: dict[str, Value], b: dict[str, Value]) -> bool:
+    for name, value in a.items():
+        if name not in b or not strictly_equal(value, b[name]):
+            return False
+    return True
 
 
 def get_path(doc: Value, path: str) -> Value | Undefined:

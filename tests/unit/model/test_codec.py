@@ -82,6 +82,14 @@ def test_values_as_deep_as_allowed_fit_into_a_record() -> None:
     assert record == decode(encode(record))
 
 
+def test_an_int64_does_not_change_how_deep_a_record_may_nest() -> None:
+    deepest = nested(VALUE_NESTING_MAX + 15)
+
+    assert [Int64(1), deepest] == decode(encode([Int64(1), deepest]))
+    with pytest.raises(InvalidValue, match="nested more than 80 deep"):
+        encode([Int64(1), [deepest]])
+
+
 @pytest.mark.parametrize("depth", [2_500, 100_000])
 def test_what_nests_deeper_than_can_be_decoded_is_refused(depth: int) -> None:
     with pytest.raises(InvalidValue, match="nested more than 80 deep"):

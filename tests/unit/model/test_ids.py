@@ -140,7 +140,7 @@ def test_ids_are_lowercase() -> None:
 
 
 @pytest.mark.parametrize("doc_id", [None, 5, b"0400000000000000000000000000248", [], {}, 1.5])
-def test_what_is_no_string_is_no_id(doc_id: Any) -> None:  # noqa: ANN401
+def test_what_is_no_string_is_no_id(doc_id: Any) -> None:
     with pytest.raises(InvalidId):
         decode_id(doc_id)
     with pytest.raises(InvalidId):

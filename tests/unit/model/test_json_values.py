@@ -83,7 +83,7 @@ def integers_in(text: str) -> list[str]:
     return found
 
 
-def as_convex_has_it(value: Value) -> Any:  # noqa: ANN401
+def as_convex_has_it(value: Value) -> Any:
     """`value` as the official client holds it."""
     match value:
         case Int64():
