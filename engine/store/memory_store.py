@@ -110,14 +110,18 @@ class MemoryStore:
         assert not (written and isinstance(error, StoreFull)), "full means not written"
         self._error = (error, written)
 
-    def durable_copy(self, *, in_flight: bool = False) -> MemoryStore:
+    def durable_copy(
+        self, *, in_flight: bool = False, data_bytes_max: int | None = None
+    ) -> MemoryStore:
         """
         What a crash at this instant would leave, as a store of its own.
 
         Args:
             in_flight: the batch that is being written, if there is one, got to the disk.
+            data_bytes_max: of the copy, if not the same.
         """
-        copy = MemoryStore(data_bytes_max=self._data_bytes_max, flush=self._flush)
+        limit = self._data_bytes_max if data_bytes_max is None else data_bytes_max
+        copy = MemoryStore(data_bytes_max=limit, flush=self._flush)
         for mine, its in zip(self._trees, copy._trees, strict=True):
             for key, value in mine.items(self._state):
                 its.put(0, key, value)
