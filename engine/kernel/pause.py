@@ -1,7 +1,7 @@
 """
 What a test puts at a pause point: hold whoever passes there, then let go, fail or crash it.
 
-    runtime.points["committer.persist"] = hold = Hold()
+    hold = runtime.hold("committer.persist")
     nursery.start_soon(engine.mutation, send)
     await hold.wait_reached()     # it stands there, and nothing after it has happened
     ...                           # a second commit, a jump of the clock, a power cut

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 
 import trio
 
+from engine.kernel.pause import Hold
+
 
 class Runtime(Protocol):
     """What the engine may know of the outside world."""
@@ -98,6 +100,11 @@ class VirtualRuntime:
     def jump(self, seconds: float) -> None:
         """Move the wall clock, but not the monotonic one."""
         self._offset_ns += round(seconds * 1e9)
+
+    def hold(self, point: str, *, skip: int = 0) -> Hold:
+        """Hold whoever comes to `point`, after the first `skip`, until the returned hold says."""
+        self.points[point] = hold = Hold(skip=skip)
+        return hold
 
     async def pause(self, point: str) -> None:
         if hold := self.points.get(point):

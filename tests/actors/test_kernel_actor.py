@@ -99,10 +99,12 @@ async def test_a_crash_stops_everybody_and_carries_its_cause(
     assert events == ["log started"]
 
 
-async def test_one_that_exits_uninvited_is_a_crash() -> None:
+async def test_one_that_exits_uninvited_is_a_crash(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(ActorExited, match="quitter returned although")):
         async with running(Quitter("quitter", []), grace_s=1):
-            await trio.sleep_forever()
+            await trio.sleep(60)
 
 
 async def test_an_error_in_the_block_cancels_the_actor(

@@ -6,7 +6,6 @@ import pytest
 import trio
 import trio.testing
 
-from engine.kernel.pause import Hold
 from engine.kernel.runtime import VirtualRuntime
 
 
@@ -18,7 +17,7 @@ async def walk(runtime: VirtualRuntime, steps: list[str], name: str) -> None:
 
 async def test_whoever_passes_stands_there_until_it_is_released() -> None:
     runtime = VirtualRuntime()
-    runtime.points["gate"] = hold = Hold()
+    hold = runtime.hold("gate")
     steps: list[str] = []
 
     async with trio.open_nursery() as nursery:
@@ -35,7 +34,7 @@ async def test_whoever_passes_stands_there_until_it_is_released() -> None:
 
 async def test_an_injected_error_is_raised_where_it_stood() -> None:
     runtime = VirtualRuntime()
-    runtime.points["gate"] = hold = Hold()
+    hold = runtime.hold("gate")
     steps: list[str] = []
 
     async def power_cut() -> None:
@@ -52,7 +51,7 @@ async def test_an_injected_error_is_raised_where_it_stood() -> None:
 
 async def test_the_first_few_may_pass() -> None:
     runtime = VirtualRuntime()
-    runtime.points["gate"] = hold = Hold(skip=2)
+    hold = runtime.hold("gate", skip=2)
     steps: list[str] = []
 
     async with trio.open_nursery() as nursery:
@@ -69,7 +68,7 @@ async def test_the_first_few_may_pass() -> None:
 
 async def test_other_points_are_passed_freely() -> None:
     runtime = VirtualRuntime()
-    runtime.points["elsewhere"] = Hold()
+    runtime.hold("elsewhere")
     steps: list[str] = []
 
     await walk(runtime, steps, "one")

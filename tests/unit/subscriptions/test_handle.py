@@ -12,7 +12,7 @@ from engine.log.recent import Recent
 from engine.model.reads import ReadSet
 from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
-from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, reads_of, touches
+from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, overlaps, reads_of, touches
 
 EVERYTHING = reads_of(ranges=[(INDEXES[0], (b"", None))])
 
@@ -155,7 +155,7 @@ class World:
 
     def expected(self, live: Live) -> int | None:
         later = self.published[live.ts : self.subscribed.processed.value]
-        return next((commit.ts for commit in later if live.reads.is_touched_by(commit)), None)
+        return next((commit.ts for commit in later if overlaps(live.reads, commit)), None)
 
 
 @given(st.lists(STEPS, max_size=60))

@@ -1,4 +1,4 @@
-"""The index of read sets answers what each read set would answer for itself."""
+"""The index of read sets finds whom a commit touches, and nobody else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.model.reads import ReadSet
 from engine.subscriptions.index import ReadIndex
-from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, reads_of, touches
+from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, overlaps, reads_of, touches
 
 FIRST, SECOND = INDEXES
 
@@ -61,7 +61,7 @@ def test_what_is_removed_as_soon_as_it_is_found_is_found_by_one_key_alone() -> N
 
 
 @given(st.lists(READS, max_size=12), st.sets(st.integers(0, 11)), touches(1))
-def test_it_finds_those_who_would_say_so_themselves(
+def test_it_finds_what_comparing_every_key_with_every_interval_finds(
     read_sets: list[ReadSet], gone: set[int], commit: Touch
 ) -> None:
     index: ReadIndex[int] = ReadIndex()
@@ -73,9 +73,7 @@ def test_it_finds_those_who_would_say_so_themselves(
     found = set(index.touched_by(commit))
 
     expected = {
-        item
-        for item, reads in enumerate(read_sets)
-        if item not in gone and reads.is_touched_by(commit)
+        item for item, reads in enumerate(read_sets) if item not in gone and overlaps(reads, commit)
     }
     assert expected == found
 

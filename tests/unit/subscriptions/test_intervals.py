@@ -94,17 +94,16 @@ def test_thousands_of_intervals_come_and_go(seed: int) -> None:
     dice = random.Random(seed)
     found: IntervalMap[int] = IntervalMap()
     listed: list[tuple[Interval, Handle[int]]] = []
-    for item in range(3_000):
-        lower = dice.randrange(50_000)
-        width = dice.choice((1, 10, 10, 10, 1_000, 40_000))
-        upper = None if dice.random() < 0.01 else (lower + width).to_bytes(3, "big")
-        interval = (lower.to_bytes(3, "big"), upper)
-        listed.append((interval, found.add(*interval, item)))
-        if dice.random() < 0.4:
-            found.remove(listed.pop(dice.randrange(len(listed)))[1])
+    with patch.object(intervals, "NODE_SPANS_MAX", 4):
+        for item in range(3_000):
+            interval = an_interval(dice)
+            listed.append((interval, found.add(*interval, item)))
+            if dice.random() < 0.4:
+                found.remove(listed.pop(dice.randrange(len(listed)))[1])
 
-    for _ in range(100):
-        key = dice.randrange(60_000).to_bytes(3, "big")
+    keys = [dice.randrange(60_000).to_bytes(3, "big") for _ in range(100)]
+    keys += [lower for (lower, _), _ in dice.sample(listed, 100)]
+    for key in keys:
         expected = [handle.item for interval, handle in listed if holds(interval, key)]
         assert expected == sorted(found.stab(key))
 
@@ -133,6 +132,32 @@ def test_a_search_goes_down_only_where_something_is_found() -> None:
         assert found.stab((20_001).to_bytes(2, "big")) == [20_000]
 
     assert len(searched) <= 2 * depth_of(found._root)
+
+
+def test_when_a_long_interval_has_gone_a_search_no_longer_goes_where_it_reached() -> None:
+    found: IntervalMap[int] = IntervalMap()
+    long_ones = []
+    for at in range(10_000):
+        found.add(at.to_bytes(2, "big"), at.to_bytes(2, "big") + b"\x00", at)
+        if at % 10 == 0:
+            long_ones.append(found.add(at.to_bytes(2, "big"), b"\xff", -at))
+    for handle in long_ones:
+        found.remove(handle)
+
+    with counting_searches() as searched:
+        assert found.stab(b"\xfe") == []
+
+    assert len(searched) == 1
+
+
+def an_interval(dice: random.Random) -> Interval:
+    """One key alone, or a range that is short, long or without an end."""
+    lower = dice.randrange(50_000)
+    start = lower.to_bytes(3, "big")
+    width = dice.choice((0, 0, 1, 10, 10, 10, 1_000, 40_000))
+    if dice.random() < 0.01:
+        return start, None
+    return start, (lower + width).to_bytes(3, "big") if width else start + b"\x00"
 
 
 def nodes_of(node: intervals._Node) -> int:

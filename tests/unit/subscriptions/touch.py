@@ -45,6 +45,16 @@ def moved(ts: int, old: bytes, new: bytes, *, index: bytes = INDEXES[0]) -> Touc
     return Touch(ts=ts, rows=frozenset({b"row"}), entries={index: [old, new]})
 
 
+def overlaps(reads: ReadSet, commit: Touch) -> bool:
+    """Whether `commit` touches `reads`: every key against every interval, and nothing clever."""
+    return any(row in commit.rows for row in reads.points) or any(
+        lower <= key and (upper is None or key < upper)
+        for prefix, intervals in reads.ranges.items()
+        for lower, upper in intervals
+        for key in commit.entries.get(prefix, ())
+    )
+
+
 KEYS = st.binary(max_size=2).map(lambda key: bytes(byte % 4 for byte in key))
 INTERVALS: st.SearchStrategy[Interval] = st.tuples(KEYS, st.none() | KEYS)
 READS = st.builds(
