@@ -423,6 +423,7 @@ class TestFates:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(apply)
             await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()  # by the second one it has begun
             nursery.cancel_scope.cancel()
 
         assert returned
