@@ -272,7 +272,7 @@ class LmdbSnapshot:
     __slots__ = ("__weakref__", "_get", "_refusal", "_trees", "_txn")
 
     def __init__(self, txn: lmdb.Transaction[bytes], trees: Trees) -> None:
-        self._txn = txn
+        self._txn: lmdb.Transaction[bytes] | None = txn
         self._trees = trees
         self._get: Callable[[bytes, None, lmdb._Database], bytes | None] = txn.get
         self._refusal: str | None = None
@@ -295,18 +295,19 @@ class LmdbSnapshot:
 
     def last(self, tree: Tree) -> tuple[bytes, bytes] | None:
         """As `Snapshot.last`."""
-        self._refuse_if_closed()
         try:
-            with self._txn.cursor(self._trees[tree]) as cursor:
+            with self._cursor(tree) as cursor:
                 return cursor.item() if cursor.last() else None
         except lmdb.Error as error:
             self._explain(error)
 
     def close(self) -> None:
         """As `Snapshot.close`."""
-        if self._refusal is None:
+        txn = self._txn
+        if txn is not None and self._refusal is None:
             self.end("the snapshot was closed")
-            self._txn.abort()
+            txn.abort()
+            self._txn = None  # its slot in the table of readers is free once nothing refers to it
 
     def end(self, refusal: str) -> None:
         """Refuse every further use, for the reason given; the transaction is left alone."""
@@ -323,7 +324,7 @@ class LmdbSnapshot:
         self, tree: Tree, lower: bytes, upper: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
         try:
-            cursor = self._txn.cursor(self._trees[tree])
+            cursor = self._cursor(tree)
             if not cursor.set_range(lower):
                 return
             for item in cursor.iternext():
@@ -338,7 +339,7 @@ class LmdbSnapshot:
         self, tree: Tree, lower: bytes, upper: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
         try:
-            cursor = self._txn.cursor(self._trees[tree])
+            cursor = self._cursor(tree)
             is_at_upper = upper is not None and cursor.set_range(upper)
             if not (cursor.prev() if is_at_upper else cursor.last()):
                 return
@@ -349,6 +350,11 @@ class LmdbSnapshot:
                 self._refuse_if_closed()
         except lmdb.Error as error:
             self._explain(error)
+
+    def _cursor(self, tree: Tree) -> lmdb.Cursor[bytes]:
+        self._refuse_if_closed()
+        assert self._txn is not None
+        return self._txn.cursor(self._trees[tree])
 
     def _explain(self, error: lmdb.Error) -> NoReturn:
         self._refuse_if_closed()

@@ -281,8 +281,8 @@ class TestSnapshots:
     async def test_a_snapshot_that_is_closed_refuses(self, store: Store) -> None:
         await store.apply(puts(Tree.ROWS, dict.fromkeys(KEYS, b"")))
         snapshot = store.snapshot()
-        walk = snapshot.range(Tree.ROWS, b"", None)
-        next(walk)
+        begun, walk = (snapshot.range(Tree.ROWS, b"", None) for _ in range(2))
+        next(begun)
         snapshot.close()
         snapshot.close()
 
@@ -290,6 +290,7 @@ class TestSnapshots:
             lambda: snapshot.get(Tree.ROWS, b"a"),
             lambda: snapshot.range(Tree.ROWS, b"", None),
             lambda: snapshot.last(Tree.ROWS),
+            lambda: next(begun),
             lambda: next(walk),
         ]
         for use in refused:
