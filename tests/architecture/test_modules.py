@@ -24,6 +24,9 @@ DOORS = {
 PUBLIC = {"engine.__main__", "engine.aio", "engine.blocking", "engine.testing"}
 """What applications or Python itself import, besides `engine` and the entry points."""
 
+PROCESSES = {"engine.store.writer_process"}
+"""Begun as processes of their own, by a program that is text until then."""
+
 DATA_ONLY = {"tzdata"}
 """Needed where the system has no time zones of its own; `zoneinfo` reads it by itself."""
 
@@ -47,7 +50,7 @@ def test_every_module_has_an_importer_or_is_an_entry() -> None:
     plugins = [
         target for group in PROJECT.get("entry-points", {}).values() for target in group.values()
     ]
-    entries = PUBLIC | {target.partition(":")[0] for target in scripts + plugins}
+    entries = PUBLIC | PROCESSES | {target.partition(":")[0] for target in scripts + plugins}
 
     assert orphans(modules("engine"), entries) == []
 
