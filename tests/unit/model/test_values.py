@@ -545,6 +545,12 @@ def test_fields_in_another_order_are_the_same_object() -> None:
     assert not strictly_equal({"a": UNDEFINED}, {"b": 1})
 
 
+def test_objects_compare_by_their_fields_in_order_of_names() -> None:
+    assert 0 == compare({"b": 1, "a": 2}, {"a": 2, "b": 1})
+    assert -1 == compare({"b": 1, "a": 2}, {"a": 3, "b": 0})
+    assert 1 == compare({"b": 0, "a": {"d": 2, "c": 5}}, {"a": {"c": 4, "d": 3}, "b": 1})
+
+
 def test_nans_are_equal_by_their_bits() -> None:
     odd = math.nan, -math.nan
 
