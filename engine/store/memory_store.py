@@ -256,6 +256,7 @@ class MemorySnapshot:
     def _walk(
         self, tree: _VersionedTree, lower: bytes, upper: bytes | None, *, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
+        self._refuse_if_closed()
         state = self.state
         while keys := tree.keys(lower, upper, reverse=reverse):
             for key in keys:
