@@ -56,11 +56,12 @@ class ReadIndex(Generic[T]):
                 self._points[row] = {item}
             else:
                 readers.add(item)
-        handles = [
-            (prefix, self._ranges.setdefault(prefix, IntervalMap()).add(lower, upper, item))
-            for prefix, intervals in reads.ranges.items()
-            for lower, upper in intervals
-        ]
+        handles: list[tuple[bytes, Handle[T]]] = []
+        for prefix, intervals in reads.ranges.items():
+            ranges = self._ranges.get(prefix)
+            if ranges is None:
+                ranges = self._ranges[prefix] = IntervalMap()
+            handles += [(prefix, ranges.add(lower, upper, item)) for lower, upper in intervals]
         self._entries[item] = (reads, handles)
 
     def remove(self, item: T) -> None:

@@ -16,8 +16,8 @@ from engine.model.reads import ReadSet
 
 Callback = Callable[[], None]
 
-POINT_BYTES = 360
-RANGE_BYTES = 720
+POINT_BYTES = 400
+RANGE_BYTES = 700
 """About what a point and a range of a read set take up in it and in the index together."""
 
 
