@@ -6,7 +6,6 @@ It is the value of `HEADER_KEY` in the meta tree, written together with the tree
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from engine.errors import StoreDamaged
@@ -20,6 +19,9 @@ HEADER_KEY: Final = b"format"
 
 def this_version() -> str:
     """The name and version of the software, as it signs what it creates."""
+    # Here, because the writer process reads headers too, and starts in half the time without it.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return f"headrace {version('headrace')}"
     except PackageNotFoundError:
