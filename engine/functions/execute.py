@@ -1,0 +1,203 @@
+"""
+Executing a handler within a transaction: arguments in, handler driven, result out.
+
+What comes out is an `Outcome`, which nobody may be told yet: what a mutation
+saw may not be durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+from engine.app.registered import Kind, RegisteredFunction
+from engine.committer.actor import RunAgain
+from engine.errors import LimitExceeded, SnapshotTooOld
+from engine.functions.calls import Slice
+from engine.functions.context import MutationContext, QueryContext, Scope
+from engine.functions.deployment import Deployment
+from engine.functions.driver import Execution, drive
+from engine.functions.history import ExecutionLog, ExecutionRecord
+from engine.functions.queries import PaginationState
+from engine.functions.results import Caller, Failure, failure_of
+from engine.functions.watchdog import Watchdog
+from engine.kernel.runtime import Runtime
+from engine.model.limits import Limits
+from engine.model.values import size_of
+from engine.transaction.transaction import Transaction
+from engine.transaction.usage import Usage
+from engine.transaction.view import View
+
+
+class Request(NamedTuple):
+    """Which function is called, with what, and by whom."""
+
+    kind: Kind
+    path: str
+    args: Mapping[str, Any]
+    caller: Caller
+    component: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a handler came to, before anybody may be told."""
+
+    value: Any
+    failure: Failure | None
+    log_lines: tuple[str, ...]
+
+
+class Executor:
+    """
+    Args:
+        deployment: what is deployed at first; a push sets another.
+        executions: told of every run.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        runtime: Runtime,
+        limits: Limits,
+        watchdog: Watchdog,
+        executions: ExecutionLog,
+    ) -> None:
+        self.deployment = deployment
+        self._runtime = runtime
+        self._limits = limits
+        self._watchdog = watchdog
+        self._executions = executions
+
+    def begin(self, kind: Kind, path: str) -> Execution:
+        """A new execution: its clock is frozen now, its dice have a fresh seed."""
+        return Execution(
+            kind=kind,
+            path=path,
+            now_ns=self._runtime.now_ns(),
+            seed=int.from_bytes(self._runtime.random_bytes(8), "big"),
+            limits=self._limits,
+        )
+
+    def transaction(self, view: View, execution: Execution) -> Transaction:
+        """A transaction over `view` for an execution."""
+        return Transaction(
+            view,
+            usage=Usage(self._limits),
+            now_ns=execution.now_ns,
+            dice=LazyDice(execution.seed),
+            schema=self.deployment.schemas,
+        )
+
+    async def run(
+        self,
+        request: Request,
+        execution: Execution,
+        transaction: Transaction,
+        pagination: PaginationState,
+    ) -> Outcome:
+        """
+        Run the handler to its end; what it raises is part of the outcome.
+
+        Raises:
+            RunAgain, SnapshotTooOld: what it saw does not hold; nothing may be made of it.
+        """
+        began = self._runtime.monotonic()
+        value: Any = None
+        failure: Failure | None = None
+        try:
+            value = await self._call(request, execution, transaction, pagination)
+        except (RunAgain, SnapshotTooOld):
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+        for warning in transaction.usage.warnings():
+            execution.log("WARN", warning)
+        outcome = Outcome(value=value, failure=failure, log_lines=tuple(execution.log_lines))
+        self._executions.add(self._record(request, outcome, began, transaction.usage))
+        return outcome
+
+    def _record(
+        self, request: Request, outcome: Outcome, began: float, usage: Usage
+    ) -> ExecutionRecord:
+        return ExecutionRecord(
+            kind=request.kind.value,
+            path=request.path,
+            component=request.component,
+            request_id=request.caller.request_id,
+            ended_ns=self._runtime.now_ns(),
+            duration_ms=(self._runtime.monotonic() - began) * 1000,
+            error=outcome.failure.message if outcome.failure else None,
+            log_lines=outcome.log_lines,
+            documents_read=usage.documents_read,
+            bytes_read=usage.bytes_read,
+            documents_written=usage.documents_written,
+            bytes_written=usage.bytes_written,
+        )
+
+    async def _call(
+        self,
+        request: Request,
+        execution: Execution,
+        transaction: Transaction,
+        pagination: PaginationState,
+    ) -> Any:
+        deployment = self.deployment
+        kind, path, args, caller, component = request
+        function = deployment.find(path, kind, component=component, may_call_internal=caller.admin)
+        tables = deployment.tables_of(component)
+        arguments = function.signature.load(dict(args), tables)
+        scope = Scope(
+            execution=execution,
+            transaction=transaction,
+            deployment=deployment,
+            caller=caller,
+            limits=self._limits,
+            slice=Slice(rows_max=self._limits.slice_rows_max, seconds_max=self._limits.slice_s_max),
+            pagination=pagination,
+            component=component,
+            path=path,
+        )
+        ctx = MutationContext(scope) if kind is Kind.MUTATION else QueryContext(scope)
+        handler = function.handler if function.is_async else _driven(function.handler)
+        result = await drive(
+            handler(ctx, **arguments), execution, limits=self._limits, watchdog=self._watchdog
+        )
+        ctx.close()
+        value = function.signature.dump(result, tables)
+        if value is not None:
+            self._check_size(function, value)
+        return value
+
+    def _check_size(self, function: RegisteredFunction, value: Any) -> None:
+        size, allowed = size_of(value), self._limits.result_bytes_max
+        if size > allowed:
+            raise LimitExceeded("result_bytes_max", size, allowed, f"bytes from {function.path}")
+
+
+class LazyDice:
+    """Seeded dice for ids, made only by those that insert: making them costs more than a read."""
+
+    __slots__ = ("_random", "_seed")
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._random: Random | None = None
+
+    def randbytes(self, n: int, /) -> bytes:
+        if self._random is None:
+            self._random = Random(self._seed + 1)
+        return self._random.randbytes(n)
+
+
+def _driven(handler: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A `def` handler as one that can be driven."""
+
+    async def started(ctx: QueryContext, **arguments: Any) -> Any:
+        result = handler(ctx, **arguments)
+        return await result if isinstance(result, Coroutine) else result
+
+    return started

@@ -1,0 +1,196 @@
+"""
+Mutations: one after another in the lane, told only when what they saw is durable.
+
+    enter the lane ── view of all that is staged ── handler ── stage ── leave ── wait ── answer
+          ▲                                                                       │
+          └──────────────── a batch below it was refused: run again, alone ◀──────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+from engine.app.registered import Kind
+from engine.committer.actor import Committer, RunAgain
+from engine.errors import SnapshotTooOld, StoreFull, UsageError
+from engine.functions import idempotence
+from engine.functions.driver import Execution
+from engine.functions.execute import Executor, Outcome, Request
+from engine.functions.queries import PaginationState
+from engine.functions.results import Caller, MutationResult, failure_of
+from engine.functions.scheduling import FAILED, PENDING, SUCCESS, finish_job
+from engine.model.codec import encode
+from engine.model.commits import SessionRequest, Source
+from engine.model.limits import Limits
+from engine.transaction.transaction import Transaction
+from engine.transaction.view import View
+
+R = TypeVar("R")
+
+
+class Attempt(NamedTuple):
+    """One run: its result, and which commit has to be durable before it may be told."""
+
+    result: MutationResult | None
+    waits_for: int
+
+
+class Mutations:
+    """Runs mutations, of clients and of jobs."""
+
+    def __init__(self, committer: Committer, executor: Executor, limits: Limits) -> None:
+        self._committer = committer
+        self._executor = executor
+        self._limits = limits
+
+    async def run(self, request: Request, session: SessionRequest | None) -> MutationResult:
+        """As `Functions.mutation`."""
+        result = await self._in_lane(lambda view: self._attempt(request, session, view))
+        assert result is not None, "a mutation has a result"
+        return result
+
+    async def run_job(self, key: bytes) -> MutationResult | None:
+        """
+        Run the mutation of a job, and end the job, in one transaction.
+
+        Returns `None` if the job was canceled or has run already.
+        """
+        return await self._in_lane(lambda view: self._attempt_job(key, view))
+
+    async def _in_lane(
+        self, attempt: Callable[[View], Awaitable[Attempt]]
+    ) -> MutationResult | None:
+        committer = self._committer
+        alone = False
+        while True:
+            await committer.lane.enter(self._limits.mutation_patience_s)
+            try:
+                done, generation = await self._with_view(attempt)
+                if alone:
+                    await committer.settled(done.waits_for, generation)
+                    return done.result
+            except RunAgain as again:
+                if alone and isinstance(again.__cause__, StoreFull):
+                    raise again.__cause__ from None
+                alone = True
+                continue
+            except SnapshotTooOld:
+                continue
+            finally:
+                committer.lane.leave()
+            try:
+                await committer.settled(done.waits_for, generation)
+            except RunAgain:
+                alone = True
+                continue
+            return done.result
+
+    async def _with_view(
+        self, attempt: Callable[[View], Awaitable[Attempt]]
+    ) -> tuple[Attempt, int]:
+        committer = self._committer
+        generation = committer.generation
+        snapshot = committer.pin()
+        try:
+            head = committer.head
+            view = View(
+                snapshot,
+                begin_ts=head.ts,
+                catalog=head.catalog,
+                staged=committer.staged,
+                generation=generation,
+            )
+            return await attempt(view), generation
+        finally:
+            committer.unpin(snapshot)
+
+    async def _attempt(
+        self, request: Request, session: SessionRequest | None, view: View
+    ) -> Attempt:
+        execution = self._executor.begin(Kind.MUTATION, request.path)
+        transaction = self._executor.transaction(view, execution)
+        if session is not None and (known := idempotence.find(transaction, session)):
+            again = MutationResult(
+                ts=known.ts, value=known.value, failure=None, log_lines=known.log_lines
+            )
+            return Attempt(again, view.begin_ts)
+        outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
+        ts = view.begin_ts
+        if outcome.failure is None:
+            ts = self._stage(request, outcome, execution, transaction, session)
+        result = MutationResult(
+            ts=None if outcome.failure else ts,
+            value=outcome.value,
+            failure=outcome.failure,
+            log_lines=outcome.log_lines,
+        )
+        return Attempt(result, ts)
+
+    async def _attempt_job(self, key: bytes, view: View) -> Attempt:
+        execution = self._executor.begin(Kind.MUTATION, "")
+        transaction = self._executor.transaction(view, execution)
+        job = transaction.get(key)
+        if job is None or job["state"]["kind"] != PENDING:
+            return Attempt(None, view.begin_ts)
+        execution.path = job["name"]
+        request = job_request(Kind.MUTATION, job)
+        transaction.begin_child()
+        outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
+        if outcome.failure is None:
+            transaction.merge_child()
+            finish_job(transaction, key, job, {"kind": SUCCESS})
+        else:
+            transaction.drop_child()
+            failed = {"kind": FAILED, "error": outcome.failure.message}
+            finish_job(transaction, key, job, failed)
+        ts = self._stage(request, outcome, execution, transaction, None)
+        result = MutationResult(
+            ts=ts, value=outcome.value, failure=outcome.failure, log_lines=outcome.log_lines
+        )
+        return Attempt(result, ts)
+
+    def _stage(
+        self,
+        request: Request,
+        outcome: Outcome,
+        execution: Execution,
+        transaction: Transaction,
+        session: SessionRequest | None,
+    ) -> int:
+        """Stage what a run wrote; return the timestamp that its answer waits for."""
+        begin_ts = transaction.view.begin_ts
+        if transaction.view.generation != self._committer.generation:
+            raise RunAgain
+        ts = self._committer.next_ts()
+        try:
+            if session is not None:
+                idempotence.record(
+                    transaction,
+                    session,
+                    ts=ts,
+                    value=outcome.value,
+                    log_lines=outcome.log_lines,
+                    limits=self._limits,
+                )
+            writes = transaction.finish()
+        except UsageError as error:
+            outcome.value, outcome.failure = None, failure_of(error)
+            return begin_ts
+        if not writes:
+            return begin_ts
+        source = Source(
+            path=request.path,
+            request_id=request.caller.request_id,
+            code=self._executor.deployment.digest,
+            args=encode(dict(request.args)),
+            seed=execution.seed,
+            now_ns=execution.now_ns,
+        )
+        return self._committer.stage(writes, source, ts=ts)
+
+
+def job_request(kind: Kind, job: dict[str, Any]) -> Request:
+    """The call that a row of `_scheduled_functions` describes; nobody's identity goes with it."""
+    caller = Caller(admin=True, request_id=f"job-{job['_id']}")
+    return Request(kind, job["name"], job["args"][0], caller, job["target"])
