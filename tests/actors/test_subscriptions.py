@@ -120,6 +120,8 @@ class Crowd:
     dice: random.Random
     held: dict[Live, int] = field(default_factory=dict)
     """How often each of those that are still held was woken."""
+    read_at: dict[Live, int] = field(default_factory=dict)
+    """The `ts` that each subscribed with."""
     subscribed_late: int = 0
     subscribed_ahead: int = 0
 
@@ -162,6 +164,7 @@ class Crowd:
         self.subscribed_ahead += ts > processed
         live = self.node.subscribed.subscribe(reads, ts)
         self.held[live] = 0
+        self.read_at[live] = ts
         live.watch(lambda: self.woken(live))
         return live
 
@@ -176,7 +179,7 @@ class Crowd:
             await self.node.subscribed.processed.wait_reached(upto + 1)
 
     def first_touch(self, live: Live, upto: int) -> int | None:
-        later = self.node.commits[live.ts : upto]
+        later = self.node.commits[self.read_at[live] : upto]
         return next((commit.ts for commit in later if overlaps(live.reads, commit)), None)
 
     def reads(self) -> ReadSet:

@@ -132,6 +132,7 @@ class World:
         self.recent = history()
         self.subscribed = Subscriptions(self.recent)
         self.held: list[Live] = []
+        self.read_at: dict[Live, int] = {}
         self.woken: list[Live] = []
 
     def take(self, step: Commit | Subscribe | Release | Advance) -> None:
@@ -142,7 +143,9 @@ class World:
                 self.published.append(commit)
                 self.recent.append(commit)
             case Subscribe(reads, age):
-                live = self.subscribed.subscribe(reads, max(len(self.published) - age, 0))
+                ts = max(len(self.published) - age, 0)
+                live = self.subscribed.subscribe(reads, ts)
+                self.read_at[live] = ts
                 live.watch(lambda: self.woken.append(live))
                 self.held.append(live)
             case Release(at):
@@ -154,7 +157,7 @@ class World:
                 self.subscribed.advance(self.published[seen:upto], upto)
 
     def expected(self, live: Live) -> int | None:
-        later = self.published[live.ts : self.subscribed.processed.value]
+        later = self.published[self.read_at[live] : self.subscribed.processed.value]
         return next((commit.ts for commit in later if overlaps(live.reads, commit)), None)
 
 
