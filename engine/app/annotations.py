@@ -27,11 +27,12 @@ from engine.app.shapes import (
     shape_of,
     shape_of_validator,
 )
-from engine.app.structures import Annotation, typed_dict_fields, wire_name
+from engine.app.structures import Annotation, is_typed_dict, typed_dict_fields, wire_name
 from engine.app.validators import (
     AnyValue,
     Check,
     IdOf,
+    Mismatch,
     Object,
     Tables,
     Validator,
@@ -60,6 +61,8 @@ class Parameter:
     wire: str
     shape: Shape
     required: bool
+    by_place: bool = False
+    """Whether a call in Python may give it without its name."""
     default: Loaded = None
 
 
@@ -67,6 +70,16 @@ _Step: TypeAlias = tuple[str, str, Check, Load | None, bool, Loaded]
 """Name, wire name, check, load, whether it is required, a default to copy (or `_ABSENT`)."""
 
 _ABSENT: Final = object()
+
+
+class _Hidden:
+    """Stands for a secret in an error."""
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+_HIDDEN: Final = _Hidden()
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,8 @@ class Signature:
     """None is unchecked."""
     where: str
     """File, line and name of the handler, as errors begin."""
+    context: str | None = None
+    """What the handler calls its context, if that could also be the name of an argument."""
     validator: Validator = field(init=False)
     """Of the argument object."""
 
@@ -109,7 +124,7 @@ class Signature:
         """
         return _Reader(handler, args, returns, is_hidden, local or {}).read()
 
-    @property
+    @cached_property
     def secrets(self) -> frozenset[str]:
         """Wire names of the arguments that are never recorded."""
         return frozenset(p.wire for p in self.parameters if p.shape.is_secret)
@@ -189,8 +204,9 @@ class Signature:
         try:
             return load(value, tables)
         except InvalidValue as refused:
+            why = f"Value: {_HIDDEN}" if wire in self.secrets else str(refused)
             raise ArgumentValidationError(
-                f"Value does not match validator.\nPath: {step_of(wire)}\n{refused}"
+                f"Value does not match validator.\nPath: {step_of(wire)}\n{why}"
             ) from refused.__cause__
 
     def _load_extras(
@@ -199,8 +215,11 @@ class Signature:
         if self.extras is None:
             raise self._refusal(raw, tables)
         taken = {one.wire for one in self.parameters}
+        unusable = {self.context, *(one.name for one in self.parameters)}
         for wire, value in raw.items():
             if wire not in taken:
+                if wire in unusable:
+                    raise ArgumentValidationError(f"`{wire}` cannot be the name of an argument.")
                 if found := self.extras.validator.mismatch(value, tables):
                     raise ArgumentValidationError(found.within(step_of(wire)).text())
                 load = self.extras.load
@@ -209,7 +228,15 @@ class Signature:
     def _refusal(self, raw: Mapping[str, Value], tables: Tables) -> ArgumentValidationError:
         found = self._object.mismatch(dict(raw), tables)
         assert found is not None, "load and the validator refuse the same arguments"
+        if self.secrets:
+            self._hide_secrets(found, raw)
         return ArgumentValidationError(found.text())
+
+    def _hide_secrets(self, found: Mismatch, raw: Mapping[str, Value]) -> None:
+        if not found.steps:
+            found.value = {n: _HIDDEN if n in self.secrets else one for n, one in raw.items()}
+        elif found.steps[-1] in map(step_of, self.secrets):
+            found.value, found.why = _HIDDEN, ""
 
     @cached_property
     def _object(self) -> Object:
@@ -240,24 +267,32 @@ class Signature:
             ArgumentValidationError: more positional arguments than parameters, one given
                 twice, or something that no document can hold.
         """
-        if len(args) > len(self.parameters):
+        if len(args) > len(self._by_place):
+            names = ", ".join(one.name for one in self._by_place) or "none"
             raise ArgumentValidationError(
-                f"{len(args)} positional arguments, but the function takes "
-                f"{len(self.parameters)}: {', '.join(p.name for p in self.parameters) or 'none'}"
+                f"{len(args)} arguments are given without a name, but the function takes "
+                f"{len(self._by_place)} in that way: {names}."
             )
         raw: dict[str, Value] = {}
-        for parameter, value in zip(self.parameters, args, strict=False):
+        for parameter, value in zip(self._by_place, args, strict=False):
             if parameter.name in kwargs:
                 raise ArgumentValidationError(f"Argument `{parameter.name}` is given twice.")
             self._put(raw, parameter.wire, parameter.shape, value)
-        by_name = {one.name: one for one in self.parameters}
         for name, value in kwargs.items():
-            one = by_name.get(name)
+            one = self._by_name.get(name)
             if one is not None:
                 self._put(raw, one.wire, one.shape, value)
             else:
                 self._put(raw, name, self.extras, value)
         return raw
+
+    @cached_property
+    def _by_place(self) -> tuple[Parameter, ...]:
+        return tuple(one for one in self.parameters if one.by_place)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Parameter]:
+        return {one.name: one for one in self.parameters}
 
     def _put(self, raw: dict[str, Value], wire: str, shape: Shape | None, value: Loaded) -> None:
         if value is UNDEFINED:
@@ -265,7 +300,7 @@ class Signature:
         dump = shape.dump if shape else None
         try:
             raw[wire] = normalize(value if dump is None else dump(value), path=step_of(wire))
-        except (InvalidValue, OverflowError) as refused:
+        except InvalidValue as refused:
             raise ArgumentValidationError(str(refused)) from None
 
     # On the way out.
@@ -280,9 +315,10 @@ class Signature:
         shape = self.returns
         try:
             if shape is None:
-                return normalize(result)
-            value = normalize(result if shape.dump is None else shape.dump(result))
-        except (InvalidValue, OverflowError) as refused:
+                return normalize(result, path="result")
+            plain = result if shape.dump is None else shape.dump(result)
+            value = normalize(plain, path="result")
+        except InvalidValue as refused:
             raise ReturnsValidationError(str(refused)) from None
         if found := shape.validator.mismatch(value, tables):
             raise ReturnsValidationError(found.text())
@@ -300,7 +336,7 @@ class _Reader:
         is_hidden: Callable[[object], bool] | None,
         local: Mapping[str, Any],
     ) -> None:
-        self._handler = inspect.unwrap(handler)
+        self._handler = _described(handler)
         self._args = args
         self._returns = returns
         self._where = where_of(handler)
@@ -314,9 +350,10 @@ class _Reader:
         given = list(inspect.signature(self._handler).parameters.values())
         if not given or given[0].kind in (given[0].KEYWORD_ONLY, given[0].VAR_KEYWORD):
             raise self._error("the first parameter is the context: write `ctx` before the others")
+        ctx, *others = given
         parameters: list[Parameter] = []
         extras: Shape | None = None
-        for one in given[1:]:
+        for one in others:
             if one.kind is one.VAR_KEYWORD:
                 more, extras = self._read_keywords(one)
                 parameters += more
@@ -324,10 +361,24 @@ class _Reader:
                 parameters.append(self._read_parameter(one))
         if self._args is not None:
             parameters, extras = self._overridden(parameters, extras), None
+        self._refuse_twins(parameters)
         try:
-            return Signature(tuple(parameters), extras, self._read_returns(), self._where)
+            return Signature(
+                tuple(parameters),
+                extras,
+                self._read_returns(),
+                self._where,
+                None if ctx.kind is ctx.POSITIONAL_ONLY else ctx.name,
+            )
         except (InvalidValue, DeclarationError) as refused:
             raise self._error(str(refused)) from None
+
+    def _refuse_twins(self, parameters: Sequence[Parameter]) -> None:
+        names: dict[str, str] = {}
+        for one in parameters:
+            other = names.setdefault(one.wire, one.name)
+            if other != one.name:
+                raise self._error(f"`{other}` and `{one.name}` are both `{one.wire}` on the wire")
 
     def _refuse_generators(self) -> None:
         if inspect.isgeneratorfunction(self._handler) or inspect.isasyncgenfunction(self._handler):
@@ -350,6 +401,7 @@ class _Reader:
             wire=shape.wire or wire_name(one.name),
             shape=shape,
             required=not has_default,
+            by_place=one.kind is one.POSITIONAL_OR_KEYWORD,
             default=one.default if has_default else None,
         )
 
@@ -364,14 +416,12 @@ class _Reader:
             raise self._error(f"{what}: {refused}") from None
         if getattr(get_origin(annotation), "_name", "") != "Unpack":
             return [], self._shape(annotation, what)
-        (unpacked,) = get_args(annotation)
-        validator = self._shape(unpacked, what).validator
-        assert isinstance(validator, Object), "Unpack takes a TypedDict"
-        return self._members(unpacked), None
+        return self._members(get_args(annotation)[0], what), None
 
-    def _members(self, unpacked: Annotation) -> list[Parameter]:
-        origin: Annotation = get_origin(unpacked)
-        cls = unpacked if origin is None else origin
+    def _members(self, unpacked: Annotation, what: str) -> list[Parameter]:
+        if not is_typed_dict(unpacked):
+            raise self._error(f"{what}: Unpack takes a TypedDict that is not generic")
+        cls: type = unpacked
         members = []
         for one in typed_dict_fields(cls):
             scope = self._scope.of_class(cls, {}).of_module(one.owner.__module__)
@@ -392,14 +442,18 @@ class _Reader:
             if wire not in known and extras is None:
                 near = did_you_mean(wire, known)
                 raise self._error(f"args= has `{wire}`, which is no parameter.{near}")
-        described = {one.name for wire, one in known.items() if wire in fields}
+        wires = {one.name: wire for wire, one in known.items() if wire in fields}
+        overridden = []
         for one in parameters:
-            if one.required and one.name not in described:
+            if one.name in wires:
+                overridden.append(self._override(wires[one.name], fields, one))
+            elif one.required:
                 raise self._error(f"parameter `{one.name}` is not in args= and has no default")
-        return [self._override(wire, one, known.get(wire)) for wire, one in fields.items()]
+        more = [wire for wire in fields if wire not in known]
+        return [*overridden, *(self._override(wire, fields, None) for wire in more)]
 
-    def _override(self, wire: str, field: Annotation, one: Parameter | None) -> Parameter:
-        shape = self._shape(field, f"args[{wire!r}]")
+    def _override(self, wire: str, fields: Fields, one: Parameter | None) -> Parameter:
+        shape = self._shape(fields[wire], f"args[{wire!r}]")
         if one is None:
             return Parameter(name=wire, wire=wire, shape=shape, required=not shape.may_be_absent)
         if shape.may_be_absent and one.required:
@@ -407,14 +461,14 @@ class _Reader:
                 f"args= says that `{wire}` may be absent: give the parameter a default, "
                 "None or UNDEFINED"
             )
-        if isinstance(field, Validator):
+        if isinstance(fields[wire], Validator):
             shape = _loaded_as(one.shape, shape)
         return replace(one, wire=wire, shape=shape)
 
     def _read_returns(self) -> Shape | None:
         annotation = self._returns
         if annotation is UNDEFINED:
-            annotation = self._handler.__annotations__.get("return", Any)
+            annotation = inspect.signature(self._handler).return_annotation
         try:
             while isinstance(annotation, str):
                 annotation = self._scope.evaluate(annotation)
@@ -435,6 +489,12 @@ class _Reader:
 
     def _error(self, why: str) -> DeclarationError:
         return DeclarationError(f"{self._where}: {why}")
+
+
+def _described(handler: Handler) -> Handler:
+    """The function behind wrappers, unless one of them says that it takes something else."""
+    described: Handler = inspect.unwrap(handler, stop=lambda one: hasattr(one, "__signature__"))
+    return described
 
 
 def _loaded_as(annotated: Shape, declared: Shape) -> Shape:

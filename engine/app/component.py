@@ -11,6 +11,7 @@ of components take the mount itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -97,6 +98,10 @@ class Mount:
             raise AttributeError(name)
         return component_reference(self.path, name)
 
+    def __getitem__(self, name: str) -> Reference:
+        """The same for a function or module whose name a mount has itself, as `path`."""
+        return component_reference(self.path, name)
+
     def __repr__(self) -> str:
         return f"<{self.component.name} mounted as {self.path!r}>"
 
@@ -133,7 +138,7 @@ class _Mounts:
         """
         if not isinstance(component, Component):
             raise DeclarationError(f"use({component!r}): not a component")
-        name = check_identifier(name or component.name, "mount")
+        name = check_identifier(name or component.name, "a mount")
         if name in self._mounts:
             raise DeclarationError(
                 f"two components are mounted as {name!r}; give one of them another name="
@@ -154,8 +159,8 @@ class Component(_Mounts):
 
     def __init__(self, name: str, /, *, package: str | None = None) -> None:
         super().__init__()
-        self.name = check_identifier(name, "component")
-        self.package = package
+        self.name = check_identifier(name, "a component")
+        self.package: str | None = package or sys._getframe(1).f_globals.get("__package__")
 
     def __repr__(self) -> str:
         return f"<component {self.name}>"

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from inspect import isawaitable
 from random import Random
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 from uuid import UUID
@@ -50,7 +51,7 @@ class QueryFunction(RegisteredFunction, Generic[P, R_co]):
         self, ctx: QueryCtx, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R_co]:
         """Run the plain handler within the transaction of `ctx`, without validation."""
-        return _called(self, ctx, args, kwargs)
+        return called(self, ctx, args, kwargs)
 
 
 class MutationFunction(RegisteredFunction, Generic[P, R_co]):
@@ -62,7 +63,7 @@ class MutationFunction(RegisteredFunction, Generic[P, R_co]):
         self, ctx: MutationCtx, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R_co]:
         """Run the plain handler within the transaction of `ctx`, without validation."""
-        return _called(self, ctx, args, kwargs)
+        return called(self, ctx, args, kwargs)
 
 
 class ActionFunction(RegisteredFunction, Generic[P, R_co]):
@@ -74,15 +75,24 @@ class ActionFunction(RegisteredFunction, Generic[P, R_co]):
         self, ctx: ActionCtx, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R_co]:
         """Run the plain handler with `ctx`, without validation."""
-        return _called(self, ctx, args, kwargs)
+        return called(self, ctx, args, kwargs)
 
 
-async def _called(
+def called(
+    function: RegisteredFunction, ctx: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Coroutine[Any, Any, Any]:
+    """A coroutine that gives the handler's result, whether it is an `async def` or not."""
+    if function.is_async:
+        running: Coroutine[Any, Any, Any] = function.handler(ctx, *args, **kwargs)
+        return running
+    return _settled(function, ctx, args, kwargs)
+
+
+async def _settled(
     function: RegisteredFunction, ctx: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The handler's result, whether it is a coroutine function or not."""
     result = function.handler(ctx, *args, **kwargs)
-    return await result if isinstance(result, Coroutine) else result
+    return await result if isawaitable(result) else result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from cronsim import CronSim, CronSimError
 from engine.app.references import Reference, reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import DeclarationError, UsageError
+from engine.model.limits import CRON_NAME_LENGTH_MAX
 from engine.model.values import Value, normalize
 
 DayOfWeek: TypeAlias = Literal[
@@ -38,7 +39,6 @@ Target: TypeAlias = RegisteredFunction | Reference | str
 MINUTES: Final = 60
 HOURS: Final = 3600
 DAY_OF_MONTH_MAX: Final = 31
-NAME_LENGTH_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,8 +268,8 @@ class _Job:
         self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         if not name or not name.isascii() or not name.isprintable():
             raise self.error("a cron's name is printable ASCII")
-        if len(name) > NAME_LENGTH_MAX:
-            raise self.error(f"a cron's name has at most {NAME_LENGTH_MAX} characters")
+        if len(name) > CRON_NAME_LENGTH_MAX:
+            raise self.error(f"a cron's name has at most {CRON_NAME_LENGTH_MAX} characters")
         if isinstance(function, RegisteredFunction) and function.kind is Kind.QUERY:
             raise self.error(f"{function!r} is a query, which nobody would see; use a mutation")
         if not isinstance(function, (RegisteredFunction, Reference, str)):

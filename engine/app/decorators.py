@@ -14,7 +14,7 @@ function can be called by anybody who reaches the server: check in it who asks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
@@ -28,6 +28,7 @@ from engine.app.contexts import (
     QueryFunction,
 )
 from engine.app.registered import Loop, Options, RegisteredFunction, Visibility
+from engine.app.shapes import Scope
 from engine.app.structures import Annotation
 from engine.app.validators import Validator
 from engine.model.values import UNDEFINED
@@ -227,8 +228,7 @@ def _register(
     caller: FrameType,
 ) -> object:
     """The registered function, or a decorator that makes it."""
-    inside_a_function = caller.f_locals is not caller.f_globals
-    local: Mapping[str, Any] | None = dict(caller.f_locals) if inside_a_function else None
+    local = Scope.of_frame(caller).local
     if handler is not None:
         return make(handler, visibility, options, local)
 

@@ -86,8 +86,7 @@ def reference_of(function: object) -> tuple[str, str]:
 
 
 def _written_with_dots(reference: Reference) -> tuple[str, str]:
-    component: str = object.__getattribute__(reference, "_component")
-    steps: tuple[str, ...] = object.__getattribute__(reference, "_steps")
+    component, steps = reference._component, reference._steps
     if not steps:
         raise UsageError("`api` names no function; go on: api.module.name")
     *modules, name = steps

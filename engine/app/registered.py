@@ -70,13 +70,13 @@ class RegisteredFunction:
         local: Mapping[str, Any] | None = None,
     ) -> None:
         if not inspect.isroutine(handler):
-            raise DeclarationError(f"{where_of(handler)}: not a function; decorate a `def`")
+            raise DeclarationError(f"{handler!r} is no function; decorate a `def`")
         self.handler: Handler = handler
         self.visibility = visibility
         self.options = options
         self.is_async = inspect.iscoroutinefunction(handler)
         self.record = options.record
-        self.loop: Loop = options.loop or self._default_loop()
+        self.loop: Loop = self._choose_loop(options.loop)
         self.location = location_of(handler)
         self.name: str | None = options.name
         """In its module: `name=`, else the attribute it is bound to; None until it is loaded."""
@@ -96,8 +96,14 @@ class RegisteredFunction:
         if frame is not None:
             frame.functions.append(self)
 
-    def _default_loop(self) -> Loop:
-        return "trio" if self.is_async or self.kind is not Kind.ACTION else "thread"
+    def _choose_loop(self, wished: Loop | None) -> Loop:
+        usual: Loop = "trio" if self.is_async or self.kind is not Kind.ACTION else "thread"
+        if wished is None or wished == usual or (self.is_async and wished == "asyncio"):
+            return wished or usual
+        raise DeclarationError(
+            f'{self.where}: loop="{wished}": an `async def` runs on "trio" or "asyncio", '
+            'a plain `def` in a "thread"'
+        )
 
     @cached_property
     def signature(self) -> Signature:
@@ -114,7 +120,7 @@ class RegisteredFunction:
             is_hidden=_is_registered,
             local=self._local,
         )
-        self._local = None
+        self._local = None  # it was only kept for this
         return signature
 
     @property
@@ -145,7 +151,7 @@ class RegisteredFunction:
 
     def _check_name(self, name: str) -> str:
         try:
-            return check_identifier(name, "function")
+            return check_identifier(name, "a function")
         except DeclarationError as error:
             raise DeclarationError(f"{self.where}: {error}") from None
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 from engine.app.component import App, Component
 from engine.app.crons import Crons
@@ -23,8 +23,6 @@ from engine.app.triggers import Trigger
 from engine.errors import DeclarationError
 
 T = TypeVar("T")
-
-_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +38,16 @@ class Application:
     app: App | Component | None = None
     crons: Crons | None = None
     triggers: tuple[Trigger[Any], ...] = ()
-    mounts: Mapping[str, Application] = _EMPTY
+    mounts: Mapping[str, Application] = field(default_factory=dict)
     digest: str = ""
     """Of the sources; another digest is other code."""
     root: Path | None = None
     """The folder or file that it was loaded from."""
-    environment: Variables = field(default=NO_VARIABLES, repr=False)
+    environment: Variables = field(default_factory=lambda: NO_VARIABLES, repr=False)
     """What `env` is while its code runs; components have none."""
     warnings: tuple[str, ...] = ()
+    modules: Mapping[str, ModuleType] = field(default_factory=dict, repr=False)
+    """What was executed, by what Python imports it as."""
 
     def find(self, path: str, component: str = "") -> RegisteredFunction | None:
         """

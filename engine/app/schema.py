@@ -42,17 +42,20 @@ from engine.app.validators import (
     v,
 )
 from engine.errors import DeclarationError, InvalidValue
-from engine.model.limits import INDEX_FIELDS_MAX, TABLE_INDEXES_MAX, TABLES_MAX
+from engine.model.limits import (
+    FILTER_FIELDS_MAX,
+    INDEX_FIELDS_MAX,
+    TABLE_INDEXES_MAX,
+    TABLES_MAX,
+    VECTOR_DIMENSIONS_MAX,
+    VECTOR_DIMENSIONS_MIN,
+)
 from engine.model.values import Value
 
 Fields: TypeAlias = Any
 """A class of documents, a union of such, a dict of validators, or a validator."""
 
 SYSTEM_FIELDS: Final = frozenset({"_id", "_creationTime"})
-FILTER_FIELDS_MAX: Final = 16
-VECTOR_DIMENSIONS_MIN: Final = 2
-VECTOR_DIMENSIONS_MAX: Final = 4096
-
 _RESERVED_NAMES: Final = ("by_id", "by_creation_time")
 
 
@@ -124,15 +127,17 @@ class Table:
     """
 
     def __init__(self, fields: Fields, /) -> None:
-        frame = sys._getframe(1)
         self._fields = fields
-        self._scope = Scope(names=frame.f_globals, local=dict(frame.f_locals))
-        self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        """File and line of the declaration."""
+        self._declared_in(sys._getframe(1))
         self.documents: tuple[type, ...] = tuple(_classes_in(fields))
         self.indexes: tuple[IndexSpec, ...] = ()
         self.search_indexes: tuple[SearchIndexSpec, ...] = ()
         self.vector_indexes: tuple[VectorIndexSpec, ...] = ()
+
+    def _declared_in(self, frame: types.FrameType) -> None:
+        self._scope = Scope.of_frame(frame)
+        self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        """File and line of the declaration."""
 
     @property
     def document(self) -> type | None:
@@ -261,9 +266,7 @@ class Table:
         fields = v.object(self._fields) if isinstance(self._fields, Mapping) else self._fields
         try:
             validator = shape_of(fields, self._scope).validator
-        except Unsupported as refused:
-            raise self._error(str(refused)) from None
-        except (InvalidValue, DeclarationError) as refused:
+        except (Unsupported, InvalidValue, DeclarationError) as refused:
             raise self._error(str(refused)) from None
         return self._without_system_fields(validator)
 
@@ -342,7 +345,7 @@ class Table:
     # What indexes must be.
 
     def _check_name(self, name: str) -> None:
-        check_identifier(name, "index")
+        check_identifier(name, "an index")
         taken = {one.name for one in self.indexes}
         taken |= {one.name for one in self.search_indexes}
         taken |= {one.name for one in self.vector_indexes}
@@ -372,7 +375,7 @@ class Table:
                     "_creationTime by itself"
                 )
             for step in path.split("."):
-                check_identifier(step, "field of an index")
+                check_identifier(step, "an indexed field")
         if len(set(fields)) < len(fields):
             raise self._error(f"index {name!r} names a field twice")
 
@@ -413,7 +416,7 @@ class Schema:
     def _add(self, name: str, table: Table) -> None:
         if not isinstance(table, Table):
             raise DeclarationError(f"table {name!r} is {table!r}; write {name}=Table(...)")
-        check_identifier(name, "table")
+        check_identifier(name, "a table")
         if name.startswith("_"):
             raise DeclarationError(f"table {name!r}: a leading underscore is the engine's")
         for document in table.documents:
@@ -447,9 +450,7 @@ class Schema:
 def define_table(fields: Fields, /) -> Table:
     """`Table`, by the name that Convex has for it."""
     table = Table(fields)
-    frame = sys._getframe(1)
-    table._scope = Scope(names=frame.f_globals, local=dict(frame.f_locals))
-    table.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    table._declared_in(sys._getframe(1))
     return table
 
 

@@ -45,7 +45,7 @@ from engine.app.validators import (
 )
 from engine.errors import DeclarationError, InvalidValue, UsageError
 from engine.model.ids import Id
-from engine.model.values import Int64, Undefined, Value, normalize
+from engine.model.values import INT64_MAX, INT64_MIN, Int64, Undefined, Value, normalize
 
 Loaded: TypeAlias = Any
 """What a handler holds: a value, or an instance of one of the application's classes."""
@@ -83,12 +83,20 @@ class Scope:
 
     names: Mapping[str, Any]
     local: Mapping[str, Any] = field(default_factory=dict)
+    """Names around something that is defined in a function."""
     is_hidden: Callable[[object], bool] = _nothing_is
     """Of globals, those that are not meant: a query called `list` is not the builtin."""
     parameters: Mapping[object, Shape] = field(default_factory=dict)
     """What the type variables of a generic class stand for."""
     within: tuple[type, ...] = ()
     """Classes being read, to notice one that contains itself."""
+
+    @staticmethod
+    def of_frame(frame: types.FrameType) -> Scope:
+        """What is visible to code that is running right now."""
+        if frame.f_locals is frame.f_globals:
+            return Scope(names=frame.f_globals)
+        return Scope(names=frame.f_globals, local=dict(frame.f_locals))
 
     def evaluate(self, text: str) -> Annotation:
         """
@@ -200,7 +208,8 @@ def _as_int(value: Value, _tables: Tables) -> int:
 
 
 def _to_int64(value: Loaded) -> Loaded:
-    return Int64(value) if type(value) is int else value
+    """An `int` as `Int64`; one that is too large is refused later, with its path."""
+    return Int64(value) if type(value) is int and INT64_MIN <= value <= INT64_MAX else value
 
 
 _ANY: Final = Shape(validator=v.any())
@@ -240,8 +249,16 @@ _INSTEAD: Final[dict[Any, str]] = {
     tuple: "list[...], or a TypedDict where the places differ",
     type: "str",
     Undefined: "`T | Undefined` with `= UNDEFINED`",
-    typing.Callable: "nothing that runs: pass a str that names a function",
-    abc.Callable: "nothing that runs: pass a str that names a function",
+    typing.Callable: "str, the path of a function",
+    abc.Callable: "str, the path of a function",
+    abc.Iterator: "list[...]; for one page after another, PaginationOptions and paginate()",
+    abc.AsyncIterator: "list[...]; for one page after another, PaginationOptions and paginate()",
+    str: "str, or a NewType of it",
+    int: "int, or a NewType of it",
+    float: "float, or a NewType of it",
+    bytes: "bytes",
+    dict: "dict[str, ...] or a TypedDict",
+    list: "list[...]",
 }
 
 

@@ -47,7 +47,7 @@ class Trigger(Generic[D]):
         handler: Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]],
     ) -> None:
         if isinstance(table, str):
-            check_identifier(table, "table")
+            check_identifier(table, "a table")
         self._table = table
         self.handler = handler
         self.location = location_of(handler)

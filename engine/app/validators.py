@@ -24,16 +24,13 @@ from typing import Any, Final, TypeAlias
 from engine.errors import DeclarationError, InvalidId, InvalidValue
 from engine.model.ids import row_key_of
 from engine.model.json_values import to_wire
-from engine.model.limits import IDENTIFIER_LENGTH_MAX
-from engine.model.values import Int64, Value, check_field_name, normalize
+from engine.model.limits import IDENTIFIER_LENGTH_MAX, SHOWN_LENGTH_MAX
+from engine.model.values import Int64, Refusal, Value, check_field_name, normalize
 
 Tables: TypeAlias = Callable[[str], int | None]
 """The number of a table in the caller's component, or None if there is no such table."""
 
 Json: TypeAlias = Any
-
-SHOWN_LENGTH_MAX: Final = 400
-"""Characters of a value or validator in an error; people read it in a terminal."""
 
 
 class Mismatch:
@@ -511,7 +508,9 @@ class Object(Validator):
 
     def _field(self, name: str) -> Validator:
         if name not in self.fields:
-            raise DeclarationError(f"{self} has no field `{name}`{did_you_mean(name, self.fields)}")
+            raise DeclarationError(
+                f"{self} has no field `{name}`.{did_you_mean(name, self.fields)}"
+            )
         return self.fields[name]
 
     def to_json(self) -> Json:
@@ -547,7 +546,10 @@ class Object(Validator):
                 elif not is_optional:
                     return self._missing(name, value)
             if known:
-                return self._extra(value, system)
+                for name in system:
+                    known -= name in value
+                if known:
+                    return self._extra(value, system)
             return None
 
         return check
@@ -588,6 +590,8 @@ class Union(Validator):
         return self.members
 
     def _make_check(self) -> Check:
+        if all(isinstance(member, Literal) for member in self.members):
+            return self._make_lookup()
         checks = tuple(member.mismatch for member in self.members)
 
         def check(value: Value, tables: Tables) -> Mismatch | None:
@@ -595,6 +599,17 @@ class Union(Validator):
                 if mismatch(value, tables) is None:
                     return None
             return self._refusal(value, tables)
+
+        return check
+
+    def _make_lookup(self) -> Check:
+        """The check of a union of literals, however many they are."""
+        known = {member._key for member in self.members if isinstance(member, Literal)}
+        kinds = {kind for kind, _ in known}
+
+        def check(value: Value, _tables: Tables) -> Mismatch | None:
+            kind = type(value)
+            return None if kind in kinds and (kind, value) in known else Mismatch(self, value)
 
         return check
 
@@ -663,7 +678,7 @@ class Validators:
 
     def id(self, table_name: str, /) -> IdOf:
         """An id of a table."""
-        check_identifier(table_name, "table")
+        check_identifier(table_name, "a table")
         return IdOf(_Constant(table_name))
 
     def literal(self, value: Value, /) -> Literal:
@@ -691,7 +706,10 @@ class Validators:
     def object(self, fields: Mapping[str, Validator], /) -> Object:
         """An object with exactly these fields; `v.optional` ones may be absent."""
         for name, one in fields.items():
-            check_field_name(name)
+            try:
+                check_field_name(name)
+            except Refusal as refusal:
+                raise DeclarationError(f"v.object: {name!r}: {refusal.why}") from None
             if not isinstance(one, Validator):
                 raise DeclarationError(f"v.object: field `{name}` is {one!r}; write a validator")
         return Object(dict(fields))
@@ -736,7 +754,7 @@ def _inner(validator: object, where: str) -> Validator:
 
 def check_identifier(name: str, what: str) -> str:
     """
-    `name`, which is to be the name of a table, an index or a function.
+    `name`, which is to be the name of `what`: "a table", "an index" and so on.
 
     Raises:
         DeclarationError: it is not letters, digits and underscores, at most 64 of them, or
@@ -749,7 +767,7 @@ def check_identifier(name: str, what: str) -> str:
         or not name.strip("_")
     ):
         raise DeclarationError(
-            f"{name!r} cannot name a {what}: use letters, digits and underscores, "
+            f"{name!r} cannot be the name of {what}: use letters, digits and underscores, "
             f"at most {IDENTIFIER_LENGTH_MAX}, the first no digit"
         )
     return name

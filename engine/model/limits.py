@@ -18,11 +18,18 @@ ARRAY_ITEMS_MAX: Final = 8192
 OBJECT_FIELDS_MAX: Final = 1024
 FIELD_NAME_BYTES_MAX: Final = 1024
 IDENTIFIER_LENGTH_MAX: Final = 64
+CRON_NAME_LENGTH_MAX: Final = 256
+SHOWN_LENGTH_MAX: Final = 400
+"""Characters of a value or a validator in an error; people read it in a terminal."""
 DOCUMENT_BYTES_MAX: Final = 1 << 20
 """One row must stay cheap to copy through the log, the overlay and a transition."""
 DOCUMENT_NESTING_MAX: Final = 16
 INDEX_FIELDS_MAX: Final = 16
 """Counting the implicit `_creationTime`."""
+FILTER_FIELDS_MAX: Final = 16
+"""Of a search or vector index."""
+VECTOR_DIMENSIONS_MIN: Final = 2
+VECTOR_DIMENSIONS_MAX: Final = 4096
 TABLE_INDEXES_MAX: Final = 64
 TABLES_MAX: Final = 10_000
 CREATION_TIME_MAX: Final = 2.0**53
