@@ -65,7 +65,13 @@ def encode_value_key(value: Value | Undefined) -> bytes:
 
 
 def past(key: bytes) -> bytes:
-    """The bound just after all keys that begin with the values that `key` encodes."""
+    """
+    The bound just after all keys that begin with the values that `key` encodes.
+
+    Holds as long as another value, or nothing, follows those values in the keys.  Where other
+    bytes follow, which may begin with 0xFF, the value before them has to be of a fixed width, as
+    numbers are, and the bound is `increment(key)`.
+    """
     return key + b"\xff"
 
 
