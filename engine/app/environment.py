@@ -125,7 +125,8 @@ class Environment(Mapping[str, str]):
 
     @property
     def _variables(self) -> Variables:
-        return _current.get() or read_environment(None)
+        current = _current.get()
+        return read_environment(None) if current is None else current
 
 
 env: Final[Mapping[str, str]] = Environment()

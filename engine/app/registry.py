@@ -14,13 +14,14 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from engine.app.component import App, Component
-from engine.app.crons import Crons
+from engine.app.crons import Crons, CronSpec
 from engine.app.environment import NO_VARIABLES, Variables
 from engine.app.references import canonical_path
 from engine.app.registered import Kind, RegisteredFunction, loading
 from engine.app.schema import Schema
 from engine.app.triggers import Trigger
-from engine.errors import DeclarationError
+from engine.app.validators import IdOf
+from engine.errors import ArgumentValidationError, DeclarationError
 
 T = TypeVar("T")
 
@@ -135,21 +136,33 @@ def verify(application: Application) -> None:
 
     Raises:
         DeclarationError: an annotation that cannot be, a class of no table, a cron whose
-            function does not exist, is a query or does not take its arguments.
+            function does not exist, is a query or does not take its arguments, a trigger of
+            a table that is not in the schema.
     """
     for function in application.functions.values():
         function.signature.verify()
     for job in application.crons.jobs if application.crons else ():
-        component, path = job.function_path()
-        target = application.find(path, component)
-        where = f"{job.where}: cron {job.name!r}"
-        if target is None:
-            raise DeclarationError(f"{where}: there is no function {path}")
-        if target.kind is Kind.QUERY:
-            raise DeclarationError(f"{where}: {path} is a query; use a mutation or an action")
+        _verify_cron(application, job)
     for one in application.triggers:
         if application.schema and one.table_name not in application.schema.tables:
-            raise DeclarationError(f"trigger {one.location}: no table {one.table_name!r}")
+            raise DeclarationError(f"{one.where}: the schema has no table {one.table_name!r}")
+
+
+def _verify_cron(application: Application, job: CronSpec) -> None:
+    component, path = job.function_path()
+    where = f"{job.where}: cron {job.name!r}"
+    target = application.find(path, component)
+    if target is None:
+        raise DeclarationError(f"{where}: there is no function {path}")
+    if target.kind is Kind.QUERY:
+        raise DeclarationError(f"{where}: {path} is a query; use a mutation or an action")
+    validator = target.signature.validator
+    # Ids can only be looked at when the tables have their numbers.
+    if not any(isinstance(part, IdOf) for part in validator.walk()):
+        try:
+            target.signature.load(job.args, lambda _table: None)
+        except ArgumentValidationError as error:
+            raise DeclarationError(f"{where}: {error}") from None
 
 
 def only_one(kind: type[T], found: Sequence[tuple[str, T]]) -> T | None:

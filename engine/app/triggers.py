@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from engine.app.annotations import location_of, where_of
+from engine.app.annotations import where_of
 from engine.app.contexts import TriggerCtx
 from engine.app.documents import table_name_of
 from engine.app.registered import innermost
@@ -50,7 +50,8 @@ class Trigger(Generic[D]):
             check_identifier(table, "a table")
         self._table = table
         self.handler = handler
-        self.location = location_of(handler)
+        self.where = where_of(handler)
+        """File, line and name of the handler."""
         frame = innermost()
         self.module = frame.module if frame else handler.__module__
 
@@ -67,7 +68,7 @@ class Trigger(Generic[D]):
         try:
             return table_name_of(self._table)
         except DeclarationError as error:
-            raise DeclarationError(f"{where_of(self.handler)}: {error}") from None
+            raise DeclarationError(f"{self.where}: {error}") from None
 
     def __call__(self, ctx: TriggerCtx, change: Change[D]) -> Coroutine[Any, Any, None]:
         """Run the plain handler."""
