@@ -106,8 +106,6 @@ def decode(text: str | bytes) -> ClientMessage:
     """
     try:
         message: ClientMessage = _decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise ProtocolViolation(f"Received an invalid message: {error}") from None
     except (msgspec.DecodeError, RecursionError):
         return _decode_lenient(text)
     return message

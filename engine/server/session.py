@@ -124,6 +124,7 @@ class Session:
                 nursery.start_soon(self._part, self._read, receive)
                 nursery.start_soon(self._part, self._mutate)
                 nursery.start_soon(self._part, self._transit)
+                nursery.start_soon(self._part, self._watch)
         self._protocol.close()
         with trio.move_on_after(CLOSING_S_MAX):
             await self._outbox.finished.wait()
@@ -167,6 +168,11 @@ class Session:
         """The token that the client acts by is no longer good: nothing is executed with it."""
         farewell = self._protocol.auth_error("The token has expired", update_attempted=False)
         self._end(farewell, 1000, "")
+
+    async def _watch(self) -> None:
+        """End when nothing more can be sent."""
+        await self._outbox.wait_over()
+        self._scope.cancel()
 
     # Reading.
 

@@ -1,0 +1,179 @@
+"""The sync protocol's messages as text: what is understood, and how ours are spelled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import ProtocolViolation
+from engine.model.json_values import from_wire
+from engine.model.values import Int64, strictly_equal
+from engine.server.json_text import parse
+from engine.server.messages import (
+    Action,
+    Add,
+    Authenticate,
+    Connect,
+    Event,
+    ModifyQuerySet,
+    Mutation,
+    Remove,
+    decode,
+    query_updated,
+    updated_tail,
+    value_json,
+)
+
+SESSION = "9c621b88-c88c-4d93-be5f-3236005019b1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"type":"Connect","sessionId":"s","connectionCount":0,'
+            '"lastCloseReason":"InitialConnect","clientTs":1795197733591}',
+            Connect(session_id="s", last_close_reason="InitialConnect", client_ts=1795197733591.0),
+        ),
+        (
+            '{"type":"ModifyQuerySet","baseVersion":0,"newVersion":1,"modifications":['
+            '{"type":"Add","queryId":0,"udfPath":"m:l","args":[{"c":"a"}],"journal":"j"},'
+            '{"type":"Remove","queryId":7}]}',
+            ModifyQuerySet(
+                base_version=0,
+                new_version=1,
+                modifications=[
+                    Add(query_id=0, udf_path="m:l", args=[{"c": "a"}], journal="j"),
+                    Remove(query_id=7),
+                ],
+            ),
+        ),
+        (
+            '{"type":"Mutation","requestId":3,"udfPath":"m:s","args":[{"b":"x"}]}',
+            Mutation(request_id=3, udf_path="m:s", args=[{"b": "x"}]),
+        ),
+        (
+            '{"type":"Action","requestId":4,"udfPath":"m:a","componentPath":"c"}',
+            Action(request_id=4, udf_path="m:a", component_path="c"),
+        ),
+        (
+            '{"type":"Authenticate","baseVersion":0,"tokenType":"Admin","value":"k",'
+            '"impersonating":{"subject":"s"}}',
+            Authenticate(
+                base_version=0, token_type="Admin", value="k", impersonating={"subject": "s"}
+            ),
+        ),
+        (
+            '{"type":"Authenticate","baseVersion":0,"tokenType":"Admin","value":"k",'
+            '"actingAs":{"subject":"s"}}',
+            Authenticate(base_version=0, token_type="Admin", value="k", acting_as={"subject": "s"}),
+        ),
+        ('{"type":"Event","eventType":"X","event":[1]}', Event()),
+    ],
+)
+def test_a_message_is_understood(text: str, message: object) -> None:
+    assert decode(text) == message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{not json",
+        "[]",
+        "null",
+        "{}",
+        '{"type":"Dance"}',
+        '{"type":"Connect"}',
+        '{"type":"Mutation","requestId":-1,"udfPath":"m:f"}',
+        '{"type":"Mutation","requestId":4294967296,"udfPath":"m:f"}',
+        '{"type":"Mutation","requestId":"1","udfPath":"m:f"}',
+        '{"type":"Mutation","requestId":1,"udfPath":5}',
+        '{"type":"ModifyQuerySet","baseVersion":0,"newVersion":1,"modifications":[{}]}',
+        '{"type":"Mutation","requestId":1,"udfPath":"m:f","args":' + "[" * 9000,
+        '{"type":"Mutation","requestId":1,"udfPath":"m:f","args":[NaN]}',
+    ],
+)
+def test_what_is_no_message_is_a_violation(text: str) -> None:
+    with pytest.raises(ProtocolViolation):
+        decode(text)
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', "1e400"])
+def test_an_argument_that_is_no_value_leaves_the_message_readable(value: str) -> None:
+    head = '{"type":"Mutation","requestId":1,"udfPath":"m:f","args":'
+
+    message = decode(f"{head}[{value}]}}")
+
+    assert isinstance(message, Mutation)
+
+
+@given(st.text())
+def test_no_text_does_more_than_violate(text: str) -> None:
+    with contextlib.suppress(ProtocolViolation):
+        decode(text)
+
+
+JSON_TEXTS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+).map(json.dumps)
+
+
+@given(JSON_TEXTS)
+def test_strict_and_lenient_parsing_agree_on_json(text: str) -> None:
+    assert parse(text) == json.loads(text)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats().filter(lambda x: not x.is_integer() or abs(x) > 2**53)
+    | st.integers(-(2**63), 2**63 - 1).map(Int64)
+    | st.text()
+    | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text(st.characters(codec="ascii", categories=["L"])), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_a_value_comes_back_from_its_text(value: Any) -> None:
+    there = from_wire(parse(bytes(value_json(value))))
+
+    assert strictly_equal(there, value)
+
+
+@given(VALUES, st.integers(0, 2**32 - 1))
+def test_the_halves_of_an_update_make_one_message(value: Any, query_id: int) -> None:
+    update = json.loads(bytes(query_updated(query_id, updated_tail(value, ("[LOG] x",), None))))
+
+    assert update.pop("value") == json.loads(bytes(value_json(value)))
+    assert update == {
+        "type": "QueryUpdated",
+        "queryId": query_id,
+        "logLines": ["[LOG] x"],
+        "journal": None,
+    }
+
+
+def test_every_float_is_spelled_with_a_fraction_or_exponent() -> None:
+    text = bytes(value_json([5, 0, -3, 10**15, 2**53, 1e21, 0.1])).decode()
+
+    assert all(set(number) & set(".e") for number in text.strip("[]").split(","))
+    assert msgspec.json.decode(text) == [5, 0, -3, 10**15, 2**53, 1e21, 0.1]

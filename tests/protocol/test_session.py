@@ -1,0 +1,628 @@
+"""One client's connection, task by task, on the autojump clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.errors import ConvexError, OutOfRetention, Overloaded, Stopped
+from engine.functions.results import Caller
+from engine.model.json_values import decode_ts, encode_ts
+from engine.model.limits import Limits
+from tests.protocol.cells import START_TS, Cells, Ctx
+from tests.protocol.wires import ADMIN_KEY, serving
+
+
+def show(ctx: Ctx, cell: str = "cell") -> Any:
+    return ctx.get(cell)
+
+
+def put(ctx: Ctx, value: Any, cell: str = "cell") -> Any:
+    ctx.put(cell, value)
+    return value
+
+
+def put_and_fail(ctx: Ctx) -> None:
+    ctx.put("cell", "never")
+    raise ConvexError({"code": "ROLLED_BACK"})
+
+
+def increment(ctx: Ctx) -> int:
+    value: int = (ctx.get("n") or 0) + 1
+    ctx.put("n", value)
+    return value
+
+
+def whoami(ctx: Ctx) -> str | None:
+    return ctx.caller.identity.subject if ctx.caller.identity else None
+
+
+async def put_by_action(cells: Cells, _caller: Caller, value: Any) -> None:
+    cells.write(cell=value)
+
+
+async def add(_cells: Cells, _caller: Caller, a: float, b: float) -> float:
+    return a + b
+
+
+def application() -> Cells:
+    return Cells(
+        queries={"m:show": show, "m:whoami": whoami},
+        mutations={"m:put": put, "m:fail": put_and_fail, "m:increment": increment},
+        actions={"m:add": add, "m:put_by_action": put_by_action},
+    )
+
+
+def values(transition: dict[str, Any]) -> dict[int, Any]:
+    return {each["queryId"]: each.get("value") for each in transition["modifications"]}
+
+
+async def test_a_query_is_shown_and_then_followed(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        first = await wire.hear()
+        house.cells.write(cell="news")
+        second = await wire.hear()
+
+    assert (values(first), values(second)) == ({0: None}, {0: "news"})
+    assert second["startVersion"] == first["endVersion"]
+
+
+async def test_what_is_committed_elsewhere_says_nothing_to_whom_it_does_not_concern(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        house.cells.write(another="x")
+
+        assert await wire.hear_all() == []
+
+
+async def test_many_queries_are_answered_at_one_timestamp(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:show"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.modify(*({"type": "Add", "queryId": n, "udfPath": "m:show"} for n in range(50)))
+        await trio.testing.wait_all_tasks_blocked()
+        cells.write(cell="later")
+        cells.gates.pop("m:show").set()
+        first = await wire.hear()
+        second = await wire.hear()
+
+    assert values(first) == dict.fromkeys(range(50))
+    assert first["endVersion"]["ts"] == encode_ts(START_TS)
+    assert values(second) == dict.fromkeys(range(50), "later")
+
+
+async def test_only_so_many_queries_are_evaluated_at_a_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:show"] = trio.Event()
+    async with serving(cells, limits=Limits(parallel_queries_max=3)) as house:
+        wire = await house.dial()
+        await wire.modify(*({"type": "Add", "queryId": n, "udfPath": "m:show"} for n in range(10)))
+        await trio.testing.wait_all_tasks_blocked()
+        begun = len(cells.runs)
+        cells.gates.pop("m:show").set()
+        await wire.hear()
+
+    assert (begun, len(cells.runs)) == (3, 10)
+
+
+async def test_a_transition_waits_until_every_commit_before_it_was_compared(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        cells.is_comparing = False
+        cells.write(cell="new")
+        await wire.modify()
+        silence = await wire.hear_all()
+        cells.compare()
+        transition = await wire.hear()
+
+    assert silence == []
+    assert values(transition) == {0: "new"}
+
+
+# Mutations.
+
+
+async def test_a_response_comes_before_the_transition_that_shows_its_commit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        for number in range(20):
+            await wire.mutate(number, "m:put", value=number)
+        heard = await wire.hear_all()
+
+    covered = 0
+    for message in heard:
+        if message["type"] == "MutationResponse":
+            assert decode_ts(message["ts"]) > covered
+        else:
+            covered = decode_ts(message["endVersion"]["ts"])
+    responses = [m["result"] for m in heard if m["type"] == "MutationResponse"]
+    assert responses == [float(number) for number in range(20)]
+    assert covered == cells.published.value
+    assert values(heard[-1]) == {0: 19.0}
+
+
+async def test_a_transition_is_held_for_the_mutation_whose_commit_it_shows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Here the commit is seen by the subscription long before the mutation answers."""
+    cells = application()
+    cells.answer_gates["m:put"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        await wire.mutate(0, "m:put", value="mine")
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(0.2)
+        cells.answer_gates["m:put"].set()
+        heard = await wire.hear_all()
+
+    assert [message["type"] for message in heard] == ["MutationResponse", "Transition"]
+
+
+async def test_a_long_mutation_does_not_keep_the_news_of_others_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:put"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        await wire.mutate(0, "m:put", value="mine")
+        await trio.testing.wait_all_tasks_blocked()
+        cells.write(cell="theirs")
+        began = trio.current_time()
+        transition = await wire.hear()
+        waited_s = trio.current_time() - began
+
+    assert values(transition) == {0: "theirs"}
+    assert waited_s < 0.5
+
+
+async def test_mutations_run_in_order_and_failures_stop_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        for number, path in enumerate(["m:increment", "m:fail", "m:increment", "m:nope"]):
+            await wire.mutate(number, path)
+        heard = await wire.hear_all()
+
+    responses = [message for message in heard if message["type"] == "MutationResponse"]
+    assert [response["requestId"] for response in responses] == [0, 1, 2, 3]
+    assert [response["success"] for response in responses] == [True, False, True, False]
+    assert [response["result"] for response in responses if response["success"]] == [1.0, 2.0]
+    assert "Could not find public function for 'm:nope'" in responses[3]["result"]
+
+
+@pytest.mark.parametrize("path", ["m:put", "m:fail"])
+async def test_a_transition_follows_every_mutation_though_nothing_is_shown(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.mutate(0, path, **({"value": 1} if path == "m:put" else {}))
+        heard = await wire.hear_all()
+
+    assert [message["type"] for message in heard] == ["MutationResponse", "Transition"]
+
+
+async def test_a_mutation_sent_again_on_a_new_connection_runs_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        responses = []
+        for _ in range(2):
+            wire = await house.dial()
+            await wire.mutate(5, "m:increment")
+            responses.append(await wire.hear_until("MutationResponse"))
+            await wire.hear_until("Transition")
+            await wire.hang_up()
+
+    assert responses[0] == responses[1]
+    assert responses[0]["result"] == 1.0
+
+
+async def test_malformed_arguments_fail_their_call_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        for kind in ("Mutation", "Action"):
+            await wire.say(type=kind, requestId=1, udfPath="m:put", args=[{"v": {"$bytes": "*"}}])
+            response = await wire.hear_until(f"{kind}Response")
+
+            assert response["success"] is False
+            assert "Invalid arguments for m:put" in response["result"]
+
+
+async def test_a_component_is_hidden_from_calls_of_clients(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.say(
+            type="Mutation", requestId=0, udfPath="m:put", args=[{"value": 1}], componentPath="c"
+        )
+        response = await wire.hear_until("MutationResponse")
+
+    assert "Could not find public function for 'm:put' in 'c'." in response["result"]
+
+
+# Actions.
+
+
+async def test_actions_run_beside_each_other_and_beside_mutations(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:put_by_action"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.act(0, "m:put_by_action", value=1)
+        await wire.act(1, "m:add", a=2, b=3)
+        await wire.mutate(2, "m:increment")
+        first = {(await wire.hear_until(kind))["requestId"] for kind in ["ActionResponse"]}
+        await wire.hear_until("MutationResponse")
+        cells.gates["m:put_by_action"].set()
+        last = await wire.hear_until("ActionResponse")
+
+    assert (first, last["requestId"]) == ({1}, 0)
+
+
+async def test_what_an_action_wrote_is_in_the_transition_after_its_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        await wire.act(1, "m:put_by_action", value="by action")
+        heard = await wire.hear_all()
+
+    shown = [values(each) for each in heard if each["type"] == "Transition"]
+    assert {0: "by action"} in shown
+    assert heard[-1]["type"] == "Transition"
+
+
+async def test_an_action_outlives_its_connection(autojump_clock: trio.testing.MockClock) -> None:
+    cells = application()
+    cells.gates["m:put_by_action"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.act(0, "m:put_by_action", value="done")
+        await trio.testing.wait_all_tasks_blocked()
+        await wire.hang_up()
+        await trio.sleep(1)
+        gone = house.server.statistics().sessions
+        cells.gates["m:put_by_action"].set()
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert gone == 0
+    assert cells.published.value > START_TS
+
+
+# Slow and silent clients.
+
+
+async def test_changes_coalesce_while_a_client_does_not_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        wire.is_read = trio.Event()
+        for number in range(100):
+            cells.write(cell=number)
+            await trio.testing.wait_all_tasks_blocked()
+        wire.is_read.set()
+        heard = await wire.hear_all()
+
+    assert len(heard) <= 3
+    assert values(heard[-1]) == {0: 99.0}
+
+
+async def test_no_mutation_is_begun_for_a_client_that_does_not_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        wire.is_read = trio.Event()
+        for number in range(10):
+            await wire.mutate(number, "m:put", value="x" * 400_000)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = len(cells.runs)
+        wire.is_read.set()
+        await wire.hear_all()
+
+    assert begun < 6
+    assert cells.runs.count("m:put") == 10
+
+
+async def test_a_client_that_never_reads_again_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells, limits=Limits(send_s_max=60)) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        wire.is_read = trio.Event()
+        cells.write(cell=1)
+        await trio.sleep(100)
+
+        assert house.server.statistics().sessions == 0
+        assert cells.subscriptions.statistics().lives == 0
+
+
+async def test_a_client_that_leaves_too_much_unread_is_sent_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells, limits=Limits(unsent_bytes_max=1000)) as house:
+        wire = await house.dial()
+        wire.is_read = trio.Event()
+        for number in range(30):
+            await wire.act(number, "m:add", a=1, b=2)
+        await trio.testing.wait_all_tasks_blocked()
+        wire.is_read.set()
+        closed = await wire.hear_until("closed")
+
+    assert closed["code"] == 1013
+    assert "SlowClient" in closed["reason"]
+
+
+async def test_a_ping_breaks_the_silence(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        began = trio.current_time()
+        heard = [(await wire.hear())["type"] for _ in range(3)]
+        passed_s = trio.current_time() - began
+
+    assert heard == ["Ping"] * 3
+    assert passed_s == pytest.approx(45)
+
+
+async def test_a_connection_without_connect_ends(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(application()) as house:
+        wire = house.open()
+        fatal = await wire.hear_until("FatalError")
+
+    assert "Connect" in fatal["error"]
+
+
+# Endings.
+
+
+@pytest.mark.parametrize(
+    "text", ["{not json", '{"type":"Dance"}', '{"type":"Mutation","requestId":1,"udfPath":"m:f"}']
+)
+async def test_a_violation_is_fatal_and_closes(
+    text: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(application()) as house:
+        wire = house.open()
+        await wire.say_text(text)
+        heard = [await wire.hear(), await wire.hear()]
+
+    assert [message["type"] for message in heard] == ["FatalError", "closed"]
+    assert heard[1]["code"] == 1000
+
+
+async def test_a_binary_message_is_a_violation(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(application()) as house:
+        wire = house.open()
+        await wire.say_event(type="websocket.receive", bytes=b"\x00", text=None)
+
+        assert (await wire.hear())["type"] == "FatalError"
+
+
+async def test_a_client_from_the_future_is_not_served(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial(maxObservedTimestamp=encode_ts(START_TS + 1))
+        closed = await wire.hear()
+
+    assert closed["code"] == 1011
+    assert closed["reason"].startswith("InternalServerError")
+
+
+async def test_a_client_that_has_seen_the_newest_state_is_served(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial(maxObservedTimestamp=encode_ts(START_TS))
+        await wire.modify()
+
+        assert (await wire.hear())["type"] == "Transition"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (Overloaded("the committer", 5), 1013, "Overloaded: the committer"),
+        (Stopped("the engine"), 1001, "ServerStopped"),
+        (RuntimeError("a bug"), 1011, "InternalServerError"),
+    ],
+)
+async def test_what_keeps_a_mutation_from_running_closes_for_the_client_to_try_again(
+    error: Exception, code: int, reason: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    cells = application()
+    cells.errors["m:put"] = [error]
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.mutate(0, "m:put", value=1)
+        closed = await wire.hear()
+
+    assert closed["type"] == "closed"
+    assert closed["code"] == code
+    assert closed["reason"].startswith(reason)
+
+
+async def test_a_query_that_cannot_run_now_is_tried_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.errors["m:show"] = [OutOfRetention("too old"), Overloaded("the engine", 1)]
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        transition = await wire.hear()
+
+    assert values(transition) == {0: None}
+    assert cells.runs == ["m:show"] * 3
+
+
+async def test_one_query_that_cannot_run_lets_go_of_what_the_others_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.errors["m:whoami"] = [Overloaded("the engine", 1)] * 10
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.modify(
+            {"type": "Add", "queryId": 0, "udfPath": "m:show"},
+            {"type": "Add", "queryId": 1, "udfPath": "m:whoami"},
+        )
+        closed = await wire.hear_until("closed")
+
+        assert closed["code"] == 1013
+        assert cells.subscriptions.statistics().lives == 0
+
+
+async def test_hanging_up_lets_go_of_everything(autojump_clock: trio.testing.MockClock) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        await wire.hang_up()
+        await trio.sleep(1)
+
+        assert house.server.statistics().sessions == 0
+        assert cells.subscriptions.statistics().lives == 0
+
+
+async def test_draining_answers_what_runs_and_sends_the_client_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:put"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.mutate(0, "m:put", value=1)
+        await wire.mutate(1, "m:put", value=2)
+        await trio.testing.wait_all_tasks_blocked()
+        house.server.drain()
+        await trio.testing.wait_all_tasks_blocked()
+        cells.gates["m:put"].set()
+        response = await wire.hear_until("MutationResponse")
+        closed = await wire.hear_until("closed")
+        late = house.open()
+        refused = await late.hear()
+
+    assert response["requestId"] == 0
+    assert closed["code"] == 1001
+    assert refused["code"] == 1013
+    assert cells.runs == ["m:put"]
+
+
+async def test_more_sessions_than_fit_are_refused(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(application(), limits=Limits(sessions_max=1)) as house:
+        await house.dial()
+        await trio.testing.wait_all_tasks_blocked()
+        second = house.open()
+
+        assert (await second.hear())["code"] == 1013
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "is_there"),
+    [
+        ("/api/sync", "", True),
+        ("/api/1.48.0/sync", "", True),
+        ("/engine/api/1.48.0/sync", "/engine", True),
+        ("/api/1.48.0/sync", "/engine", True),
+        ("/sync", "", False),
+        ("/api/x/y/sync", "", False),
+    ],
+)
+async def test_the_protocol_is_spoken_below_the_prefix(
+    path: str, root_path: str, is_there: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(application()) as house:
+        wire = house.open(path, root_path)
+        await wire.connect()
+        await wire.modify()
+
+        assert (await wire.hear())["type"] == ("Transition" if is_there else "closed")
+
+
+# Who.
+
+
+async def test_an_administrator_acts_as_a_user(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.say(
+            type="Authenticate",
+            baseVersion=0,
+            tokenType="Admin",
+            value=f"prod:{ADMIN_KEY}",
+            impersonating={"tokenIdentifier": "i|ada", "issuer": "i", "subject": "ada"},
+        )
+        await wire.add(0, "m:whoami")
+        transition = await wire.hear_until("Transition")
+        while 0 not in values(transition):
+            transition = await wire.hear_until("Transition")
+
+    assert values(transition) == {0: "ada"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"tokenType": "Admin", "value": "wrong|key"}, {"tokenType": "User", "value": "no.to.ken"}],
+)
+async def test_a_refused_token_is_told_and_closes(
+    fields: dict[str, str], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.say(type="Authenticate", baseVersion=0, **fields)
+        refused = await wire.hear_until("AuthError")
+        closed = await wire.hear()
+
+    assert (refused["baseVersion"], refused["authUpdateAttempted"]) == (0, True)
+    assert (closed["type"], closed["code"]) == ("closed", 1000)
