@@ -99,6 +99,11 @@ class Functions:
     def deployment(self, deployment: Deployment) -> None:
         self._executor.deployment = deployment
 
+    @property
+    def processed(self) -> Watermark:
+        """Up to where every `Live` has been told what touched it; follows `published`."""
+        return self._subscriptions.processed
+
     # Queries
 
     @contextmanager

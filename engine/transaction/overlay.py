@@ -32,48 +32,49 @@ class Overlay:
     def __init__(self) -> None:
         self.rows: dict[bytes, RowWrite] = {}
         """The last image of each row: `after` is what a reader sees."""
-        self._journal: dict[int, list[RowWrite]] = {}
+        self._journal: list[RowWrite] = []
         self._indexes: dict[bytes, _IndexOverlay] = {}
 
     def write(self, step: RowWrite) -> None:
         """Lay `step` over what is there; its `before` is what was seen until now."""
         self.rows[step.key] = step
-        self._journal.setdefault(step.table_number, []).append(step)
+        self._journal.append(step)
 
     def absorb(self, upper: Overlay) -> None:
         """Take over everything that `upper`, which lies on this one, has."""
         self.rows.update(upper.rows)
-        for number, steps in upper._journal.items():
-            self._journal.setdefault(number, []).extend(steps)
+        self._journal += upper._journal
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
     ) -> Iterator[OverlayEntry]:
         """What it adds to and hides from `index` in an interval, in order."""
-        journal = self._journal.get(index.table_number)
-        if journal is None:
+        if not self._journal:
             return iter(_NOTHING)
         overlay = self._indexes.setdefault(index.prefix, _IndexOverlay(index))
-        overlay.follow(journal)
+        overlay.follow(self._journal)
         return overlay.scan(lower, upper, reverse)
 
-    def writes_to(self, table_number: int) -> bool:
-        return table_number in self._journal
+    @property
+    def is_empty(self) -> bool:
+        return not self._journal
 
 
 class _IndexOverlay:
     """The entries of one index, as far as a journal of row writes has been followed."""
 
-    __slots__ = ("_entries", "_followed", "_index")
+    __slots__ = ("_entries", "_followed", "_index", "_rows")
 
     def __init__(self, index: IndexInfo) -> None:
         self._index = index
         self._entries: SortedDict[bytes, bytes | None] = SortedDict()
         self._followed = 0
+        self._rows = index.table_number.to_bytes(4, "big")
 
     def follow(self, journal: list[RowWrite]) -> None:
         for step in journal[self._followed :]:
-            self._apply(step)
+            if step.key.startswith(self._rows):
+                self._apply(step)
         self._followed = len(journal)
 
     def scan(self, lower: bytes, upper: bytes | None, reverse: bool) -> Iterator[OverlayEntry]:

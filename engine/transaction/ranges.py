@@ -14,7 +14,7 @@ from typing import Any, Final
 from engine.errors import InvalidId, InvalidRange
 from engine.indexes.catalog import IndexInfo
 from engine.model.ids import decode_id, encode_id
-from engine.model.keys import encode_key, encode_value_key, increment
+from engine.model.keys import encode_key, encode_value_key, increment, past
 from engine.model.values import UNDEFINED, normalize
 
 _PAST_EVERY_ID: Final = b"\xff" * 17
@@ -75,11 +75,11 @@ def interval_of(index: IndexInfo, bounds: Bounds) -> tuple[bytes, bytes | None]:
     prefix = _prefix(fields[:used], bounds)
     bounded = bounds.lower or bounds.upper
     if bounded is None:
-        return prefix, increment(prefix) if prefix else None
+        return prefix, _end_of(index, used, prefix)
     _check_next(index, fields, used, bounded[0])
     if bounded[0] == "_id":
         return _id_interval(index, prefix, bounds)
-    return _value_interval(prefix, bounds)
+    return _value_interval(index, used, prefix, bounds)
 
 
 def _equality_prefix(index: IndexInfo, fields: Sequence[str], bounds: Bounds) -> int:
@@ -108,22 +108,35 @@ def _prefix(fields: Sequence[str], bounds: Bounds) -> bytes:
     return encode_key([bounds.equal[name] for name in fields])
 
 
-def _value_interval(prefix: bytes, bounds: Bounds) -> tuple[bytes, bytes | None]:
+def _end_of(index: IndexInfo, used: int, prefix: bytes) -> bytes | None:
+    """
+    The bound after all keys that begin with the first `used` values, encoded in `prefix`.
+
+    After the last field, `_creationTime`, the raw id follows; before it another value does.
+    """
+    if not prefix:
+        return None
+    return increment(prefix) if used == len(index.fields) else past(prefix)
+
+
+def _value_interval(
+    index: IndexInfo, used: int, prefix: bytes, bounds: Bounds
+) -> tuple[bytes, bytes | None]:
     lower: bytes | None = prefix
-    upper = increment(prefix) if prefix else None
+    upper = _end_of(index, used, prefix)
     if bounds.lower is not None:
         start = prefix + encode_value_key(bounds.lower[1])
-        lower = start if bounds.lower[2] else increment(start)
+        lower = start if bounds.lower[2] else _end_of(index, used + 1, start)
     if bounds.upper is not None:
         end = prefix + encode_value_key(bounds.upper[1])
-        upper = increment(end) if bounds.upper[2] else end
+        upper = _end_of(index, used + 1, end) if bounds.upper[2] else end
     assert lower is not None, "an encoded value never is all 0xff"
     return lower, upper
 
 
 def _id_interval(index: IndexInfo, prefix: bytes, bounds: Bounds) -> tuple[bytes, bytes | None]:
     lower = prefix
-    upper = increment(prefix) if prefix else None
+    upper = _end_of(index, len(index.fields), prefix)
     if bounds.lower is not None:
         position, is_exact = _id_position(index, bounds.lower[1])
         lower = prefix + position + (b"\0" if is_exact and not bounds.lower[2] else b"")

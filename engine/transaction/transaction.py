@@ -28,7 +28,7 @@ from engine.indexes.snapshot import Entry
 from engine.model.codec import decode, encode
 from engine.model.commits import RowWrite
 from engine.model.ids import id_of, make_internal, row_key
-from engine.model.keys import encode_key, increment
+from engine.model.keys import encode_key, past
 from engine.model.limits import DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX, TABLES_MAX
 from engine.model.reads import ReadSet
 from engine.model.values import UNDEFINED, measure, normalize, strictly_equal
@@ -109,7 +109,7 @@ class Transaction:
         found = self.catalog.table(component, name)
         if found is None:
             lower = encode_key([component, name])
-            self.reads.add_range(BY_TABLE_NAME.prefix, lower, increment(lower))
+            self.reads.add_range(BY_TABLE_NAME.prefix, lower, past(lower))
         return found
 
     def table_of(self, component: str, key: bytes) -> TableInfo:
@@ -187,7 +187,7 @@ class Transaction:
     ) -> Iterator[Entry]:
         entries = self.view.entries(index, lower, upper, reverse=reverse)
         for layer in self._layers:
-            if layer.writes_to(index.table_number):
+            if not layer.is_empty:
                 own = layer.entries(index, lower, upper, reverse=reverse)
                 entries = merged(entries, own, reverse=reverse)
         return entries
@@ -278,7 +278,8 @@ class Transaction:
             SchemaViolation: two documents share a key of a unique index.
         """
         assert len(self._layers) == 1, "a sub-transaction is still open"
-        self._check_unique()
+        if self.catalog.has_unique_index:
+            self._check_unique()
         writes = []
         for key, last in self._layers[0].rows.items():
             before = self._originals[key]
@@ -363,7 +364,7 @@ class Transaction:
             return
         lower = encode_key(values)
         assert full.startswith(lower)
-        upper = increment(lower)
+        upper = past(lower)
         self.reads.add_range(index.prefix, lower, upper)
         for _, other in self._entries(index, lower, upper, False):
             if other != key:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.errors import LimitExceeded
@@ -79,8 +79,21 @@ class Usage:
             self.scheduled_args_bytes,
         ) = saved
 
-    def warnings(self) -> Iterator[str]:
+    def warnings(self) -> Iterable[str]:
         """A sentence for every limit of which more than the warning ratio was used."""
+        limits, ratio = self.limits, self.limits.warning_ratio
+        is_modest = (
+            self.documents_read < limits.documents_read_max * ratio
+            and self.bytes_read < limits.bytes_read_max * ratio
+            and self.ranges_read < limits.ranges_read_max * ratio
+            and self.documents_written < limits.documents_written_max * ratio
+            and self.bytes_written < limits.bytes_written_max * ratio
+            and self.functions_scheduled < limits.functions_scheduled_max * ratio
+            and self.scheduled_args_bytes < limits.scheduled_args_bytes_max * ratio
+        )
+        return () if is_modest else self._warnings()
+
+    def _warnings(self) -> Iterator[str]:
         for name in (
             "documents_read",
             "bytes_read",
