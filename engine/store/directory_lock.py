@@ -82,8 +82,9 @@ class FileLock:
         os.close(self.descriptor)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it, also if a process that was forked has not let go of it yet."""
         os.ftruncate(self.descriptor, 0)
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         os.close(self.descriptor)
 
     def abandon(self) -> None:

@@ -50,9 +50,7 @@ class SizeLimitReached(Exception):
     """The trees would take more than `data_bytes_max` after this batch."""
 
 
-def open_environment(
-    path: Path, *, readonly: bool, sync: bool, map_bytes: int = STORE_MAP_BYTES
-) -> lmdb.Environment:
+def open_environment(path: Path, *, readonly: bool, sync: bool) -> lmdb.Environment:
     """
     Open the environment in the folder `path`, made if missing unless `readonly`.
 
@@ -65,7 +63,7 @@ def open_environment(
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return lmdb.open(
             str(path),
-            map_size=map_bytes,
+            map_size=STORE_MAP_BYTES,
             readonly=readonly,
             create=not readonly,
             metasync=sync,
@@ -82,17 +80,43 @@ def open_environment(
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
 
 
-def open_trees(env: lmdb.Environment, path: Path, *, created_by: str) -> Trees:
+def create_environment(path: Path, *, sync: bool, created_by: str) -> None:
     """
-    The trees of `env`, made together with the format header if it is empty.
+    Make the folder `path` with empty trees and the format header; a crash leaves all or nothing.
+
+    Raises:
+        StoreFailed: the disk failed, or the folder is there and not empty.
+    """
+    # A new environment is durable only after its first commit, so it gets its name after that.
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        for file in unfinished.glob("*"):
+            file.unlink()
+        with (
+            open_environment(unfinished, readonly=False, sync=sync) as env,
+            env.begin(write=True) as txn,
+        ):
+            trees = [env.open_db(name, txn=txn) for name in TREE_NAMES]
+            txn.put(HEADER_KEY, new_header(created_by), db=trees[Tree.META])
+        if sync:
+            _flush_folder(unfinished)
+        unfinished.rename(path)
+    except (lmdb.Error, OSError) as error:
+        raise StoreFailed(f"{path} cannot be made: {error}") from error
+
+
+def open_trees(env: lmdb.Environment, path: Path, *, reader: str) -> Trees:
+    """
+    The trees of `env`.
+
+    Args:
+        path: its folder. reader: this software's name, for a message.
 
     Raises:
         StoreDamaged: it is of a newer format, or no store of ours.
         StoreFailed: the disk failed.
     """
     try:
-        if not env.flags()["readonly"] and not env.stat()["entries"]:
-            _create(env, created_by)
         trees = tuple(env.open_db(name, create=False) for name in TREE_NAMES)
         with env.begin() as txn:
             header = txn.get(HEADER_KEY, None, trees[Tree.META])
@@ -100,15 +124,8 @@ def open_trees(env: lmdb.Environment, path: Path, *, created_by: str) -> Trees:
         raise StoreDamaged(f"{path} is no store: {error}; restore a backup") from error
     except lmdb.Error as error:
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
-    check_header(header, where=str(path), reader=created_by)
+    check_header(header, where=str(path), reader=reader)
     return trees
-
-
-def _create(env: lmdb.Environment, created_by: str) -> None:
-    # One transaction: a crash leaves either nothing or all of it.
-    with env.begin(write=True) as txn:
-        trees = [env.open_db(name, txn=txn) for name in TREE_NAMES]
-        txn.put(HEADER_KEY, new_header(created_by), db=trees[Tree.META])
 
 
 def bytes_in_use(txn: lmdb.Transaction, trees: Trees) -> int:
@@ -182,21 +199,21 @@ class LmdbWriter:
         sync: bool,
         data_bytes_max: int,
         created_by: str,
-        map_bytes: int = STORE_MAP_BYTES,
     ) -> None:
-        self.path = path
-        self.env = open_environment(path, readonly=False, sync=sync, map_bytes=map_bytes)
-        try:
-            if sync:
-                _flush_names(path)
-            self.trees = open_trees(self.env, path, created_by=created_by)
-        except BaseException:
-            self.env.close()
-            raise
-        self._data_bytes_max = data_bytes_max
+        if not (path / DATA_FILE).exists():
+            create_environment(path, sync=sync, created_by=created_by)
+        self.env = open_environment(path, readonly=False, sync=sync)
         # Tells flushes that failed from writes that were cut short: an error while a file is
         # written back is reported once to each descriptor that was open, so to this one too.
         self._witness = os.open(path / DATA_FILE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if sync:
+                _make_durable(self._witness, path)
+            self.trees = open_trees(self.env, path, reader=created_by)
+        except BaseException:
+            self.close()
+            raise
+        self._data_bytes_max = data_bytes_max
 
     def write(self, batch: bytes) -> Answer:
         """Write `batch` in one transaction; what can go wrong is in the answer."""
@@ -240,14 +257,26 @@ class LmdbWriter:
         return False
 
 
-def _flush_names(path: Path) -> None:
-    """Make the names of files that may be new durable; LMDB flushes only what is in them."""
-    for folder in (path, path.parent, path.parent.parent):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _make_durable(data: int, path: Path) -> None:
+    """
+    Flush what a process that died may have left in the system's cache, names included.
+
+    So whatever is found is durable: it may be told to others before anything more is written.
+    """
+    try:
+        _flush(data)
+        for folder in (path, path.parent, path.parent.parent):
+            _flush_folder(folder)
+    except OSError as error:
+        raise StoreFailed(f"{path} cannot be flushed: {error}") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def flushes_of(env: lmdb.Environment) -> int:

@@ -420,7 +420,7 @@ def _open_process(
         # same files only within one process.
         path = Path(settings.path)
         env = open_environment(path, readonly=True, sync=settings.sync)
-        trees = open_trees(env, path, created_by=settings.created_by)
+        trees = open_trees(env, path, reader=settings.created_by)
     except BaseException:
         writer.close()
         raise

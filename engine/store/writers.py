@@ -163,6 +163,9 @@ class ProcessWriter:
         return {"writer": "process", "writer_pid": self.pid, **self._opened}
 
     def close(self) -> None:
+        with suppress(OSError):  # it is gone already
+            # Not only closed: a process that was forked may hold the socket too.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         try:
             self._process.wait(_CLOSING_S_MAX)
