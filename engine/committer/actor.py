@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -47,8 +46,7 @@ class RunAgain(Exception):
     """A batch failed below what this transaction saw; nothing of it was written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """Where a history ends: what the next record is chained to."""
 
     ts: int

@@ -11,9 +11,9 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
 from engine.app.references import reference_of
@@ -30,8 +30,7 @@ from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(NamedTuple):
     """What one execution and the calls nested in it share."""
 
     execution: Execution
@@ -59,11 +58,10 @@ class QueryContext(QueryCtx):
             pagination=scope.pagination,
             slice_rows_max=scope.limits.slice_rows_max,
         )
-        self._reader = Reader(self._access)
 
     @property
     def db(self) -> Any:
-        return self._reader
+        return Reader(self._access)
 
     @property
     def auth(self) -> AuthAccess:
@@ -109,9 +107,9 @@ class QueryContext(QueryCtx):
             raise LimitExceeded(
                 "call_depth_max", scope.depth + 1, scope.limits.call_depth_max, "nested calls"
             )
-        inner = replace(scope, component=component, path=path, depth=scope.depth + 1)
+        inner = scope._replace(component=component, path=path, depth=scope.depth + 1)
         if component != scope.component:
-            inner = replace(inner, caller=replace(scope.caller, identity=None))
+            inner = inner._replace(caller=replace(scope.caller, identity=None))
         return (yield from run_nested(function, raw, inner))
 
 

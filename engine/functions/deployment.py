@@ -30,6 +30,8 @@ class Deployment:
         self.application = application
         self.schemas = SchemaChecks(application, table_number)
         self._table_number = table_number
+        self._found: dict[tuple[str, str], RegisteredFunction] = {}
+        """Functions by the spellings in which they were called."""
 
     @property
     def digest(self) -> str:
@@ -49,7 +51,9 @@ class Deployment:
             FunctionNotFound: there is none, or the caller may not know of it.
             WrongFunctionKind: it is there, but is no `kind`.
         """
-        function = self.application.find(path, component)
+        function = self._found.get((component, path))
+        if function is None and (function := self.application.find(path, component)):
+            self._found[component, path] = function
         if function is None or not (may_call_internal or function.visibility is Visibility.PUBLIC):
             raise FunctionNotFound(self._not_found(path, component, may_call_internal))
         if kind is not None and function.kind is not kind:

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.errors import ConvexError, EngineError, FunctionTimeout, UsageError
 from engine.model.codec import encode
@@ -67,8 +67,7 @@ class QueryResult:
     """Spellings of the value that somebody has already made, by format."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MutationResult:
+class MutationResult(NamedTuple):
     """`ts` is the commit, or, if nothing was written, the state that was read."""
 
     ts: int | None

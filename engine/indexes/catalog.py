@@ -37,6 +37,10 @@ _BY_CREATION_TIME: Final = 0x4000_0000
 DEPLOYMENT_KEY: Final = row_key(DEPLOYMENTS, b"current".ljust(16, b"\0"))
 """The row that a push writes; whatever depends on the code has read it."""
 
+_CATALOG_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
+"""What the keys of system rows begin with."""
+assert INDEXES.to_bytes(4, "big")[:3] == _CATALOG_ROWS
+
 Path = tuple[str, ...]
 
 
@@ -193,6 +197,8 @@ class Catalog:
     by_name: Mapping[tuple[str, str], TableInfo]
     next_table_number: int = USER_TABLE_NUMBER_MIN
     next_index_id: int = USER_INDEX_ID_MIN
+    has_unique_index: bool = False
+    """Whether any table has one, or had; without, no transaction need look."""
 
     @staticmethod
     def of_system() -> Catalog:
@@ -207,12 +213,15 @@ class Catalog:
         """The catalog after `writes`; itself if none of them is about tables or indexes."""
         catalog = self
         for write in writes:
-            number = write.table_number
-            if number == TABLES:
-                catalog = catalog._with_table_row(write)
-            elif number == INDEXES:
-                catalog = catalog._with_index_row(write)
+            if write.key.startswith(_CATALOG_ROWS):
+                number = write.table_number
+                catalog = catalog._with_row(number, write)
         return catalog
+
+    def _with_row(self, number: int, write: RowWrite) -> Catalog:
+        if number == TABLES:
+            return self._with_table_row(write)
+        return self._with_index_row(write) if number == INDEXES else self
 
     def _with_table_row(self, write: RowWrite) -> Catalog:
         doc = write.after_doc
@@ -244,6 +253,8 @@ class Catalog:
             self,
             by_number={**self.by_number, table.number: table},
             by_name={**self.by_name, (table.component, table.name): table},
+            has_unique_index=self.has_unique_index
+            or any(index.unique for index in table.indexes.values()),
         )
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.model.codec import decode
 
@@ -64,8 +64,7 @@ class Kind(enum.IntEnum):
     """Forget the log below a timestamp; the record is the new anchor."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(NamedTuple):
     """
     Who wrote: enough to run it again.
 
