@@ -161,7 +161,7 @@ class World:
         return next((commit.ts for commit in later if overlaps(live.reads, commit)), None)
 
 
-@given(st.lists(STEPS, max_size=60))
+@given(st.lists(STEPS, min_size=20, max_size=60))
 def test_whatever_happens_in_whatever_order_no_touch_is_missed(
     script: list[Commit | Subscribe | Release | Advance],
 ) -> None:
