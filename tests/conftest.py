@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("headrace", deadline=None, print_blob=True)
 settings.load_profile("headrace")
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that differ between two processes: such tests cannot be shared out."""
+    for item in items:
+        if ADDRESS.search(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid}: give this parameter a name, with `ids`")
