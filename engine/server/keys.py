@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
 import httpx
@@ -149,10 +151,13 @@ async def _body(client: httpx.AsyncClient, url: str) -> bytes:
     body = bytearray()
     async with client.stream("GET", url) as response:
         response.raise_for_status()
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > DOCUMENT_BYTES_MAX:
-                raise ValueError(f"the answer is over {DOCUMENT_BYTES_MAX} bytes")
+        # Declared an iterator, it is a generator, which has to be closed when it is left early.
+        generator = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+        async with aclosing(generator) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > DOCUMENT_BYTES_MAX:
+                    raise ValueError(f"the answer is over {DOCUMENT_BYTES_MAX} bytes")
     return bytes(body)
 
 

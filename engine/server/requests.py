@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
@@ -24,6 +25,20 @@ TEXT_TYPE: Final = "text/plain; charset=utf-8"
 HTML_TYPE: Final = "text/html; charset=utf-8"
 
 
+class Incoming:
+    """The body of a request, as its host hands it over."""
+
+    def __init__(self, receive: Receive, *, is_over: bool) -> None:
+        self._receive = receive
+        self.is_over = is_over
+        """Whether the host has nothing more of it."""
+
+    async def next(self) -> dict[str, Any]:
+        event = await self._receive()
+        self.is_over = not event.get("more_body", False)
+        return event
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """
@@ -31,29 +46,31 @@ class Request:
         path: decoded, below the prefix that the engine is mounted at.
         query: the query string's parameters; of several with one name the last.
         headers: by lower-case name; of several with one name the last.
-        receive: what the body comes from; it can be read once.
+        incoming: the body; it can be read once.
     """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    receive: Receive = field(repr=False)
+    incoming: Incoming = field(repr=False)
 
     @classmethod
     def of_asgi(cls, scope: Mapping[str, Any], receive: Receive) -> Request:
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         return cls(
             method=scope["method"],
             path=path_of(scope),
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
-            headers={
-                name.decode("latin-1").lower(): value.decode("latin-1")
-                for name, value in scope["headers"]
-            },
-            receive=receive,
+            headers=headers,
+            incoming=Incoming(receive, is_over=not has_body),
         )
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         """
         The body, as it comes in.
 
@@ -63,7 +80,7 @@ class Request:
         is_over = False
         while not is_over:
             with trio.move_on_after(BODY_S_MAX) as patience:
-                event = await self.receive()
+                event = await self.incoming.next()
             if patience.cancelled_caught:
                 raise RequestRefused(408, "RequestTimeout", "The body took too long to arrive")
             if event["type"] == "http.disconnect":
@@ -81,9 +98,10 @@ class Request:
         """
         self._check_size(self._announced_bytes(), bytes_max)
         body = bytearray()
-        async for part in self.parts():
-            body += part
-            self._check_size(len(body), bytes_max)
+        async with aclosing(self.parts()) as parts:
+            async for part in parts:
+                body += part
+                self._check_size(len(body), bytes_max)
         return bytes(body)
 
     async def json_object(self, bytes_max: int) -> dict[str, Json]:
@@ -119,7 +137,7 @@ class Request:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     status: int = 200
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes, None] = b""
     content_type: str = JSON_TYPE
     headers: Sequence[tuple[str, str]] = ()
 

@@ -12,9 +12,10 @@ lets what runs be answered, and then tells clients to come back later.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 DISCONNECT_S_MAX = 30.0
 """For a client to close its side, once we have closed ours."""
+
+_DISCONNECTS: Final = ("websocket.disconnect", "http.disconnect")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,11 +156,14 @@ class Server:
                 await _lifespan(receive, send)
 
     async def _respond(self, request: Request, send: Send) -> None:
-        if (self._is_draining or self._home is None) and request.path != "/healthz":
+        if self._home is None or (self._is_draining and request.path != "/healthz"):
             status, code, message = blame(Stopped("The server is not running"))
             response = error_response(status, code, message)
         else:
             response = await self._http.handle(request)
+            if not request.incoming.is_over:
+                # Nobody wanted it, but it has to go somewhere for the host to come to its end.
+                self._home.start_soon(_read_to_end, request.incoming.next)
         await _send_response(response, send)
 
     async def _converse(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -226,7 +232,7 @@ def installed_version() -> str:
 async def _read_to_end(receive: Receive) -> None:
     """Take what a client still sends until it is gone, so that its connection can end."""
     with trio.move_on_after(DISCONNECT_S_MAX):
-        while (await receive())["type"] != "websocket.disconnect":
+        while (await receive())["type"] not in _DISCONNECTS:
             pass
 
 
@@ -245,8 +251,9 @@ async def _send_response(response: Response, send: Send) -> None:
     if isinstance(body, bytes):
         await send({"type": "http.response.body", "body": body})
         return
-    async for part in body:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
+    async with aclosing(body) as parts:
+        async for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -1,0 +1,676 @@
+"""The HTTP API, request by request."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.errors import (
+    Conflict,
+    ConvexError,
+    OutcomeUnknown,
+    OutOfRetention,
+    Overloaded,
+    Stopped,
+)
+from engine.functions.results import Caller
+from engine.model.json_values import encode_ts
+from engine.model.limits import Limits
+from engine.server.http import Readiness
+from engine.server.requests import Request, Response, Route, text_response
+from engine.server.server import ServerConfig
+from tests.protocol.cells import START_TS, Cells, Ctx
+from tests.protocol.wires import ADMIN_KEY, serving
+
+
+def echo(ctx: Ctx, value: Any = None) -> Any:
+    return value
+
+
+def show(ctx: Ctx, cell: str = "cell") -> Any:
+    return ctx.get(cell)
+
+
+def put(ctx: Ctx, value: Any) -> None:
+    ctx.put("cell", value)
+
+
+def fails(ctx: Ctx, data: Any = "none") -> None:
+    ctx.log_lines.append("[LOG] 'about to fail'")
+    if data == "plain":
+        raise ValueError("no")
+    raise ConvexError(data)
+
+
+def whoami(ctx: Ctx) -> str | None:
+    return ctx.caller.identity.subject if ctx.caller.identity else None
+
+
+async def add(_cells: Cells, _caller: Caller, a: float, b: float) -> float:
+    return a + b
+
+
+def application() -> Cells:
+    return Cells(
+        queries={
+            "m:echo": echo,
+            "m:show": show,
+            "m:fails": fails,
+            "m:whoami": whoami,
+            "dir/m:echo": echo,
+        },
+        mutations={"m:put": put},
+        actions={"m:add": add},
+    )
+
+
+def call(path: str, args: Any = None, **fields: Any) -> dict[str, Any]:
+    return {"path": path, "args": {} if args is None else args, **fields}
+
+
+# The envelope.
+
+
+@pytest.mark.parametrize("args", [{"value": 5}, [{"value": 5}]])
+async def test_a_query_is_answered_in_an_envelope(args: Any) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:echo", args))
+
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    assert reply.json == {"status": "success", "value": 5}
+    assert b"5.0" in reply.body
+
+
+async def test_mutations_and_actions_are_answered_likewise() -> None:
+    async with serving(application()) as house:
+        put = await house.http("POST", "/api/mutation", call("m:put", {"value": "x"}))
+        shown = await house.http("POST", "/api/query", call("m:show"))
+        added = await house.http("POST", "/api/action", call("m:add", {"a": 1, "b": 2}))
+
+    assert put.json == {"status": "success", "value": None}
+    assert (shown.json["value"], added.json["value"]) == ("x", 3)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (None, ["5", "AQID", 1.5]),
+        ("json", ["5", "AQID", 1.5]),
+        ("convex_clean_json", ["5", "AQID", 1.5]),
+        ("convex_encoded_json", [{"$integer": "BQAAAAAAAAA="}, {"$bytes": "AQID"}, 1.5]),
+        ("convex_json", [{"$integer": "BQAAAAAAAAA="}, {"$bytes": "AQID"}, 1.5]),
+        ("export_json", [5, {"$bytes": "AQID"}, 1.5]),
+    ],
+)
+async def test_the_request_chooses_the_format_of_the_answer(form: Any, expected: Any) -> None:
+    value = [{"$integer": "BQAAAAAAAAA="}, {"$bytes": "AQID"}, 1.5]
+    async with serving(application()) as house:
+        body = call("m:echo", {"value": value}, **({"format": form} if form else {}))
+        reply = await house.http("POST", "/api/query", body)
+
+    assert reply.json["value"] == expected
+
+
+async def test_a_function_that_failed_is_answered_with_200() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:fails", {"data": "plain"}))
+
+    assert reply.status == 200
+    assert reply.json["status"] == "error"
+    assert reply.json["errorMessage"].startswith("[Request ID: ")
+    assert reply.json["logLines"] == ["[LOG] 'about to fail'"]
+    assert "errorData" not in reply.json
+
+
+@pytest.mark.parametrize("data", [None, "text"])
+async def test_error_data_is_there_even_when_it_is_null(data: Any) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:fails", {"data": data}))
+
+    assert reply.json["errorData"] == data
+
+
+async def test_error_data_is_in_the_format_of_the_answer() -> None:
+    data = {"big": {"$integer": "BwAAAAAAAAA="}}
+    async with serving(application()) as house:
+        clean = await house.http("POST", "/api/query", call("m:fails", {"data": data}))
+        wire = await house.http(
+            "POST", "/api/query", call("m:fails", {"data": data}, format="convex_encoded_json")
+        )
+
+    assert clean.json["errorData"] == {"big": "7"}
+    assert wire.json["errorData"] == data
+
+
+async def test_production_tells_clients_little_and_administrators_all() -> None:
+    config = ServerConfig(redact=True, admin_key=ADMIN_KEY)
+    async with serving(application(), config=config) as house:
+        body = call("m:fails", {"data": {"code": "X"}})
+        client = await house.http("POST", "/api/query", body)
+        admin = await house.http(
+            "POST", "/api/query", body, headers={"authorization": f"Convex {ADMIN_KEY}"}
+        )
+
+    assert client.json["errorMessage"].splitlines()[1:] == []
+    assert client.json["errorData"] == {"code": "X"}
+    assert "logLines" not in client.json
+    assert "Uncaught ConvexError" in admin.json["errorMessage"]
+
+
+@pytest.mark.parametrize("endpoint", ["query", "mutation", "action"])
+async def test_an_unknown_function_is_a_function_error(endpoint: str) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", f"/api/{endpoint}", call("m:nope"))
+
+    assert reply.status == 200
+    assert "Could not find public function for 'm:nope'." in reply.json["errorMessage"]
+
+
+async def test_a_function_called_as_another_kind_does_not_run() -> None:
+    cells = application()
+    async with serving(cells) as house:
+        reply = await house.http("POST", "/api/query", call("m:put", {"value": 1}))
+
+    assert "defined as Mutation" in reply.json["errorMessage"]
+    assert cells.published.value == START_TS
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["5", "[1]", "[{},{}]", '[{"a":{"$integer":"x"}}]', '[{"a":"\\ud800"}]', '{"$integer":"x"}'],
+)
+async def test_malformed_arguments_are_a_function_error(args: str) -> None:
+    async with serving(application()) as house:
+        reply = await house.http(
+            "POST",
+            "/api/query",
+            f'{{"path":"m:echo","args":{args}}}',
+            headers={"content-type": "application/json; charset=utf-8"},
+        )
+
+    assert (reply.status, reply.json["status"]) == (200, "error")
+    assert "Invalid arguments for m:echo" in reply.json["errorMessage"]
+
+
+async def test_absent_arguments_are_none() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", {"path": "m:echo"})
+
+    assert reply.json == {"status": "success", "value": None}
+
+
+async def test_nothing_that_a_query_read_is_held_after_its_answer() -> None:
+    cells = application()
+    async with serving(cells) as house:
+        await house.http("POST", "/api/query", call("m:show"))
+        await house.http("POST", "/api/query", call("m:fails"))
+
+    assert cells.subscriptions.statistics().lives == 0
+
+
+# Requests that are none.
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "code"),
+    [
+        ("{not json", {}, "BadJsonBody"),
+        ("", {}, "BadJsonBody"),
+        ("[]", {}, "BadJsonBody"),
+        ("null", {}, "BadJsonBody"),
+        ('"\\ud800"', {}, "BadJsonBody"),
+        ("[" * 5000, {}, "BadJsonBody"),
+        ('{"args":{}}', {}, "BadJsonBody"),
+        ('{"path":5}', {}, "BadJsonBody"),
+        ('{"path":"m:echo","componentPath":5}', {}, "BadJsonBody"),
+        ('{"path":"m:echo","args":{}}', {"content-type": "text/plain"}, "BadJsonBody"),
+        ('{"path":"m:echo","args":{},"format":"bogus"}', {}, "BadFormat"),
+        ('{"path":"m:echo","args":{},"format":5}', {}, "BadFormat"),
+    ],
+)
+async def test_a_request_that_is_none_is_answered_with_400(
+    body: str, headers: dict[str, str], code: str
+) -> None:
+    headers = {"content-type": "application/json", **headers}
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", body, headers=headers)
+
+    assert (reply.status, reply.json["code"]) == (400, code)
+    assert reply.json["message"]
+
+
+@pytest.mark.parametrize("announced", [{}, {"content-length": "2000"}])
+async def test_a_body_over_the_limit_is_refused(announced: dict[str, str]) -> None:
+    body = json.dumps(call("m:echo", {"value": "x" * 2000}))
+    headers = {"content-type": "application/json", **announced}
+    async with serving(application(), limits=Limits(http_body_bytes_max=1500)) as house:
+        reply = await house.http("POST", "/api/query", body, headers=headers)
+
+    assert (reply.status, reply.json["code"]) == (413, "RequestTooLarge")
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/query",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    async with serving(application()) as house:
+        await house.server(scope, receive, send)
+
+    assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/nothing", 404),
+        ("GET", "/elsewhere", 404),
+        ("PUT", "/api/query", 405),
+        ("GET", "/api/mutation", 405),
+        ("POST", "/api/run_test_function", 501),
+        ("POST", "/api/deploy2/start_push", 501),
+    ],
+)
+async def test_what_is_not_there_is_said_in_json(method: str, path: str, status: int) -> None:
+    async with serving(application()) as house:
+        reply = await house.http(method, path)
+
+    assert reply.status == status
+    assert set(reply.json) == {"code", "message"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (Overloaded("the committer", 5), 503, "Overloaded"),
+        (Conflict("x"), 503, "OptimisticConcurrencyControlFailure"),
+        (Stopped("the engine"), 503, "Stopped"),
+        (OutcomeUnknown("the disk failed"), 500, "OutcomeUnknown"),
+        (RuntimeError("a bug"), 500, "InternalServerError"),
+    ],
+)
+async def test_what_kept_a_function_from_running_is_said_with_a_status(
+    error: Exception, status: int, code: str
+) -> None:
+    cells = application()
+    cells.errors["m:put"] = [error]
+    async with serving(cells) as house:
+        reply = await house.http("POST", "/api/mutation", call("m:put", {"value": 1}))
+
+    assert (reply.status, reply.json["code"]) == (status, code)
+    assert "a bug" not in reply.json["message"]
+
+
+async def test_more_requests_than_fit_are_refused() -> None:
+    cells = application()
+    cells.gates["m:show"] = trio.Event()
+    async with serving(cells, limits=Limits(http_requests_max=1)) as house:
+        house.nursery.start_soon(house.http, "POST", "/api/query", call("m:show"))
+        await trio.testing.wait_all_tasks_blocked()
+        reply = await house.http("POST", "/api/query", call("m:show"))
+
+    assert reply.status == 503
+
+
+async def test_the_server_answers_on_after_any_garbage() -> None:
+    async with serving(application()) as house:
+        for body in ["", "[]", "null", '"\\ud800"', "{}", "[" * 5000]:
+            await house.http("POST", "/api/query", body)
+        reply = await house.http("POST", "/api/query", call("m:echo"))
+
+    assert reply.status == 200
+
+
+# Other ways to call.
+
+
+async def test_a_query_can_be_got() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("GET", "/api/query?path=m:echo&args=%7B%22value%22:%22a%22%7D")
+
+    assert reply.json == {"status": "success", "value": "a"}
+
+
+async def test_arguments_in_a_url_have_to_be_json() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("GET", "/api/query?path=m:echo&args=%7B")
+
+    assert (reply.status, reply.json["code"]) == (400, "BadJsonBody")
+
+
+@pytest.mark.parametrize(
+    ("path", "args", "value"),
+    [
+        ("m/echo", {"value": "a"}, "a"),
+        ("dir/m/echo", {"value": "a"}, "a"),
+        ("m/put", {"value": "a"}, None),
+        ("m/add", {"a": 1, "b": 2}, 3),
+    ],
+)
+async def test_any_function_can_be_run_by_its_path(path: str, args: Any, value: Any) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", f"/api/run/{path}", {"args": args})
+
+    assert reply.json == {"status": "success", "value": value}
+
+
+@pytest.mark.parametrize("path", ["echo", "/echo", "m/"])
+async def test_a_path_to_run_names_a_module_and_a_function(path: str) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", f"/api/run/{path}", {"args": {}})
+
+    assert (reply.status, reply.json["code"]) == (400, "BadPath")
+
+
+async def test_queries_at_a_timestamp_see_the_state_as_it_was() -> None:
+    cells = application()
+    async with serving(cells) as house:
+        cells.write(cell="before")
+        ts = (await house.http("POST", "/api/query_ts")).json["ts"]
+        cells.write(cell="after")
+        reply = await house.http("POST", "/api/query_at_ts", call("m:show", ts=ts))
+
+    assert reply.json["value"] == "before"
+
+
+@pytest.mark.parametrize("ts", [None, 5, "x", encode_ts(5)[:-2]])
+async def test_a_timestamp_that_is_none_is_refused(ts: Any) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query_at_ts", call("m:show", ts=ts))
+
+    assert (reply.status, reply.json["code"]) == (400, "BadTimestamp")
+
+
+async def test_a_timestamp_that_is_no_longer_kept_is_said_so() -> None:
+    cells = application()
+    cells.errors["m:show"] = [OutOfRetention("too old")]
+    async with serving(cells) as house:
+        reply = await house.http("POST", "/api/query_at_ts", call("m:show", ts=encode_ts(1)))
+
+    assert (reply.status, reply.json["code"]) == (503, "OutOfRetention")
+
+
+async def test_a_batch_is_answered_at_one_timestamp() -> None:
+    cells = application()
+
+    def show_and_write(ctx: Ctx) -> Any:
+        value = ctx.get("cell")
+        cells.write(cell="written between the two")
+        return value
+
+    cells._functions["Query"] = {"m:show": show_and_write}
+    async with serving(cells) as house:
+        queries = [call("m:show"), call("m:nope"), call("m:show")]
+        reply = await house.http("POST", "/api/query_batch", {"queries": queries})
+
+    assert [each["status"] for each in reply.json["results"]] == ["success", "error", "success"]
+    assert [each.get("value") for each in reply.json["results"]] == [None] * 3
+
+
+@pytest.mark.parametrize("queries", [None, {}, [5], [{}]])
+async def test_a_batch_that_is_none_is_refused(queries: Any) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query_batch", {"queries": queries})
+
+    assert (reply.status, reply.json["code"]) == (400, "BadJsonBody")
+
+
+async def test_an_action_runs_on_when_its_client_hangs_up() -> None:
+    cells = application()
+    cells.gates["m:add"] = trio.Event()
+    body = call("m:add", {"a": 1, "b": 2})
+    async with serving(cells) as house:
+        async with trio.open_nursery() as client:
+            client.start_soon(house.http, "POST", "/api/action", body)
+            await trio.testing.wait_all_tasks_blocked()
+            client.cancel_scope.cancel()
+        still_open = house.server._home is not None and len(house.server._home.child_tasks)
+        cells.gates["m:add"].set()
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert still_open == 1
+
+
+# Administrators.
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (f"Convex {ADMIN_KEY}", 200),
+        (f"convex prod:{ADMIN_KEY}", 200),
+        ("Convex wrong|key", 401),
+        ("Convex ", 401),
+        ("Basic dTpw", 401),
+        (None, 401),
+    ],
+)
+async def test_only_administrators_call_any_function(
+    authorization: str | None, status: int
+) -> None:
+    headers = {} if authorization is None else {"authorization": authorization}
+    async with serving(application()) as house:
+        reply = await house.http(
+            "POST", "/api/function", call("m:add", {"a": 1, "b": 2}), headers=headers
+        )
+
+    assert reply.status == status
+    assert reply.json.get("value") == (3 if status == 200 else None)
+
+
+async def test_the_admin_key_may_be_in_the_url() -> None:
+    async with serving(application()) as house:
+        reply = await house.http(
+            "POST", f"/api/function?adminKey={ADMIN_KEY}", call("m:echo", {"value": 1})
+        )
+
+    assert reply.status == 200
+
+
+async def test_no_admin_key_lets_nobody_be_administrator() -> None:
+    async with serving(application(), config=ServerConfig(admin_key=None)) as house:
+        reply = await house.http(
+            "POST", "/api/function", call("m:echo"), headers={"authorization": "Convex |"}
+        )
+
+    assert reply.status == 401
+
+
+async def test_the_command_line_is_told_that_a_function_is_not_there() -> None:
+    headers = {"authorization": f"Convex {ADMIN_KEY}"}
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/function", call("m:nope"), headers=headers)
+
+    assert "Could not find function for 'm:nope'" in reply.json["errorMessage"]
+
+
+async def test_an_administrator_acts_as_a_user() -> None:
+    user = base64.b64encode(json.dumps({"issuer": "i", "subject": "ada"}).encode()).decode()
+    headers = {"authorization": f"Convex {ADMIN_KEY}:{user}"}
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:whoami"), headers=headers)
+
+    assert reply.json["value"] == "ada"
+
+
+@pytest.mark.parametrize("user", ["!", "e30=", base64.b64encode(b"[1]").decode()])
+async def test_a_user_that_is_none_cannot_be_acted_as(user: str) -> None:
+    headers = {"authorization": f"Convex {ADMIN_KEY}:{user}"}
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:whoami"), headers=headers)
+
+    assert (reply.status, reply.json["code"]) == (401, "InvalidAuthHeader")
+
+
+async def test_components_are_the_administrators() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:echo", componentPath="inner"))
+
+    assert "Could not find public function for 'm:echo' in 'inner'." in reply.json["errorMessage"]
+
+
+# Browsers.
+
+
+async def test_a_preflight_allows_what_was_asked() -> None:
+    headers = {
+        "origin": "https://app.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,convex-client",
+    }
+    async with serving(application()) as house:
+        reply = await house.http("OPTIONS", "/api/query", headers=headers)
+
+    assert reply.status == 200
+    assert reply.headers["access-control-allow-origin"] == "https://app.example"
+    assert reply.headers["access-control-allow-credentials"] == "true"
+    assert reply.headers["access-control-allow-headers"] == "content-type,convex-client"
+    assert "POST" in reply.headers["access-control-allow-methods"]
+    assert reply.headers["access-control-max-age"] == "86400"
+
+
+@pytest.mark.parametrize(("path", "status"), [("m:echo", 200), (5, 400)])
+async def test_pages_may_read_answers_and_errors(path: Any, status: int) -> None:
+    headers = {"origin": "https://app.example"}
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call(path), headers=headers)
+
+    assert reply.status == status
+    assert reply.headers["access-control-allow-origin"] == "https://app.example"
+    assert reply.headers["vary"] == "Origin"
+
+
+async def test_others_are_told_nothing_of_origins() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/query", call("m:echo"))
+
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+# Operators.
+
+
+@pytest.mark.parametrize(
+    "path", ["/version", "/instance_name", "/instance_version", "/", "/healthz"]
+)
+async def test_operators_are_answered_in_plain_text(path: str) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("GET", path)
+
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert reply.text
+
+
+async def test_events_of_clients_are_taken() -> None:
+    async with serving(application()) as house:
+        reply = await house.http("POST", "/api/debug_event", {"event": "x"})
+
+    assert reply.status == 200
+
+
+async def test_readiness_is_asked_and_its_progress_told() -> None:
+    answers = [
+        Readiness(is_ready=False, progress={"what": "backfilling messages.by_n", "done": 5}),
+        Readiness(is_ready=True),
+    ]
+
+    async def readiness() -> Readiness:
+        return answers.pop(0)
+
+    async with serving(application(), readiness=readiness) as house:
+        replies = [await house.http("GET", "/readyz") for _ in range(2)]
+
+    assert [(reply.status, reply.json) for reply in replies] == [
+        (503, {"ready": False, "what": "backfilling messages.by_n", "done": 5}),
+        (200, {"ready": True}),
+    ]
+
+
+async def test_developers_see_a_page() -> None:
+    async def page() -> str:
+        return "<h1>tables</h1>"
+
+    async with serving(application(), page=page) as house:
+        reply = await house.http("GET", "/")
+
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert reply.text == "<h1>tables</h1>"
+
+
+async def test_a_draining_server_lives_but_takes_nothing() -> None:
+    async with serving(application()) as house:
+        house.server.drain()
+        query = await house.http("POST", "/api/query", call("m:echo"))
+        health = await house.http("GET", "/healthz")
+
+    assert (query.status, query.json["code"], health.status) == (503, "Stopped", 200)
+
+
+async def test_others_add_routes_and_may_stream() -> None:
+    async def numbers(request: Request) -> Response:
+        received = [part async for part in request.parts()]
+
+        async def parts() -> Any:
+            for part in received:
+                yield part.upper()
+
+        return Response(body=parts(), content_type="text/plain")
+
+    async def mine(_request: Request) -> Response:
+        return text_response("mine")
+
+    routes = [
+        Route(method="POST", path="/api/storage/*", handler=numbers),
+        Route(method="GET", path="/version", handler=mine),
+        Route(method="GET", path="/secret", handler=mine, needs_admin=True),
+    ]
+    async with serving(application(), routes=routes) as house:
+        streamed = await house.http("POST", "/api/storage/upload", "a" * 1500)
+        version = await house.http("GET", "/version")
+        secret = await house.http("GET", "/secret")
+
+    assert (streamed.body, version.text, secret.status) == (b"A" * 1500, "mine", 401)
+
+
+async def test_everything_is_below_the_prefix() -> None:
+    async with serving(application()) as house:
+        full = await house.http("GET", "/engine/version", root_path="/engine")
+        stripped = await house.http("GET", "/version", root_path="/engine")
+        similar = await house.http("GET", "/engines/version", root_path="/engine")
+
+    assert (full.status, stripped.status, similar.status) == (200, 200, 404)
+
+
+async def test_a_host_is_told_that_we_start_and_stop() -> None:
+    events = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0)
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event["type"])
+
+    async with serving(application()) as house:
+        await house.server({"type": "lifespan"}, receive, send)
+
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
