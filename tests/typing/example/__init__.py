@@ -1,0 +1,1 @@
+"""An application that uses most of the API, and that type checkers have nothing to say about."""

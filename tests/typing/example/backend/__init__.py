@@ -1,0 +1,1 @@
+"""A chat: channels, messages, somebody who answers from an encyclopedia."""

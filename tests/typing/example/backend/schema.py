@@ -1,0 +1,27 @@
+from typing import NotRequired
+
+from engine import Document, Id, Schema, Table, define_schema, define_table, v
+
+
+class Channel(Document):
+    name: str
+
+
+class Message(Document):
+    channel: Id[Channel]
+    author: str
+    body: str
+    likes: int
+    edited: NotRequired[float]
+
+
+schema = Schema(
+    channels=Table(Channel).index("by_name", ["name"], unique=True),
+    messages=Table(Message)
+    .index("by_channel", ["channel"])
+    .search_index("search_body", search_field="body", filter_fields=["channel"]),
+)
+
+untyped = define_schema(
+    {"users": define_table({"name": v.string(), "age": v.optional(v.number())})}
+)

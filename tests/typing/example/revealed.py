@@ -1,0 +1,43 @@
+"""What type checkers make of it: no registered function, and no result, is Any."""
+
+from collections.abc import Coroutine
+from typing import Any, assert_type
+
+from engine import ActionCtx, Committed, Id, MutationCtx, Page, PaginationOptions, QueryCtx
+
+from .backend.messages import edit, list_page, note, post, send, since, version, wait
+from .backend.schema import Channel, Message
+
+
+async def functions_give_what_their_handlers_give(ctx: MutationCtx, channel: Id[Channel]) -> None:
+    opts: PaginationOptions = {"numItems": 10, "cursor": None}
+
+    assert_type(await ctx.run_query(list_page, channel, opts), Page[Message])
+    assert_type(await ctx.run_query(since, channel=channel, after=0), list[Message])
+    assert_type(await ctx.run_query(version), str)
+    assert_type(await ctx.run_mutation(send, channel, body="x"), Id[Message])
+    assert_type(await ctx.run_query("messages:since", {}), Any)
+    assert_type(await send(ctx, channel, "x"), Id[Message])
+    await assert_type(version(ctx), Coroutine[Any, Any, str])
+
+
+async def documents_have_the_type_of_their_id(ctx: QueryCtx, channel: Id[Channel]) -> None:
+    assert_type(await ctx.db.get(channel), Channel | None)
+    assert_type(await ctx.db.get(Channel, channel), Channel | None)
+    assert_type(await ctx.db.get("channels", channel), Channel | None)
+    assert_type(await ctx.db.normalize_id(Channel, "x"), Id[Channel] | None)
+    assert_type(await ctx.db.query(Message).collect(), list[Message])
+    assert_type(await ctx.db.query("messages").unique(), dict[str, Any] | None)
+    async for message in ctx.db.query(Message):
+        assert_type(message, Message)
+
+
+async def actions_give_what_they_were_given(ctx: ActionCtx, channel: Id[Channel]) -> None:
+    assert_type(await ctx.run_mutation(post, channel, "ada", "x"), Id[Message])
+    assert_type(await ctx.commit(post, channel, "ada", "x"), Committed[Id[Message]])
+    assert_type(await ctx.run_action(wait, 1.0), str)
+
+
+def what_can_be_seen_of_a_function() -> tuple[str | None, bool, frozenset[str]]:
+    note.table_name.upper()
+    return send.path, edit.record, edit.signature.secrets
