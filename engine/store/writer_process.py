@@ -25,7 +25,6 @@ from engine.store.answer import BATCH_HEAD, Answer, Fate, pack
 from engine.store.lmdb_environment import LmdbWriter
 
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_RECEIVE_BYTES_MAX: Final = 1 << 20
 
 
 def main(descriptor: int) -> int:
@@ -66,14 +65,8 @@ def _receive(connection: socket.socket) -> bytes | None:
     if len(head) < BATCH_HEAD.size:
         return None
     (length,) = BATCH_HEAD.unpack(head)
-    data = bytearray(length)
-    room = memoryview(data)
-    while room:
-        received = connection.recv_into(room, min(len(room), _RECEIVE_BYTES_MAX))
-        if not received:
-            return None
-        room = room[received:]
-    return bytes(data)
+    data = connection.recv(length, socket.MSG_WAITALL)
+    return data if len(data) == length else None
 
 
 if __name__ == "__main__":
