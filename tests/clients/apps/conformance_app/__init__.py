@@ -1,0 +1,1 @@
+"""The application that clients are tried with."""
