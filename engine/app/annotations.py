@@ -463,7 +463,7 @@ class _Reader:
             )
         if isinstance(fields[wire], Validator):
             shape = _loaded_as(one.shape, shape)
-        return replace(one, wire=wire, shape=shape)
+        return replace(one, wire=shape.wire or wire, shape=shape)
 
     def _read_returns(self) -> Shape | None:
         annotation = self._returns

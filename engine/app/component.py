@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, get_args
 
-from engine.app.references import Reference, component_reference
+from engine.app.references import Reference
 from engine.app.validators import check_identifier
 from engine.errors import DeclarationError
 from engine.model.values import Value, normalize
@@ -96,11 +96,11 @@ class Mount:
         """`limits.check` is the function `check`; `limits.jobs.run` the one of module `jobs`."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return component_reference(self.path, name)
+        return Reference(self, (name,))
 
     def __getitem__(self, name: str) -> Reference:
         """The same for a function or module whose name a mount has itself, as `path`."""
-        return component_reference(self.path, name)
+        return Reference(self, (name,))
 
     def __repr__(self) -> str:
         return f"<{self.component.name} mounted as {self.path!r}>"
@@ -154,7 +154,8 @@ class Component(_Mounts):
 
     Args:
         name: what it is mounted as unless `use` says otherwise.
-        package: the package whose modules it consists of; the one that creates it unless said.
+        package: whose modules it consists of, by dotted name; the package of the module that
+            creates it unless said.
     """
 
     def __init__(self, name: str, /, *, package: str | None = None) -> None:
@@ -180,3 +181,13 @@ class App(_Mounts):
             if not isinstance(one, (Oidc, CustomJwt)):
                 raise DeclarationError(f"auth has {one!r}; write Oidc(...) or CustomJwt(...)")
         self.auth: tuple[AuthProvider, ...] = tuple(auth)
+
+
+def define_app(*, auth: Sequence[AuthProvider] = ()) -> App:
+    """`App`, by the name that Convex has for it."""
+    return App(auth=auth)
+
+
+def define_component(name: str, /) -> Component:
+    """`Component`, by the name that Convex has for it."""
+    return Component(name, package=sys._getframe(1).f_globals.get("__package__"))

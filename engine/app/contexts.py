@@ -318,6 +318,10 @@ class TableQuery(Query[D]):
             InvalidRange: the bounds are no prefix of the index.
         """
 
+    def full_table_scan(self) -> Query[D]:
+        """All documents, by creation time: what a table without an index does anyway."""
+        return self
+
     @abstractmethod
     def with_search_index(
         self, name: str, search: Callable[[Search], Search], /

@@ -257,6 +257,11 @@ class Crons:
         )
 
 
+def cron_jobs() -> Crons:
+    """`Crons`, by the name that Convex has for it."""
+    return Crons()
+
+
 class _Job:
     """A cron being declared: checks what it was given, and says where if that is wrong."""
 

@@ -7,10 +7,16 @@ called.  `reference_of` reads all the ways in which a function can be given.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from engine.app.registered import RegisteredFunction
 from engine.errors import UsageError
+
+
+class Place(Protocol):
+    """Where a component is mounted; a mount inside another component learns it when loaded."""
+
+    path: str
 
 
 class Reference:
@@ -21,31 +27,31 @@ class Reference:
     any function; which of them callers may reach is the function's own matter.
     """
 
-    __slots__ = ("_component", "_steps")
+    __slots__ = ("_place", "_steps")
 
-    def __init__(self, component: str = "", steps: tuple[str, ...] = ()) -> None:
-        self._component = component
+    def __init__(self, place: Place | None = None, steps: tuple[str, ...] = ()) -> None:
+        self._place = place
         self._steps = steps
 
     def __getattr__(self, name: str) -> Reference:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Reference(self._component, (*self._steps, name))
+        return Reference(self._place, (*self._steps, name))
 
     def __getitem__(self, name: str) -> Reference:
         """For names that are no identifiers in Python."""
-        return Reference(self._component, (*self._steps, name))
+        return Reference(self._place, (*self._steps, name))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
             return NotImplemented
-        return (self._component, self._steps) == (other._component, other._steps)
+        return (self._place, self._steps) == (other._place, other._steps)
 
     def __hash__(self) -> int:
-        return hash((self._component, self._steps))
+        return hash((self._place, self._steps))
 
     def __repr__(self) -> str:
-        inside = f" in {self._component!r}" if self._component else ""
+        inside = f" in {self._place.path!r}" if self._place else ""
         return f"<reference to {'.'.join(self._steps)!r}{inside}>"
 
 
@@ -53,9 +59,15 @@ api: Final = Reference()
 internal: Final = Reference()
 
 
-def component_reference(component: str, name: str) -> Reference:
-    """A function of the component mounted at `component`."""
-    return Reference(component, (name,))
+def make_function_reference(path: str) -> Reference:
+    """The reference that `path` spells, as in "dir/module:name"."""
+    module, _, name = canonical_path(path).rpartition(":")
+    return Reference(None, (*module.split("/"), name))
+
+
+def get_function_name(function: object) -> str:
+    """The path of a function, however it is given; see `reference_of`."""
+    return reference_of(function)[1]
 
 
 def reference_of(function: object) -> tuple[str, str]:
@@ -86,7 +98,8 @@ def reference_of(function: object) -> tuple[str, str]:
 
 
 def _written_with_dots(reference: Reference) -> tuple[str, str]:
-    component, steps = reference._component, reference._steps
+    component = reference._place.path if reference._place else ""
+    steps = reference._steps
     if not steps:
         raise UsageError("`api` names no function; go on: api.module.name")
     *modules, name = steps

@@ -629,7 +629,13 @@ def shape_of_validator(validator: Validator) -> Shape:
         validator=validator.inner if isinstance(validator, Optional) else validator,
         dump=_dump_of(validator),
         may_be_absent=validator.is_optional,
+        wire=_PAGINATION.wire if validator is pagination_opts_validator else None,
     )
+
+
+_PAGINATION: Final = shape_of(PaginationOptions, Scope(names={}))
+pagination_opts_validator: Final = _PAGINATION.validator
+"""The options of a paginated query, for `args={"paginationOpts": pagination_opts_validator}`."""
 
 
 def _dump_of(validator: Validator) -> Dump | None:

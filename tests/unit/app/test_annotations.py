@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.app.annotations import Signature
 from engine.app.decorators import query
 from engine.app.documents import bind_document
+from engine.app.shapes import pagination_opts_validator
 from engine.app.types import Document, Id, Page, PaginationOptions, Secret, UserIdentity
 from engine.app.validators import Validator, v
 from engine.errors import ArgumentValidationError, DeclarationError, ReturnsValidationError
@@ -248,6 +249,15 @@ def test_pagination_options_have_one_name_on_the_wire() -> None:
     wire = signature.bind(({"numItems": 3, "cursor": None},), {})
     assert wire == {"paginationOpts": {"numItems": 3, "cursor": None}}
     assert signature.load(wire, TABLES) == {"opts": {"numItems": 3, "cursor": None}}
+
+
+def test_pagination_options_may_be_said_with_a_validator() -> None:
+    @query(args={"opts": pagination_opts_validator})
+    async def pages(ctx: Any, opts: Any) -> None: ...
+
+    assert pages.signature.bind(({"numItems": 3, "cursor": None},), {}) == {
+        "paginationOpts": {"numItems": 3, "cursor": None}
+    }
 
 
 # Names, defaults, absence.

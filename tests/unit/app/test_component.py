@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.app.component import App, Component, CustomJwt, Oidc
+from engine.app.component import App, Component, CustomJwt, Oidc, define_app, define_component
 from engine.app.references import reference_of
 from engine.errors import DeclarationError, InvalidValue
 
@@ -20,6 +20,15 @@ def test_a_mount_is_known_by_its_name_before_it_is_loaded() -> None:
     assert (limits.path, again.path) == ("limits", "rate_limiter")
     assert dict(app.mounts) == {"limits": limits, "rate_limiter": again}
     assert reference_of(limits.check) == ("limits", "component:check")
+
+
+@pytest.mark.parametrize("make", [Component, define_component])
+def test_a_component_consists_of_the_package_that_creates_it(make: object) -> None:
+    module: dict[str, Any] = {"__package__": "components.limiter", "make": make}
+    exec("component = make('limiter')", module)
+
+    assert module["component"].package == "components.limiter"
+    assert Component("limiter", package="other").package == "other"
 
 
 def test_one_component_may_be_mounted_several_times() -> None:
@@ -53,7 +62,8 @@ def test_the_providers_of_an_application_are_kept_in_order() -> None:
     first = Oidc(domain="https://auth.example.com", application_id="chat")
     second = CustomJwt(issuer="me", jwks="data:application/json,{}", algorithm="ES256")
 
-    assert App(auth=[first, second]).auth == (first, second)
+    for make in (App, define_app):
+        assert make(auth=[first, second]).auth == (first, second)
 
 
 def jwt(**changed: Any) -> CustomJwt:

@@ -18,6 +18,7 @@ from engine.app.crons import (
     Retry,
     Schedule,
     Weekly,
+    cron_jobs,
 )
 from engine.app.decorators import internal_mutation, query
 from engine.app.references import internal
@@ -70,7 +71,7 @@ def test_a_schedule_is_kept_as_declared(declare: Declare, schedule: Schedule) ->
 
 
 def test_a_job_knows_its_function_its_arguments_and_its_line() -> None:
-    crons = Crons()
+    crons = cron_jobs()
     crons.interval("by itself", prune, hours=1, args={"days": 7.0})
     crons.interval("by reference", internal.jobs.prune, hours=1)
     crons.interval("by path", "jobs.js:prune", hours=1)

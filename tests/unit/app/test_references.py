@@ -9,7 +9,15 @@ import pytest
 
 from engine.app.component import App, Component
 from engine.app.decorators import query
-from engine.app.references import Reference, api, canonical_path, internal, reference_of
+from engine.app.references import (
+    Reference,
+    api,
+    canonical_path,
+    get_function_name,
+    internal,
+    make_function_reference,
+    reference_of,
+)
 from engine.errors import UsageError
 
 limits = App().use(Component("rate_limiter"), name="limits")
@@ -66,6 +74,21 @@ def test_a_registered_function_stands_for_its_path() -> None:
 def test_what_names_no_function_is_refused(nothing: Any) -> None:
     with pytest.raises(UsageError, match="names no function"):
         reference_of(nothing)
+
+
+def test_a_reference_can_be_made_of_a_string_and_back() -> None:
+    assert make_function_reference("dir/m.js:f") == api.dir.m.f
+    assert make_function_reference("m") == api.m.default
+    assert get_function_name(api.dir.m.f) == "dir/m:f"
+
+
+def test_a_reference_follows_its_mount_to_where_that_is_loaded() -> None:
+    batches = Component("pool").use(Component("batch_worker"), name="batches")
+    early = batches.run
+
+    batches.path = "pool/batches"
+
+    assert reference_of(early) == ("pool/batches", "component:run")
 
 
 def test_references_are_values() -> None:
