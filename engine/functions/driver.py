@@ -1,0 +1,431 @@
+"""
+Runs the coroutine of a query or mutation, step by step, outside trio's scheduler.
+
+    drive ──send──▶ handler ──ctx call──▶ leave · engine work · enter ──▶ handler …
+      ▲                                        │
+      └──────────── CHECKPOINT ◀───────────────┘   now and then; `drive` lets trio run
+
+A handler can await what its context gives it, and nothing else: what reaches
+`drive` besides `CHECKPOINT` is refused by name.  So a run costs no task
+switch, and the same input gives the same run.
+
+An `Execution` is one such run.  Its slices are the times between `enter` and
+`leave`: code of the application runs, the watchdog looks on, and the shims of
+`time`, `random` and so on find the execution by `active()`.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import traceback
+import types
+from collections.abc import Callable, Coroutine, Generator
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import outcome
+import trio
+
+from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
+from engine.functions import refusals
+from engine.functions.logs import Level, add_line
+from engine.functions.watchdog import ENGINE, Slot, TimeIsUp, Watchdog, slot_here
+from engine.kernel.trace import tracer
+from engine.model.limits import Limits
+
+if TYPE_CHECKING:
+    from engine.app.registered import Kind
+
+trace = tracer(__name__)
+
+
+class _Checkpoint:
+    def __repr__(self) -> str:
+        return "CHECKPOINT"
+
+
+CHECKPOINT: Final = _Checkpoint()
+"""What a call on a context yields, its slice left, when others should have their turn."""
+
+CLOSE_ATTEMPTS_MAX: Final = 3
+CLOSE_S_MIN: Final = 0.1
+"""For the `finally` blocks of a handler that is closed, whatever it has used up."""
+
+_NOWHERE: Final = Slot()
+
+
+class Execution:
+    """
+    One run of a query or mutation, the calls nested in it included.
+
+    Args:
+        path: the function, as messages name it.
+        now_ns: the clock it sees from beginning to end, nanoseconds since 1970.
+        seed: of its dice; the same seed gives the same numbers.
+    """
+
+    __slots__ = (
+        "_random",
+        "_slot",
+        "interruptions",
+        "is_closed",
+        "kind",
+        "left_s",
+        "limits",
+        "log_lines",
+        "now_ns",
+        "observed_identity",
+        "observed_random",
+        "observed_time",
+        "path",
+        "seed",
+        "watchdog",
+    )
+
+    watchdog: Watchdog
+
+    def __init__(self, *, kind: Kind, path: str, now_ns: int, seed: int, limits: Limits) -> None:
+        self.kind = kind
+        self.path = path
+        self.now_ns = now_ns
+        self.limits = limits
+        self.log_lines: list[str] = []
+        self.observed_identity = False
+        self.observed_random = False
+        self.observed_time = False
+        self.left_s = limits.user_time_s_max
+        self.interruptions = 0
+        self.is_closed = False
+        self.seed = seed
+        self._random: random.Random | None = None
+        self._slot = _NOWHERE
+
+    @property
+    def random(self) -> random.Random:
+        """The seeded dice."""
+        self.observed_random = True
+        if self._random is None:
+            self._random = random.Random(self.seed)
+        return self._random
+
+    @property
+    def user_time_s(self) -> float:
+        """Seconds of the application's own code so far, the slice that is running left out."""
+        return max(0.0, self.limits.user_time_s_max - self.left_s)
+
+    @property
+    def name(self) -> str:
+        """As messages name it: `the mutation messages:send`."""
+        return f"the {self.kind.value} {self.path}"
+
+    def read_clock(self) -> int:
+        """The frozen clock, for code that then depends on it; nanoseconds since 1970."""
+        self.observed_time = True
+        return self.now_ns
+
+    def log(self, level: Level, *parts: Any) -> None:
+        """Add a log line; beyond `log_lines_max` they are dropped, and one says so."""
+        add_line(self.log_lines, self.limits, level, parts)
+
+    def enter(self) -> None:
+        """
+        Engine work is over, code of the application goes on.
+
+        The last thing that a call on a context does.
+
+        Raises:
+            TimeIsUp: the time of this execution is used up; let it through.
+        """
+        slot = self._slot
+        slot.deadline = perf_counter() + self.left_s
+        slot.execution = self
+        if self.watchdog.is_asleep:
+            self.watchdog.wake()
+        if self.left_s <= 0:
+            self.interruptions += 1
+            raise TimeIsUp
+
+    def mark(self) -> None:
+        """`enter`, for those who see to the limit themselves."""
+        slot = self._slot
+        slot.deadline = perf_counter() + self.left_s
+        slot.execution = self
+        if self.watchdog.is_asleep:
+            self.watchdog.wake()
+
+    def leave(self) -> None:
+        """
+        Code of the application pauses for engine work; nothing interrupts that.
+
+        The first thing that a call on a context does, and outside its `try`.
+
+        Raises:
+            NotAllowed: the execution has ended, or another one is running.
+        """
+        slot = self._slot
+        if slot.execution is not self or self.is_closed:
+            raise self._misused()
+        # Nothing from here to the call of `flush` lets the interpreter raise what was injected.
+        with slot.lock:
+            slot.execution = None
+            if slot.is_disturbed:
+                try:
+                    slot.flush()
+                except TimeIsUp:
+                    slot.release()
+        self.left_s = slot.deadline - perf_counter()
+
+    def nested(self, call: Callable[[], Any]) -> Generator[Any, Any, Any]:
+        """
+        Run a further handler in this execution, from between `leave` and `enter`.
+
+        Yields what is for `drive`; returns what the handler returned, or the
+        coroutine it returned did.  Afterwards the slice is left, come what may.
+        """
+        slot = self._slot
+        try:
+            self.enter()
+            result = call()
+            if isinstance(result, Coroutine):
+                result = yield from result.__await__()
+        finally:
+            was_marked = slot.execution is self
+            slot.execution = None
+            with slot.lock:
+                if slot.is_disturbed:
+                    try:
+                        slot.flush()
+                    except TimeIsUp:
+                        slot.release()
+            if was_marked:
+                self.left_s = slot.deadline - perf_counter()
+        return result
+
+    def lift_limit(self) -> None:
+        """A debugger was attached: whoever sits at it may take their time."""
+        self.left_s = self._slot.deadline = inf
+        self.watchdog.notice_tracer()
+
+    def begin(self, watchdog: Watchdog, limits: Limits) -> Slot:
+        """Bind to the thread that drives."""
+        assert self._slot is _NOWHERE, "an execution is driven once"
+        self.watchdog = watchdog
+        self._slot = slot = watchdog.slot
+        assert slot.execution is None, "a slice cannot be driven from within another"
+        self.left_s = limits.user_time_s_max
+        if sys.gettrace() is not None:
+            self.lift_limit()
+        return slot
+
+    def _misused(self) -> NotAllowed:
+        if self.is_closed:
+            return NotAllowed(
+                f"{self.name} has ended; its ctx cannot be used any more, nor kept for later"
+            )
+        return NotAllowed(
+            f"the ctx of {self.name} was used outside of it; each function has its own ctx"
+        )
+
+
+def active() -> Execution | None:
+    """The query or mutation whose code this thread is running, if any."""
+    return slot_here().execution
+
+
+_ENDED: Final = object()
+
+
+class _Run:
+    """A handler's coroutine, run slice by slice, and what came of it."""
+
+    __slots__ = ("coroutine", "error", "execution", "refusal", "result", "slot")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], execution: Execution, slot: Slot
+    ) -> None:
+        self.coroutine = coroutine
+        self.execution = execution
+        self.slot = slot
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.refusal: NotAllowed | None = None
+
+    def slice(self, resume: Callable[[Any], Any], given: Any, *, marks: bool = True) -> Any:
+        """
+        Let the handler run until it yields, or `_ENDED`.
+
+        Afterwards the slice is left and nothing is waiting to be raised,
+        whatever the handler did: the interpreter looks for injected exceptions
+        at calls, loops and the beginning of functions, and there is none of
+        these between the handler's end and the call of `flush`.
+        """
+        execution, slot = self.execution, self.slot
+        try:
+            if marks:
+                execution.mark()
+            yielded = resume(given)
+        except StopIteration as end:
+            self.result = end.value
+            yielded = _ENDED
+        except BaseException as error:
+            self.error = error
+            yielded = _ENDED
+        was_marked = slot.execution is execution
+        slot.execution = None
+        with slot.lock:
+            if slot.is_disturbed:
+                try:
+                    slot.flush()
+                except TimeIsUp:
+                    slot.release()
+        if was_marked:
+            execution.left_s = slot.deadline - perf_counter()
+        return yielded
+
+    async def checkpoint(self) -> Any:
+        """Let trio run others, then go on with the call that asked for it."""
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            self.close()
+            raise
+        return self.slice(self.coroutine.send, None, marks=False)
+
+    async def refuse(self, trap: object) -> Any:
+        """
+        Throw the refusal of a foreign await into the handler; returns what it yields next.
+
+        What is awaited may already be registered with trio, and is taken back
+        first.  A few things cannot be (a thread that is running); these are
+        waited for, so that trio finds everything as it left it.
+        """
+        execution = self.execution
+        if execution.left_s <= 0:
+            return self.slice(self._throw_timeout, None)
+        began = perf_counter()
+        refusal = refusals.of_await(self.coroutine, execution)
+        is_taken_back = refusals.take_back(trap, refusal)
+        execution.left_s -= perf_counter() - began
+        if is_taken_back:
+            return self.slice(self.coroutine.throw, refusal)
+        self.refusal = refusal
+        try:
+            answer = await _pass_on(trap)
+        except BaseException:
+            self.close()
+            raise
+        yielded = self.slice(self.coroutine.send, answer)
+        if isinstance(answer, outcome.Error) and isinstance(answer.error, trio.Cancelled):
+            self.close()
+            raise answer.error
+        return yielded
+
+    def close(self) -> None:
+        """
+        Unwind the handler, for which nobody waits any more.
+
+        Its `finally` blocks run, as a slice, but with a ctx that is closed.  A
+        handler that goes on instead is stopped at its next line.
+        """
+        execution = self.execution
+        execution.is_closed = True
+        execution.left_s = max(execution.left_s, CLOSE_S_MIN)
+        for _ in range(CLOSE_ATTEMPTS_MAX):
+            self.slice(self._close, None)
+            if getattr(self.coroutine, "cr_frame", None) is None:
+                return
+            execution.interruptions = 2
+        trace.error("driver.unclosed", function=execution.path, error=repr(self.error))
+
+    def _throw_timeout(self, _: None) -> Any:
+        self.execution.interruptions += 1
+        return self.coroutine.throw(TimeIsUp())
+
+    def _close(self, _: None) -> None:
+        if self.execution.interruptions > 1:
+            self.slot.trap()
+        self.coroutine.close()
+
+
+@types.coroutine
+def _pass_on(trap: object) -> Generator[object, Any, Any]:
+    return (yield trap)
+
+
+@trio.lowlevel.enable_ki_protection
+async def drive(
+    coroutine: Coroutine[Any, Any, Any],
+    execution: Execution,
+    *,
+    limits: Limits,
+    watchdog: Watchdog,
+) -> Any:
+    """
+    Run a handler to its end and return what it returns.
+
+    Ctrl-C is held back until trio's next checkpoint.  If the caller is
+    cancelled, the handler is closed before `trio.Cancelled` goes on.
+
+    Args:
+        limits: `user_time_s_max` is for all slices of the execution together.
+
+    Raises:
+        FunctionTimeout: the application's code ran longer than it may, whatever
+            it then made of having been interrupted.
+        FunctionAborted: the handler raised SystemExit, KeyboardInterrupt or
+            another exception that is not an `Exception`.
+        Exception: what the handler raised.
+    """
+    run = _Run(coroutine, execution, execution.begin(watchdog, limits))
+    yielded = run.slice(coroutine.send, None)
+    while yielded is not _ENDED:
+        if yielded is CHECKPOINT:
+            yielded = await run.checkpoint()
+        else:
+            yielded = await run.refuse(yielded)
+    execution.is_closed = True
+    if run.error is None and run.refusal is None and execution.left_s > 0:
+        return run.result
+    raise _failure(run, limits)
+
+
+def _failure(run: _Run, limits: Limits) -> BaseException:
+    execution, error = run.execution, run.error
+    if execution.left_s <= 0 or isinstance(error, TimeIsUp):
+        timeout = FunctionTimeout(
+            f"{execution.name} ran its own code for more than {limits.user_time_s_max:g} s "
+            f"(user_time_s_max){_place(error)}; do less at a time, or use an action"
+        )
+        timeout.__cause__ = error if isinstance(error, Exception) else None
+        return timeout
+    if error is None:
+        assert run.refusal is not None
+        return run.refusal
+    if isinstance(error, Exception | trio.Cancelled):
+        return error
+    aborted = FunctionAborted(f"{execution.name} raised {error!r}")
+    aborted.__cause__ = error
+    return aborted
+
+
+def _place(error: BaseException | None) -> str:
+    """Where it was interrupted."""
+    if not isinstance(error, TimeIsUp):
+        return ""
+    frames = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(ENGINE)
+    ]
+    if not frames:
+        return ""
+    code, line = frames[-1]
+    return f" and was interrupted at {code.co_filename}:{line} in {code.co_name}"
+
+
+async def as_coroutine(call: Callable[[], Any]) -> Any:
+    """A handler that is a plain `def`, for `drive`; what it returns may itself be awaitable."""
+    result = call()
+    return await result if isinstance(result, Coroutine) else result

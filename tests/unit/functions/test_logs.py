@@ -1,0 +1,226 @@
+"""What functions print and log becomes lines as the clients show them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.functions.logs import Journal, capture_logging, line_of, listening, print_line, shown
+from engine.functions.watchdog import Watchdog
+from engine.model.limits import Limits
+from engine.model.values import Int64
+from tests.unit.functions.running import execution, run_plain
+
+LIMITS = Limits(log_lines_max=4, log_line_bytes_max=100)
+
+
+async def lines_of(act: Callable[[], Any], watchdog: Watchdog) -> list[str]:
+    running = execution()
+    await run_plain(act, watchdog, within=running)
+    return running.log_lines
+
+
+# How values look.
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("hello", "'hello'"),
+        ("it's\n\\", r"'it\'s\n\\'"),
+        ("\x00\x7f", r"'\x00\x7F'"),
+        ("grüße 🌊", "'grüße 🌊'"),
+        (None, "null"),
+        (True, "true"),
+        (3, "3"),
+        (3.0, "3"),
+        (0.1, "0.1"),
+        (-0.0, "-0"),
+        (1e300, "1e+300"),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        (Int64(5), "5n"),
+        (b"abc", "b'abc'"),
+        ([], "[]"),
+        (["a", 1], "[ 'a', 1 ]"),
+        (("a",), "[ 'a' ]"),
+        ({}, "{}"),
+        ({"id": 3, "my key": None}, "{ id: 3, 'my key': null }"),
+        ({1}, "Set { 1 }"),
+        ([[[[[["deep"]]]]]], "[ [ [ [ [ [Array] ] ] ] ] ]"),
+        (int, "<class 'int'>"),
+    ],
+)
+def test_a_value_looks_as_in_the_console(value: Any, expected: str) -> None:
+    assert expected == shown(value)
+
+
+def test_a_value_that_cannot_be_shown_does_no_harm() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    assert "Broken whose repr raises ValueError>" in shown(Broken())
+
+
+@given(st.text())
+def test_a_line_is_one_line(text: str) -> None:
+    line = line_of("LOG", [text], bytes_max=1 << 20)
+
+    assert "\n" not in line
+    assert "\r" not in line
+    assert line.startswith("[LOG] '")
+
+
+@given(st.text(min_size=20), st.integers(30, 60))
+def test_a_line_is_cut_at_its_limit_between_characters(text: str, bytes_max: int) -> None:
+    line = line_of("LOG", [text], bytes_max=bytes_max)
+
+    assert len(line.encode("utf-8", "backslashreplace")) <= bytes_max
+
+
+def test_a_cut_line_says_so() -> None:
+    line = line_of("LOG", ["x" * 200], bytes_max=100)
+
+    assert line.endswith("xxx (truncated due to length)")
+    assert 100 == len(line)
+
+
+# What is captured.
+
+
+async def test_print_becomes_a_line(watchdog: Watchdog) -> None:
+    assert ["[LOG] 'posting' 'hello'"] == await lines_of(
+        lambda: print_line("posting", "hello"), watchdog
+    )
+
+
+async def test_print_to_stderr_is_an_error(watchdog: Watchdog) -> None:
+    assert ["[ERROR] 'oh'"] == await lines_of(lambda: print_line("oh", file=sys.stderr), watchdog)
+
+
+async def test_print_to_a_file_goes_there(watchdog: Watchdog) -> None:
+    file = io.StringIO()
+
+    assert [] == await lines_of(lambda: print_line("a", 1, file=file, sep="-"), watchdog)
+    assert "a-1\n" == file.getvalue()
+
+
+def test_print_outside_of_functions_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    print_line("a", 1, sep="-")
+
+    assert "a-1\n" == capsys.readouterr().out
+
+
+async def test_beyond_the_limit_one_line_says_that_lines_are_missing(watchdog: Watchdog) -> None:
+    journal = Journal(LIMITS)
+
+    for number in range(10):
+        journal.log("LOG", number)
+
+    overflow = "[ERROR] 'Log overflow (maximum 4). Remaining log lines omitted.'"
+    assert ["[LOG] 0", "[LOG] 1", "[LOG] 2", overflow] == journal.lines
+
+
+@pytest.fixture
+def handled() -> Iterator[list[logging.LogRecord]]:
+    """What a handler of the host gets."""
+    capture_logging()
+    records: list[logging.LogRecord] = []
+
+    class Collecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler, root = Collecting(), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield records
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+async def test_logging_becomes_lines_and_goes_on_to_the_host(
+    watchdog: Watchdog, handled: list[logging.LogRecord]
+) -> None:
+    log = logging.getLogger("backend.messages")
+
+    def act() -> None:
+        log.debug("a")
+        log.info("sent %d", 3)
+        log.warning("b")
+        log.error("c")
+        log.critical("d")
+
+    lines = await lines_of(act, watchdog)
+
+    assert ["[DEBUG] 'a'", "[INFO] 'sent 3'", "[WARN] 'b'", "[ERROR] 'c'", "[ERROR] 'd'"] == lines
+    assert 5 == len(handled)
+
+
+async def test_a_message_that_does_not_fit_its_arguments_is_shown_without(
+    watchdog: Watchdog,
+) -> None:
+    log = logging.getLogger("backend.careless")
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
+
+    assert ["[ERROR] '%d'"] == await lines_of(lambda: log.error("%d", "no number"), watchdog)
+
+
+async def test_logging_tells_of_the_exception(watchdog: Watchdog) -> None:
+    def act() -> None:
+        try:
+            _ = 1 // 0
+        except ZeroDivisionError:
+            logging.getLogger("x").exception("failed")
+
+    capture_logging()
+    (line,) = await lines_of(act, watchdog)
+
+    assert line.startswith(r"[ERROR] 'failed\nTraceback (most recent call last):\n")
+    assert line.endswith("integer division or modulo by zero'")
+
+
+async def test_logging_is_captured_once_however_often_it_is_asked_for(watchdog: Watchdog) -> None:
+    capture_logging()
+    capture_logging()
+
+    lines = await lines_of(lambda: logging.getLogger("x").warning("once"), watchdog)
+
+    assert ["[WARN] 'once'"] == lines
+
+
+async def test_what_others_log_is_nobodys_line(
+    watchdog: Watchdog, handled: list[logging.LogRecord]
+) -> None:
+    lines = await lines_of(lambda: None, watchdog)
+    logging.getLogger("host").warning("elsewhere")
+
+    assert [] == lines
+    assert ["elsewhere"] == [record.getMessage() for record in handled]
+
+
+def test_an_action_takes_what_its_threads_print_but_not_what_the_engine_logs() -> None:
+    capture_logging()
+    journal = Journal(LIMITS)
+
+    async def act() -> None:
+        with listening(journal):
+            print_line("in the task")
+            await trio.to_thread.run_sync(lambda: print_line("in a thread"))
+            logging.getLogger("engine.committer").warning("not of the action")
+            logging.getLogger("backend").warning("of the action")
+
+    trio.run(act)
+
+    assert ["[LOG] 'in the task'", "[LOG] 'in a thread'", "[WARN] 'of the action'"] == journal.lines
