@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +124,33 @@ def test_a_child_may_open_a_store_of_its_own(tmp_path: Path, writer: Where) -> N
 
     with LmdbStore.open(tmp_path / "parent", writer=writer):
         assert in_a_child(check)
+
+
+FORKER = """
+import os, signal, sys, time
+from pathlib import Path
+from engine.store.lmdb_store import LmdbStore
+store = LmdbStore.open(Path(sys.argv[1]), writer=sys.argv[2])
+waiting, done = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(done, b"up")
+    time.sleep(60)
+    os._exit(0)
+os.read(waiting, 2)
+print(child, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""An engine that is killed and leaves behind a child that knows nothing of it."""
+
+
+@both_writers
+def test_a_child_left_behind_keeps_nobody_out(tmp_path: Path, writer: Where) -> None:
+    command = [sys.executable, "-c", FORKER, str(tmp_path), writer]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as engine:
+        assert engine.stdout is not None
+        child = int(engine.stdout.readline())
+        try:
+            LmdbStore.open(tmp_path, writer=writer).close()
+        finally:
+            os.kill(child, signal.SIGKILL)

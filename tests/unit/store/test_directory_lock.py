@@ -1,0 +1,72 @@
+"""Who has a directory, and who is told."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StoreFailed, StoreLocked
+from engine.store.directory_lock import LOCK_FILE, FileLock, LockHolder, read_lock
+
+
+def test_a_lock_is_had_once_at_a_time(tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK_FILE), pytest.raises(StoreLocked):
+        FileLock(tmp_path / LOCK_FILE)
+
+    FileLock(tmp_path / LOCK_FILE).release()
+
+
+def test_the_holder_can_be_read_while_it_holds(tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK_FILE) as lock:
+        silent = read_lock(tmp_path)
+        lock.set_url("http://a-long-name.example:3210")
+        lock.set_url("http://short:1")
+        listening = read_lock(tmp_path)
+
+    assert LockHolder(pid=os.getpid(), url=None) == silent
+    assert LockHolder(pid=os.getpid(), url="http://short:1") == listening
+    assert read_lock(tmp_path) is None
+
+
+def test_a_holder_that_has_not_said_who_it_is_still_holds(tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK_FILE):
+        (tmp_path / LOCK_FILE).write_text('{"pid": 1')
+        holder = read_lock(tmp_path)
+
+    assert LockHolder(pid=None, url=None) == holder
+
+
+def test_a_patient_opener_gets_the_lock_once_it_is_free(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / LOCK_FILE)
+    releasing = threading.Timer(0.3, lock.release)
+    releasing.start()
+
+    FileLock(tmp_path / LOCK_FILE, patience_s=10).release()
+
+    releasing.join()
+
+
+def test_reading_who_holds_keeps_nobody_out(tmp_path: Path) -> None:
+    FileLock(tmp_path / LOCK_FILE).release()
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            read_lock(tmp_path)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(100):
+            FileLock(tmp_path / LOCK_FILE).release()
+    finally:
+        stop.set()
+        reader.join()
+
+
+def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreFailed, match="cannot be opened"):
+        FileLock(tmp_path / "missing" / LOCK_FILE)

@@ -1,0 +1,44 @@
+"""Which headers are read, and which are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.errors import StoreDamaged
+from engine.model.codec import encode
+from engine.model.values import Value
+from engine.store.format import FORMAT_VERSION, check_header, new_header
+
+
+def test_a_header_of_today_is_read() -> None:
+    check_header(new_header("headrace 1"), where="data", reader="headrace 2")
+
+
+def test_an_older_format_is_read() -> None:
+    header = encode({"version": FORMAT_VERSION - 1, "created_by": "headrace 0"})
+
+    check_header(header, where="data", reader="headrace 2")
+
+
+def test_a_newer_format_is_refused_by_name() -> None:
+    header = encode({"version": FORMAT_VERSION + 1, "created_by": "headrace 9"})
+
+    with pytest.raises(StoreDamaged) as refused:
+        check_header(header, where="data", reader="headrace 2")
+
+    expected = (
+        f"data is in format {FORMAT_VERSION + 1}, created by headrace 9; headrace 2 reads formats"
+        f" up to {FORMAT_VERSION}. Nothing was changed: open it with the newer version"
+    )
+    assert expected == str(refused.value)
+
+
+@pytest.mark.parametrize("header", [{}, {"version": "1", "created_by": ""}, [], None, 1])
+def test_what_is_no_header_is_refused(header: Value) -> None:
+    with pytest.raises(StoreDamaged, match="unreadable"):
+        check_header(encode(header), where="data", reader="headrace 2")
+
+
+def test_a_missing_header_is_refused() -> None:
+    with pytest.raises(StoreDamaged, match="without a format header"):
+        check_header(None, where="data", reader="headrace 2")
