@@ -1,0 +1,1 @@
+"""The demo: a help desk over the documentation that every Python carries."""
