@@ -1,0 +1,275 @@
+"""The database against a dictionary: random histories, every way of reading, restarts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cmp_to_key
+from typing import Any
+
+import pytest
+import trio
+
+from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.decorators import mutation, query
+from engine.app.registered import loading
+from engine.app.registry import Application, functions_of
+from engine.app.schema import Schema, Table
+from engine.app.validators import v
+from engine.functions.results import Caller
+from engine.functions.watchdog import Watchdog
+from engine.indexes.verify import verify
+from engine.kernel.runtime import VirtualRuntime
+from engine.model.limits import ENTRY_KEY_BYTES_MAX, Limits
+from engine.model.values import UNDEFINED, Int64, compare, get_path
+from engine.node import Node, running_node
+from engine.store.memory_store import MemoryStore
+
+ADMIN = Caller(admin=True)
+LONG = "long" * (ENTRY_KEY_BYTES_MAX // 4 + 30)
+VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1.5,
+    2.0**60,
+    Int64(1),
+    Int64(-(2**40)),
+    "",
+    "a",
+    "a\0b",
+    "é",
+    LONG,
+    LONG + "a",
+    LONG + "b",
+    b"",
+    b"\x00\xff",
+    [1, "a"],
+    {"x": 1},
+    {"x": None, "y": [2]},
+]
+INDEXES = {"by_a": ["a"], "by_ab": ["a", "b"], "by_nested": ["b.x", "a"]}
+
+schema = Schema(things=Table(v.any()).index("by_a", ["a"]).index("by_ab", ["a", "b"]))
+wider = Schema(
+    things=Table(v.any())
+    .index("by_a", ["a"])
+    .index("by_ab", ["a", "b"])
+    .index("by_nested", ["b.x", "a"])
+)
+
+
+@mutation
+async def write(ctx: MutationCtx, steps: list[Any]) -> list[Any]:
+    """Insert, patch, replace and delete, in one transaction; look at the table in between."""
+    answers: list[Any] = []
+    for verb, doc_id, fields in steps:
+        given = {n: UNDEFINED if x == "absent" else x for n, x in (fields or {}).items()}
+        if verb == "insert":
+            answers.append(
+                await ctx.db.insert(
+                    "things", {n: x for n, x in given.items() if x is not UNDEFINED}
+                )
+            )
+        elif verb == "patch":
+            await ctx.db.patch(doc_id, given)
+        elif verb == "replace":
+            await ctx.db.replace(doc_id, {n: x for n, x in given.items() if x is not UNDEFINED})
+        elif verb == "delete":
+            await ctx.db.delete(doc_id)
+        else:
+            answers.append(await ctx.db.query("things").with_index("by_ab").collect())
+    return answers
+
+
+@query
+async def scan(ctx: QueryCtx, index: str, order: str) -> list[Any]:
+    things = ctx.db.query("things").with_index(index)
+    return await (things.order("desc") if order == "desc" else things).collect()
+
+
+@query
+async def between(ctx: QueryCtx, low: Any, high: Any) -> list[Any]:
+    things = ctx.db.query("things").with_index("by_a", lambda r: r.gt("a", low).lte("a", high))
+    return await things.collect()
+
+
+@query
+async def equal(ctx: QueryCtx, a: Any) -> list[Any]:
+    return await ctx.db.query("things").with_index("by_ab", a=a).collect()
+
+
+@query
+async def pages(ctx: QueryCtx, opts: Any, order: str) -> Any:
+    things = ctx.db.query("things").with_index("by_ab")
+    return await (things.order("desc") if order == "desc" else things).paginate(opts)
+
+
+def application(tables: Schema, digest: str) -> Application:
+    functions = {f.handler.__name__: f for f in (write, scan, between, equal, pages)}
+    with loading("t"):
+        for function in functions.values():
+            function.module = "t"
+    return Application(functions=functions_of("t", functions), schema=tables, digest=digest)
+
+
+@asynccontextmanager
+async def opened(store: MemoryStore, tables: Schema, seed: int) -> AsyncIterator[Node]:
+    limits = Limits()
+    watchdog = Watchdog(limits)
+    watchdog.start()
+    try:
+        runtime = VirtualRuntime(seed)
+        async with running_node(store, runtime=runtime, limits=limits, watchdog=watchdog) as node:
+            await node.push(application(tables, f"{len(tables.tables['things'].indexes)}"))
+            yield node
+    finally:
+        watchdog.close()
+
+
+Model = dict[str, dict[str, Any]]
+
+
+class History:
+    """Runs random transactions and remembers what the table then was."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.model: Model = {}
+        self.states: list[tuple[int, Model]] = []
+
+    async def step(self, node: Node) -> None:
+        gone: set[str] = set()
+        steps = [self._verb(gone) for _ in range(self.dice.randint(1, 6))]
+        result = await node.functions.mutation("t:write", {"steps": steps}, caller=ADMIN)
+        assert result.failure is None, result.failure.message
+        answers = iter(result.value)
+        await self._follow(node, steps, answers)
+        assert result.ts is not None
+        self.states.append((result.ts, {k: dict(d) for k, d in self.model.items()}))
+
+    def _verb(self, gone: set[str]) -> list[Any]:
+        known = [doc_id for doc_id in self.model if doc_id not in gone]
+        verb = self.dice.choice(["insert", "insert", "patch", "replace", "delete", "look"])
+        if verb in ("insert", "look") or not known:
+            return ["look" if verb == "look" else "insert", None, self._fields()]
+        doc_id = self.dice.choice(known)
+        if verb == "delete":
+            gone.add(doc_id)
+        return [verb, doc_id, self._fields()]
+
+    def _fields(self) -> dict[str, Any]:
+        names = [n for n in ("a", "b") if self.dice.random() < 0.8]
+        fields = {n: self.dice.choice(VALUES) for n in names}
+        return fields | ({"a": "absent"} if self.dice.random() < 0.1 else {})
+
+    async def _follow(self, node: Node, steps: list[Any], answers: Any) -> None:
+        for verb, doc_id, fields in steps:
+            given = {n: x for n, x in fields.items() if x != "absent"}
+            if verb == "insert":
+                new = next(answers)
+                self.model[new] = {"_id": new, **given}
+            elif verb == "look":
+                seen = {doc["_id"]: doc for doc in next(answers)}
+                for known in self.model:
+                    creation = seen[known]["_creationTime"]
+                    self.model[known].setdefault("_creationTime", creation)
+                assert self.model.keys() == seen.keys()
+                assert all(same(self.model[k], seen[k]) for k in seen)
+            elif verb == "delete":
+                del self.model[doc_id]
+            else:
+                old = self.model[doc_id]
+                system = {n: old[n] for n in ("_id", "_creationTime") if n in old}
+                kept = old if verb == "patch" else system
+                removed = [n for n, x in fields.items() if x == "absent"]
+                merged = {**kept, **given}
+                self.model[doc_id] = {n: x for n, x in merged.items() if n not in removed}
+        for doc in await read(node, "scan", index="by_id", order="asc"):
+            self.model[doc["_id"]].setdefault("_creationTime", doc["_creationTime"])
+
+
+def same(a: Any, b: Any) -> bool:
+    return compare(a, b) == 0
+
+
+async def read(node: Node, name: str, ts: int | None = None, **args: Any) -> Any:
+    result = await node.functions.query(f"t:{name}", args, caller=ADMIN, ts=ts)
+    result.live.release()
+    assert result.failure is None, result.failure.message
+    return result.value
+
+
+def in_order(model: Model, fields: list[str]) -> list[dict[str, Any]]:
+    def key(doc: dict[str, Any]) -> list[Any]:
+        return [get_path(doc, path) for path in (*fields, "_creationTime", "_id")]
+
+    def order(a: dict[str, Any], b: dict[str, Any]) -> int:
+        pairs = (compare(x, y) for x, y in zip(key(a), key(b), strict=True))
+        return next((decided for decided in pairs if decided), 0)
+
+    return sorted(model.values(), key=cmp_to_key(order))
+
+
+async def check(node: Node, model: Model, ts: int | None = None, *, widened: bool = False) -> None:
+    for index, fields in {"by_creation_time": [], **INDEXES}.items():
+        if index == "by_nested" and not widened:
+            continue
+        expected = in_order(model, fields)
+        for order in ("asc", "desc"):
+            found = await read(node, "scan", ts=ts, index=index, order=order)
+            assert same(expected if order == "asc" else expected[::-1], found), (index, order)
+
+
+async def check_ranges(node: Node, model: Model, dice: random.Random) -> None:
+    expected = in_order(model, ["a"])
+    low, high = dice.choice(VALUES), dice.choice(VALUES)
+    inside = [
+        doc
+        for doc in expected
+        if compare(get_path(doc, "a"), low) > 0 and compare(get_path(doc, "a"), high) <= 0
+    ]
+    assert same(inside, await read(node, "between", low=low, high=high)), (low, high)
+    equal_docs = [d for d in in_order(model, ["a", "b"]) if same(get_path(d, "a"), low)]
+    assert same(equal_docs, await read(node, "equal", a=low)), low
+
+
+async def check_pages(node: Node, model: Model, dice: random.Random) -> None:
+    for order in ("asc", "desc"):
+        found: list[Any] = []
+        cursor = None
+        is_done = False
+        while not is_done:
+            opts = {"numItems": dice.randint(1, 5), "cursor": cursor}
+            page = await read(node, "pages", opts=opts, order=order)
+            again = {"numItems": 1, "cursor": cursor, "endCursor": page["continueCursor"]}
+            assert same(page["page"], (await read(node, "pages", opts=again, order=order))["page"])
+            found += page["page"]
+            cursor, is_done = page["continueCursor"], page["isDone"]
+        expected = in_order(model, ["a", "b"])
+        assert same(expected if order == "asc" else expected[::-1], found)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_database_is_a_dictionary_with_indexes(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    history = History(seed)
+    store = MemoryStore()
+    for life in range(3):
+        widened = life == 2
+        async with opened(store, wider if widened else schema, seed * 10 + life) as node:
+            for number in range(25):
+                await history.step(node)
+                if number % 8 == 0:
+                    await check(node, history.model, widened=widened)
+                    await check_ranges(node, history.model, history.dice)
+            await check_pages(node, history.model, history.dice)
+            for ts, model in history.dice.sample(history.states[-25:], 4):
+                await check(node, model, ts)
+            *_, findings = verify(store.snapshot())
+            assert [] == findings.problems
+        store = store.durable_copy()
