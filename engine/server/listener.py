@@ -34,8 +34,6 @@ HEADERS_BYTES_MAX: Final = 64 << 10
 """Of a request, its path and query included."""
 IDLE_S_MAX: Final = 75.0
 """A connection without a request is closed; longer than browsers and proxies keep one."""
-PING_S: Final = 30.0
-"""WebSocket pings, which are how the kernel finds out that a silent client is gone."""
 QUEUE_LENGTH: Final = 2
 """Messages of one client that nobody has looked at yet; each may be of `message_bytes_max`."""
 
@@ -121,7 +119,7 @@ class Listener:
         """Serve one connection; whatever goes wrong with it ends here."""
         self._streams.add(stream)
         try:
-            await TCPServer(
+            await _Connection(
                 _app_of(self._server), self._config, self._context, ConnectionState({}), stream
             )
         except Exception as error:
@@ -139,6 +137,14 @@ class Listener:
         serving.cancel()
         for stream in list(self._streams):
             await trio.aclose_forcefully(stream)
+
+
+class _Connection(TCPServer):
+    """One that ends when its client hangs up, instead of when it would have been idle too long."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
 
 
 async def serve(
@@ -175,7 +181,6 @@ def _hypercorn_config(config: ListenConfig, limits: Limits) -> Config:
     hypercorn.keep_alive_max_requests = 1_000_000
     hypercorn.max_app_queue_size = QUEUE_LENGTH
     hypercorn.websocket_max_message_size = limits.message_bytes_max
-    hypercorn.websocket_ping_interval = PING_S
     return hypercorn
 
 

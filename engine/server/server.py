@@ -107,19 +107,38 @@ class Server:
             runtime=runtime,
             detach=self._detach,
         )
-        operations = Operations(
-            instance_name=config.instance_name,
-            version=installed_version(),
-            readiness=readiness,
-            page=page,
-        )
-        all_routes = [*routes, *functions.routes(), *operations.routes()]
-        self._http = HttpApi(self.verifier, all_routes, limits=limits, runtime=runtime)
+        self._functions = functions
+        self._config = config
+        self._http = self._http_api(readiness, page, routes)
+        self.is_holding = False
+        """While set, clients are sent away to come back later, and operators are answered."""
         self._home: trio.Nursery | None = None
         self._sessions: set[Session] = set()
         self._is_draining = False
         self._left = trio.lowlevel.ParkingLot()
         self._closed = trio.Event()
+
+    def install(
+        self,
+        *,
+        readiness: AskReadiness = _always_ready,
+        page: Page | None = None,
+        routes: Sequence[Route] = (),
+    ) -> None:
+        """Answer readiness, page and more of the HTTP API with these; before there are clients."""
+        self._http = self._http_api(readiness, page, routes)
+
+    def _http_api(
+        self, readiness: AskReadiness, page: Page | None, routes: Sequence[Route]
+    ) -> HttpApi:
+        operations = Operations(
+            instance_name=self._config.instance_name,
+            version=installed_version(),
+            readiness=readiness,
+            page=page,
+        )
+        all_routes = [*routes, *self._functions.routes(), *operations.routes()]
+        return HttpApi(self.verifier, all_routes, limits=self._limits, runtime=self._runtime)
 
     # The actor.
 
@@ -159,6 +178,9 @@ class Server:
         if self._home is None or (self._is_draining and request.path != "/healthz"):
             status, code, message = blame(Stopped("The server is not running"))
             response = error_response(status, code, message)
+        elif self.is_holding and request.path.startswith("/api/"):
+            status, code, message = blame(Stopped("The first push is not done yet; /readyz says"))
+            response = error_response(status, code, message)
         else:
             response = await self._http.handle(request)
             if not request.incoming.is_over:
@@ -171,7 +193,7 @@ class Server:
         if not is_sync_path(path_of(scope)):
             await send({"type": "websocket.close", "code": 1000})
             return
-        if self._home is None or self._is_draining or not self._has_room():
+        if not self._has_room():
             trace.warning("server.session_refused", sessions=len(self._sessions))
             await send({"type": "websocket.close", "code": 1013})
             return
@@ -187,13 +209,15 @@ class Server:
         self._sessions.add(session)
         try:
             await session.run(receive, send)
-            self._home.start_soon(_read_to_end, receive)
+            if not session.is_client_gone:
+                self._home.start_soon(_read_to_end, receive)
         finally:
             self._sessions.discard(session)
             self._left.unpark_all()
 
     def _has_room(self) -> bool:
-        return len(self._sessions) < self._limits.sessions_max
+        is_closed = self._home is None or self._is_draining or self.is_holding
+        return not is_closed and len(self._sessions) < self._limits.sessions_max
 
     async def _detach(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` to its end even if whoever awaits this is cancelled."""

@@ -115,6 +115,8 @@ class Session:
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._is_closing = False
+        self.is_client_gone = False
+        """Whether the host has said so, after which it says nothing more."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve the client until it leaves or is told to; raises nothing of its own."""
@@ -192,6 +194,7 @@ class Session:
         with trio.move_on_after(patience_s) as patience:
             while (event := await receive())["type"] != "websocket.receive":
                 if event["type"] == "websocket.disconnect":
+                    self.is_client_gone = True
                     return None
         if patience.cancelled_caught:
             raise ProtocolViolation(f"no Connect within {patience_s:g} s")
