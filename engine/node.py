@@ -23,6 +23,7 @@ import trio
 from engine.app.registry import Application
 from engine.committer.actor import Committer, Head
 from engine.functions.deployment import Deployment
+from engine.functions.jobs import Jobs
 from engine.functions.push import Progress, Push
 from engine.functions.run import Functions
 from engine.functions.watchdog import Watchdog
@@ -35,6 +36,7 @@ from engine.kernel.trace import tracer
 from engine.kernel.watermark import Watermark
 from engine.log.recent import Recent
 from engine.model.limits import Limits
+from engine.scheduler.actor import Scheduler
 from engine.store.interface import Store
 from engine.subscriptions.actor import SubscriptionsActor
 from engine.subscriptions.handle import Subscriptions
@@ -55,6 +57,7 @@ class Node:
     committer: Committer
     subscriptions: Subscriptions
     functions: Functions
+    scheduler: Scheduler
     published: Watermark
     runtime: Runtime
     limits: Limits
@@ -66,7 +69,7 @@ class Node:
         Deploy `application`; it is durable and serves when this returns.
 
         Returns:
-            What changed in tables and indexes, a line each.
+            What changed in tables, indexes and crons, a line each.
 
         Raises:
             PushRefused: nothing changed.
@@ -87,6 +90,7 @@ class Node:
 
     def _switch(self, deployment: Deployment) -> None:
         self.functions.deployment = deployment
+        self.scheduler.start()
 
 
 def _silent(_what: str, _done: int, _total: int | None) -> None:
@@ -128,10 +132,19 @@ async def running_node(
         limits=limits,
         watchdog=watchdog,
     )
+    jobs = Jobs(
+        functions,
+        snapshots=snapshots,
+        subscriptions=subscriptions,
+        runtime=runtime,
+        limits=limits,
+    )
+    scheduler = Scheduler(jobs, runtime=runtime, limits=limits)
     try:
         async with (
             running(SubscriptionsActor(published, recent, subscriptions), grace_s=DRAIN_S),
             running(committer, grace_s=DRAIN_S),
+            running(scheduler, grace_s=DRAIN_S),
             trio.open_nursery() as nursery,
         ):
             yield Node(
@@ -139,6 +152,7 @@ async def running_node(
                 committer=committer,
                 subscriptions=subscriptions,
                 functions=functions,
+                scheduler=scheduler,
                 published=published,
                 runtime=runtime,
                 limits=limits,
@@ -146,6 +160,7 @@ async def running_node(
             )
             nursery.cancel_scope.cancel()
     finally:
+        functions.loops.close()
         snapshots.close()
 
 

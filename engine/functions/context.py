@@ -102,7 +102,9 @@ class QueryContext(QueryCtx):
     ) -> Steps[Any]:
         scope = self._scope
         component, path, raw = call_target(fn, args, kwargs, scope.component)
-        function = scope.deployment.find(path, kind, component=component, may_call_internal=True)
+        function = scope.deployment.find(
+            path, kind, component=component, may_call_internal=component == scope.component
+        )
         if scope.depth + 1 >= scope.limits.call_depth_max:
             raise LimitExceeded(
                 "call_depth_max", scope.depth + 1, scope.limits.call_depth_max, "nested calls"

@@ -16,6 +16,7 @@ from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
 from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
 from engine.functions.calls import Call, Calls
+from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.model.ids import decode_id, row_key_of
 from engine.transaction.transaction import Transaction
@@ -223,7 +224,7 @@ def _presenter(component: str) -> Any:
     """Show a job as the documentation describes it, and only to the component that scheduled it."""
 
     def present(doc: dict[str, Any]) -> dict[str, Any] | None:
-        if doc.get("component", "") != component:
+        if doc.get("component", "") != component or is_tick(doc):
             return None
         return {
             name: doc[name]

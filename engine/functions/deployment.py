@@ -69,7 +69,8 @@ class Deployment:
         text = f"Could not find public function for '{shown}'{where}."
         if not may_call_internal:
             return text
-        close = difflib.get_close_matches(path, self.application.functions, n=1)
+        place = self.application.at(component)
+        close = difflib.get_close_matches(path, place.functions if place else (), n=1)
         return f"{text} Did you mean '{close[0]}'?" if close else text
 
 

@@ -17,9 +17,10 @@ from engine.errors import SnapshotTooOld, StoreFull, UsageError
 from engine.functions import idempotence
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request
+from engine.functions.job_rows import FAILED, SUCCESS, is_pending
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, failure_of
-from engine.functions.scheduling import FAILED, PENDING, SUCCESS, finish_job
+from engine.functions.scheduling import finish_job
 from engine.model.codec import encode
 from engine.model.commits import SessionRequest, Source
 from engine.model.limits import Limits
@@ -131,24 +132,54 @@ class Mutations:
         execution = self._executor.begin(Kind.MUTATION, "")
         transaction = self._executor.transaction(view, execution)
         job = transaction.get(key)
-        if job is None or job["state"]["kind"] != PENDING:
+        if job is None or not is_pending(job):
             return Attempt(None, view.begin_ts)
         execution.path = job["name"]
         request = job_request(Kind.MUTATION, job)
-        transaction.begin_child()
+        if self._is_action_now(request):
+            return Attempt(None, view.begin_ts)
         outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
+        ts = view.begin_ts
         if outcome.failure is None:
-            transaction.merge_child()
-            finish_job(transaction, key, job, {"kind": SUCCESS})
-        else:
-            transaction.drop_child()
+            ts = self._stage_ended(key, {"kind": SUCCESS}, request, outcome, transaction, execution)
+        # Also what was only refused when it was staged.
+        if outcome.failure is not None:
             failed = {"kind": FAILED, "error": outcome.failure.message}
-            finish_job(transaction, key, job, failed)
-        ts = self._stage(request, outcome, execution, transaction, None)
+            ended = Outcome(value=None, failure=None, log_lines=())
+            transaction = self._executor.transaction(view, execution)
+            ts = self._stage_ended(key, failed, request, ended, transaction, execution)
+            assert ended.failure is None, "a job can always be ended"
         result = MutationResult(
             ts=ts, value=outcome.value, failure=outcome.failure, log_lines=outcome.log_lines
         )
         return Attempt(result, ts)
+
+    def _is_action_now(self, request: Request) -> bool:
+        """Whether a push has made an action of what was a mutation when the job was found."""
+        application = self._executor.deployment.application
+        function = application.find(request.path, request.component)
+        return function is not None and function.kind is Kind.ACTION
+
+    def _stage_ended(
+        self,
+        key: bytes,
+        state: dict[str, Any],
+        request: Request,
+        outcome: Outcome,
+        transaction: Transaction,
+        execution: Execution,
+    ) -> int:
+        """Stage what a job's run wrote together with its end."""
+        job = transaction.get(key)
+        if job is None or not is_pending(job):
+            # It has canceled itself.
+            return self._stage(request, outcome, execution, transaction, None)
+        try:
+            finish_job(transaction, key, job, state)
+        except UsageError as error:
+            outcome.value, outcome.failure = None, failure_of(error)
+            return transaction.view.begin_ts
+        return self._stage(request, outcome, execution, transaction, None)
 
     def _stage(
         self,

@@ -5,7 +5,7 @@ A push: from the application that serves to the one that was just loaded.
                documents are filled in slices, each a log record, while the old
                functions serve
     check      documents of tables whose schema changed meet the new one
-    switch     one transaction: indexes enabled and dropped, schemas, deployment
+    switch     one transaction: indexes enabled and dropped, schemas, crons, deployment
     sweep      entries of dropped indexes are removed, in slices
 
 A push that fails before the switch has changed nothing that a function can see.
@@ -21,6 +21,7 @@ from engine.app.registry import Application
 from engine.app.schema import Schema
 from engine.committer.actor import Committer
 from engine.errors import PushRefused, SchemaViolation
+from engine.functions.crons import sync_crons
 from engine.functions.deployment import Deployment, SchemaChecks
 from engine.functions.turns import Turns
 from engine.indexes.catalog import (
@@ -83,7 +84,7 @@ class Push:
         Push the application; it is deployed and durable when this returns.
 
         Returns:
-            What changed in tables and indexes, a line each.
+            What changed in tables, indexes and crons, a line each.
 
         Raises:
             PushRefused: nothing changed; names the document and the rule in the way.
@@ -94,7 +95,7 @@ class Push:
         try:
             for index in self._backfilling():
                 await self._backfill(index)
-            dropped = await self._check_and_switch(schemas)
+            dropped = await self._check_and_switch(parts, schemas)
         except (PushRefused, SchemaViolation):
             await self._undo()
             raise
@@ -165,13 +166,16 @@ class Push:
 
     # Check and switch
 
-    async def _check_and_switch(self, schemas: dict[str, Schema]) -> list[str]:
+    async def _check_and_switch(
+        self, parts: dict[str, Application], schemas: dict[str, Schema]
+    ) -> list[str]:
         async with self._turns.turn(durable=True) as turn:
             stored = _stored_schemas(turn)
             await self._check_documents(turn, schemas, stored)
             lines = _enable_and_drop(turn, schemas)
             for component, schema in schemas.items():
                 _store_schema(turn, stored.get(component), component, schema)
+            lines += sync_crons(turn, parts)
             deployed = {"digest": self._application.digest, "at": turn.now_ms}
             turn.put_row(DEPLOYMENT_KEY, deployed)
             deployment = self._deployment()

@@ -1,28 +1,28 @@
 """
-Jobs: rows of `_scheduled_functions`, written in the transaction that schedules them.
+Scheduling: jobs are rows, written in the transaction that schedules, cancels or ends them.
 
-`due` is the time at which a pending job may run, and absent otherwise, so that
-the index `by_due` holds exactly the jobs that wait.  `finished` likewise holds
-those whose results can be collected one day.
+    pending ──▶ success | failed      a mutation: its writes and its end are one transaction
+       │
+       ├──▶ inProgress ──▶ success | failed      an action: begun once, whatever becomes of it
+       │         │
+       └─────────┴──▶ canceled
+
+A job that is the tick of a cron is replaced by the next tick when it ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from engine.errors import DocumentNotFound, InvalidValue
+from engine.functions.crons import is_tick, tick_ended
+from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job
 from engine.indexes.catalog import SCHEDULED_FUNCTIONS
 from engine.model.codec import encode
 from engine.model.ids import row_key_of
 from engine.model.values import normalize
 from engine.transaction.transaction import Transaction
-
-PENDING: Final = "pending"
-IN_PROGRESS: Final = "inProgress"
-SUCCESS: Final = "success"
-FAILED: Final = "failed"
-CANCELED: Final = "canceled"
 
 
 def schedule(
@@ -44,19 +44,8 @@ def schedule(
     """
     plain = normalize(dict(args))
     transaction.usage.count_scheduled(len(encode(plain)))
-    table = transaction.catalog.by_number[SCHEDULED_FUNCTIONS]
-    due = normalize(float(due_ms))
-    return transaction.insert_row(
-        table,
-        {
-            "name": path,
-            "component": owner,
-            "target": component,
-            "args": [plain],
-            "scheduledTime": due,
-            "state": {"kind": PENDING},
-            "due": due,
-        },
+    return add_job(
+        transaction, owner=owner, component=component, path=path, args=plain, due_ms=due_ms
     )
 
 
@@ -72,16 +61,24 @@ def cancel_job(transaction: Transaction, owner: str, job_id: str) -> None:
     if int.from_bytes(key[:4], "big") != SCHEDULED_FUNCTIONS:
         raise InvalidValue(f"{job_id!r} is not the id of a scheduled function")
     job = transaction.get(key)
-    if job is None or job["component"] != owner:
+    if job is None or job["component"] != owner or is_tick(job):
         raise DocumentNotFound(f"there is no scheduled function {job_id}")
     if job["state"]["kind"] in (PENDING, IN_PROGRESS):
         finish_job(transaction, key, job, {"kind": CANCELED})
+
+
+def begin_job(transaction: Transaction, key: bytes, job: dict[str, Any]) -> None:
+    """Mark an action as begun; from here on it is never begun again."""
+    transaction.put_row(key, {**job, "state": {"kind": IN_PROGRESS}, "due": None})
 
 
 def finish_job(
     transaction: Transaction, key: bytes, job: dict[str, Any], state: dict[str, Any]
 ) -> None:
     """Put a job in a state in which it never runs again."""
-    done = {name: value for name, value in job.items() if name != "due"}
     now = normalize(float(transaction.now_ms))
+    if is_tick(job):
+        tick_ended(transaction, key, job, {"state": state, "completedTime": now})
+        return
+    done = {name: value for name, value in job.items() if name != "due"}
     transaction.put_row(key, {**done, "state": state, "completedTime": now, "finished": now})

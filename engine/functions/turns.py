@@ -82,7 +82,7 @@ class Turns:
                 )
                 yield Transaction(
                     view,
-                    usage=Usage(_unbounded(self._limits)),
+                    usage=Usage(unbounded(self._limits)),
                     now_ns=self._runtime.now_ns(),
                     dice=self._runtime.random,
                     schema=None,
@@ -116,7 +116,8 @@ class Turns:
         self._committer.stage([], source, kind=kind, covered=covered, changes=changes)
 
 
-def _unbounded(limits: Limits) -> Limits:
+def unbounded(limits: Limits) -> Limits:
+    """`limits` without those on one function's reads and writes."""
     huge = 1 << 60
     return replace(
         limits,

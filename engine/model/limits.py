@@ -109,6 +109,14 @@ class Limits:
     """A cached result that saw the clock is served no longer than this."""
     concurrent_actions_max: int = 64
 
+    # Scheduled functions.
+    mutation_jobs_running_max: int = 32
+    """They run one after another; so many of them share a batch."""
+    action_jobs_running_max: int = 32
+    job_backoff_s: float = 0.5
+    """A job that the engine had no room for is tried again after this, then twice this, ..."""
+    job_backoff_s_max: float = 7200.0
+
     # One client.
     message_bytes_max: int = 64 << 20
     http_body_bytes_max: int = 16 << 20

@@ -1,0 +1,195 @@
+"""
+Crons: rows of `_crons`, each with the one job that is its next tick.
+
+    push ──▶ cron row ──▶ tick (a pending job) ──runs, ends──▶ next tick ──▶ ...
+
+A tick ends, is taken away and is followed by the next one in one transaction:
+the one that a mutation's writes are in.  So a cron has one tick at a time,
+runs once for each, and never loses its place.  Times that passed while a tick
+was late or took long are skipped, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from engine.app.crons import CronSpec, Interval, Schedule
+from engine.app.registry import Application
+from engine.errors import PushRefused
+from engine.functions.cron_times import as_row, first_time, next_time, of_row
+from engine.functions.job_rows import add_job, is_pending
+from engine.indexes.catalog import CRONS, CRONS_BY_NAME
+from engine.model.ids import row_key_of
+from engine.model.values import normalize, strictly_equal
+from engine.transaction.transaction import Transaction
+
+Doc = dict[str, Any]
+
+
+class _Wanted(NamedTuple):
+    """A cron as the application that is pushed declares it."""
+
+    component: str
+    spec: CronSpec
+
+    @property
+    def what(self) -> Doc:
+        """What it runs, as the rows of cron and tick have it."""
+        component, path = self.spec.function_path()
+        return {
+            "name": path,
+            "target": component or self.component,
+            "args": [normalize(dict(self.spec.args))],
+        }
+
+
+def is_tick(job: Mapping[str, Any]) -> bool:
+    """Whether a job is the tick of a cron."""
+    return "cron" in job
+
+
+def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]:
+    """
+    Make the crons of the database those of an application and its mounts.
+
+    A cron that has not changed keeps its next time.
+
+    Returns:
+        What changed, a line each.
+
+    Raises:
+        PushRefused: a schedule that never comes.
+    """
+    stored = {(row["component"], row["cron"]): row for row in _stored(turn)}
+    lines = []
+    for wanted in _declared(parts):
+        row = stored.pop((wanted.component, wanted.spec.name), None)
+        line = _add(turn, wanted) if row is None else _update(turn, wanted, row)
+        lines += [line] if line else []
+    for row in stored.values():
+        _remove(turn, row)
+        lines.append(f"removed cron {row['cron']}")
+    return lines
+
+
+def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
+    """
+    Put the next tick in the place of one that has run, was canceled or could not be run.
+
+    Args:
+        ended: its state and when that was, for the row of the cron.
+    """
+    turn.put_row(key, None)
+    cron_key = row_key_of(tick["cron"])
+    cron = turn.get(cron_key)
+    if cron is None or cron["tick"] != tick["_id"]:
+        return
+    last = {"scheduledTime": tick["scheduledTime"], **ended}
+    found = next_time(of_row(cron["schedule"]), _seed(cron), tick["scheduledTime"], turn.now_ms)
+    if found is None:
+        done = {name: value for name, value in cron.items() if name != "nextTime"}
+        turn.put_row(cron_key, {**done, "tick": None, "lastRun": last})
+        return
+    cron = {**cron, "lastRun": last, "skipped": cron["skipped"] + found.skipped}
+    _put_with_tick(turn, cron_key, cron, found.due_ms)
+
+
+def _stored(turn: Transaction) -> Iterator[Doc]:
+    lower = b""
+    while True:
+        read = turn.read_slice(CRONS_BY_NAME, lower, None, reverse=False, rows_max=500)
+        yield from read.docs
+        if read.is_exhausted:
+            return
+        lower = read.keys[-1] + b"\0"
+
+
+def _declared(parts: Mapping[str, Application]) -> Iterator[_Wanted]:
+    for component, part in parts.items():
+        for spec in part.crons.jobs if part.crons else ():
+            yield _Wanted(component, spec)
+
+
+def _add(turn: Transaction, wanted: _Wanted) -> str:
+    spec = wanted.spec
+    row: Doc = {
+        "component": wanted.component,
+        "cron": spec.name,
+        "schedule": as_row(spec.schedule),
+        "skipped": 0,
+        **wanted.what,
+    }
+    due = first_time(spec.schedule, _seed(row), turn.now_ms)
+    cron_id = turn.insert_row(turn.catalog.by_number[CRONS], row)
+    _put_with_tick(turn, row_key_of(cron_id), row, _sure(due, spec))
+    return f"added cron {spec.name}"
+
+
+def _update(turn: Transaction, wanted: _Wanted, row: Doc) -> str | None:
+    spec = wanted.spec
+    schedule = as_row(spec.schedule)
+    after = {**row, **wanted.what, "schedule": schedule}
+    if strictly_equal(after, row):
+        return None
+    key = row_key_of(row["_id"])
+    has_same_times = strictly_equal(schedule, row["schedule"])
+    due = row.get("nextTime") if has_same_times else _due_anew(spec.schedule, after, turn.now_ms)
+    if has_same_times and due is None:
+        turn.put_row(key, after)
+    elif _take_tick(turn, row):
+        _put_with_tick(turn, key, after, _sure(due, spec))
+    else:
+        turn.put_row(key, after)
+    return f"changed cron {spec.name}"
+
+
+def _due_anew(schedule: Schedule, row: Doc, now_ms: float) -> float | None:
+    """When a cron whose schedule was changed is due."""
+    if isinstance(schedule, Interval):
+        return now_ms + schedule.seconds * 1000
+    return first_time(schedule, _seed(row), now_ms)
+
+
+def _remove(turn: Transaction, row: Doc) -> None:
+    _take_tick(turn, row)
+    turn.put_row(row_key_of(row["_id"]), None)
+
+
+def _take_tick(turn: Transaction, row: Doc) -> bool:
+    """Take away the tick that waits; not one that runs, which sees to the next one itself."""
+    if row["tick"] is None:
+        return True
+    key = row_key_of(row["tick"])
+    tick = turn.get(key)
+    if tick is None or not is_pending(tick):
+        return False
+    turn.put_row(key, None)
+    return True
+
+
+def _put_with_tick(turn: Transaction, key: bytes, cron: Doc, due_ms: float) -> None:
+    (args,) = cron["args"]
+    tick = add_job(
+        turn,
+        owner=cron["component"],
+        component=cron["target"],
+        path=cron["name"],
+        args=args,
+        due_ms=due_ms,
+        cron=cron["_id"],
+    )
+    turn.put_row(key, {**cron, "tick": tick, "nextTime": normalize(float(due_ms))})
+
+
+def _sure(due_ms: float | None, spec: CronSpec) -> float:
+    if due_ms is None:
+        raise PushRefused(
+            f"{spec.where}: cron {spec.name!r} would never run: no day fits its schedule. "
+            "Nothing was changed."
+        )
+    return due_ms
+
+
+def _seed(cron: Doc) -> str:
+    return f"{cron['component']} {cron['cron']}"

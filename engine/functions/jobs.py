@@ -1,0 +1,208 @@
+"""
+Jobs, as the scheduler sees them: which are due, and how each is run to its end.
+
+A mutation runs exactly once: its writes and the end of its job are one
+transaction.  An action runs at most once: it is marked as begun before it
+begins, and one that is found begun after a restart has failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from engine.app.registered import Kind
+from engine.errors import Overloaded, StoreFull
+from engine.functions.crons import is_tick
+from engine.functions.execute import Request
+from engine.functions.job_rows import BEGUN, FAILED, IN_PROGRESS, SUCCESS, is_pending, pending_until
+from engine.functions.mutations import job_request
+from engine.functions.run import Functions
+from engine.functions.scheduling import begin_job, finish_job
+from engine.functions.turns import unbounded
+from engine.indexes.catalog import JOBS_BY_DUE
+from engine.indexes.snapshot import Snapshots
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.model.ids import row_key_of
+from engine.model.limits import Limits
+from engine.subscriptions.handle import Subscriptions
+from engine.subscriptions.token import Live
+from engine.transaction.transaction import Transaction
+from engine.transaction.usage import Usage
+from engine.transaction.view import View
+
+trace = tracer(__name__)
+
+LOOK_ROWS_MAX: Final = 1_000
+"""Due jobs that one look reads: a few milliseconds. What is behind them is seen by a later one."""
+TURN_ROWS: Final = 200
+"""Jobs that one transaction ends."""
+
+INTERRUPTED: Final = (
+    "the engine stopped while this action ran; it may have done a part of its work, "
+    "so it is not run again"
+)
+
+
+class Job(NamedTuple):
+    """A job that is due."""
+
+    key: bytes
+    kind: Kind
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """
+    What was due at one moment.
+
+    Attributes:
+        due: in the order of their due times.
+        next_due_ms: when the first of the others is, milliseconds since 1970, if there is one.
+        live: holds until a commit changes this; one hold of it is the asker's.
+        is_cut: there were more than one look reads.
+    """
+
+    due: tuple[Job, ...]
+    is_cut: bool
+    next_due_ms: float | None
+    live: Live
+
+
+class Jobs:
+    """The jobs of one engine."""
+
+    def __init__(
+        self,
+        functions: Functions,
+        *,
+        snapshots: Snapshots,
+        subscriptions: Subscriptions,
+        runtime: Runtime,
+        limits: Limits,
+    ) -> None:
+        self._functions = functions
+        self._snapshots = snapshots
+        self._subscriptions = subscriptions
+        self._runtime = runtime
+        self._limits = unbounded(limits)
+
+    def look(self) -> Look:
+        """What is due now, in the newest state that is durable."""
+        now_ms = self._runtime.now_ns() / 1e6
+        lower, upper = pending_until(now_ms)
+        snapshot = self._snapshots.acquire()
+        try:
+            reader = self._reader(View(snapshot, begin_ts=snapshot.ts, catalog=snapshot.catalog))
+            due = reader.read_slice(
+                JOBS_BY_DUE, lower, upper, reverse=False, rows_max=LOOK_ROWS_MAX
+            )
+            later = reader.read_slice(JOBS_BY_DUE, upper, None, reverse=False, rows_max=1).docs
+            return Look(
+                due=tuple(self._job(row) for row in due.docs),
+                is_cut=not due.is_exhausted,
+                next_due_ms=later[0]["due"] if later else None,
+                live=self._subscriptions.subscribe(reader.reads, snapshot.ts),
+            )
+        finally:
+            self._snapshots.release(snapshot)
+
+    def next_due_ms(self) -> float | None:
+        """When the first pending job that is no tick of a cron is due."""
+        snapshot = self._snapshots.acquire()
+        try:
+            reader = self._reader(View(snapshot, begin_ts=snapshot.ts, catalog=snapshot.catalog))
+            first = reader.read_slice(
+                JOBS_BY_DUE,
+                BEGUN[1],
+                None,
+                reverse=False,
+                rows_max=1 << 60,
+                count=1,
+                accepts=lambda job: not is_tick(job),
+            )
+            return first.docs[0]["due"] if first.docs else None
+        finally:
+            self._snapshots.release(snapshot)
+
+    async def run(self, job: Job) -> None:
+        """
+        Run a job to its end, which is durable when this returns; failing is an end too.
+
+        A job that was canceled, or has begun already, is left alone.
+
+        Raises:
+            EngineError: the engine could not; a mutation's job is pending still.
+        """
+        if job.kind is Kind.ACTION:
+            await self._run_action(job.key)
+        else:
+            await self._functions.run_job(job.key)
+
+    async def fail_interrupted(self) -> int:
+        """End the actions that an earlier run of the engine had begun; return how many."""
+        count = 0
+        while ended := await self._functions.turns.write(_fail_begun):
+            count += ended
+        return count
+
+    def _reader(self, view: View) -> Transaction:
+        return Transaction(
+            view,
+            usage=Usage(self._limits),
+            now_ns=self._runtime.now_ns(),
+            dice=self._runtime.random,
+            schema=None,
+        )
+
+    def _job(self, row: dict[str, Any]) -> Job:
+        found = self._functions.deployment.application.find(row["name"], row["target"])
+        # A function that is missing fails in the transaction that would have run it.
+        kind = Kind.MUTATION if found is None else found.kind
+        return Job(row_key_of(row["_id"]), kind, row["name"])
+
+    async def _run_action(self, key: bytes) -> None:
+        request = await self._functions.turns.write(lambda turn: _begin(turn, key))
+        if request is None:
+            return
+        result = await self._functions.action(
+            request.path, request.args, caller=request.caller, component=request.component
+        )
+        state: dict[str, Any] = {"kind": SUCCESS}
+        if result.failure is not None:
+            state = {"kind": FAILED, "error": result.failure.message}
+        await self._end(key, state)
+
+    async def _end(self, key: bytes, state: dict[str, Any]) -> None:
+        """Note how an action ended, however long there is no room for that."""
+        while True:
+            try:
+                await self._functions.turns.write(lambda turn: _finish(turn, key, state))
+            except (Overloaded, StoreFull) as error:
+                trace.warning("jobs.end_not_noted", error=str(error))
+                await self._runtime.sleep(self._limits.job_backoff_s)
+            else:
+                return
+
+
+def _begin(turn: Transaction, key: bytes) -> Request | None:
+    job = turn.get(key)
+    if job is None or not is_pending(job):
+        return None
+    begin_job(turn, key, job)
+    return job_request(Kind.ACTION, job)
+
+
+def _finish(turn: Transaction, key: bytes, state: dict[str, Any]) -> None:
+    job = turn.get(key)
+    if job is not None and job["state"]["kind"] == IN_PROGRESS:
+        finish_job(turn, key, job, state)
+
+
+def _fail_begun(turn: Transaction) -> int:
+    begun = turn.read_slice(JOBS_BY_DUE, *BEGUN, reverse=False, rows_max=TURN_ROWS).docs
+    for job in begun:
+        finish_job(turn, row_key_of(job["_id"]), job, {"kind": FAILED, "error": INTERRUPTED})
+    return len(begun)

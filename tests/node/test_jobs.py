@@ -1,0 +1,349 @@
+"""Scheduled functions: when they run, how often, and what is left of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
+from engine.app.registry import Application
+from engine.errors import ConvexError, InvalidValue, StoreFull
+from engine.kernel.runtime import VirtualRuntime
+from engine.model.ids import Id
+from engine.model.limits import Limits
+from engine.store.memory_store import MemoryStore
+from tests.node.nodes import application, ask, mutate, serving
+
+began: list[str] = []
+proceed: dict[str, trio.Event] = {}
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    began.clear()
+    proceed.clear()
+
+
+@query
+async def jobs(ctx: QueryCtx) -> list[dict[str, Any]]:
+    return await ctx.db.system.query("_scheduled_functions").collect()
+
+
+@query
+async def notes(ctx: QueryCtx) -> list[str]:
+    found = await ctx.db.query("notes").collect()
+    return [doc["text"] for doc in sorted(found, key=lambda doc: int(doc["place"]))]
+
+
+@internal_mutation
+async def note(ctx: MutationCtx, text: str) -> None:
+    await ctx.db.insert("notes", {"text": text, "place": await ctx.db.count("notes")})
+
+
+@internal_mutation
+async def fail(ctx: MutationCtx) -> None:
+    await ctx.db.insert("notes", {"text": "never"})
+    raise ConvexError("no")
+
+
+@internal_mutation
+async def write_too_much(ctx: MutationCtx) -> None:
+    for number in range(10):
+        await ctx.db.insert("notes", {"text": str(number), "place": number})
+
+
+@internal_action
+async def slow(ctx: ActionCtx, name: str) -> None:
+    began.append(name)
+    await proceed[name].wait()
+    await ctx.run_mutation(note, name)
+
+
+@action
+async def raises(ctx: ActionCtx) -> None:
+    raise ValueError("boom")
+
+
+@mutation
+async def later(ctx: MutationCtx, seconds: float, text: str) -> str:
+    return await ctx.scheduler.run_after(timedelta(seconds=seconds), note, text)
+
+
+@mutation
+async def run(ctx: MutationCtx, what: str, args: dict[str, Any] | None = None) -> str:
+    return await ctx.scheduler.run_after(0, what, args or {})
+
+
+@mutation
+async def schedule_and_fail(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, note, "never")
+    raise ConvexError("no")
+
+
+@mutation
+async def add(ctx: MutationCtx) -> str:
+    return await ctx.db.insert("notes", {"text": "added"})
+
+
+@mutation
+async def cancel(ctx: MutationCtx, job: Id[Any]) -> None:
+    await ctx.scheduler.cancel(job)
+
+
+def app() -> Application:
+    return application(
+        jobs, notes, note, fail, write_too_much, slow, raises, later, run,
+        schedule_and_fail, cancel, add,
+    )  # fmt: skip
+
+
+def path(fn: Any) -> str:
+    return str(fn.path)
+
+
+async def states(node: Any) -> list[str]:
+    return [job["state"]["kind"] for job in await ask(node, jobs)]
+
+
+async def test_a_job_runs_when_it_is_due_and_not_before(autojump_clock: trio.abc.Clock) -> None:
+    async with serving(app()) as node:
+        await mutate(node, later, 10, "hello")
+        await trio.sleep(9.9)
+        assert ([], ["pending"]) == (await ask(node, notes), await states(node))
+
+        await trio.sleep(0.2)
+
+        assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
+
+
+async def test_the_row_of_a_job_says_what_the_documentation_says() -> None:
+    async with serving(app()) as node:
+        job = await mutate(node, later, 0, "hello")
+        await node.scheduler.wait_resting()
+
+        (row,) = await ask(node, jobs)
+
+        assert {"_id", "_creationTime", "name", "args", "scheduledTime", "state",
+                "completedTime"} == set(row)  # fmt: skip
+        assert (job, path(note), [{"text": "hello"}]) == (row["_id"], row["name"], row["args"])
+
+
+async def test_a_mutation_that_fails_schedules_nothing() -> None:
+    async with serving(app()) as node:
+        with pytest.raises(ConvexError):
+            await mutate(node, schedule_and_fail)
+
+        assert [] == await ask(node, jobs)
+
+
+async def test_overdue_jobs_run_in_the_order_of_their_due_times(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    store = MemoryStore()
+    async with serving(app(), store=store) as node:
+        for seconds in (30, 10, 20):
+            await mutate(node, later, seconds, str(seconds))
+    runtime = VirtualRuntime()
+    runtime.jump(3600)
+
+    async with serving(app(), store=store, runtime=runtime) as node:
+        await node.scheduler.wait_resting()
+
+        assert ["10", "20", "30"] == await ask(node, notes)
+
+
+async def test_a_wall_clock_that_is_set_forward_makes_jobs_due(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    runtime = VirtualRuntime()
+    async with serving(app(), runtime=runtime) as node:
+        await mutate(node, later, 100_000, "hello")
+        await trio.sleep(1)
+        runtime.jump(100_000)
+
+        await trio.sleep(61)
+
+        assert ["hello"] == await ask(node, notes)
+
+
+async def test_a_job_that_fails_leaves_no_writes_and_its_error() -> None:
+    async with serving(app()) as node:
+        await mutate(node, run, path(fail))
+        await node.scheduler.wait_resting()
+
+        (row,) = await ask(node, jobs)
+        assert "failed" == row["state"]["kind"]
+        assert row["state"]["error"].startswith("Uncaught ConvexError: no")
+        assert [] == await ask(node, notes)
+
+
+@pytest.mark.parametrize(
+    ("what", "args", "error"),
+    [
+        ("nowhere:nothing", {}, "Could not find public function for 'nowhere:nothing'"),
+        (None, {"text": 5}, "ArgumentValidationError"),
+        ("query", {}, "as Mutation, but it is defined as Query"),
+    ],
+    ids=["missing", "wrong arguments", "a query"],
+)
+async def test_a_job_that_cannot_be_run_has_failed(what: Any, args: Any, error: str) -> None:
+    async with serving(app()) as node:
+        target = {None: path(note), "query": path(notes)}.get(what, what)
+        await mutate(node, run, target, args)
+        await node.scheduler.wait_resting()
+
+        (row,) = await ask(node, jobs)
+
+        assert "failed" == row["state"]["kind"]
+        assert error in row["state"]["error"]
+
+
+async def test_a_job_that_uses_up_its_writes_succeeds_or_fails_but_ends() -> None:
+    for allowed in range(8, 13):
+        limits = Limits(documents_written_max=allowed)
+        async with serving(app(), limits=limits) as node:
+            await mutate(node, run, path(write_too_much))
+            await node.scheduler.wait_resting()
+
+            ended = await states(node)
+            count = len(await ask(node, notes))
+            assert (ended, count) in ((["success"], 10), (["failed"], 0))
+
+
+async def test_a_canceled_job_does_not_run(autojump_clock: trio.abc.Clock) -> None:
+    async with serving(app()) as node:
+        job = await mutate(node, later, 10, "hello")
+        await mutate(node, cancel, job)
+        await trio.sleep(20)
+
+        assert ([], ["canceled"]) == (await ask(node, notes), await states(node))
+
+
+async def test_what_is_no_job_cannot_be_canceled() -> None:
+    async with serving(app()) as node:
+        document = await mutate(node, add)
+
+        with pytest.raises(InvalidValue, match="not the id of a scheduled function"):
+            await mutate(node, cancel, document)
+
+
+async def test_an_action_is_marked_before_it_begins() -> None:
+    proceed["a"] = trio.Event()
+    async with serving(app()) as node:
+        await mutate(node, run, path(slow), {"name": "a"})
+        await wait_all_tasks_blocked()
+        assert (["a"], ["inProgress"]) == (began, await states(node))
+        proceed["a"].set()
+        await node.scheduler.wait_resting()
+        assert (["success"], ["a"]) == (await states(node), await ask(node, notes))
+
+
+async def test_an_action_that_raises_has_failed_and_is_not_repeated() -> None:
+    async with serving(app()) as node:
+        await mutate(node, run, path(raises))
+        await node.scheduler.wait_resting()
+
+        (row,) = await ask(node, jobs)
+        assert "failed" == row["state"]["kind"]
+        assert "ValueError: boom" in row["state"]["error"]
+
+
+async def test_an_action_that_was_under_way_at_a_crash_has_failed() -> None:
+    store = MemoryStore()
+    proceed["a"] = trio.Event()
+    with trio.CancelScope() as crash:
+        async with serving(app(), store=store) as node:
+            await mutate(node, run, path(slow), {"name": "a"})
+            await wait_all_tasks_blocked()
+        assert ["a"] == began
+            copy = store.durable_copy()
+            crash.cancel()
+            await trio.sleep_forever()
+
+    async with serving(app(), store=copy) as node:
+        await node.scheduler.wait_resting()
+
+        (row,) = await ask(node, jobs)
+        assert "failed" == row["state"]["kind"]
+        assert "the engine stopped while this action ran" in row["state"]["error"]
+        assert ["a"] == began
+
+
+async def test_an_action_that_is_canceled_stays_canceled_when_it_ends() -> None:
+    proceed["a"] = trio.Event()
+    async with serving(app()) as node:
+        job = await mutate(node, run, path(slow), {"name": "a"})
+        await wait_all_tasks_blocked()
+        assert ["a"] == began
+        await mutate(node, cancel, job)
+        proceed["a"].set()
+        await node.scheduler.wait_resting()
+
+        assert ["canceled"] == await states(node)
+
+
+async def test_actions_that_are_slow_do_not_hold_up_mutations() -> None:
+    limits = Limits(action_jobs_running_max=2)
+    async with serving(app(), limits=limits) as node:
+        for name in "abc":
+            proceed[name] = trio.Event()
+            await mutate(node, run, path(slow), {"name": name})
+        await wait_all_tasks_blocked()
+        assert 2 == len(began)
+
+        await mutate(node, later, 0, "quick")
+        await wait_all_tasks_blocked()
+
+        assert (["quick"], ["a", "b"]) == (await ask(node, notes), sorted(began))
+        for event in proceed.values():
+            event.set()
+        await node.scheduler.wait_resting()
+        assert ["a", "b", "c"] == sorted(began)
+
+
+async def test_closing_lets_what_has_begun_come_to_its_end() -> None:
+    store = MemoryStore()
+    proceed["a"] = trio.Event()
+    async with trio.open_nursery() as nursery:
+        async with serving(app(), store=store) as node:
+            await mutate(node, run, path(slow), {"name": "a"})
+            await wait_all_tasks_blocked()
+        assert ["a"] == began
+            nursery.start_soon(_set_soon, proceed["a"])
+
+    async with serving(app(), store=store) as node:
+        assert (["success"], ["a"]) == (await states(node), await ask(node, notes))
+
+
+async def _set_soon(event: trio.Event) -> None:
+    await trio.sleep(0.05)
+    event.set()
+
+
+async def test_a_job_that_the_engine_has_no_room_for_is_tried_again(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    store = MemoryStore()
+    async with serving(app(), store=store) as node:
+        await mutate(node, later, 1, "hello")
+        store.fail_next(StoreFull("disk full"))
+        await trio.sleep(1.01)
+
+        await trio.sleep(20)
+
+        assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
+
+
+async def test_many_jobs_each_run_once() -> None:
+    async with serving(app()) as node:
+        for number in range(300):
+            await mutate(node, later, 0, str(number))
+        await node.scheduler.wait_resting()
+
+        found = await ask(node, notes)
+        assert sorted(map(str, range(300))) == sorted(found)
