@@ -1,0 +1,229 @@
+"""
+Headrace: a reactive, durable backend engine inside one Python process.
+
+Everything that applications and hosts use is here; `node.py` is where reading the source begins.
+
+A name is imported when it is first asked for: the process that only writes to the disk, and
+`import headrace` in an application's module, do not wait for a server to be imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.app.component import App, Component, CustomJwt, Mount, Oidc
+    from engine.app.contexts import (
+        ActionCtx,
+        ActionFunction,
+        Auth,
+        Committed,
+        DatabaseReader,
+        DatabaseWriter,
+        Filter,
+        MutationCtx,
+        MutationFunction,
+        OrderedQuery,
+        Query,
+        QueryCtx,
+        QueryFunction,
+        Range,
+        Scheduler,
+        Search,
+        TableQuery,
+        TriggerCtx,
+    )
+    from engine.app.crons import Crons, Retry, cron_jobs
+    from engine.app.decorators import (
+        action,
+        internal_action,
+        internal_mutation,
+        internal_query,
+        mutation,
+        query,
+    )
+    from engine.app.environment import env
+    from engine.app.references import Reference, api, internal
+    from engine.app.schema import Schema, Table, define_schema, define_table
+    from engine.app.shapes import pagination_opts_validator
+    from engine.app.triggers import Change, trigger
+    from engine.app.types import Document, Page, PaginationOptions, Secret, UserIdentity
+    from engine.app.validators import Validator, v
+    from engine.errors import ConvexError, EngineError
+    from engine.functions.gather import async_map, gather
+    from engine.host import Engine
+    from engine.interface import Failed, Ok
+    from engine.model.ids import Id
+    from engine.model.limits import Limits
+    from engine.model.values import UNDEFINED, Int64, Undefined, Value
+
+_NAMES = {
+    "engine.app.component": (
+        "App",
+        "Component",
+        "CustomJwt",
+        "Mount",
+        "Oidc",
+    ),
+    "engine.app.contexts": (
+        "ActionCtx",
+        "ActionFunction",
+        "Auth",
+        "Committed",
+        "DatabaseReader",
+        "DatabaseWriter",
+        "Filter",
+        "MutationCtx",
+        "MutationFunction",
+        "OrderedQuery",
+        "Query",
+        "QueryCtx",
+        "QueryFunction",
+        "Range",
+        "Scheduler",
+        "Search",
+        "TableQuery",
+        "TriggerCtx",
+    ),
+    "engine.app.crons": (
+        "Crons",
+        "Retry",
+        "cron_jobs",
+    ),
+    "engine.app.decorators": (
+        "action",
+        "internal_action",
+        "internal_mutation",
+        "internal_query",
+        "mutation",
+        "query",
+    ),
+    "engine.app.environment": ("env",),
+    "engine.app.references": (
+        "Reference",
+        "api",
+        "internal",
+    ),
+    "engine.app.schema": (
+        "Schema",
+        "Table",
+        "define_schema",
+        "define_table",
+    ),
+    "engine.app.shapes": ("pagination_opts_validator",),
+    "engine.app.triggers": (
+        "Change",
+        "trigger",
+    ),
+    "engine.app.types": (
+        "Document",
+        "Page",
+        "PaginationOptions",
+        "Secret",
+        "UserIdentity",
+    ),
+    "engine.app.validators": (
+        "Validator",
+        "v",
+    ),
+    "engine.errors": (
+        "ConvexError",
+        "EngineError",
+    ),
+    "engine.functions.gather": (
+        "async_map",
+        "gather",
+    ),
+    "engine.host": ("Engine",),
+    "engine.interface": (
+        "Failed",
+        "Ok",
+    ),
+    "engine.model.ids": ("Id",),
+    "engine.model.limits": ("Limits",),
+    "engine.model.values": (
+        "UNDEFINED",
+        "Int64",
+        "Undefined",
+        "Value",
+    ),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+__all__ = [
+    "UNDEFINED",
+    "ActionCtx",
+    "ActionFunction",
+    "App",
+    "Auth",
+    "Change",
+    "Committed",
+    "Component",
+    "ConvexError",
+    "Crons",
+    "CustomJwt",
+    "DatabaseReader",
+    "DatabaseWriter",
+    "Document",
+    "Engine",
+    "EngineError",
+    "Failed",
+    "Filter",
+    "Id",
+    "Int64",
+    "Limits",
+    "Mount",
+    "MutationCtx",
+    "MutationFunction",
+    "Oidc",
+    "Ok",
+    "OrderedQuery",
+    "Page",
+    "PaginationOptions",
+    "Query",
+    "QueryCtx",
+    "QueryFunction",
+    "Range",
+    "Reference",
+    "Retry",
+    "Scheduler",
+    "Schema",
+    "Search",
+    "Secret",
+    "Table",
+    "TableQuery",
+    "TriggerCtx",
+    "Undefined",
+    "UserIdentity",
+    "Validator",
+    "Value",
+    "action",
+    "api",
+    "async_map",
+    "cron_jobs",
+    "define_schema",
+    "define_table",
+    "env",
+    "gather",
+    "internal",
+    "internal_action",
+    "internal_mutation",
+    "internal_query",
+    "mutation",
+    "pagination_opts_validator",
+    "query",
+    "trigger",
+    "v",
+]
