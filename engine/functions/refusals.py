@@ -151,33 +151,12 @@ ATTACHING: Final = frozenset({"builtins.breakpoint", "sys.settrace"})
 """Audit events of a debugger that somebody attaches within a slice."""
 
 EXEMPT: Final = frozenset(
-    [
-        "_frozen_importlib",
-        "_frozen_importlib_external",
-        "bdb",
-        "cmd",
-        "codecs",
-        "debugpy",
-        "encodings",
-        "gettext",
-        "importlib",
-        "inspect",
-        "linecache",
-        "locale",
-        "logging",
-        "mimetypes",
-        "pdb",
-        "pkgutil",
-        "pydevd",
-        "pydoc",
-        "rlcompleter",
-        "structlog",
-        "tokenize",
-        "traceback",
-        "tzdata",
-        "warnings",
-        "zoneinfo",
-    ]
+    {
+        *("_frozen_importlib", "_frozen_importlib_external", "importlib", "pkgutil"),
+        *("bdb", "cmd", "debugpy", "pdb", "pydevd", "rlcompleter"),
+        *("gettext", "linecache", "mimetypes", "tzdata", "zoneinfo"),
+        *("logging", "structlog"),
+    }
 )
 """Packages on whose behalf files are opened, whoever made them do so."""
 
