@@ -26,6 +26,7 @@ from engine.functions.deployment import Deployment
 from engine.functions.jobs import Jobs
 from engine.functions.push import Progress, Push
 from engine.functions.run import Functions
+from engine.functions.session_sweep import SessionSweep
 from engine.functions.watchdog import Watchdog
 from engine.indexes.entries import Applied
 from engine.indexes.recovery import recover
@@ -147,6 +148,8 @@ async def running_node(
             running(scheduler, grace_s=DRAIN_S),
             trio.open_nursery() as nursery,
         ):
+            sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
+            nursery.start_soon(sweep.run)
             yield Node(
                 store=store,
                 committer=committer,
