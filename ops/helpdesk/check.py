@@ -147,11 +147,10 @@ def _serving(data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         lines = _Lines(process)
-        line = lines.next(START_S_MAX)
-        found = re.search(r"http://\S+", line)
-        if found is None:
-            raise WrongStep(f"the server said {line!r}")
-        yield found[0], process
+        found = None
+        while found is None:  # the engine's own traces come before it
+            found = re.match(r"The help desk is open: (\S+)", lines.next(START_S_MAX))
+        yield found[1], process
     finally:
         process.kill()
         process.wait()
