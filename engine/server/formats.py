@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from engine.errors import RequestRefused
 from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
-from engine.model.json_values import Json, to_clean, to_export, to_wire
+from engine.model.json_values import Json, encode_ts, to_clean, to_export, to_wire
 from engine.model.values import UNDEFINED, Value
 
 
@@ -53,6 +53,8 @@ class Success(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     status: str
     value: Raw
     log_lines: tuple[str, ...] = ()
+    ts: str | UnsetType = UNSET
+    """Of a mutation's commit, for whoever asks with `wantsTs`."""
 
 
 class Error(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -63,10 +65,17 @@ class Error(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
 
 
 def success(
-    result: QueryResult | MutationResult | ActionResult, log_lines: tuple[str, ...], form: Format
+    result: QueryResult | MutationResult | ActionResult,
+    log_lines: tuple[str, ...],
+    form: Format,
+    *,
+    wants_ts: bool = False,
 ) -> Success:
     """The envelope of a function that returned."""
-    return Success(status="success", value=_value(result, form), log_lines=log_lines)
+    ts: str | UnsetType = UNSET
+    if wants_ts and isinstance(result, MutationResult) and result.ts is not None:
+        ts = encode_ts(result.ts)
+    return Success(status="success", value=_value(result, form), log_lines=log_lines, ts=ts)
 
 
 def failed(failure: Failure, message: str, log_lines: tuple[str, ...], form: Format) -> Error:

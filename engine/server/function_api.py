@@ -60,6 +60,7 @@ class Call:
     form: Format
     component: str
     ts: int | None = None
+    wants_ts: bool = False
 
 
 Run: TypeAlias = Callable[[Call, dict[str, Value], Caller], Awaitable[Result]]
@@ -179,7 +180,7 @@ class FunctionApi:
         result = await run(call, args, caller)
         lines = spelling.log_lines(result.log_lines)
         if result.failure is None:
-            return success(result, lines, call.form)
+            return success(result, lines, call.form, wants_ts=call.wants_ts)
         message = spelling.error_message(result.failure, request_id)
         return failed(result.failure, message, lines, call.form)
 
@@ -244,4 +245,5 @@ def call_of(document: Json) -> Call:
         args=document.get("args"),
         form=Format.named(document.get("format")),
         component=component,
+        wants_ts=document.get("wantsTs") is True,
     )

@@ -54,6 +54,11 @@ class ListenConfig:
     root_path: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerStatistics:
+    connections: int
+
+
 class Listener:
     """
     Args:
@@ -88,6 +93,9 @@ class Listener:
                     await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
                 await self._context.terminated.set()
             cutting.cancel_scope.cancel()
+
+    def statistics(self) -> ListenerStatistics:
+        return ListenerStatistics(connections=len(self._streams))
 
     def close(self) -> None:
         """Accept nothing more, and let the server say goodbye to those who are here."""

@@ -107,8 +107,8 @@ class Outbox:
             if self._ending and not self.finished.is_set():
                 code, reason = self._ending
                 await send({"type": "websocket.close", "code": code, "reason": reason})
-        except OSError as error:
-            trace.debug("session.unsent", error=repr(error))
+        except Exception as error:
+            trace.info("session.unsent", error=repr(error))
         finally:
             self.abandon()
             self._emptied.unpark_all()

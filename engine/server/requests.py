@@ -104,6 +104,21 @@ class Request:
                 self._check_size(len(body), bytes_max)
         return bytes(body)
 
+    async def skip(self, bytes_max: int) -> None:
+        """
+        Take the rest of the body, up to `bytes_max`, and forget it.
+
+        A client that is still sending when it is answered and hung up on may
+        never see the answer.
+        """
+        seen = 0
+        try:
+            while not self.incoming.is_over and seen <= bytes_max:
+                with trio.fail_after(BODY_S_MAX):
+                    seen += len((await self.incoming.next()).get("body", b""))
+        except trio.TooSlowError:
+            return
+
     async def json_object(self, bytes_max: int) -> dict[str, Json]:
         """
         The body, which has to be a JSON object and say that it is JSON.

@@ -41,6 +41,9 @@ T = TypeVar("T")
 DISCONNECT_S_MAX = 30.0
 """For a client to close its side, once we have closed ours."""
 
+OPERATORS_PREFIX: Final = "/api/headrace/"
+"""What the command line asks; also answered while there is nothing to serve yet."""
+
 _DISCONNECTS: Final = ("websocket.disconnect", "http.disconnect")
 
 
@@ -178,13 +181,15 @@ class Server:
         if self._home is None or (self._is_draining and request.path != "/healthz"):
             status, code, message = blame(Stopped("The server is not running"))
             response = error_response(status, code, message)
-        elif self.is_holding and request.path.startswith("/api/"):
+        elif self.is_holding and _is_of_clients(request.path):
             status, code, message = blame(Stopped("The first push is not done yet; /readyz says"))
             response = error_response(status, code, message)
         else:
             response = await self._http.handle(request)
             if not request.incoming.is_over:
-                # Nobody wanted it, but it has to go somewhere for the host to come to its end.
+                await request.skip(self._limits.http_body_bytes_max)
+            if not request.incoming.is_over:
+                # It has to go somewhere for the host to come to its end.
                 self._home.start_soon(_read_to_end, request.incoming.next)
         await _send_response(response, send)
 
@@ -193,7 +198,7 @@ class Server:
         if not is_sync_path(path_of(scope)):
             await send({"type": "websocket.close", "code": 1000})
             return
-        if not self._has_room():
+        if self._home is None or not self._has_room():
             trace.warning("server.session_refused", sessions=len(self._sessions))
             await send({"type": "websocket.close", "code": 1013})
             return
@@ -216,7 +221,7 @@ class Server:
             self._left.unpark_all()
 
     def _has_room(self) -> bool:
-        is_closed = self._home is None or self._is_draining or self.is_holding
+        is_closed = self._is_draining or self.is_holding
         return not is_closed and len(self._sessions) < self._limits.sessions_max
 
     async def _detach(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -246,6 +251,10 @@ def is_sync_path(path: str) -> bool:
     return parts[0] == "api" and parts[-1] == "sync" and len(parts) in (2, 3)
 
 
+def _is_of_clients(path: str) -> bool:
+    return path.startswith("/api/") and not path.startswith(OPERATORS_PREFIX)
+
+
 def installed_version() -> str:
     try:
         return version("headrace")
@@ -256,8 +265,11 @@ def installed_version() -> str:
 async def _read_to_end(receive: Receive) -> None:
     """Take what a client still sends until it is gone, so that its connection can end."""
     with trio.move_on_after(DISCONNECT_S_MAX):
-        while (await receive())["type"] not in _DISCONNECTS:
-            pass
+        try:
+            while (await receive())["type"] not in _DISCONNECTS:
+                pass
+        except Exception as error:
+            trace.info("server.connection_lost", error=repr(error))
 
 
 async def _send_response(response: Response, send: Send) -> None:

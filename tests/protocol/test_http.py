@@ -254,6 +254,31 @@ async def test_a_body_over_the_limit_is_refused(announced: dict[str, str]) -> No
     assert (reply.status, reply.json["code"]) == (413, "RequestTooLarge")
 
 
+@pytest.mark.parametrize(("size", "is_taken"), [(5_000, True), (20_000, False)])
+async def test_the_rest_of_a_refused_body_is_taken_within_reason(size: int, is_taken: bool) -> None:
+    parts = [{"type": "http.request", "body": b"x" * 1000, "more_body": True}] * (size // 1000)
+    parts.append({"type": "http.request", "body": b"", "more_body": False})
+    left: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
+    async def send(event: dict[str, Any]) -> None:
+        left.append(len(parts))
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/query",
+        "query_string": b"",
+        "headers": [(b"content-length", str(size).encode()), (b"authorization", b"Bearer x")],
+    }
+    async with serving(application(), limits=Limits(http_body_bytes_max=10_000)) as house:
+        await house.server(scope, receive, send)
+
+    assert (left[0] == 0) is is_taken
+
+
 async def test_a_body_that_does_not_arrive_is_not_waited_for(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

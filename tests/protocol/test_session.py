@@ -402,6 +402,26 @@ async def test_a_client_that_leaves_too_much_unread_is_sent_away(
     assert "SlowClient" in closed["reason"]
 
 
+@pytest.mark.parametrize("error", [trio.BusyResourceError("x"), OSError("x"), RuntimeError("x")])
+async def test_a_connection_that_breaks_ends_its_session_alone(
+    error: Exception, autojump_clock: trio.testing.MockClock
+) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        wires = [await house.dial() for _ in range(2)]
+        for wire in wires:
+            await wire.add(0, "m:show")
+            await wire.hear()
+        wires[0].broken = error
+        cells.write(cell=1)
+        other = await wires[1].hear()
+        await trio.sleep(1)
+
+        assert values(other) == {0: 1.0}
+        assert house.server.statistics().sessions == 1
+        assert cells.subscriptions.statistics().lives == 1
+
+
 async def test_a_ping_breaks_the_silence(autojump_clock: trio.testing.MockClock) -> None:
     async with serving(application()) as house:
         wire = await house.dial()

@@ -29,6 +29,8 @@ class Wire:
         self.is_read = trio.Event()
         self.is_read.set()
         """While it is not set, the client takes nothing it is sent."""
+        self.broken: Exception | None = None
+        """Raised by the host to whoever sends."""
         self.closed: tuple[int, str] | None = None
         self.query_set = 0
 
@@ -39,6 +41,8 @@ class Wire:
 
     async def send(self, event: dict[str, Any]) -> None:
         await self.is_read.wait()
+        if self.broken is not None:
+            raise self.broken
         await self._to_client.send(event)
 
     # The client's end.

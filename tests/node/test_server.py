@@ -1,0 +1,404 @@
+"""The server on a real engine, behind real sockets."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.decorators import action, mutation, query
+from engine.host import Engine
+from engine.model.limits import Limits
+from engine.server.listener import ListenConfig, Listener
+from tests.node.sockets import (
+    CLOSE,
+    PING,
+    SESSION,
+    TEXT,
+    dialled,
+    exchange,
+    frame,
+    handshake,
+    opened,
+    post,
+)
+
+# The HTTP server below leaves the channels between its tasks open when a request is over.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <.*MemoryReceiveChannel:ResourceWarning")
+
+
+@query
+async def bodies(ctx: QueryCtx) -> list[str]:
+    return [note["body"] async for note in ctx.db.query("notes")]
+
+
+@query
+async def echo(ctx: QueryCtx, value: Any) -> Any:
+    return value
+
+
+@mutation
+async def write(ctx: MutationCtx, body: str) -> str:
+    return await ctx.db.insert("notes", {"body": body})
+
+
+@action
+async def write_late(ctx: ActionCtx, body: str) -> None:
+    await trio.sleep(0.3)
+    await ctx.run_mutation(write, body=body)
+
+
+APP = [bodies, echo, write, write_late]
+
+
+class Served:
+    """A served engine: where it listens, and the parts of it that tests ask."""
+
+    def __init__(self, engine: Engine, listener: Listener) -> None:
+        self.engine = engine
+        self.listener = listener
+        self.url = listener.urls[0]
+
+    def path(self, function: str) -> str:
+        """As clients call a function of this file."""
+        [found] = [
+            path
+            for path in self.engine.node.functions.deployment.application.functions
+            if path.endswith(f":{function}")
+        ]
+        return found
+
+    async def post(self, endpoint: str, function: str, **args: Any) -> Any:
+        async with await dialled(self.url) as stream:
+            request = post(f"/api/{endpoint}", {"path": self.path(function), "args": args})
+            status, body = await exchange(stream, request)
+        assert status == 200, body
+        return json.loads(body)["value"]
+
+    async def until_connections(self, count: int) -> None:
+        await until(lambda: self.listener.statistics().connections == count)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - what it asks about tells nobody
+            await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def served(
+    data: str | Path = ":memory:", *, limits: Limits | None = None, **listen: Any
+) -> AsyncIterator[Served]:
+    limits = limits or Limits()
+    async with Engine.open(data, app=APP, limits=limits) as engine:
+        config = ListenConfig(bind=("127.0.0.1:0",), **listen)
+        listener = Listener(engine.server, config, limits)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(listener.run)
+            yield Served(engine, listener)
+            listener.close()
+
+
+async def test_functions_are_called_over_http() -> None:
+    async with served() as house:
+        await house.post("mutation", "write", body="hello")
+        found = await house.post("query", "bodies")
+
+    assert found == ["hello"]
+
+
+async def test_a_subscription_follows_commits() -> None:
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        add = {"type": "Add", "queryId": 0, "udfPath": house.path("bodies"), "args": [{}]}
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add])
+        first = await socket.hear_until("Transition")
+        await house.post("mutation", "write", body="news")
+        second = await socket.hear_until("Transition")
+
+    assert [first["modifications"][0]["value"], second["modifications"][0]["value"]] == [
+        [],
+        ["news"],
+    ]
+    assert second["startVersion"] == first["endVersion"]
+
+
+async def test_a_mutation_sent_again_after_a_restart_is_not_run_again(tmp_path: Path) -> None:
+    responses = []
+    for _ in range(2):
+        async with served(tmp_path) as house, opened(house.url) as socket:
+            await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+            await socket.say(
+                type="Mutation", requestId=7, udfPath=house.path("write"), args=[{"body": "x"}]
+            )
+            responses.append(await socket.hear_until("MutationResponse"))
+            await socket.hear_until("Transition")
+            found = await house.post("query", "bodies")
+
+    assert responses[0] == responses[1]
+    assert found == ["x"]
+
+
+async def test_a_client_may_bring_what_it_saw_before_a_restart(tmp_path: Path) -> None:
+    seen: str | None = None
+    for _ in range(2):
+        async with served(tmp_path) as house, opened(house.url) as socket:
+            await socket.say(
+                type="Connect", sessionId=SESSION, connectionCount=0, maxObservedTimestamp=seen
+            )
+            await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[])
+            transition = await socket.hear_until("Transition")
+            seen = transition["endVersion"]["ts"]
+
+    assert seen is not None
+
+
+async def test_an_action_runs_on_when_its_client_hangs_up() -> None:
+    async with served() as house:
+        async with opened(house.url) as socket:
+            await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+            await socket.say(
+                type="Action", requestId=0, udfPath=house.path("write_late"), args=[{"body": "x"}]
+            )
+            await trio.sleep(0.1)
+        await house.until_connections(0)
+        await trio.sleep(0.5)
+        found = await house.post("query", "bodies")
+
+    assert found == ["x"]
+
+
+# Connections.
+
+
+async def test_nothing_is_compressed_though_the_client_offers_it() -> None:
+    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+    async with served() as house, opened(house.url, headers=offer) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[])
+
+        assert (await socket.hear_until("Transition"))["modifications"] == []
+
+    assert b"permessage-deflate" not in socket.head.lower()
+
+
+async def test_pings_are_answered_and_large_messages_taken() -> None:
+    text = "x" * 20_000_000
+    async with served() as house, opened(house.url) as socket:
+        await socket.send(PING, b"there?")
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        add = {"type": "Add", "queryId": 0, "udfPath": house.path("echo"), "args": [{"value": 1}]}
+        await socket.say(
+            type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add], padding=text
+        )
+
+        assert (await socket.hear_until("Transition"))["endVersion"]["querySet"] == 1
+
+
+async def test_a_message_over_the_limit_ends_its_connection_alone() -> None:
+    async with served(limits=Limits(message_bytes_max=10_000)) as house:
+        async with opened(house.url) as socket:
+            await socket.send(TEXT, b" " * 50_000)
+            closed = await socket.hear()
+        await house.until_connections(0)
+        still = await house.post("query", "echo", value=1)
+
+    assert (closed, socket.close_code, still) == (None, 1009, 1)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff\x00\xff\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /api/query HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+async def test_garbage_on_one_connection_disturbs_no_other(garbage: bytes) -> None:
+    async with served() as house:
+        async with await dialled(house.url) as stream:
+            await stream.send_all(garbage)
+            with trio.move_on_after(1):
+                while await stream.receive_some(65536):
+                    pass
+        await house.until_connections(0)
+        still = await house.post("query", "echo", value=1)
+
+    assert still == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        frame(TEXT, b"\xff\xfe"),  # no UTF-8
+        frame(3, b"reserved opcode"),
+        b"\x81\x05hello",  # not masked
+        frame(CLOSE, b"x"),  # a code has two bytes
+        frame(CLOSE, b"") + frame(TEXT, b"after the end"),
+        b"\x09\xff" + b"\x00" * 12,  # a ping in pieces
+    ],
+)
+async def test_a_broken_frame_ends_its_connection_alone(broken: bytes) -> None:
+    async with served() as house:
+        async with opened(house.url) as socket:
+            await socket.stream.send_all(broken)
+            with trio.fail_after(5):
+                over = await socket.is_over()
+        await house.until_connections(0)
+        still = await house.post("query", "echo", value=1)
+
+    assert (over, still) == (True, 1)
+
+
+async def test_a_refused_request_leaves_nothing_behind_however_large_it_was() -> None:
+    body = {"path": "m:f", "args": {"value": "x" * 1_000_000}}
+    bad = post("/api/query", body, "Authorization: Bearer no.to.ken\r\n")
+    async with served() as house:
+        async with await dialled(house.url) as stream:
+            with trio.fail_after(5):
+                status, _ = await exchange(stream, bad)
+        await house.until_connections(0)
+
+    assert status == 401
+
+
+async def test_a_connection_is_kept_for_the_next_request() -> None:
+    async with served() as house, await dialled(house.url) as stream:
+        statuses = []
+        for value in range(5):
+            request = post("/api/query", {"path": house.path("echo"), "args": {"value": value}})
+            statuses.append((await exchange(stream, request))[0])
+
+        assert statuses == [200] * 5
+        assert house.listener.statistics().connections == 1
+
+
+async def test_a_client_that_reads_nothing_is_dropped() -> None:
+    """The kernel does it: nobody above can take back what is being sent."""
+    limits = Limits(inactivity_s_max=1.0, send_s_max=60)
+    async with (
+        served(limits=limits) as house,
+        opened(house.url, receive_buffer_bytes=4096) as socket,
+    ):
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        args = [{"value": "x" * 10_000_000}]
+        add = {"type": "Add", "queryId": 0, "udfPath": house.path("echo"), "args": args}
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add])
+
+        await until(lambda: house.engine.server.statistics().sessions == 0)
+        await house.until_connections(0)
+
+
+# Stopping.
+
+
+async def test_closing_sends_clients_away_and_frees_the_port() -> None:
+    async with served() as house:
+        async with await dialled(house.url) as idle, opened(house.url) as socket:
+            await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+            await exchange(idle, post("/api/query_ts", {}))
+            began = trio.current_time()
+            house.listener.close()
+            closed = await socket.hear()
+            await socket.send(CLOSE, b"\x03\xe9")
+            rest = await idle.receive_some(1)
+        await house.until_connections(0)
+        took_s = trio.current_time() - began
+        with pytest.raises(OSError, match="refused"):
+            await dialled(house.url)
+
+    assert (closed, socket.close_code, rest) == (None, 1001, b"")
+    assert took_s < 2
+
+
+async def test_a_connection_that_is_stuck_is_cut_off() -> None:
+    limits = Limits(drain_s=0.5)
+    async with (
+        served(limits=limits) as house,
+        opened(house.url, receive_buffer_bytes=4096) as socket,
+    ):
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        args = [{"value": "x" * 10_000_000}]
+        add = {"type": "Add", "queryId": 0, "udfPath": house.path("echo"), "args": args}
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add])
+        await trio.sleep(1)
+        began = trio.current_time()
+        house.listener.close()
+        await house.until_connections(0)
+
+        assert trio.current_time() - began < 3
+
+
+# TLS.
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that signed itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return cert_file, key_file
+
+
+async def test_clients_are_served_over_tls(tmp_path: Path) -> None:
+    cert_file, key_file = certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(cert_file))
+    async with served(certfile=str(cert_file), keyfile=str(key_file)) as house:
+        plain = await dialled(house.url)
+        async with trio.SSLStream(
+            plain, trusting, server_hostname="localhost", https_compatible=True
+        ) as stream:
+            socket = await handshake(stream, "/api/sync")
+            await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+            await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[])
+            transition = await socket.hear_until("Transition")
+
+    assert house.url.startswith("https://")
+    assert transition["endVersion"]["querySet"] == 1
+
+
+async def test_plain_text_on_a_tls_port_disturbs_nobody(tmp_path: Path) -> None:
+    cert_file, key_file = certificate(tmp_path)
+    async with served(certfile=str(cert_file), keyfile=str(key_file)) as house:
+        async with await dialled(house.url) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            with trio.move_on_after(2):
+                while await stream.receive_some(65536):
+                    pass
+
+        await house.until_connections(0)
