@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
 from engine.app.annotations import Fields, Handler
+from engine.app.blocking import BlockingActionCtx
 from engine.app.contexts import (
     ActionCtx,
     ActionFunction,
@@ -70,6 +71,10 @@ class ActionDecorator(Protocol):
     ) -> ActionFunction[P, R]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[ActionCtx, P], R], /) -> ActionFunction[P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[BlockingActionCtx, P], R], /
+    ) -> ActionFunction[P, R]: ...
 
 
 # The overloads stand in this order, coroutines first: in the other one a checker takes the
@@ -185,6 +190,10 @@ class _Action:
     def __call__(self, fn: Callable[Concatenate[ActionCtx, P], R], /) -> ActionFunction[P, R]: ...
     @overload
     def __call__(
+        self, fn: Callable[Concatenate[BlockingActionCtx, P], R], /
+    ) -> ActionFunction[P, R]: ...
+    @overload
+    def __call__(
         self,
         /,
         *,
@@ -211,7 +220,7 @@ class _Action:
             args: validators by wire name, instead of those of the annotations.
             returns: a validator of the result, instead of the annotation.
             loop: "asyncio" runs an `async def` on an asyncio loop instead of trio; a
-                plain `def` always runs in a thread.
+                plain `def` always runs in a thread, with a `BlockingActionCtx`.
 
         Raises:
             DeclarationError: it cannot be registered; names file and line.

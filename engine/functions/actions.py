@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from engine.app.contexts import ActionCtx, Auth, Committed, Scheduler
 from engine.errors import NotAllowed
@@ -25,6 +25,9 @@ from engine.kernel.runtime import Runtime
 from engine.model.values import normalize
 
 T = TypeVar("T")
+
+Carry: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Coroutine[Any, Any, Any]]
+"""Runs on trio what is awaited elsewhere."""
 
 
 class CallableFunctions(Protocol):
@@ -54,9 +57,9 @@ class ActionScope:
 
 
 class ActionCall(Coroutine[Any, Any, T], Generic[T]):
-    """A call of an action, begun when it is awaited."""
+    """A call of an action: begun when it is awaited, or run as a task."""
 
-    __slots__ = ("_begin", "_open", "name")
+    __slots__ = ("_begin", "_open", "_running", "name")
 
     def __init__(
         self, name: str, begin: Callable[[], Coroutine[Any, Any, T]], open_: set[ActionCall[Any]]
@@ -64,20 +67,67 @@ class ActionCall(Coroutine[Any, Any, T], Generic[T]):
         self.name = name
         self._begin = begin
         self._open = open_
+        self._running: Coroutine[Any, Any, T] | None = None
         open_.add(self)
 
-    def __await__(self) -> Generator[Any, Any, T]:
+    def begin(self) -> Coroutine[Any, Any, T]:
+        """What runs it, to be awaited once."""
         self._open.discard(self)
-        return self._begin().__await__()
+        return self._begin()
 
-    def send(self, _value: Any, /) -> Any:
-        raise NotAllowed("a call on ctx is awaited, not sent to")
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self.begin().__await__()
 
-    def throw(self, *_: Any) -> Any:
-        raise NotAllowed("a call on ctx is awaited, not thrown into")
+    def send(self, value: Any, /) -> Any:
+        return self._begun().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._begun().throw(*error)
 
     def close(self) -> None:
-        """It was not begun: there is nothing to clean up."""
+        if self._running is not None:
+            self._running.close()
+
+    def _begun(self) -> Coroutine[Any, Any, T]:
+        if self._running is None:
+            self._running = self.begin()
+        return self._running
+
+
+class ActionCalls:
+    """The calls that one action makes, until it has ended."""
+
+    __slots__ = ("_carry", "_is_closed", "_open", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._open: set[ActionCall[Any]] = set()
+        self._carry: Carry | None = None
+        self._is_closed = False
+
+    def carry_by(self, carry: Carry) -> None:
+        """From now on calls are awaited elsewhere than on trio, and `carry` takes them there."""
+        self._carry = carry
+
+    def make(self, name: str, begin: Callable[[], Coroutine[Any, Any, T]]) -> ActionCall[T]:
+        """
+        Raises:
+            NotAllowed: the action has ended.
+        """
+        if self._is_closed:
+            raise NotAllowed(
+                f"the action {self._path} has ended; its ctx cannot be used any more, "
+                "nor kept for later"
+            )
+        carry = self._carry
+        if carry is None:
+            return ActionCall(name, begin, self._open)
+        return ActionCall(name, lambda: carry(begin), self._open)
+
+    def close(self) -> list[str]:
+        """Refuse further calls; return the names of those never awaited, which never began."""
+        self._is_closed = True
+        return sorted(call.name for call in self._open)
 
 
 class ActionContext(ActionCtx):
@@ -85,15 +135,15 @@ class ActionContext(ActionCtx):
 
     def __init__(self, scope: ActionScope) -> None:
         self._scope = scope
-        self._open: set[ActionCall[Any]] = set()
+        self.calls = ActionCalls(scope.path)
 
     @property
-    def auth(self) -> Auth:
-        return _ActionAuth(self._scope.caller, self._open)
+    def auth(self) -> ActionAuth:
+        return ActionAuth(self._scope.caller, self.calls)
 
     @property
-    def scheduler(self) -> Scheduler:
-        return _ActionScheduler(self._scope, self._open)
+    def scheduler(self) -> ActionScheduler:
+        return ActionScheduler(self._scope, self.calls)
 
     @property
     def now(self) -> datetime:
@@ -122,10 +172,6 @@ class ActionContext(ActionCtx):
     def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
         return self._call("run_action", self._action, fn, args, kwargs)
 
-    def leftovers(self) -> list[str]:
-        """Names of calls that were made and never awaited: they never began."""
-        return sorted(call.name for call in self._open)
-
     def _call(
         self,
         verb: str,
@@ -138,11 +184,10 @@ class ActionContext(ActionCtx):
         component, path, raw = call_target(fn, args, kwargs, scope.component)
         caller = replace(scope.caller, admin=True)
         if component != scope.component:
-            caller = replace(caller, identity=None)
+            # A component shows others its public functions, and does not know their users.
+            caller = replace(caller, admin=False, identity=None)
         plain = normalize(dict(raw))
-        return ActionCall(
-            f"{verb}({path})", lambda: run(component, path, plain, caller), self._open
-        )
+        return self.calls.make(f"{verb}({path})", lambda: run(component, path, plain, caller))
 
     async def _query(
         self, component: str, path: str, args: Mapping[str, Any], caller: Caller
@@ -172,25 +217,27 @@ class ActionContext(ActionCtx):
         return _value(done.value, done.failure)
 
 
-class _ActionAuth(Auth):
-    def __init__(self, caller: Caller, open_: set[ActionCall[Any]]) -> None:
+class ActionAuth(Auth):
+    """`ctx.auth` of an action."""
+
+    def __init__(self, caller: Caller, calls: ActionCalls) -> None:
         self._caller = caller
-        self._open = open_
+        self._calls = calls
 
     def get_user_identity(self) -> ActionCall[Any]:
-        return ActionCall("get_user_identity", self._get, self._open)
+        return self._calls.make("get_user_identity", self._get)
 
     async def _get(self) -> dict[str, Any] | None:
         identity = self._caller.identity
         return None if identity is None else identity.as_value()
 
 
-class _ActionScheduler(Scheduler):
-    """Each call is a transaction of its own, durable when it returns."""
+class ActionScheduler(Scheduler):
+    """`ctx.scheduler` of an action: each call is a transaction, durable when it returns."""
 
-    def __init__(self, scope: ActionScope, open_: set[ActionCall[Any]]) -> None:
+    def __init__(self, scope: ActionScope, calls: ActionCalls) -> None:
         self._scope = scope
-        self._open = open_
+        self._calls = calls
 
     def run_after(
         self, delay: float | timedelta, fn: Any, /, *args: Any, **kwargs: Any
@@ -204,9 +251,7 @@ class _ActionScheduler(Scheduler):
     def cancel(self, job: Any, /) -> ActionCall[None]:
         owner = self._scope.component
         write = self._scope.turns.write
-        return ActionCall(
-            "cancel", lambda: write(lambda turn: cancel_job(turn, owner, job)), self._open
-        )
+        return self._calls.make("cancel", lambda: write(lambda turn: cancel_job(turn, owner, job)))
 
     def _schedule(
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -219,7 +264,7 @@ class _ActionScheduler(Scheduler):
                 lambda turn: schedule(turn, scope.component, component, path, raw, due_ms=due_ms)
             )
 
-        return ActionCall(f"schedule({path})", write, self._open)
+        return self._calls.make(f"schedule({path})", write)
 
 
 def _value(value: Any, failure: Failure | None) -> Any:

@@ -1,22 +1,275 @@
 """
 Where an action runs: on trio, in a thread, or on an asyncio loop of its own.
 
-`async def` runs in the calling task, `def` in a worker thread with a context
-whose methods block.
+    async def                        a task of trio
+    def                              a worker thread; calls on its ctx block
+    @action(loop="asyncio")          a task of an asyncio loop that all such actions share
+
+Wherever it runs, its context variables go along, so that what it prints and
+logs becomes its log lines; when its time is up it is cancelled; and when it has
+ended its ctx is closed, and tasks that it left behind are cancelled.  A thread
+cannot be cancelled: it is left alone, and the next call on its ctx fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
-from typing import Any
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context, ContextVar
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+from uuid import UUID
+from weakref import WeakSet
 
+import outcome
+import trio
+
+from engine.app.blocking import BlockingActionCtx, BlockingAuth, BlockingScheduler
+from engine.app.contexts import Committed
 from engine.app.registered import RegisteredFunction
-from engine.functions.actions import ActionContext
+from engine.errors import FunctionAborted, NotAllowed, Stopped
+from engine.functions.actions import ActionAuth, ActionCall, ActionContext, ActionScheduler
+from engine.functions.logs import listener
+from engine.kernel.asyncio_loop import AsyncioThread, run_on_asyncio
+from engine.kernel.errands import Errands, open_errands
+from engine.kernel.trace import tracer
+
+trace = tracer(__name__)
+
+T = TypeVar("T")
+
+LEFTOVERS_S_MAX: Final = 5.0
+"""For tasks that an action left behind, once they are cancelled."""
 
 
-async def run_action(
-    function: RegisteredFunction, ctx: ActionContext, arguments: Mapping[str, Any]
-) -> Any:
-    """Run an action where its declaration says, and return what it returns."""
-    result = function.handler(ctx, **arguments)
-    return await result if isinstance(result, Coroutine) else result
+class Loops:
+    """The threads and the loop that the actions of one engine run on."""
+
+    def __init__(self) -> None:
+        self._asyncio = AsyncioThread("headrace asyncio", task_factory=_make_task)
+        self._threads = trio.CapacityLimiter(float("inf"))
+
+    async def run(
+        self, function: RegisteredFunction, ctx: ActionContext, arguments: Mapping[str, Any]
+    ) -> Any:
+        """
+        Run an action where its declaration says, and return what it returns.
+
+        Raises:
+            Exception: what the action raised.
+            FunctionAborted: it raised SystemExit or another exception that is no `Exception`.
+        """
+        name = f"the action {function.path or function.handler.__name__}"
+        call = partial(_handled, function.handler, arguments)
+        match function.loop:
+            case "trio":
+                return await _run_on_trio(name, call, ctx)
+            case "thread":
+                return await self._run_in_thread(name, call, ctx)
+            case "asyncio":
+                return await self._run_on_asyncio(name, call, ctx)
+
+    def close(self) -> None:
+        """Cancel what is left on the asyncio loop, and end its thread; blocks until then."""
+        self._asyncio.close()
+
+    async def _run_in_thread(
+        self, name: str, call: Callable[[Any], Any], ctx: ActionContext
+    ) -> Any:
+        answers: list[outcome.Outcome[Any]] = []
+
+        def run() -> None:
+            answers.append(_captured(name, call, ThreadContext(ctx, errands)))
+
+        async with open_errands(partial(_has_ended, name)) as errands:
+            try:
+                await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._threads)
+            except trio.Cancelled:
+                trace.warning("action.thread_abandoned", action=name)
+                raise
+        return answers[0].unwrap()
+
+    async def _run_on_asyncio(
+        self, name: str, call: Callable[[Any], Any], ctx: ActionContext
+    ) -> Any:
+        async with open_errands(partial(_has_ended, name)) as errands:
+            ctx.calls.carry_by(errands.run_from_asyncio)
+            work = partial(_supervised, name, call, ctx)
+            try:
+                answer = await run_on_asyncio(self._asyncio.loop(), work)
+            except Stopped as error:
+                answer = outcome.Error(error)
+        return answer.unwrap()
+
+
+def _handled(handler: Callable[..., Any], arguments: Mapping[str, Any], ctx: Any) -> Any:
+    return handler(ctx, **arguments)
+
+
+def _has_ended(name: str) -> NotAllowed:
+    return NotAllowed(f"{name} has ended; its ctx cannot be used any more, nor kept for later")
+
+
+def _aborted(name: str, error: BaseException) -> FunctionAborted:
+    aborted = FunctionAborted(f"{name} raised {error!r}")
+    aborted.__cause__ = error
+    return aborted
+
+
+# On trio.
+
+
+async def _run_on_trio(name: str, call: Callable[[Any], Any], ctx: ActionContext) -> Any:
+    try:
+        return await call(ctx)
+    except SystemExit as error:
+        raise _aborted(name, error) from error
+
+
+# In a thread.
+
+
+def _captured(name: str, call: Callable[[Any], Any], ctx: ThreadContext) -> outcome.Outcome[Any]:
+    try:
+        return outcome.Value(call(ctx))
+    except Exception as error:
+        return outcome.Error(error)
+    except BaseException as error:
+        return outcome.Error(_aborted(name, error))
+
+
+class ThreadContext(BlockingActionCtx):
+    """`ctx` of an action that runs in a thread."""
+
+    def __init__(self, ctx: ActionContext, errands: Errands) -> None:
+        self._ctx = ctx
+        self._errands = errands
+
+    @property
+    def auth(self) -> ThreadAuth:
+        return ThreadAuth(self._ctx.auth, self._errands)
+
+    @property
+    def scheduler(self) -> ThreadScheduler:
+        return ThreadScheduler(self._ctx.scheduler, self._errands)
+
+    @property
+    def now(self) -> datetime:
+        return self._ctx.now
+
+    @property
+    def now_ms(self) -> float:
+        return self._ctx.now_ms
+
+    @property
+    def random(self) -> random.Random:
+        return self._ctx.random
+
+    def uuid4(self) -> UUID:
+        return self._ctx.uuid4()
+
+    def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return _wait(self._errands, self._ctx.run_query(fn, *args, **kwargs))
+
+    def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return _wait(self._errands, self._ctx.run_mutation(fn, *args, **kwargs))
+
+    def commit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Committed[Any]:
+        return _wait(self._errands, self._ctx.commit(fn, *args, **kwargs))
+
+    def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return _wait(self._errands, self._ctx.run_action(fn, *args, **kwargs))
+
+
+class ThreadAuth(BlockingAuth):
+    """`ctx.auth` of an action that runs in a thread."""
+
+    def __init__(self, auth: ActionAuth, errands: Errands) -> None:
+        self._auth = auth
+        self._errands = errands
+
+    def get_user_identity(self) -> Any:
+        return _wait(self._errands, self._auth.get_user_identity())
+
+
+class ThreadScheduler(BlockingScheduler):
+    """`ctx.scheduler` of an action that runs in a thread."""
+
+    def __init__(self, scheduler: ActionScheduler, errands: Errands) -> None:
+        self._scheduler = scheduler
+        self._errands = errands
+
+    def run_after(self, delay: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return _wait(self._errands, self._scheduler.run_after(delay, fn, *args, **kwargs))
+
+    def run_at(self, when: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return _wait(self._errands, self._scheduler.run_at(when, fn, *args, **kwargs))
+
+    def cancel(self, job: Any, /) -> None:
+        return _wait(self._errands, self._scheduler.cancel(job))
+
+
+def _wait(errands: Errands, call: ActionCall[T]) -> T:
+    return errands.run_from_thread(call.begin)
+
+
+# On asyncio.
+
+_tasks: Final[ContextVar[WeakSet[asyncio.Task[Any]] | None]] = ContextVar(
+    "tasks of an action", default=None
+)
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Any],
+    *,
+    context: Context | None = None,
+    **options: Any,
+) -> asyncio.Task[Any]:
+    """A task that is known to belong to the action that made it."""
+    task = asyncio.Task(coroutine, loop=loop, context=context, **options)
+    tasks = _tasks.get() if context is None else context.get(_tasks)
+    if tasks is not None:
+        tasks.add(task)
+    return task
+
+
+async def _supervised(
+    name: str, call: Callable[[Any], Any], ctx: ActionContext
+) -> outcome.Outcome[Any]:
+    """What the action came to; the tasks that it made have ended by then."""
+    tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+    _tasks.set(tasks)
+    try:
+        return outcome.Value(await call(ctx))
+    except asyncio.CancelledError as error:
+        if _is_being_cancelled():
+            raise
+        return outcome.Error(_aborted(name, error))
+    except Exception as error:
+        return outcome.Error(error)
+    except BaseException as error:
+        return outcome.Error(_aborted(name, error))
+    finally:
+        await _end_leftovers(tasks)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _end_leftovers(tasks: WeakSet[asyncio.Task[Any]]) -> None:
+    left = [task for task in tasks if not task.done()]
+    to = listener()
+    for task in left:
+        task.cancel()
+        coroutine = task.get_coro()
+        name = getattr(coroutine, "__qualname__", None) or getattr(coroutine, "name", task)
+        if to is not None:
+            to.log("WARN", f"{name} was still running when the action ended, and was cancelled")
+    if left:
+        await asyncio.wait(left, timeout=LEFTOVERS_S_MAX)

@@ -24,7 +24,7 @@ from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Request
 from engine.functions.history import ExecutionLog, ExecutionRecord
 from engine.functions.logs import listening
-from engine.functions.loops import run_action
+from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
 from engine.functions.queries import PaginationState
 from engine.functions.results import (
@@ -73,6 +73,7 @@ class Functions:
         self.limits = limits
         self.executions = ExecutionLog()
         self.turns = Turns(committer, runtime=runtime, limits=limits)
+        self.loops = Loops()
         self._snapshots = snapshots
         self._subscriptions = subscriptions
         self._runtime = runtime
@@ -266,12 +267,14 @@ class Functions:
             )
         )
         limit_s = self.limits.action_time_s_max
-        with trio.move_on_after(limit_s) as deadline, listening(execution):
-            result = await run_action(function, ctx, arguments)
+        try:
+            with trio.move_on_after(limit_s) as deadline, listening(execution):
+                result = await self.loops.run(function, ctx, arguments)
+        finally:
+            for name in ctx.calls.close():
+                execution.log("WARN", f"{name} was called and never awaited, so it never ran")
         if deadline.cancelled_caught:
             raise FunctionTimeout(f"the action {path} ran longer than {limit_s:g} s")
-        for name in ctx.leftovers():
-            execution.log("WARN", f"{name} was called and never awaited, so it never ran")
         return function.signature.dump(result, tables)
 
 

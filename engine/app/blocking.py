@@ -1,0 +1,174 @@
+"""
+What an action is given that is a plain `def` and runs in a thread: calls return their results.
+
+    @action
+    def charge(ctx: BlockingActionCtx, order: Id[Order]) -> str:
+        found = ctx.run_query(get_order, order)
+        reply = requests.post(URL, json={"amount": found["amount"]})
+        return ctx.run_mutation(mark_paid, order, reply.json()["receipt"])
+"""
+
+# ruff: noqa: A002 - an id is called `id`
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import datetime
+from random import Random
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+from engine.app.contexts import (
+    ActionFunction,
+    Committed,
+    Delay,
+    MutationFunction,
+    QueryFunction,
+    Result,
+)
+from engine.app.references import Reference
+from engine.app.types import UserIdentity
+from engine.model.ids import Id
+from engine.model.values import Value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class BlockingAuth(ABC):
+    """Who is calling."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def get_user_identity(self) -> UserIdentity | None:
+        """The caller's verified identity, or None without one, and in components."""
+
+
+class BlockingScheduler(ABC):
+    """Functions to be run later; see `Scheduler`."""
+
+    __slots__ = ()
+
+    @overload
+    def run_after(
+        self,
+        delay: Delay,
+        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Id[Any]: ...
+    @overload
+    def run_after(
+        self, delay: Delay, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Id[Any]: ...
+    @abstractmethod
+    def run_after(self, delay: Delay, fn: Any, /, *args: Any, **kwargs: Any) -> Id[Any]:
+        """
+        Run a function `delay` milliseconds (or a `timedelta`) from now.
+
+        Returns:
+            The id of the job, which is durable by then.
+        """
+
+    @overload
+    def run_at(
+        self,
+        when: float | datetime,
+        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Id[Any]: ...
+    @overload
+    def run_at(
+        self, when: float | datetime, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Id[Any]: ...
+    @abstractmethod
+    def run_at(self, when: float | datetime, fn: Any, /, *args: Any, **kwargs: Any) -> Id[Any]:
+        """Run a function at a time: milliseconds since 1970, or an aware `datetime`."""
+
+    @abstractmethod
+    def cancel(self, id: Id[Any], /) -> None:
+        """Do not run a job that has not begun."""
+
+
+class BlockingActionCtx(ABC):
+    """
+    What an action that is a plain `def` is given.
+
+    It runs in a worker thread, so it may block, and every call here blocks
+    until it is answered.  It is good for one run: a thread that the action
+    leaves behind cannot use it any more.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def auth(self) -> BlockingAuth:
+        """Who is calling."""
+
+    @property
+    @abstractmethod
+    def scheduler(self) -> BlockingScheduler:
+        """Functions to be run later; scheduled at once, whatever becomes of this action."""
+
+    @property
+    @abstractmethod
+    def now(self) -> datetime:
+        """The time, aware and in UTC."""
+
+    @property
+    @abstractmethod
+    def now_ms(self) -> float:
+        """The same in milliseconds since 1970."""
+
+    @property
+    @abstractmethod
+    def random(self) -> Random:
+        """Dice."""
+
+    @abstractmethod
+    def uuid4(self) -> UUID:
+        """A random UUID."""
+
+    @overload
+    def run_query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    @abstractmethod
+    def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a query on the newest state, and return its result."""
+
+    @overload
+    def run_mutation(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    def run_mutation(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    @abstractmethod
+    def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a mutation as a transaction of its own; it is durable when this returns."""
+
+    @overload
+    def commit(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Committed[R]: ...
+    @overload
+    def commit(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Committed[Result]: ...
+    @abstractmethod
+    def commit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Committed[Any]:
+        """`run_mutation`, returning also the timestamp of the commit."""
+
+    @overload
+    def run_action(self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_action(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    @abstractmethod
+    def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run an action with validated arguments, and return its result."""
