@@ -6,32 +6,41 @@ The engine for a trio program: open a directory, call functions, follow queries.
         async with engine.subscribe(list_page, channel, options) as results:
             async for page in results: ...
 
-`engine.aio` and `engine.blocking` are the same for asyncio and for threads.
+`engine.aio` and `engine.blocking` are the same for asyncio and for threads,
+`Engine.connect` for an engine in another process.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
 import trio
 
+from engine.app.component import App, AuthProvider
 from engine.app.registry import Application
-from engine.functions.context import call_target
-from engine.functions.loader import load
+from engine.errors import OutOfRetention, StoreLocked, UsageError
+from engine.functions.loader import load, make_live, withdraw
+from engine.functions.push import Progress
 from engine.functions.results import Caller, Failure, QueryResult
+from engine.functions.tracebacks import trimmed
 from engine.functions.watchdog import Watchdog
+from engine.interface import Answer, AsyncInterface, Failed, Ok, Results, State, Target
+from engine.kernel.actor import running
+from engine.kernel.body import plain_errors
 from engine.kernel.runtime import Runtime, SystemRuntime
 from engine.kernel.trace import tracer
-from engine.model.identity import Identity
 from engine.model.limits import Limits
 from engine.model.values import normalize
 from engine.node import Node, running_node
+from engine.remote import RemoteEngine, connect
+from engine.server.listener import ListenConfig, Listener
+from engine.server.server import Server, ServerConfig
 from engine.store.interface import Store
 from engine.store.lmdb_store import LmdbStore
 from engine.store.memory_store import MemoryStore
@@ -45,37 +54,14 @@ SWITCH_INTERVAL_S: Final = 0.0005
 AppSource: TypeAlias = str | Path | ModuleType | Sequence[Any] | Application
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a mutation returned, and the timestamp of its commit in nanoseconds."""
-
-    value: Any
-    ts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ok:
-    """A result of a subscription, and the timestamp at which it holds."""
-
-    value: Any
-    ts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A run of a subscribed query that failed; the next one may not."""
-
-    error: BaseException
-    ts: int
-
-
-class Engine:
+class Engine(AsyncInterface):
     """One running engine. Made by `Engine.open`."""
 
-    def __init__(self, node: Node, *, request_prefix: str = "engine") -> None:
+    def __init__(self, node: Node, server: Server, home: Home) -> None:
+        super().__init__(LocalCallee(node, home))
         self.node = node
-        self._requests = 0
-        self._request_prefix = request_prefix
+        self.server = server
+        self._home = home
 
     @staticmethod
     @asynccontextmanager
@@ -83,7 +69,9 @@ class Engine:
         data: str | Path,
         /,
         *,
-        app: AppSource,
+        app: AppSource | None,
+        url: str | None = None,
+        server: ServerConfig | None = None,
         limits: Limits | None = None,
         runtime: Runtime | None = None,
         switch_interval_s: float | None = SWITCH_INTERVAL_S,
@@ -91,178 +79,288 @@ class Engine:
         """
         Open the database in the directory `data` and deploy `app` on it.
 
+        At the end of the block what was accepted is done, clients are sent away, and the
+        directory is free for others.
+
         Args:
             data: a directory, made if it is not there, or ":memory:".
             app: a folder, a `.py` file, a module or its dotted name, or a list of functions.
+                `None` deploys nothing: there are no functions until `push`.
+            url: where clients reach `asgi`, if they do; told to whom the directory is refused.
+            server: how `asgi` answers: the administrator's key, what clients may know.
             switch_interval_s: the interpreter's, process-wide; `None` leaves it alone.
 
         Raises:
-            StoreLocked: another process has it open.
+            StoreLocked: another process has it open; names its pid and URL.
             StoreDamaged: it is not what an engine wrote, or is of a newer format.
             DeclarationError: the application cannot be loaded.
             PushRefused: the documents that are there do not fit its schema.
+            UsageError: this is not trio.
         """
+        _refuse_unless_trio()
         limits = limits or Limits()
         if switch_interval_s is not None:
             sys.setswitchinterval(switch_interval_s)
+        application = Application(functions={}) if app is None else await load_application(app)
+        with plain_errors() as body:
+            async with (
+                _home(data, limits, url, application) as home,
+                _node(home.store, limits, runtime or SystemRuntime()) as node,
+            ):
+                if app is not None:
+                    await node.push(application)
+                    make_live(application)
+                asgi = _server(node, server or ServerConfig())
+                async with running(asgi, grace_s=limits.drain_s):
+                    with body:
+                        yield Engine(node, asgi, home)
+
+    @staticmethod
+    def connect(
+        url: str, /, *, admin_key: str | None = None
+    ) -> AbstractAsyncContextManager[RemoteEngine]:
+        """
+        Call an engine that runs elsewhere; the same methods, over the network.
+
+        Args:
+            url: of its server, with the prefix it is mounted at, if there is one.
+            admin_key: opens internal functions and those of components.
+
+        Raises:
+            Unreachable: nobody answers there.
+            Unauthenticated: the key is not the right one.
+        """
+        return connect(url, admin_key=admin_key)
+
+    @property
+    def asgi(self) -> Server:
+        """
+        The engine's own server, as an ASGI application for a host that runs trio.
+
+        It may be mounted at a prefix.  The JavaScript client keeps the prefix of its URL; the
+        Python, Swift and Kotlin clients drop it and need the engine at the root.
+        """
+        return self.server
+
+    @asynccontextmanager
+    async def listen(self, config: ListenConfig | None = None) -> AsyncIterator[tuple[str, ...]]:
+        """
+        Serve clients at the addresses of `config` inside the block, which is given the URLs.
+
+        At its end clients are sent away, and `asgi` refuses new ones.
+
+        Raises:
+            OSError: an address cannot be had.
+        """
+        limits = self.node.limits
+        listener = Listener(self.server, config or ListenConfig(), limits)
+        with plain_errors() as body:
+            async with running(listener, grace_s=limits.drain_s):
+                before = self._home.url
+                self._home.set_url(listener.urls[0])
+                try:
+                    with body:
+                        yield listener.urls
+                finally:
+                    self._home.set_url(before)
+
+    async def push(self, app: AppSource, /, *, progress: Progress | None = None) -> list[str]:
+        """
+        Deploy another version of the application; it is durable and serves when this returns.
+
+        Args:
+            progress: told what is being done, how much of it is done, and of how much.
+
+        Returns:
+            What changed in tables and indexes, a line each.
+
+        Raises:
+            DeclarationError: it cannot be loaded. The version before serves on.
+            PushRefused: the documents do not fit its schema. The version before serves on.
+        """
         application = await load_application(app)
-        store = open_store(data, limits)
-        watchdog = Watchdog(limits)
-        watchdog.start()
-        try:
-            async with running_node(
-                store, runtime=runtime or SystemRuntime(), limits=limits, watchdog=watchdog
-            ) as node:
-                await node.push(application)
-                yield Engine(node)
-        finally:
-            watchdog.close()
-            store.close()
+        lines = await self.node.push(application, progress)
+        make_live(application)
+        self._home.application = application
+        return lines
+
+
+class Home:
+    """
+    The process and the directory that an engine lives in.
+
+    A process that was forked from it has a copy of the engine that leads nowhere.
+    """
+
+    def __init__(
+        self, data: str | Path, store: Store, url: str | None, application: Application
+    ) -> None:
+        self.store = store
+        self.application = application
+        self.pid = os.getpid()
+        self.url: str | None = None
+        self._data = str(data)
+        self.set_url(url)
+
+    def set_url(self, url: str | None) -> None:
+        """Say where clients reach the engine, to those who find the directory taken."""
+        self.url = url
+        if isinstance(self.store, LmdbStore):
+            self.store.set_url(url)
+
+    def refuse_if_forked(self) -> None:
+        """
+        Raises:
+            StoreLocked: this is another process.
+        """
+        if os.getpid() != self.pid:
+            raise StoreLocked(self._data, self.pid, self.url)
+
+
+class LocalCallee:
+    """The engine in this process, called on its own trio thread."""
+
+    def __init__(self, node: Node, home: Home) -> None:
+        self._node = node
+        self._functions = node.functions
+        self._home = home
+        self._requests = 0
 
     @property
     def now_ts(self) -> int:
-        """The newest timestamp that queries read, in nanoseconds."""
-        return self.node.published.value
+        return self._node.published.value
 
-    async def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """
-        Run a query at the newest timestamp; internal ones too.
+    def refuse_if_forked(self) -> None:
+        self._home.refuse_if_forked()
 
-        Raises:
-            What the function raised, with a note that names it.
-        """
-        component, path, raw = call_target(fn, args, kwargs, "")
+    async def query(self, target: Target, ts: int | None) -> Answer:
         caller = self._caller()
-        result = await self.node.functions.query(
-            path, normalize(dict(raw)), caller=caller, component=component
+        at = None if ts is None else await self._reached(ts)
+        result = await self._functions.query(
+            target.path, target.args, caller=caller, ts=at, component=target.component
         )
         result.live.release()
-        return self._value(result.value, result.failure, path, caller)
+        if result.failure is not None:
+            return Answer(error=told(result.failure, target, caller))
+        return Answer(copied(result.value))
 
-    async def mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Run a mutation; what it wrote is durable when this returns."""
-        return (await self.commit(fn, *args, **kwargs)).value
-
-    async def commit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Committed:
-        """As `mutation`, and tell the timestamp of its commit."""
-        component, path, raw = call_target(fn, args, kwargs, "")
+    async def mutation(self, target: Target) -> Answer:
         caller = self._caller()
-        result = await self.node.functions.mutation(
-            path, normalize(dict(raw)), caller=caller, component=component
+        result = await self._functions.mutation(
+            target.path, target.args, caller=caller, component=target.component
         )
-        value = self._value(result.value, result.failure, path, caller)
+        if result.failure is not None:
+            return Answer(error=told(result.failure, target, caller))
         assert result.ts is not None, "a mutation that succeeded has a timestamp"
-        return Committed(value, result.ts)
+        return Answer(result.value, result.ts)
 
-    async def action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Run an action, once."""
-        component, path, raw = call_target(fn, args, kwargs, "")
+    async def action(self, target: Target) -> Answer:
         caller = self._caller()
-        result = await self.node.functions.action(
-            path, normalize(dict(raw)), caller=caller, component=component
+        result = await self._functions.action(
+            target.path, target.args, caller=caller, component=target.component
         )
-        return self._value(result.value, result.failure, path, caller)
+        if result.failure is not None:
+            return Answer(error=told(result.failure, target, caller))
+        return Answer(result.value)
 
-    def subscribe(
-        self, fn: Any, /, *args: Any, **kwargs: Any
-    ) -> AbstractAsyncContextManager[Results]:
-        """
-        Follow a query: `async for value in results` gives each new result.
+    async def follow(self, target: Target) -> LocalResults:
+        return LocalResults(self._node, target, self._caller())
 
-        A result is given when it has changed; those in between may be skipped.
-        """
-        component, path, raw = call_target(fn, args, kwargs, "")
-        return self._subscribe(component, path, normalize(dict(raw)))
-
-    async def push(self, app: AppSource) -> list[str]:
-        """Deploy another version of the application; a failed push changes nothing."""
-        return await self.node.push(await load_application(app))
-
-    @asynccontextmanager
-    async def _subscribe(
-        self, component: str, path: str, args: Mapping[str, Any]
-    ) -> AsyncIterator[Results]:
-        results = Results(self.node, component, path, args, self._caller())
-        try:
-            yield results
-        finally:
-            results.close()
-
-    def _caller(self, identity: Identity | None = None) -> Caller:
+    def _caller(self) -> Caller:
+        self.refuse_if_forked()
         self._requests += 1
-        request_id = f"{self._request_prefix}-{self._requests}"
-        return Caller(identity=identity, admin=True, request_id=request_id)
+        return Caller(admin=True, request_id=f"engine-{self._requests}")
 
-    @staticmethod
-    def _value(value: Any, failure: Failure | None, path: str, caller: Caller) -> Any:
-        if failure is None:
-            return value
-        failure.error.add_note(f"in {path}, request {caller.request_id}")
-        raise failure.error
+    async def _reached(self, ts: int) -> int:
+        """
+        `ts`, or the newest timestamp if nothing was committed between the two.
+
+        Raises:
+            OutOfRetention: `ts` lies in the future, where anything may yet be committed.
+        """
+        published = self._node.published
+        if ts <= published.value:
+            return ts
+        now_ns = self._node.runtime.now_ns()
+        if ts > now_ns:
+            raise OutOfRetention(f"ts {ts} lies {(ts - now_ns) / 1e9:.3f} s in the future")
+        staged_ts = self._node.committer.head.ts
+        if published.value < staged_ts:
+            await published.wait_reached(staged_ts)
+        return min(ts, published.value)
 
 
-class Results:
-    """The results of a subscribed query, as they change."""
+class LocalResults(Results[Any]):
+    """The results of a subscribed query of this process's engine."""
 
-    def __init__(
-        self, node: Node, component: str, path: str, args: Mapping[str, Any], caller: Caller
-    ) -> None:
+    def __init__(self, node: Node, target: Target, caller: Caller) -> None:
         self._node = node
-        self._component = component
-        self._path = path
-        self._args = args
+        self._target = target
         self._caller = caller
         self._shown: QueryResult | None = None
-        self._journal: str | None = None
-        self._touched = trio.Event()
+        self._is_closed = False
 
-    def __aiter__(self) -> Results:
-        return self
-
-    async def __anext__(self) -> Any:
+    async def next_state(self) -> State[Any]:
         result = await self._next()
-        return Engine._value(result.value, result.failure, self._path, self._caller)
-
-    async def states(self) -> AsyncIterator[Ok | Failed]:
-        """Each new result or failure with its timestamp; a failure does not end it."""
-        while True:
-            result = await self._next()
-            if result.failure is None:
-                yield Ok(result.value, result.ts)
-            else:
-                yield Failed(result.failure.error, result.ts)
+        if result.failure is not None:
+            return Failed(told(result.failure, self._target, self._caller), result.ts)
+        return Ok(copied(result.value), result.ts)
 
     def close(self) -> None:
+        self._is_closed = True
         if self._shown is not None:
             self._shown.live.release()
             self._shown = None
 
     async def _next(self) -> QueryResult:
+        """The next result that differs from the one that is shown, which it replaces."""
         while True:
             before = self._shown
             if before is not None:
-                await self._wait_touched(before)
+                await _touched(before)
             result = await self._node.functions.query(
-                self._path,
-                self._args,
+                self._target.path,
+                self._target.args,
                 caller=self._caller,
-                component=self._component,
-                journal=self._journal,
+                component=self._target.component,
+                journal=before.journal if before else None,
             )
-            self._shown, self._journal = result, result.journal
+            if self._is_closed or before is not self._shown:
+                result.live.release()
+                raise UsageError("results are for one task, and for as long as they are open")
+            self._shown = result
+            if before is not None:
+                before.live.release()
             if before is None or before.digest != result.digest:
-                if before is not None:
-                    before.live.release()
                 return result
-            before.live.release()
 
-    async def _wait_touched(self, shown: QueryResult) -> None:
-        touched = trio.Event()
-        unwatch = shown.live.watch(touched.set)
-        try:
-            await touched.wait()
-        finally:
-            unwatch()
+
+async def _touched(shown: QueryResult) -> None:
+    touched = trio.Event()
+    unwatch = shown.live.watch(touched.set)
+    try:
+        await touched.wait()
+    finally:
+        unwatch()
+
+
+def told(failure: Failure, target: Target, caller: Caller) -> Exception:
+    """The error that a function raised, as its caller is to see it."""
+    error = failure.error
+    assert isinstance(error, Exception), "what is none comes as FunctionAborted"
+    where = f" of {target.component}" if target.component else ""
+    note = f"in {target.path}{where}, request {caller.request_id}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    return trimmed(error)
+
+
+def copied(value: Any) -> Any:
+    """A copy for whoever asked: the value itself may be shown to others too."""
+    return normalize(value)
+
+
+# Opening.
 
 
 async def load_application(app: AppSource) -> Application:
@@ -277,3 +375,52 @@ def open_store(data: str | Path, limits: Limits) -> Store:
     if data == MEMORY:
         return MemoryStore()
     return LmdbStore.open(Path(data), data_bytes_max=limits.data_bytes_max)
+
+
+def _refuse_unless_trio() -> None:
+    if not trio.lowlevel.in_trio_task():
+        raise UsageError(
+            "Engine.open is for trio; use engine.aio under asyncio, engine.blocking in threads"
+        )
+
+
+@asynccontextmanager
+async def _home(
+    data: str | Path, limits: Limits, url: str | None, application: Application
+) -> AsyncIterator[Home]:
+    """The open directory; at the end it is closed, and the application no longer importable."""
+    home: Home | None = None
+    try:
+        store = await trio.to_thread.run_sync(open_store, data, limits)
+        home = Home(data, store, url, application)
+        try:
+            yield home
+        finally:
+            store.close()
+    finally:
+        withdraw(home.application if home else application)
+
+
+@asynccontextmanager
+async def _node(store: Store, limits: Limits, runtime: Runtime) -> AsyncIterator[Node]:
+    watchdog = Watchdog(limits)
+    watchdog.start()
+    try:
+        async with running_node(store, runtime=runtime, limits=limits, watchdog=watchdog) as node:
+            yield node
+    finally:
+        watchdog.close()
+
+
+def _server(node: Node, config: ServerConfig) -> Server:
+    def providers() -> Sequence[AuthProvider]:
+        app = node.functions.deployment.application.app
+        return app.auth if isinstance(app, App) else ()
+
+    return Server(
+        node.functions,
+        runtime=node.runtime,
+        limits=node.limits,
+        config=config,
+        providers=providers,
+    )

@@ -1,0 +1,287 @@
+"""
+What a program does with an engine: the same methods whether it runs here or elsewhere.
+
+    await engine.query(list_page, channel, options)     # a function, its arguments as in a call
+    await engine.mutation("messages:send", {"body": "x"}) # a string or reference, and one mapping
+    async with engine.subscribe(list_page, channel, options) as results:
+        async for page in results: ...
+
+An engine is called with an administrator's rights: internal functions and
+those of components can be called too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+
+from engine.app.contexts import (
+    ActionFunction,
+    Committed,
+    MutationFunction,
+    QueryFunction,
+    Result,
+)
+from engine.app.references import Reference
+from engine.functions.context import call_target
+from engine.model.timestamps import Moment, ts_of
+from engine.model.values import Value, normalize
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ok(Generic[R_co]):
+    """A result of a subscribed query, and the timestamp (nanoseconds) at which it holds."""
+
+    value: R_co
+    ts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run of a subscribed query that failed, and when; the next one may not."""
+
+    error: Exception
+    ts: int
+
+
+State: TypeAlias = Ok[R_co] | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A function and the arguments it is called with, as they travel."""
+
+    component: str
+    path: str
+    args: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What a call came to: `error`, if there is one, is to be raised.
+
+    `ts` is that of a mutation's commit, and 0 for everything else.
+    """
+
+    value: Any = None
+    ts: int = 0
+    error: Exception | None = None
+
+
+def target_of(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Target:
+    """
+    What is called: a registered function and its arguments, or a path and one mapping.
+
+    Raises:
+        UsageError: neither.
+    """
+    component, path, raw = call_target(fn, args, kwargs, "")
+    return Target(component, path, normalize(dict(raw)))
+
+
+class Results(ABC, Generic[R_co]):
+    """
+    The results of a subscribed query, as they change; for one task.
+
+    A result is given when it differs from the last one given.  Whoever is slow
+    gets the newest one, not each in between.
+    """
+
+    __slots__ = ()
+
+    def __aiter__(self) -> Results[R_co]:
+        return self
+
+    async def __anext__(self) -> R_co:
+        """
+        Wait for the next result.
+
+        Raises:
+            Exception: what the query raised; asking again waits for it to change.
+        """
+        state = await self.next_state()
+        if isinstance(state, Failed):
+            raise state.error
+        return state.value
+
+    async def states(self) -> AsyncGenerator[State[R_co], None]:
+        """Each new result or failure with its timestamp; a failure does not end it."""
+        while True:
+            yield await self.next_state()
+
+    @abstractmethod
+    async def next_state(self) -> State[R_co]:
+        """Wait for the next result or failure."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Follow no longer; whoever waits is left waiting."""
+
+
+class Callee(Protocol):
+    """Where calls go: an engine in this process, or the way to one elsewhere."""
+
+    @property
+    def now_ts(self) -> int: ...
+
+    def refuse_if_forked(self) -> None:
+        """
+        Raises:
+            EngineError: this process is a child of the one that the engine was opened in.
+        """
+        ...
+
+    async def query(self, target: Target, ts: int | None) -> Answer: ...
+
+    async def mutation(self, target: Target) -> Answer: ...
+
+    async def action(self, target: Target) -> Answer: ...
+
+    async def follow(self, target: Target) -> Results[Any]: ...
+
+
+class AsyncInterface:
+    """
+    Calls functions of an engine, from trio or asyncio.
+
+    Whatever a function raised is raised here, as the very object where the
+    engine runs in this process, with a note that names function and request.
+    """
+
+    def __init__(self, callee: Callee) -> None:
+        self.callee = callee
+
+    @property
+    def now_ts(self) -> int:
+        """The newest timestamp that queries are known to read, in nanoseconds."""
+        return self.callee.now_ts
+
+    @overload
+    async def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    async def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a query on the newest state.
+
+        Raises:
+            Exception: what the function raised.
+            UsageError: there is no such query, or it does not take these arguments.
+        """
+        answer = await self.callee.query(target_of(fn, args, kwargs), None)
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    @overload
+    async def query_at(
+        self, ts: Moment, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def query_at(
+        self, ts: Moment, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    async def query_at(self, ts: Moment, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a query on the state as it was.
+
+        Args:
+            ts: nanoseconds since 1970, as in `now_ts` and `Committed.ts`, or an aware
+                `datetime`; whatever was committed up to then is seen, and nothing later.
+
+        Raises:
+            OutOfRetention: `ts` lies in the future, or further back than history is kept.
+            Exception: what the function raised.
+        """
+        answer = await self.callee.query(target_of(fn, args, kwargs), ts_of(ts))
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    @overload
+    async def mutation(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def mutation(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    async def mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a mutation; what it wrote is durable when this returns.
+
+        Raises:
+            Exception: what the function raised; then nothing was written.
+            Overloaded: there was no room; nothing was done.
+            OutcomeUnknown: the engine failed meanwhile; it may or may not be done.
+        """
+        answer = await self.callee.mutation(target_of(fn, args, kwargs))
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    @overload
+    async def commit(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Committed[R]: ...
+    @overload
+    async def commit(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Committed[Result]: ...
+    async def commit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Committed[Any]:
+        """As `mutation`; returns its `value` and the `ts` of its commit."""
+        answer = await self.callee.mutation(target_of(fn, args, kwargs))
+        if answer.error is not None:
+            raise answer.error
+        return Committed(value=answer.value, ts=answer.ts)
+
+    @overload
+    async def action(self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def action(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    async def action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run an action, once; what it called stays done, whatever becomes of it.
+
+        Raises:
+            Exception: what the function raised.
+            FunctionTimeout: it took longer than `action_time_s_max`.
+        """
+        answer = await self.callee.action(target_of(fn, args, kwargs))
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    @overload
+    def subscribe(
+        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[Results[R]]: ...
+    @overload
+    def subscribe(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> AbstractAsyncContextManager[Results[Result]]: ...
+    def subscribe(
+        self, fn: Any, /, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[Results[Any]]:
+        """
+        Follow a query: its result, and each new one when data that it read has changed.
+
+            async with engine.subscribe(list_page, channel, options) as results:
+                async for page in results: ...                  # raises when the query fails
+                async for state in results.states(): ...        # Ok(value, ts) | Failed(error, ts)
+        """
+        return self._subscribed(target_of(fn, args, kwargs))
+
+    @asynccontextmanager
+    async def _subscribed(self, target: Target) -> AsyncIterator[Results[Any]]:
+        results = await self.callee.follow(target)
+        try:
+            yield results
+        finally:
+            results.close()

@@ -1,0 +1,36 @@
+"""A timestamp is an int of nanoseconds since 1970; a `datetime` is accepted where one is asked for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
+
+from engine.errors import InvalidValue
+
+Moment: TypeAlias = int | datetime
+"""Nanoseconds since 1970, or a `datetime` with a time zone."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def ts_of(moment: Moment) -> int:
+    """
+    The timestamp of `moment`, exactly: a datetime is a whole number of microseconds.
+
+    Raises:
+        InvalidValue: a datetime without a time zone, a negative number, or something else.
+    """
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise InvalidValue(
+                f"{moment!r} has no time zone; write datetime(..., tzinfo=UTC) or .astimezone()"
+            )
+        ts = (moment - _EPOCH) // _MICROSECOND * 1000
+    elif isinstance(moment, int) and not isinstance(moment, bool):
+        ts = int(moment)
+    else:
+        raise InvalidValue(f"a ts is an int of nanoseconds or an aware datetime, not {moment!r}")
+    if ts < 0:
+        raise InvalidValue(f"{moment!r} is before 1970")
+    return ts
