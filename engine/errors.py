@@ -23,6 +23,7 @@ Every error the engine raises on purpose.
     ├── PushRefused                a push that changed nothing, and why
     ├── FunctionTimeout            a function ran longer than it may
     ├── FunctionAborted            a function raised SystemExit or the like, which ends only itself
+    ├── FunctionFailed             a function of an engine elsewhere raised an error of its own
     ├── Overloaded                 no room within the caller's patience; nothing was done
     ├── Conflict                   a commit changed what this transaction read; run it again
     ├── SnapshotTooOld             a snapshot outlived its lease; run it again
@@ -123,8 +124,11 @@ class NotAwaited(UsageError):
 class LimitExceeded(UsageError):
     """A function used more of something than it may."""
 
-    def __init__(self, limit: str, used: float, allowed: float, what: str, advice: str = "") -> None:
-        super().__init__(f"{what}: {used:g} is over the limit of {allowed:g} ({limit}). {advice}".strip())
+    def __init__(
+        self, limit: str, used: float, allowed: float, what: str, advice: str = ""
+    ) -> None:
+        message = f"{what}: {used:g} is over the limit of {allowed:g} ({limit}). {advice}"
+        super().__init__(message.strip())
         self.limit = limit
         self.used = used
         self.allowed = allowed
@@ -168,11 +172,21 @@ class FunctionAborted(EngineError):
     """
 
 
+class FunctionFailed(EngineError):
+    """
+    A function of an engine that runs elsewhere raised; the message is what its server tells.
+
+    Where the engine runs in this process the error itself is raised instead.
+    """
+
+
 class Overloaded(EngineError):
     """There was no room within the caller's patience; nothing was done."""
 
     def __init__(self, what: str, patience_s: float) -> None:
-        super().__init__(f"{what} had no room for {patience_s:g} s; nothing was done, try again later")
+        super().__init__(
+            f"{what} had no room for {patience_s:g} s; nothing was done, try again later"
+        )
         self.what = what
         self.patience_s = patience_s
 
