@@ -1,0 +1,170 @@
+"""
+A trio loop in a thread of its own, with an engine on it, for hosts that are not trio.
+
+    thread = TrioThread(lambda: Engine.open("data", app="backend"))
+    thread.start()
+    engine, errands = thread.opened.result()
+    ...                                        # errands.run_from_thread, run_from_asyncio
+    thread.stop()
+    thread.ended.result()
+
+The loops of both sides are then each other's equals: a host that is busy does
+not hold up commits, nor the engine the host.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from engine.errors import Stopped
+from engine.interface import Results, State
+from engine.kernel.errands import Errands, open_errands
+from engine.kernel.trace import tracer
+
+trace = tracer(__name__)
+
+E = TypeVar("E")
+R = TypeVar("R")
+
+DRAIN_S: Final = 10.0
+"""For calls that are under way when the engine is closed."""
+EXIT_S: Final = 15.0
+"""For an engine that is still open when the interpreter exits, as in a notebook."""
+
+
+class TrioThread(Generic[E]):
+    """
+    Args:
+        opening: what opens the engine, called in the thread.
+
+    Attributes:
+        opened: the engine and the errands that reach it; or why it could not be opened.
+        ended: settled when the engine is closed; an error if it had failed while it ran.
+    """
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[E]]) -> None:
+        self.opened: Future[tuple[E, Errands]] = Future()
+        self.ended: Future[None] = Future()
+        self.pid = os.getpid()
+        self._opening = opening
+        self._thread = threading.Thread(target=self._run, name="headrace", daemon=True)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stopping = trio.Event()
+        self._scope = trio.CancelScope()
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Begin to open the engine."""
+        for future in (self.opened, self.ended):
+            future.set_running_or_notify_cancel()  # so that nobody who waits for it can cancel it
+        atexit.register(self._exit)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """
+        Close the engine: let calls that are under way finish, and take no new ones.
+
+        If it is still being opened, that is given up.  Safe in any thread, and does not wait.
+        """
+        self._is_stopping = True
+        if self._token is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._stop)
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._live)
+        except BaseException as error:
+            self._settle(error)
+        else:
+            self._settle(None)
+
+    def _settle(self, error: BaseException | None) -> None:
+        atexit.unregister(self._exit)
+        if not self.opened.done():
+            self.opened.set_exception(error or Stopped("it was closed before it was open"))
+            self.ended.set_result(None)
+        elif error is None:
+            self.ended.set_result(None)
+        else:
+            trace.error("engine.failed", error=repr(error), exc_info=error)
+            self.ended.set_exception(error)
+
+    async def _live(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        if self._is_stopping:
+            return
+        # The errands stand around the engine: connections go on while it drains.
+        with self._scope:
+            async with open_errands(self._refusal) as errands, self._opening() as engine:
+                self.opened.set_result((engine, errands))
+                await self._stopping.wait()
+                await errands.drain(DRAIN_S)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if not self.opened.done():
+            self._scope.cancel()
+
+    def _refusal(self) -> Stopped:
+        if self.ended.done() and (error := self.ended.exception()) is not None:
+            return Stopped(f"the engine had failed ({error!r}); nothing was done")
+        return Stopped("the engine was closed; nothing was done")
+
+    def _exit(self) -> None:
+        """The interpreter exits, and nobody has closed the engine."""
+        if os.getpid() == self.pid:
+            self.stop()
+            self._thread.join(EXIT_S)
+
+
+class Feed(Generic[R]):
+    """
+    The results of a subscription, as a thread or an asyncio loop waits for them.
+
+    A result that came just as somebody gave up waiting stays here for the next who asks.
+    """
+
+    def __init__(self, results: Results[R], errands: Errands) -> None:
+        self._results = results
+        self._errands = errands
+        self._arrived: State[R] | None = None
+        self._waiting: trio.CancelScope | None = None
+        self.is_closed = False
+
+    async def wait(self) -> None:
+        """On trio: wait until there is something to take, or this is closed."""
+        if self._arrived is None and not self.is_closed:
+            with trio.CancelScope() as self._waiting:
+                self._arrived = await self._results.next_state()
+            self._waiting = None
+
+    def take(self) -> State[R]:
+        """
+        What `wait` has waited for.
+
+        Raises:
+            Stopped: this was closed.
+        """
+        state, self._arrived = self._arrived, None
+        if state is None:
+            raise Stopped("these results were closed")
+        return state
+
+    def close(self) -> None:
+        """Follow no longer; whoever waits is told.  Safe in any thread."""
+        self._errands.send(self._close)
+
+    def _close(self) -> None:
+        self.is_closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._results.close()
