@@ -174,7 +174,7 @@ class Call(Coroutine[Any, Any, T], Generic[T]):
             raise self.error
         return self.value  # type: ignore[no-any-return]  # the caller's own type
 
-    def send(self, value: Any, /) -> Any:
+    def send(self, _value: Any, /) -> Any:
         raise NotAllowed("a call on ctx is awaited, not sent to")
 
     def throw(self, *_: Any) -> Any:

@@ -7,6 +7,7 @@ at the newest record of each.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from engine.functions.turns import Turns
@@ -44,13 +45,12 @@ class SessionSweep:
         after: bytes | None = b""
         dropped = 0
         while after is not None:
-            start = after
-            after, count = await self._turns.write(lambda turn: self._slice(turn, start))
+            after, count = await self._turns.write(partial(self._slice, after))
             dropped += count
         trace.info("sessions.swept", dropped=dropped)
         return dropped
 
-    def _slice(self, turn: Transaction, after: bytes) -> tuple[bytes | None, int]:
+    def _slice(self, after: bytes, turn: Transaction) -> tuple[bytes | None, int]:
         """Where to go on (`None` is nowhere), and how many records were dropped."""
         dropped = 0
         for _ in range(SLICE_SESSIONS):

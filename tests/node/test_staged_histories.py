@@ -69,8 +69,9 @@ async def world(
 
 def application(*functions: Callable[..., Any]) -> Application:
     registered: dict[str, RegisteredFunction] = {}
+    given: list[Any] = [get, put, *functions]
     with loading("t"):
-        for one in (get, put, *functions):
+        for one in given:
             made = one if isinstance(one, RegisteredFunction) else mutation(one)
             made.module = "t"
             registered[made.handler.__name__] = made
@@ -107,7 +108,7 @@ async def test_a_view_keeps_what_is_published_while_the_handler_yields(
     """(a): a staged write leaves the overlay only when nobody pinned an older snapshot."""
     release: list[Callable[[], None]] = []
 
-    async def add_ten(ctx: MutationCtx) -> float:
+    async def add_ten(ctx: MutationCtx) -> Any:
         release.pop()()
         await _yield_often(ctx)
         doc = await _counter(ctx, "x")
@@ -134,7 +135,7 @@ async def test_what_ran_on_a_refused_batch_runs_again(
     """(b): M read a staged write that never happened; its answer must not show it."""
     runs: list[Any] = []
 
-    async def add_ten(ctx: MutationCtx) -> float:
+    async def add_ten(ctx: MutationCtx) -> Any:
         doc = await _counter(ctx, "x")
         runs.append(doc["value"])
         await _yield_often(ctx)
@@ -168,7 +169,7 @@ async def test_an_error_born_of_a_refused_batch_is_not_told(
     """(c): M raised on what it should never have seen."""
     runs: list[Any] = []
 
-    async def distrust(ctx: MutationCtx) -> float:
+    async def distrust(ctx: MutationCtx) -> Any:
         doc = await _counter(ctx, "x")
         runs.append(doc["value"])
         if doc["value"] != 1:
