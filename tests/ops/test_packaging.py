@@ -28,6 +28,7 @@ async def send(ctx: MutationCtx, body: str) -> int:
 reveal_type(headrace.mutation)
 reveal_type(send)
 headrace.Path
+headrace.typo
 """
 
 
@@ -92,6 +93,14 @@ def test_what_is_installed_exports_the_objects_of_its_own_engine(
     assert json.loads(done.stdout) == [True, True, True]
 
 
+def test_an_import_waits_for_nothing_that_it_does_not_need(python: Path, tmp_path: Path) -> None:
+    program = "import headrace, sys; print({'trio', 'lmdb', 'hypercorn'} & set(sys.modules))"
+
+    done = run([python, "-c", program], tmp_path)
+
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_this_environment_exports_the_objects_of_this_tree() -> None:
     engine, headrace = import_module("engine"), import_module("headrace")
 
@@ -134,7 +143,8 @@ def test_mypy_follows_the_name(python: Path, tmp_path: Path) -> None:
 
     assert 'Module "headrace" does not explicitly export attribute "Path"' in report.stdout
     assert '"Any"' not in report.stdout
-    assert "Found 1 error in 1 file (checked 1 source file)" in report.stdout
+    assert 'Module has no attribute "typo"' in report.stdout
+    assert "Found 2 errors in 1 file (checked 1 source file)" in report.stdout
 
 
 def test_pyright_follows_the_name(python: Path, tmp_path: Path) -> None:
@@ -144,5 +154,6 @@ def test_pyright_follows_the_name(python: Path, tmp_path: Path) -> None:
     report = run([sys.executable, "-m", "pyright", "--pythonpath", python, "app.py"], tmp_path)
 
     assert '"Path" is not exported from module "headrace"' in report.stdout
-    assert "Unknown" not in report.stdout
-    assert "\n1 error, " in report.stdout
+    assert '"typo" is not a known attribute of module "headrace"' in report.stdout
+    assert 'is "Unknown"' not in report.stdout
+    assert "\n3 errors, " in report.stdout  # the typo is two: no such name, and so no type

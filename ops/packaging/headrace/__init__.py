@@ -9,23 +9,7 @@ something of theirs; where that is the case, this import fails and names the fil
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
-
-
-def _refuse(name: str, found: str) -> None:
-    raise ImportError(
-        f"headrace is built on its own package `{name}`, but Python finds {found} first."
-        f" Rename that, or take its folder off sys.path.",
-        name=name,
-        path=found,
-    )
-
-
-def _found(name: str) -> ModuleSpec | None:
-    """Where Python would import `name` from, without importing it."""
-    try:
-        return find_spec(name)
-    except ValueError:  # imported already, by something that left it without a spec
-        return None
+from typing import TYPE_CHECKING, Any
 
 
 def _check_names() -> None:
@@ -38,12 +22,42 @@ def _check_names() -> None:
         _refuse("components", components.origin)
 
 
+def _found(name: str) -> ModuleSpec | None:
+    """Where Python would import `name` from, without importing it."""
+    try:
+        return find_spec(name)
+    except ValueError:  # imported already, by something that left it without a spec
+        return None
+
+
 def _is_ours(engine: ModuleSpec) -> bool:
     folders = [Path(folder) for folder in engine.submodule_search_locations or ()]
     return any((folder / "committer" / "__init__.py").is_file() for folder in folders)
 
 
+def _refuse(name: str, found: str) -> None:
+    raise ImportError(
+        f"headrace is built on its own package `{name}`, but Python finds {found} first."
+        f" Rename that, or take its folder off sys.path.",
+        name=name,
+        path=found,
+    )
+
+
 _check_names()
 
-from engine import *  # noqa: E402, F403 - after the check; each name is listed in engine.__all__
+import engine as _engine  # noqa: E402 - after the check
 from engine import __all__ as __all__  # noqa: E402 - what `engine` exports, `headrace` does
+
+if TYPE_CHECKING:
+    from engine import *  # noqa: F403 - each name is listed in its __all__
+else:  # like `engine`, which imports a name when it is first asked for
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+        value = globals()[name] = getattr(_engine, name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
