@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, Unpack
@@ -194,7 +195,7 @@ def test_floats_inside_are_handed_over_as_float_too() -> None:
             "third": (5.0,),
         }
     )
-    assert raw["point"] == {"x": 1, "tags": {"a": [2]}, "z": 3}
+    assert repr(raw["point"]) == repr({"x": 1, "tags": {"a": [2]}, "z": 3})
 
 
 def test_a_number_that_may_be_either_is_handed_over_as_it_is() -> None:
@@ -668,6 +669,19 @@ def test_a_refusal_inside_of_a_class_names_the_field() -> None:
     assert "Event.when: `complex` is no type of value; write list[float]" in message
 
 
+def test_a_local_class_may_name_itself() -> None:
+    class Node(Document):
+        parent: NotRequired[Id[Node]]  # type: ignore[misc]
+        children: list[Id["Node"]]  # type: ignore[misc] # noqa: UP037 - quotes inside of what is postponed anyway
+
+    bind_document(Node, "nodes")
+
+    validator = taking(Node).validator
+
+    assert 'v.optional(v.id("nodes"))' in str(validator)
+    assert 'v.array(v.id("nodes"))' in str(validator)
+
+
 def test_parameters_that_arguments_cannot_have_are_refused() -> None:
     async def positional(ctx: Any, x: int, /) -> None: ...
     async def variadic(ctx: Any, *xs: int) -> None: ...
@@ -717,6 +731,34 @@ def test_a_wrapped_handler_is_read_through_its_wrapper() -> None:
 
     assert repr(signature.load({"n": 1}, TABLES)) == "{'n': 1.0}"
     assert signature.dump(Color.RED, TABLES) == "red"
+
+
+def test_annotations_behind_a_wrapper_are_looked_up_where_they_were_written() -> None:
+    library: dict[str, Any] = {"wraps": functools.wraps, "Hue": str}
+    exec("def plain(fn):\n    return wraps(fn)(lambda ctx, **args: fn(ctx, **args))", library)
+    namespace: dict[str, Any] = {"Hue": Color, "plain": library["plain"]}
+    exec("@plain\nasync def handler(ctx, hue: 'Hue'): ...", namespace)
+
+    signature = Signature.of(namespace["handler"])
+
+    assert signature.load({"hue": "red"}, TABLES) == {"hue": Color.RED}
+
+
+def test_a_wrapper_may_say_that_it_takes_something_else() -> None:
+    async def handler(ctx: Any, user: str, n: int) -> None: ...
+
+    async def wrapper(ctx: Any, n: int) -> None:
+        await handler(ctx, "ada", n)
+
+    functools.update_wrapper(wrapper, handler)
+    wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            inspect.Parameter("n", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=float),
+        ]
+    )
+
+    assert Signature.of(wrapper).validator == v.object({"n": v.number()})
 
 
 # Laws.

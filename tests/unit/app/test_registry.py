@@ -47,7 +47,8 @@ def test_a_function_of_a_component_is_found_in_its_mount() -> None:
     store = Application(functions=bound("limits/store", f=inner))
     limits = Application(functions=bound("limits", f=outer), mounts={"store": store})
     application = Application(functions={}, mounts={"limits": limits})
-    flat = Application(functions={}, mounts={"limits": limits, "limits/store": store})
+    alone = Application(functions=limits.functions)
+    flat = Application(functions={}, mounts={"limits": alone, "limits/store": store})
 
     for whole in (application, flat):
         assert whole.find("m:f", "limits") is outer
@@ -122,6 +123,18 @@ def test_a_cron_must_fit_its_function(target: Any, args: Any, why: str | None) -
             verify(application)
         assert str(caught.value).startswith(f"{__file__}:")
         assert why in str(caught.value)
+
+
+def test_a_cron_may_pass_an_id_that_nobody_can_look_at_yet() -> None:
+    Schema(known=Table(Known))
+
+    @internal_mutation
+    async def drop(ctx: Any, known: Id[Known]) -> None: ...
+
+    crons = Crons()
+    crons.interval("drop", drop, hours=1, args={"known": "j57000000000000000000000000000"})
+
+    verify(Application(functions=bound(drop=drop), crons=crons))
 
 
 def test_a_trigger_follows_a_table_of_the_schema() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from enum import Enum
+from types import ModuleType
 from typing import Annotated, Any, Generic, NotRequired, Required, TypedDict, TypeVar
 
 import attrs
@@ -202,6 +203,15 @@ def test_what_a_class_refuses_is_refused_as_an_argument() -> None:
             signature_of(Short).load({"x": wrong}, TABLES)
 
 
+def test_the_bounds_of_another_library_hold_everywhere() -> None:
+    for bound in (pydantic.Field(max_length=3), msgspec.Meta(max_length=3)):
+        signature = signature_of(Annotated[str, bound])
+
+        assert signature.load({"x": "abc"}, TABLES) == {"x": "abc"}
+        with pytest.raises(ArgumentValidationError, match="no longer than 3"):
+            signature.load({"x": "abcd"}, TABLES)
+
+
 def test_names_that_a_library_gave_are_the_names_on_the_wire() -> None:
     class Renamed(msgspec.Struct, rename="camel"):
         user_name: str
@@ -229,6 +239,25 @@ def test_fields_of_a_base_class_come_along() -> None:
         age: int = 0
 
     assert signature_of(Aged).load({"x": {"name": "ada"}}, TABLES) == {"x": Aged("ada", 0)}
+
+
+def test_inherited_fields_are_read_in_the_module_that_wrote_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    base, heir = ModuleType("base_module"), ModuleType("heir_module")
+    monkeypatch.setitem(sys.modules, "base_module", base)
+    monkeypatch.setitem(sys.modules, "heir_module", heir)
+    exec(f"{source}Number = float\n@dataclass\nclass Base:\n    n: Number", vars(base))
+    exec(
+        f"{source}from base_module import Base\nNumber = str\n"
+        "@dataclass\nclass Heir(Base):\n    s: Number",
+        vars(heir),
+    )
+
+    loaded = signature_of(heir.Heir).load({"x": {"n": 1, "s": "a"}}, TABLES)["x"]
+
+    assert repr(loaded) == "Heir(n=1.0, s='a')"
 
 
 def test_fields_that_a_constructor_does_not_take_stay_inside() -> None:
