@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from engine.functions.watchdog import slot_here
+from engine.functions.slots import active
 
 NS_PER_S: Final = 1_000_000_000
 
 
 def frozen_ns() -> int | None:
     """The clock of the query or mutation that runs here, which depends on it from now on."""
-    execution = slot_here().execution
+    execution = active()
     return None if execution is None else execution.read_clock()
 
 

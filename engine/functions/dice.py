@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from engine.functions.clocks import frozen_ns
-from engine.functions.watchdog import slot_here
+from engine.functions.slots import active
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ TOKEN_BYTES: Final = 32
 
 def dice() -> random.Random | None:
     """The dice of the query or mutation that runs here, if any."""
-    execution = slot_here().execution
+    execution = active()
     return None if execution is None else execution.random
 
 

@@ -30,8 +30,9 @@ import trio
 
 from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
 from engine.functions import refusals
-from engine.functions.logs import Level, add_line
-from engine.functions.watchdog import ENGINE, Slot, TimeIsUp, Watchdog, slot_here
+from engine.functions.log_lines import Level, add_line
+from engine.functions.slots import ENGINE, Slot, TimeIsUp
+from engine.functions.watchdog import Watchdog
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
 
@@ -227,11 +228,6 @@ class Execution:
         return NotAllowed(
             f"the ctx of {self.name} was used outside of it; each function has its own ctx"
         )
-
-
-def active() -> Execution | None:
-    """The query or mutation whose code this thread is running, if any."""
-    return slot_here().execution
 
 
 _ENDED: Final = object()

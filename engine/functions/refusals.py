@@ -18,15 +18,12 @@ import sysconfig
 import zoneinfo
 from collections.abc import Callable, Coroutine, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
 from engine.errors import NotAllowed
-from engine.functions.watchdog import slot_here
-
-if TYPE_CHECKING:
-    from engine.functions.driver import Execution
+from engine.functions.slots import Running, active, slot_here
 
 
 def refuse(what: str, advice: str = "use an action") -> None:
@@ -36,7 +33,7 @@ def refuse(what: str, advice: str = "use an action") -> None:
     Raises:
         NotAllowed: it is.
     """
-    execution = slot_here().execution
+    execution = active()
     if execution is not None:
         raise NotAllowed(f"{what} is not allowed in {execution.name}: {advice}")
 
@@ -44,7 +41,7 @@ def refuse(what: str, advice: str = "use an action") -> None:
 # What is awaited.
 
 
-def of_await(coroutine: Coroutine[Any, Any, Any], execution: Execution) -> NotAllowed:
+def of_await(coroutine: Coroutine[Any, Any, Any], execution: Running) -> NotAllowed:
     """The refusal of what the handler awaits now, by the name of what its own code called."""
     return NotAllowed(
         f"`await {_awaited(coroutine)}` is not allowed in {execution.name}, "

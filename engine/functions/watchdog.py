@@ -1,5 +1,5 @@
 """
-Whose code a thread is running, and what happens when it runs too long.
+Ends functions that run too long.
 
 The driver marks the slices in which a thread runs code of the application.  The
 watchdog, a thread of its own, looks at the mark, and interrupts a slice that
@@ -10,11 +10,6 @@ is over its limit:
                             application raises it, so that no handler can go on
     after `stuck_s_max`     the slice is in a call that nothing can interrupt:
                             stacks on stderr, and the process aborts
-
-An exception is injected only while the slice is marked.  The watchdog does so
-under the slot's lock; who leaves a slice takes the same lock, and under it catches
-what was injected and not raised yet.  So nothing is ever raised in
-code of the engine or of trio that runs outside a slice.
 
 A call that holds the GIL keeps the watchdog from running at all.  For that
 case a timer of the operating system counts the processor time of the driving
@@ -29,21 +24,15 @@ import faulthandler
 import os
 import signal
 import sys
-import sysconfig
 import threading
 import time
 from math import inf
 from time import perf_counter
-from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final
 
-import trio
-
+from engine.functions.slots import UNINTERRUPTED, Running, Slot, slot_here
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
-
-if TYPE_CHECKING:
-    from engine.functions.driver import Execution
 
 trace = tracer(__name__)
 
@@ -53,106 +42,6 @@ LOOK_S_MAX: Final = 0.1
 LOOK_S_MIN: Final = 0.002
 ASLEEP_AFTER_LOOKS: Final = 20
 """Without a slice in so many looks the watchdog sleeps until there is one."""
-
-ENGINE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_TRIO = os.path.dirname(os.path.abspath(trio.__file__)) + os.sep
-_NOT_HERE: Final = (ENGINE, _TRIO)
-"""Code that an exception out of nowhere could leave in pieces."""
-_UNTRAPPED: Final = (*_NOT_HERE, sysconfig.get_path("stdlib") + os.sep, "<frozen ")
-"""Code that is let to the end of its `finally` blocks: it may hold locks of the whole process."""
-
-_api = ctypes.pythonapi
-_inject = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
-    ("PyThreadState_SetAsyncExc", _api)
-)
-
-_set_tracer = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.py_object)(("PyEval_SetTrace", _api))
-_delete_item = ctypes.cast(_api.PyObject_DelItem, ctypes.c_void_p)
-
-
-class TimeIsUp(BaseException):
-    """
-    Raised in code of the application that ran over its limit.
-
-    It is instantiated by the interpreter in the interrupted thread, when it is
-    about to be caught (3.11) or raised (later ones).  That is where a slice
-    that has been interrupted before is stopped for good.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("the time limit of this function is used up")
-        slot = slot_here()
-        if slot.execution is not None and slot.execution.interruptions > 1:
-            slot.trap()
-
-
-class Slot:
-    """
-    Where one thread says whose code it runs.
-
-    `execution` is the mark: set only while code of the application runs.
-    `is_disturbed` says that there is something to withdraw when it is cleared.
-    """
-
-    __slots__ = ("deadline", "execution", "is_disturbed", "lock", "thread_id", "trapped")
-
-    def __init__(self) -> None:
-        self.thread_id = threading.get_ident()
-        self.lock = threading.Lock()
-        self.execution: Execution | None = None
-        self.deadline = inf
-        self.is_disturbed = False
-        self.trapped = False
-
-    def trap(self) -> None:
-        """
-        From here on every line of the application raises.
-
-        `sys.settrace` would not do: the interpreter removes a trace function
-        that raises, and a handler around the raise could go on.  One that is
-        set from C stays; any C function that calls back and returns -1 for an
-        exception will do, and `del object[frame]` is one.
-        """
-        self.is_disturbed = True
-        self.trapped = True
-        _set_tracer(_delete_item, _TRAP)
-
-    def flush(self) -> NoReturn:
-        """
-        Have what was injected raised here, where it does no harm; to be called within a `try`.
-
-        To withdraw it would leave the interpreter looking for it at every
-        instruction, for ever; so one more is injected, and at the latest that is raised.
-        """
-        while True:
-            _inject(self.thread_id, TimeIsUp)
-
-    def release(self) -> None:
-        """Nothing is left to be raised: undo `trap`."""
-        self.is_disturbed = False
-        if self.trapped:
-            self.trapped = False
-            _set_tracer(None, ctypes.py_object())
-
-
-class _Trap:
-    def __delitem__(self, frame: FrameType) -> None:
-        if slot_here().execution is None or frame.f_code.co_filename.startswith(_UNTRAPPED):
-            return
-        raise TimeIsUp
-
-
-_TRAP: Final = _Trap()
-
-_threads = threading.local()
-
-
-def slot_here() -> Slot:
-    """The slot of this thread."""
-    slot: Slot | None = getattr(_threads, "slot", None)
-    if slot is None:
-        slot = _threads.slot = Slot()
-    return slot
 
 
 class Watchdog:
@@ -265,18 +154,17 @@ class Watchdog:
             self._timer.wind(0)
         return None
 
-    def _interrupt(self, slot: Slot, execution: Execution) -> float:
+    def _interrupt(self, slot: Slot, execution: Running) -> float:
         if slot.trapped:  # every line raises by itself, and the trap's own code must not
             return REPEAT_S
         frame = sys._current_frames().get(slot.thread_id)
-        if frame is not None and frame.f_code.co_filename.startswith(_NOT_HERE):
+        if frame is not None and frame.f_code.co_filename.startswith(UNINTERRUPTED):
             return LOOK_S_MIN
         execution.interruptions += 1
-        slot.is_disturbed = True
-        _inject(slot.thread_id, TimeIsUp)
+        slot.inject()
         return REPEAT_S
 
-    def _abort(self, execution: Execution) -> None:
+    def _abort(self, execution: Running) -> None:
         text = (
             f"headrace: {execution.path} has been over its time limit for {self._overdue_s:.0f} s "
             "and is in a call that cannot be interrupted (stuck_s_max); the process aborts\n"

@@ -23,8 +23,9 @@ import pytest
 import trio
 
 from engine.errors import FunctionTimeout
-from engine.functions.driver import Execution, active
-from engine.functions.watchdog import Watchdog, slot_here
+from engine.functions.driver import Execution
+from engine.functions.slots import active, slot_here
+from engine.functions.watchdog import Watchdog
 from engine.model.limits import Limits
 from tests.unit.functions.running import Context, execution, run, watching
 

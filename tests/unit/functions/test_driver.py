@@ -15,7 +15,7 @@ import trio
 import trio.lowlevel
 
 from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
-from engine.functions.driver import Execution, active
+from engine.functions.slots import Running, active
 from engine.functions.watchdog import Watchdog
 from tests.unit.functions.running import NOW_NS, Context, execution, run, run_plain
 
@@ -37,7 +37,7 @@ async def test_an_error_of_the_handler_is_handed_on(watchdog: Watchdog) -> None:
 
 
 async def test_a_plain_function_is_run_like_a_coroutine(watchdog: Watchdog) -> None:
-    def handler() -> tuple[Execution | None, int]:
+    def handler() -> tuple[Running | None, int]:
         return active(), 3
 
     running = execution()
@@ -53,7 +53,7 @@ async def test_a_plain_function_may_return_something_to_await(watchdog: Watchdog
 
 
 async def test_an_execution_is_active_in_its_own_code_only(watchdog: Watchdog) -> None:
-    seen: list[Execution | None] = []
+    seen: list[Running | None] = []
     running = execution()
 
     class Spying(Context):
@@ -353,7 +353,7 @@ async def test_a_context_is_of_no_use_in_another_function(watchdog: Watchdog) ->
 
 async def test_a_nested_handler_runs_in_the_same_execution(watchdog: Watchdog) -> None:
     running = execution()
-    seen: list[Execution | None] = []
+    seen: list[Running | None] = []
 
     class Nesting(Context):
         def __await__(self) -> Any:
@@ -379,7 +379,7 @@ async def test_a_nested_handler_runs_in_the_same_execution(watchdog: Watchdog) -
 
 async def test_a_nested_handler_that_fails_leaves_its_slice(watchdog: Watchdog) -> None:
     running = execution()
-    seen: list[Execution | None] = []
+    seen: list[Running | None] = []
 
     class Nesting(Context):
         def __await__(self) -> Any:

@@ -13,7 +13,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.functions.logs import Journal, capture_logging, line_of, listening, print_line, shown
+from engine.functions.log_lines import line_of, shown
+from engine.functions.logs import Journal, capture_logging, listening, print_line
 from engine.functions.watchdog import Watchdog
 from engine.model.limits import Limits
 from engine.model.values import Int64
