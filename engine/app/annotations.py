@@ -361,7 +361,7 @@ class _Reader:
                 parameters.append(self._read_parameter(one))
         if self._args is not None:
             parameters, extras = self._overridden(parameters, extras), None
-        self._refuse_twins(parameters)
+        self._refuse_twins(ctx, parameters)
         try:
             return Signature(
                 tuple(parameters),
@@ -373,12 +373,14 @@ class _Reader:
         except (InvalidValue, DeclarationError) as refused:
             raise self._error(str(refused)) from None
 
-    def _refuse_twins(self, parameters: Sequence[Parameter]) -> None:
-        names: dict[str, str] = {}
+    def _refuse_twins(self, ctx: inspect.Parameter, parameters: Sequence[Parameter]) -> None:
+        by_wire: dict[str, Parameter] = {}
         for one in parameters:
-            other = names.setdefault(one.wire, one.name)
-            if other != one.name:
-                raise self._error(f"`{other}` and `{one.name}` are both `{one.wire}` on the wire")
+            other = by_wire.setdefault(one.wire, one)
+            if other is not one:
+                raise self._error(f"`{other.name}` and `{one.name}` are both `{one.wire}` outside")
+            if one.name == ctx.name and ctx.kind is not ctx.POSITIONAL_ONLY:
+                raise self._error(f"`{ctx.name}` is the context and an argument; write `ctx, /`")
 
     def _refuse_generators(self) -> None:
         if inspect.isgeneratorfunction(self._handler) or inspect.isasyncgenfunction(self._handler):

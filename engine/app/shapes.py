@@ -165,7 +165,7 @@ def shape_of(annotation: Annotation, scope: Scope) -> Shape:
         return _of_type_variable(annotation, scope)
     if (supertype := getattr(annotation, "__supertype__", None)) is not None:
         return shape_of(supertype, scope)  # NewType
-    if type(annotation).__name__ == "TypeAliasType":
+    if _is_alias(annotation):
         return shape_of(annotation.__value__, scope)
     return _of_plain(annotation, scope)
 
@@ -301,10 +301,21 @@ def _of_generic(annotation: Annotation, origin: Annotation, scope: Scope) -> Sha
         return _of_record(shape_of(args[0], scope), shape_of(args[1], scope))
     if (qualifier := getattr(origin, "_name", None)) in _QUALIFIERS:
         return _of_qualified(str(qualifier), shape_of(args[0], scope))
-    if parameters := getattr(origin, "__parameters__", ()):
-        known = {p: shape_of(a, scope) for p, a in zip(parameters, args, strict=False)}
-        return _of_structure(origin, scope, known)
-    _refuse(origin)
+    return _of_parametrised(origin, args, scope)
+
+
+def _of_parametrised(origin: Annotation, args: Sequence[Annotation], scope: Scope) -> Shape:
+    """A generic class or alias with its parameters."""
+    parameters = getattr(origin, "__parameters__", ())
+    known = {p: shape_of(a, scope) for p, a in zip(parameters, args, strict=False)}
+    if _is_alias(origin):
+        return shape_of(origin.__value__, replace(scope, parameters=known))
+    return _of_structure(origin, scope, known) if known else _refuse(origin)
+
+
+def _is_alias(annotation: Annotation) -> bool:
+    """Whether it was made by a `type` statement, or by what typing_extensions has for it."""
+    return type(annotation).__name__ == "TypeAliasType"
 
 
 _ANNOTATED: Final[object] = typing.Annotated

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
+from reprlib import Repr
 from typing import Any, Final, TypeAlias
 
 from engine.errors import DeclarationError, InvalidId, InvalidValue
@@ -66,8 +68,14 @@ Check: TypeAlias = Callable[[Value, Tables], Mismatch | None]
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: its `repr`, cut to a readable length."""
-    return _cut(repr(value))
+    """A value as an error shows it: its `repr`, cut short before it is made long."""
+    return _cut(_short.repr(value))
+
+
+_short: Final = Repr()
+_short.maxlevel = 4
+_short.maxdict = _short.maxlist = 20
+_short.maxstring = _short.maxlong = _short.maxother = SHOWN_LENGTH_MAX
 
 
 def _cut(text: str) -> str:
@@ -557,8 +565,8 @@ class Object(Validator):
     def _missing(self, name: str, value: Mapping[str, Value]) -> Mismatch:
         why = f"Object is missing the required field `{name}`."
         wrong = [n for n in value if n not in self.fields and n not in self.system]
-        if near := get_close_matches(name, wrong, n=1):
-            why += f" It has `{near[0]}`, which the validator does not know."
+        if near := nearest(name, wrong):
+            why += f" It has `{near}`, which the validator does not know."
         return Mismatch(self, value, why)
 
     def _extra(self, value: Mapping[str, Value], system: frozenset[str]) -> Mismatch | None:
@@ -625,6 +633,9 @@ class Union(Validator):
 
 _ABSENT: Final = object()
 
+NAMES_COMPARED_MAX: Final = 100
+"""Comparing names takes its time, and a caller may send a thousand of them."""
+
 
 def step_of(name: str) -> str:
     """One step of a path into an object."""
@@ -633,8 +644,19 @@ def step_of(name: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " Did you mean `x`?" for the name that is nearest, or nothing if none is near."""
-    near = get_close_matches(name, list(known), n=1)
-    return f" Did you mean `{near[0]}`?" if near else ""
+    near = nearest(name, known)
+    return f" Did you mean `{near}`?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that is most like `name`; of many or long ones, not all are looked at."""
+    candidates = [one for one in islice(known, NAMES_COMPARED_MAX) if _is_short(one)]
+    near = get_close_matches(name, candidates, n=1) if _is_short(name) else []
+    return near[0] if near else None
+
+
+def _is_short(name: str) -> bool:
+    return len(name) <= IDENTIFIER_LENGTH_MAX
 
 
 class Validators:

@@ -7,12 +7,13 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, Unpack
+from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, Unpack
 
 import pytest
 from annotated_types import Ge, Gt, Interval, Len, MaxLen, MultipleOf, Predicate
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 from engine.app.annotations import Signature
 from engine.app.decorators import query
@@ -27,6 +28,9 @@ from engine.model.values import UNDEFINED, Int64, Undefined
 TABLES = {"users": 10_001, "posts": 10_002}.get
 USER = encode_id(10_001, bytes(16))
 POST = encode_id(10_002, bytes(16))
+
+
+T = TypeVar("T")
 
 
 class User(Document):
@@ -45,6 +49,7 @@ class Level(enum.IntEnum):
 
 
 Email = NewType("Email", str)
+Several = TypeAliasType("Several", list[T] | None, type_params=(T,))
 
 bind_document(User, "users")
 
@@ -119,6 +124,8 @@ def refusal(signature: Signature, raw: dict[str, Any]) -> list[str]:
         (Level, v.union(v.literal(1), v.literal(2))),
         (Literal[Color.RED], v.literal("red")),
         (Email, v.string()),
+        (TypeAliasType("Text", str), v.string()),
+        (Several[Email], v.union(v.array(v.string()), v.null())),
         (Annotated[str, "a note"], v.string()),
         (str | None, v.union(v.string(), v.null())),
         (int | float, v.number()),
@@ -597,6 +604,10 @@ def test_a_result_is_copied() -> None:
 # What is refused when the module loads.
 
 
+class WithContext(TypedDict):
+    ctx: int
+
+
 class Recursive(TypedDict):
     children: list[Recursive]
 
@@ -689,13 +700,15 @@ def test_parameters_that_arguments_cannot_have_are_refused() -> None:
     async def named_context(*, ctx: Any) -> None: ...
     async def twins(ctx: Any, a: PaginationOptions, b: PaginationOptions) -> None: ...
     async def unpacked(ctx: Any, **args: Unpack[int]) -> None: ...  # type: ignore[misc]
+    async def contexts(ctx: Any, **args: Unpack[WithContext]) -> None: ...  # type: ignore[misc]
 
     assert "`x` is positional-only, but arguments are named; drop `/`" in refused(positional)
     assert "arguments have names; write `xs: list[...]`" in refused(variadic)
     assert "the first parameter is the context" in refused(contextless)
     assert "the first parameter is the context" in refused(named_context)
-    assert "`a` and `b` are both `paginationOpts` on the wire" in refused(twins)
+    assert "`a` and `b` are both `paginationOpts` outside" in refused(twins)
     assert "Unpack takes a TypedDict" in refused(unpacked)
+    assert "`ctx` is the context and an argument; write `ctx, /`" in refused(contexts)
 
 
 def test_a_context_may_be_positional_only() -> None:

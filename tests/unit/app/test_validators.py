@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +159,18 @@ def test_a_long_value_is_cut_in_an_error() -> None:
     message = refusal(v.number(), "x" * 10_000)
 
     assert len(message) < 600
+
+
+def test_an_error_is_made_quickly_whatever_a_caller_sends() -> None:
+    validator = v.object({"name" * 16: v.number(), "other": v.number()})
+    sent = {f"{'name' * 200}{n}": ["x" * 1000] * 1000 for n in range(1000)}
+
+    began = time.perf_counter()
+    message = refusal(validator, sent)
+    took = time.perf_counter() - began
+
+    assert len(message) < 2000
+    assert took < 0.5
 
 
 def test_a_validator_prints_as_the_code_that_makes_it() -> None:
