@@ -254,5 +254,5 @@ def _row_key(doc_id: Any) -> bytes:
 
 
 def _check_mapping(doc: Any, verb: str) -> None:
-    if not isinstance(doc, Mapping):
+    if type(doc) is not dict and not isinstance(doc, Mapping):
         raise InvalidValue(f"{verb} takes a dictionary of fields, not {type(doc).__name__}")

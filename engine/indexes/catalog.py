@@ -94,6 +94,8 @@ class TableInfo:
     indexes: Mapping[str, IndexInfo]
     maintained: tuple[tuple[IndexInfo, bytes, tuple[str, ...] | None], ...]
     """Indexes with entries: index, prefix, and top-level fields (`None` if one is nested)."""
+    by_prefix: Mapping[bytes, IndexInfo]
+    """All its indexes, by the prefix of their keys."""
     row: bytes | None = None
 
     @property
@@ -147,6 +149,7 @@ def make_table(
             for index in all_indexes.values()
             if index.kind is IndexKind.RANGE and index.state is not IndexState.DROPPING
         ),
+        by_prefix={index.prefix: index for index in all_indexes.values()},
         row=row,
     )
 

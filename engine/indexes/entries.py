@@ -10,7 +10,7 @@ are put in order when they are read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -72,7 +72,7 @@ class Applied:
         catalog: the catalog after the commit, which knows the tables that it created.
     """
 
-    __slots__ = ("_keys", "_tables", "catalog", "rows", "source_path", "ts", "writes")
+    __slots__ = ("_indexes", "_keys", "catalog", "rows", "source_path", "ts", "writes")
 
     def __init__(
         self, ts: int, writes: Sequence[RowWrite], catalog: Catalog, source_path: str = ""
@@ -81,8 +81,8 @@ class Applied:
         self.writes = writes
         self.catalog = catalog
         self.source_path = source_path
-        self.rows: Collection[bytes] = {write.key for write in writes}
-        self._tables: dict[bytes, tuple[IndexInfo, TableInfo]] | None = None
+        self.rows: Collection[bytes] = [write.key for write in writes]
+        self._indexes: Mapping[bytes, IndexInfo] | None = None
         self._keys: dict[bytes, Collection[bytes]] = {}
 
     @property
@@ -96,19 +96,24 @@ class Applied:
             self._keys[index_prefix] = self._compute(index_prefix)
         return self._keys[index_prefix]
 
-    def _touched(self) -> dict[bytes, tuple[IndexInfo, TableInfo]]:
-        if self._tables is None:
-            numbers = {write.table_number for write in self.writes}
-            tables = [t for n in numbers if (t := self.catalog.by_number.get(n))]
-            self._tables = {i.prefix: (i, t) for t in tables for i in t.indexes.values()}
-        return self._tables
+    def _touched(self) -> Mapping[bytes, IndexInfo]:
+        if self._indexes is None:
+            tables = [
+                table
+                for prefix in {key[:4] for key in self.rows}
+                if (table := self.catalog.by_number.get(int.from_bytes(prefix, "big")))
+            ]
+            if len(tables) == 1:
+                self._indexes = tables[0].by_prefix
+            else:
+                self._indexes = {p: i for t in tables for p, i in t.by_prefix.items()}
+        return self._indexes
 
     def _compute(self, index_prefix: bytes) -> Collection[bytes]:
-        touched = self._touched().get(index_prefix)
-        if touched is None:
+        index = self._touched().get(index_prefix)
+        if index is None:
             return ()
-        index, table = touched
-        writes = [w for w in self.writes if w.table_number == table.number]
+        writes = [w for w in self.writes if w.table_number == index.table_number]
         if index.kind is not IndexKind.RANGE:
             return [write.key[4:] for write in writes]
         return {key for write in writes for key in _both(index, write)}
