@@ -1,0 +1,130 @@
+"""A running server, asked over HTTP with the administrator's key."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from engine.errors import RequestRefused, Unreachable
+
+CONNECT_S: Final = 5.0
+PREFIX: Final = "/api/headrace/"
+
+
+class AdminClient:
+    """
+    Args:
+        url: of the server, with its prefix if it has one.
+        key: the administrator's.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url.rstrip("/")
+        self._key = key
+        # A proxy of the environment has no business between an administrator and a server.
+        self._http = httpx.Client(
+            base_url=self.url, timeout=httpx.Timeout(None, connect=CONNECT_S), trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, name: str, **parameters: str | int) -> Any:
+        """
+        Ask for what is at a route of operators.
+
+        Raises:
+            Unreachable: nobody answers.
+            RequestRefused: the server says why.
+        """
+        with self._explained():
+            return _answer(self._http.get(PREFIX + name, params=parameters, headers=self._headers))
+
+    def post(self, name: str, document: Mapping[str, Any]) -> Any:
+        """As `get`, with something to be done."""
+        with self._explained():
+            response = self._http.post(PREFIX + name, json=document, headers=self._headers)
+            return _answer(response)
+
+    def lines(self, name: str) -> Iterator[Any]:
+        """As `get`, for a route that answers a line of JSON at a time."""
+        with (
+            self._explained(),
+            self._http.stream("GET", PREFIX + name, headers=self._headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                response.read()
+                _answer(response)
+            for line in response.iter_lines():
+                yield json.loads(line)
+
+    def call(
+        self,
+        path: str,
+        args: Any,
+        *,
+        component: str = "",
+        identity: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """
+        Call a function of whatever kind, as the administrator or as a user.
+
+        Returns:
+            The envelope: status, value or errorMessage, logLines.
+
+        Raises:
+            Unreachable, RequestRefused: it was not called.
+        """
+        call = {
+            "path": path,
+            "args": args,
+            "format": "convex_encoded_json",
+            "componentPath": component,
+        }
+        with self._explained():
+            response = self._http.post(
+                "/api/function", json=call, headers=self._authorized(identity)
+            )
+            envelope: dict[str, Any] = _answer(response)
+            return envelope
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return self._authorized(None)
+
+    def _authorized(self, identity: Mapping[str, Any] | None) -> dict[str, str]:
+        key = self._key
+        if identity is not None:
+            key += ":" + base64.b64encode(json.dumps(identity).encode()).decode()
+        return {"authorization": f"Convex {key}"}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise Unreachable(f"no server answers at {self.url}: {error}") from None
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"{self.url} is no URL: {error}") from None
+
+
+def _answer(response: httpx.Response) -> Any:
+    if response.status_code == httpx.codes.OK:
+        return response.json()
+    try:
+        refusal = response.json()
+        code, message = str(refusal["code"]), str(refusal["message"])
+    except (ValueError, KeyError, TypeError):
+        code, message = "NotHeadrace", f"{response.url} answered {response.status_code}"
+    raise RequestRefused(response.status_code, code, message)

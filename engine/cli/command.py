@@ -1,0 +1,95 @@
+"""
+The command line: `headrace VERB ...`.
+
+Each verb is a module that says what it takes (`add`) and does it (`run`).  Other
+distributions add verbs by the entry-point group `headrace.commands`: a name, and a
+function that is given the arguments after it and returns an exit code or `None`.
+
+Exit codes: 0 done, 1 a function failed or something is wrong with what was looked at,
+2 usage, 3 nobody answers, 4 refused by a lock, a push or a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from engine.cli import (
+    check,
+    data,
+    dev,
+    imports,
+    init,
+    logs,
+    push,
+    run,
+    serve,
+    shell,
+    verification,
+    versions,
+)
+from engine.cli.failures import Exit, explain
+from engine.kernel.trace import trace_to_stderr
+
+VERBS: Final = (
+    init,
+    dev,
+    serve,
+    push,
+    run,
+    data,
+    logs,
+    imports,
+    shell,
+    check,
+    verification,
+    versions,
+)
+GROUP: Final = "headrace.commands"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Do what the arguments say, `sys.argv`'s by default.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    trace_to_stderr(level=os.environ.get("HEADRACE_TRACE", "warning"))
+    added = {each.name: each for each in entry_points(group=GROUP)}
+    parser = _parser(added)
+    try:
+        if given and given[0] in added:
+            return _run_added(added[given[0]], given[1:])
+        options = parser.parse_args(given)
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has had enough. Nothing more can be said, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except Exception as error:
+        return explain(error)
+
+
+def _parser(added: dict[str, EntryPoint]) -> argparse.ArgumentParser:
+    epilog = "More verbs, of what is installed: " + ", ".join(sorted(added)) if added else None
+    parser = argparse.ArgumentParser(
+        prog="headrace",
+        description="A reactive, durable backend engine that runs inside one Python process.",
+        epilog=epilog,
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add(verbs)
+    return parser
+
+
+def _run_added(entry: EntryPoint, arguments: list[str]) -> int:
+    return int(entry.load()(arguments) or Exit.DONE)

@@ -1,0 +1,112 @@
+"""
+The server that a verb speaks to: at a URL, the one that has the data open, or one of its own.
+
+A directory that nobody has open is opened for as long as the verb takes, behind a server on a
+free port of this machine, so that there is one way in which verbs ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from engine.cli.client import AdminClient
+from engine.cli.project import Project, find_project
+from engine.errors import StoreLocked, Unauthenticated, UsageError
+from engine.serving import serving
+from engine.serving.admin_key import read_admin_key
+from engine.store.directory_lock import read_lock
+from engine.trio_thread import TrioThread
+
+KEY_VARIABLE: Final = "HEADRACE_ADMIN_KEY"
+URL_VARIABLE: Final = "HEADRACE_URL"
+
+
+def add_connection(parser: argparse.ArgumentParser, *, with_app: bool = False) -> None:
+    parser.add_argument(
+        "--data", metavar="DIR", help="the data directory; by default the project's .headrace"
+    )
+    parser.add_argument(
+        "--url", default=os.environ.get(URL_VARIABLE), help=f"a server; or ${URL_VARIABLE}"
+    )
+    parser.add_argument(
+        "--admin-key", metavar="KEY", help=f"of the server at --url; or ${KEY_VARIABLE}"
+    )
+    if with_app:
+        parser.add_argument(
+            "--app", metavar="APP", help="used where no server runs; by default pyproject.toml's"
+        )
+
+
+@contextmanager
+def connected(
+    options: argparse.Namespace, *, needs_app: bool = False, deploys: bool = True
+) -> Iterator[AdminClient]:
+    """
+    A server, for the length of the block.
+
+    Args:
+        needs_app: a closed directory is opened with the application; otherwise only its data.
+        deploys: with the application deployed; otherwise that is still to be asked for.
+
+    Raises:
+        StoreLocked: a process that does not listen has the directory open.
+        UsageError: there is no such directory, or no application.
+        Unauthenticated: no admin key is known for the server.
+    """
+    project = find_project(getattr(options, "app", None))
+    data = Path(options.data) if options.data else project.data
+    if options.url:
+        with AdminClient(options.url, _key(options, data)) as client:
+            yield client
+        return
+    holder = read_lock(data) if data.is_dir() else None
+    if holder is not None:
+        if holder.url is None:
+            raise StoreLocked(str(data), holder.pid, None)
+        with AdminClient(_reachable(holder.url), _key(options, data)) as client:
+            yield client
+        return
+    if not needs_app and not data.is_dir():
+        raise UsageError(f"there is no data in {data}; name its directory with --data")
+    with _opened(data, project, needs_app=needs_app, deploys=deploys) as client:
+        yield client
+
+
+@contextmanager
+def _opened(
+    data: Path, project: Project, *, needs_app: bool, deploys: bool
+) -> Iterator[AdminClient]:
+    app = project.required_app() if needs_app else None
+    thread = TrioThread(
+        lambda: serving(data, app=app, dev=True, deferred=app is not None and not deploys)
+    )
+    thread.start()
+    served, _ = thread.opened.result()
+    try:
+        with AdminClient(served.url, served.admin_key) as client:
+            yield client
+    finally:
+        thread.stop()
+        thread.ended.result()
+
+
+def _key(options: argparse.Namespace, data: Path) -> str:
+    key: str | None = options.admin_key or os.environ.get(KEY_VARIABLE)
+    if key is None and data.is_dir():
+        key = read_admin_key(data)
+    if key is None:
+        raise Unauthenticated(
+            f"the server's admin key is not known: give --admin-key or set {KEY_VARIABLE}; it is "
+            "in admin.key in the server's data directory"
+        )
+    return key
+
+
+def _reachable(url: str) -> str:
+    """A URL at which whoever listens everywhere is reached from here."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

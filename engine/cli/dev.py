@@ -1,0 +1,188 @@
+"""
+`headrace dev`: serve the application of this folder, and push it whenever a file is saved.
+
+    push      at the start and after every change; what cannot be loaded or pushed is shown with
+              its line, and the version before serves on
+    calls     a line each, their log lines, and errors with the application's frames
+
+Data is kept in .headrace/ beside pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import linecache
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from engine.cli.calls import lines_of
+from engine.cli.failures import Exit, only, told
+from engine.cli.project import Project, add_app, find_project, new_verb
+from engine.cli.watch import changed, look
+from engine.errors import EngineError, UsageError
+from engine.serving import Served, serving
+from engine.serving.administration import described_functions
+
+PORT: Final = 3210
+ENV_FILE: Final = ".env.local"
+NOT_FRONTENDS: Final = frozenset({"node_modules"})
+
+
+def add(verbs: Any) -> None:
+    parser = new_verb(
+        verbs,
+        "dev",
+        "serve this application, and push it whenever a file is saved",
+        "headrace dev",
+        "headrace dev chat.py",
+        "headrace dev --port 3211 --data /var/tmp/chat",
+        description=(
+            "Serve this application to clients on this machine and push it whenever a file is "
+            "saved. Clients stay connected and get the results of the new code. What cannot be "
+            "loaded is shown, and the version before serves on."
+        ),
+    )
+    add_app(parser)
+    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT}; 0 is any free one")
+    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1")
+    parser.add_argument("--data", metavar="DIR", help="by default the project's .headrace")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    project = find_project(options.app)
+    app = Path(project.required_app())
+    if not app.exists():
+        raise UsageError(f"{app}: there is no such folder or file")
+    data = Path(options.data) if options.data else project.data
+    bind = f"{options.host}:{options.port}"
+    trio.run(
+        partial(_dev, project, app.resolve(), data, bind),
+        restrict_keyboard_interrupt_to_checkpoints=True,
+    )
+    return Exit.DONE
+
+
+async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
+    async with (
+        serving(data, app=app, bind=bind, dev=True, deferred=True) as served,
+        trio.open_nursery() as nursery,
+    ):
+        say(f"Serving {app.name} at {served.url}, data in {data}")
+        if served.is_new_key:
+            say(f"Admin key: {served.admin_key}")
+        for line in write_urls(project.root, served.url):
+            say(line)
+        nursery.start_soon(_show_calls, served)
+        nursery.start_soon(_push_on_change, served, app)
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                break
+        say("Stopping")
+        nursery.cancel_scope.cancel()
+
+
+async def _push_on_change(served: Served, app: Path) -> None:
+    known: set[str] = set()
+    while True:
+        seen = await trio.to_thread.run_sync(look, app)
+        known = await _push(served, known)
+        await changed(app, seen)
+
+
+async def _push(served: Served, known: set[str]) -> set[str]:
+    """Push, and say what came of it; return the functions that there are now."""
+    began = time.monotonic()
+    try:
+        changes = await served.push()
+    except (EngineError, OSError) as error:
+        for line in told(only(error)):
+            say(line)
+        before = "The version before serves on" if known else "Nothing is served yet"
+        say(f"Not pushed. {before}; save a file to try again.")
+        return known
+    linecache.checkcache()
+    application = served.deployer.application
+    for warning in application.warnings:
+        say(f"warning: {warning}")
+    for change in changes:
+        say(f"  {change}")
+    functions = {_described(each) for each in described_functions(application)}
+    for line in _differences(known, functions):
+        say(line)
+    say(f"Pushed in {(time.monotonic() - began) * 1000:.0f} ms: {len(functions)} functions")
+    return functions
+
+
+def _described(function: dict[str, Any]) -> str:
+    place = f"{function['component']}/" if function["component"] else ""
+    visibility = "" if function["public"] else "internal "
+    return f"{place}{function['path']} ({visibility}{function['kind']})"
+
+
+def _differences(before: set[str], after: set[str]) -> Iterator[str]:
+    for gone in sorted(before - after):
+        yield f"  - {gone}"
+    for new in sorted(after - before):
+        yield f"  + {new}"
+
+
+async def _show_calls(served: Served) -> None:
+    executions = served.engine.node.functions.executions
+    cursor = 0
+    while True:
+        await executions.wait_past(cursor)
+        for number, execution in list(executions.after(cursor)):
+            cursor = number
+            for line in lines_of(execution):
+                say(line)
+
+
+# Front ends.
+
+
+def write_urls(root: Path, url: str) -> Iterator[str]:
+    """
+    Tell front ends where the server is, by a line in .env.local beside each package.json.
+
+    Yields a line for each file that was changed.
+    """
+    folders = (each for each in sorted(root.iterdir()) if each.is_dir())
+    for folder in (root, *folders):
+        package = folder / "package.json"
+        if folder.name in NOT_FRONTENDS or folder.name.startswith(".") or not package.is_file():
+            continue
+        variable = _variable(package)
+        if _set_variable(folder / ENV_FILE, variable, url):
+            yield f"Wrote {variable} to {folder / ENV_FILE}"
+
+
+def _variable(package: Path) -> str:
+    try:
+        content = json.loads(package.read_text("utf-8"))
+        needs = {**content.get("dependencies", {}), **content.get("devDependencies", {})}
+    except (OSError, ValueError, AttributeError, TypeError):
+        needs = {}
+    return "NEXT_PUBLIC_CONVEX_URL" if "next" in needs else "VITE_CONVEX_URL"
+
+
+def _set_variable(file: Path, name: str, value: str) -> bool:
+    """Whether the file had to be changed for the variable to have this value."""
+    line = f"{name}={value}"
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    kept = [each for each in lines if each.partition("=")[0].strip() != name]
+    if line in lines and len(kept) == len(lines) - 1:
+        return False
+    file.write_text("\n".join([*kept, line]) + "\n", "utf-8")
+    return True
+
+
+def say(line: str) -> None:
+    print(line, flush=True)

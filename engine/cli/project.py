@@ -1,0 +1,115 @@
+"""
+Where a project's application and data are.
+
+    [tool.headrace]                in pyproject.toml, found here or in a folder above
+    app = "backend"                a folder or a .py file, from there
+
+A file that is named, as in `headrace dev chat.py`, needs none of that: its folder is the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from engine.errors import UsageError
+
+DATA_FOLDER: Final = ".headrace"
+DATA_VARIABLE: Final = "HEADRACE_DATA"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """`app` is `None` where there is none; `root` is the folder that paths are relative to."""
+
+    root: Path
+    app: str | None
+
+    @property
+    def data(self) -> Path:
+        """Where `dev` keeps data, unless told otherwise."""
+        return Path(os.environ.get(DATA_VARIABLE) or self.root / DATA_FOLDER)
+
+    def required_app(self) -> str:
+        """
+        Raises:
+            UsageError: there is no application here.
+        """
+        if self.app is None:
+            raise UsageError(
+                "there is no application here: name one, as in `headrace dev chat.py`, make one "
+                "with `headrace init NAME`, or write [tool.headrace] app = ... in pyproject.toml"
+            )
+        return self.app
+
+
+def find_project(app: str | None = None) -> Project:
+    """
+    The project that the working directory is in.
+
+    Args:
+        app: what was named on the command line, which wins.
+
+    Raises:
+        UsageError: pyproject.toml cannot be read.
+    """
+    here = Path.cwd()
+    found = _configured(here)
+    if app is not None:
+        return Project(root=found.root if found else here, app=app)
+    return found or Project(root=here, app=None)
+
+
+def _configured(here: Path) -> Project | None:
+    for folder in (here, *here.parents):
+        file = folder / "pyproject.toml"
+        if not file.is_file():
+            continue
+        settings = _settings(file)
+        if settings is not None:
+            app = settings.get("app")
+            if not isinstance(app, str):
+                raise UsageError(f"{file}: [tool.headrace] needs app, a folder or a .py file")
+            return Project(root=folder, app=str(folder / app))
+    return None
+
+
+def _settings(file: Path) -> dict[str, Any] | None:
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    settings: dict[str, Any] | None = content.get("tool", {}).get("headrace")
+    return settings
+
+
+def add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "app",
+        nargs="?",
+        metavar="APP",
+        help="a folder, a .py file or a dotted name; by default pyproject.toml's [tool.headrace]",
+    )
+
+
+def examples(*lines: str) -> str:
+    """The end of a verb's --help."""
+    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def new_verb(
+    verbs: Any, name: str, summary: str, *usage: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """A verb's parser, whose help ends with examples."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=summary,
+        description=description or summary[:1].upper() + summary[1:] + ".",
+        epilog=examples(*usage),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser

@@ -1,0 +1,299 @@
+"""
+What an administrator asks of a running server, besides functions: routes under /api/headrace/.
+
+    GET   functions                                 what is deployed
+    GET   tables                                    with numbers of documents
+    GET   documents?table=&component=&limit=&order=
+    POST  import      {table, component, first, documents}     one transaction
+    GET   executions?after=&wait=                   what ran since a cursor; waits for it
+    POST  push                                      read the application again
+    GET   verify                                    a line of JSON a slice
+    POST  shell       {session, source}             one input; only where it was allowed
+
+Values travel in the lossless encoding of the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from engine.app.registry import Application
+from engine.errors import LimitExceeded, PushRefused, RequestRefused, StoreFull, UsageError
+from engine.functions.results import Caller
+from engine.indexes.catalog import IndexKind, TableInfo
+from engine.indexes.recovery import recover
+from engine.indexes.verify import Findings, verify
+from engine.model.codec import decode
+from engine.model.json_values import Json, from_wire, to_wire
+from engine.node import Node
+from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
+from engine.server.server import OPERATORS_PREFIX
+from engine.serving.deployer import Deployer
+from engine.serving.shell import PATH as SHELL_PATH
+from engine.store.interface import Snapshot, Tree
+
+SLICE_ROWS: Final = 1_000
+"""Rows that are counted or shown before others get their turn."""
+WAIT_S_MAX: Final = 25.0
+"""For new executions; below what proxies allow an answer to take."""
+DOCUMENTS_SHOWN_MAX: Final = 10_000
+LINES_TYPE: Final = "application/x-ndjson"
+
+
+class Administration:
+    """
+    Args:
+        allow_shell: evaluate what administrators type. It is as good as a login.
+    """
+
+    def __init__(self, node: Node, deployer: Deployer, *, allow_shell: bool) -> None:
+        self._node = node
+        self._deployer = deployer
+        self._allow_shell = allow_shell
+
+    def routes(self) -> list[Route]:
+        asked: dict[tuple[str, str], Handler] = {
+            ("GET", "functions"): self._functions,
+            ("GET", "tables"): self._tables,
+            ("GET", "documents"): self._documents,
+            ("POST", "import"): self._import,
+            ("GET", "executions"): self._executions,
+            ("POST", "push"): self._push,
+            ("GET", "verify"): self._verify,
+            ("POST", "shell"): self._shell,
+        }
+        return [
+            Route(
+                method=method,
+                path=OPERATORS_PREFIX + name,
+                handler=_explained(handler),
+                needs_admin=True,
+            )
+            for (method, name), handler in asked.items()
+        ]
+
+    # What is there.
+
+    async def _functions(self, _request: Request) -> Response:
+        return json_response(described_functions(self._deployer.application))
+
+    async def _tables(self, _request: Request) -> Response:
+        return json_response(await self.tables())
+
+    async def tables(self) -> list[dict[str, Any]]:
+        """The application's tables, with their indexes and how many documents they have."""
+        with self._snapshot() as snapshot:
+            catalog = recover(snapshot).catalog
+            return [
+                {
+                    "component": table.component,
+                    "name": table.name,
+                    "documents": await _count(snapshot, table),
+                    "indexes": [
+                        f"{index.name} ({', '.join(index.field_names)})"
+                        for index in table.indexes.values()
+                        if index.kind is not IndexKind.BY_ID and index.row is not None
+                    ],
+                }
+                for table in sorted(
+                    catalog.by_number.values(), key=lambda each: (each.component, each.name)
+                )
+                if not table.is_system
+            ]
+
+    async def _documents(self, request: Request) -> Response:
+        name, component = request.query.get("table", ""), request.query.get("component", "")
+        limit = min(_number(request, "limit", 100), DOCUMENTS_SHOWN_MAX)
+        is_descending = request.query.get("order", "asc") == "desc"
+        with self._snapshot() as snapshot:
+            catalog = recover(snapshot).catalog
+            table = catalog.table(component, name)
+            if table is None:
+                known = sorted(n for c, n in catalog.by_name if c == component and n[:1] != "_")
+                raise RequestRefused(
+                    404, "TableNotFound", f"There is no table {name!r}; there are {known}"
+                )
+            rows = snapshot.range(Tree.ROWS, *_span(table), reverse=is_descending)
+            documents: list[Json] = []
+            for _, image in rows:
+                if len(documents) >= limit:
+                    break
+                documents.append(to_wire(decode(image)))
+                await _now_and_then(len(documents))
+        return json_response({"documents": documents})
+
+    # What is brought in.
+
+    async def _import(self, request: Request) -> Response:
+        asked = await self._object(request)
+        table, component, documents = (
+            asked.get("table"),
+            asked.get("component", ""),
+            asked.get("documents"),
+        )
+        if not isinstance(table, str) or not table or not isinstance(component, str):
+            raise bad_json("table has to be the name of a table")
+        if not isinstance(documents, list):
+            raise bad_json("documents has to be an array")
+        first = asked.get("first", 1)
+        number = int(first) if isinstance(first, int | float) else 1
+        checked = [self._checked(number + i, component, table, d) for i, d in enumerate(documents)]
+        await self._node.functions.turns.write(
+            lambda transaction: [transaction.insert(component, table, fields) for fields in checked]
+        )
+        return json_response({"imported": len(checked)})
+
+    def _checked(self, number: int, component: str, table: str, document: Json) -> dict[str, Any]:
+        """A document that may be inserted."""
+        try:
+            fields = _fields(document)
+            self._node.functions.deployment.schemas.check(component, table, fields)
+        except UsageError as error:
+            raise RequestRefused(400, error.code, f"document {number}: {error}") from None
+        return fields
+
+    # What happens.
+
+    async def _executions(self, request: Request) -> Response:
+        log = self._node.functions.executions
+        after = _number(request, "after", 0)
+        with trio.move_on_after(min(_number(request, "wait", 0), WAIT_S_MAX)):
+            await log.wait_past(after)
+        found = list(log.after(after))
+        cursor = found[-1][0] if found else after
+        return json_response({"cursor": cursor, "executions": [r._asdict() for _, r in found]})
+
+    async def _push(self, _request: Request) -> Response:
+        changes = await self._deployer.push()
+        return json_response(
+            {"changes": changes, "warnings": list(self._deployer.application.warnings)}
+        )
+
+    async def _verify(self, _request: Request) -> Response:
+        return Response(body=self._findings(), content_type=LINES_TYPE)
+
+    async def _findings(self) -> AsyncGenerator[bytes, None]:
+        with self._snapshot() as snapshot:
+            found = Findings()
+            for found in verify(snapshot):
+                yield _line(found, is_done=False)
+                await trio.lowlevel.checkpoint()
+            yield _line(found, is_done=True)
+
+    async def _shell(self, request: Request) -> Response:
+        if not self._allow_shell:
+            raise RequestRefused(
+                403,
+                "ShellRefused",
+                "This server evaluates nothing; start it with `dev`, or with --allow-shell",
+            )
+        asked = await self._object(request)
+        result = await self._node.functions.mutation(
+            SHELL_PATH,
+            {name: str(asked.get(name, "")) for name in ("session", "source")},
+            caller=Caller(admin=True, request_id="shell"),
+        )
+        error = result.failure.message if result.failure else None
+        return json_response(
+            {"shown": result.value, "error": error, "logLines": list(result.log_lines)}
+        )
+
+    async def _object(self, request: Request) -> dict[str, Json]:
+        return await request.json_object(self._node.limits.http_body_bytes_max)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Snapshot]:
+        snapshot = self._node.store.snapshot()
+        try:
+            yield snapshot
+        finally:
+            snapshot.close()
+
+
+def _fields(document: Json) -> dict[str, Any]:
+    """What a document to be inserted is made of."""
+    fields = from_wire(document)
+    if not isinstance(fields, dict):
+        raise UsageError(f"a document is a JSON object, not {document!r}")
+    if "_id" in fields or "_creationTime" in fields:
+        raise UsageError(
+            "it has an _id or a _creationTime, which only the engine gives; leave them out, and "
+            "refer to documents by a field of your own"
+        )
+    return fields
+
+
+def described_functions(application: Application) -> list[dict[str, Any]]:
+    """The functions of an application and its components, those of the engine's own left out."""
+    parts = {"": application, **application.mounts}
+    return [
+        {
+            "component": component,
+            "path": path,
+            "kind": function.kind.value,
+            "public": function.is_public,
+            "where": function.where,
+        }
+        for component, part in parts.items()
+        for path, function in sorted(part.functions.items())
+        if not path.startswith("_")
+    ]
+
+
+def _explained(handler: Handler) -> Handler:
+    """`handler`, whose refusals are told to the administrator as they are."""
+
+    async def explained(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RequestRefused:
+            raise
+        except (PushRefused, StoreFull, LimitExceeded) as error:
+            raise RequestRefused(409, error.code, str(error)) from None
+        except UsageError as error:
+            raise RequestRefused(400, error.code, str(error)) from None
+
+    return explained
+
+
+async def _count(snapshot: Snapshot, table: TableInfo) -> int:
+    number = 0
+    for _ in snapshot.range(Tree.ROWS, *_span(table)):
+        number += 1
+        await _now_and_then(number)
+    return number
+
+
+async def _now_and_then(rows: int) -> None:
+    if rows % SLICE_ROWS == 0:
+        await trio.lowlevel.checkpoint()
+
+
+def _span(table: TableInfo) -> tuple[bytes, bytes]:
+    return table.row_prefix, (table.number + 1).to_bytes(4, "big")
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal():
+        raise RequestRefused(400, "BadParameter", f"{name} has to be a whole number, not {text!r}")
+    return int(text)
+
+
+def _line(found: Findings, *, is_done: bool) -> bytes:
+    report = {
+        "done": is_done,
+        "ts": found.ts,
+        "records": found.records,
+        "rows": found.rows,
+        "entries": found.entries,
+        "problems": found.problems,
+    }
+    return msgspec.json.encode(report) + b"\n"

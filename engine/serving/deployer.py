@@ -1,0 +1,84 @@
+"""Pushes of a server's own application: at its start, on a signal, when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from engine.app.registered import RegisteredFunction
+from engine.app.registry import Application
+from engine.errors import UsageError
+from engine.host import AppSource, Engine, load_application
+from engine.kernel.trace import tracer
+from engine.server.http import Readiness
+
+trace = tracer(__name__)
+
+
+class Deployer:
+    """
+    Loads and pushes, one push after another.
+
+    Args:
+        source: where the application is read from, each time anew; `None` if there is none.
+        extra: functions that are deployed with it, by path.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: AppSource | None,
+        extra: Mapping[str, RegisteredFunction],
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._extra = extra
+        self._lock = trio.Lock()
+        self._progress: dict[str, Any] = {"doing": "nothing yet"}
+        self.is_ready = source is None
+
+    @property
+    def application(self) -> Application:
+        """What serves now."""
+        return self._engine.node.functions.deployment.application
+
+    def hold(self) -> None:
+        """Send clients away until there is something to serve them."""
+        if not self.is_ready:
+            self._engine.server.is_holding = True
+
+    async def push(self) -> list[str]:
+        """
+        Read the application again and deploy it; it is durable and serves when this returns.
+
+        Returns:
+            What changed in tables, indexes and crons, a line each.
+
+        Raises:
+            DeclarationError: it cannot be loaded. The version before serves on.
+            PushRefused: the documents do not fit its schema. The version before serves on.
+            UsageError: this server has no application.
+        """
+        if self._source is None:
+            raise UsageError("this server was started without an application to push")
+        async with self._lock:
+            self._tell("loading", 0, None)
+            application = await load_application(self._source)
+            self._tell("checking", 0, None)
+            with_extra = {**application.functions, **self._extra}
+            lines = await self._engine.push(
+                replace(application, functions=with_extra), progress=self._tell
+            )
+        self.is_ready = True
+        self._engine.server.is_holding = False
+        trace.info("deployer.pushed", digest=application.digest, changes=lines)
+        return lines
+
+    async def readiness(self) -> Readiness:
+        return Readiness(is_ready=self.is_ready, progress={} if self.is_ready else self._progress)
+
+    def _tell(self, doing: str, done: int, total: int | None) -> None:
+        self._progress = {"doing": doing, "done": done, "total": total}
