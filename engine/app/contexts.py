@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from inspect import isawaitable
 from random import Random
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from engine.app.references import Reference
@@ -525,8 +525,6 @@ class _Ctx(ABC):
     """What all contexts have."""
 
     __slots__ = ()
-
-    kind: ClassVar[Kind]
 
     @property
     @abstractmethod
