@@ -11,7 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.app.component import App, Component, CustomJwt, Mount, Oidc
+    from engine.app.blocking import (
+        BlockingActionCtx,
+        BlockingAuth,
+        BlockingScheduler,
+    )
+    from engine.app.component import (
+        App,
+        Component,
+        CustomJwt,
+        Mount,
+        Oidc,
+    )
     from engine.app.contexts import (
         ActionCtx,
         ActionFunction,
@@ -32,7 +43,11 @@ if TYPE_CHECKING:
         TableQuery,
         TriggerCtx,
     )
-    from engine.app.crons import Crons, Retry, cron_jobs
+    from engine.app.crons import (
+        Crons,
+        Retry,
+        cron_jobs,
+    )
     from engine.app.decorators import (
         action,
         internal_action,
@@ -41,22 +56,122 @@ if TYPE_CHECKING:
         mutation,
         query,
     )
-    from engine.app.environment import env
-    from engine.app.references import Reference, api, internal
-    from engine.app.schema import Schema, Table, define_schema, define_table
-    from engine.app.shapes import pagination_opts_validator
-    from engine.app.triggers import Change, trigger
-    from engine.app.types import Document, Page, PaginationOptions, Secret, UserIdentity
-    from engine.app.validators import Validator, v
-    from engine.errors import ConvexError, EngineError
-    from engine.functions.gather import async_map, gather
-    from engine.host import Engine
-    from engine.interface import Failed, Ok
-    from engine.model.ids import Id
-    from engine.model.limits import Limits
-    from engine.model.values import UNDEFINED, Int64, Undefined, Value
+    from engine.app.environment import (
+        env,
+    )
+    from engine.app.references import (
+        Reference,
+        api,
+        internal,
+    )
+    from engine.app.schema import (
+        Schema,
+        Table,
+        define_schema,
+        define_table,
+    )
+    from engine.app.shapes import (
+        pagination_opts_validator,
+    )
+    from engine.app.triggers import (
+        Change,
+        trigger,
+    )
+    from engine.app.types import (
+        Document,
+        Page,
+        PaginationOptions,
+        Secret,
+        UserIdentity,
+    )
+    from engine.app.validators import (
+        Validator,
+        v,
+    )
+    from engine.errors import (
+        ArgumentValidationError,
+        Conflict,
+        ConvexError,
+        DeclarationError,
+        DocumentNotFound,
+        EngineError,
+        FilterError,
+        FunctionAborted,
+        FunctionFailed,
+        FunctionNotFound,
+        FunctionTimeout,
+        IndexNotFound,
+        InvalidAuthHeader,
+        InvalidCursor,
+        InvalidId,
+        InvalidRange,
+        InvalidValue,
+        LimitExceeded,
+        NoAuthProvider,
+        NotAllowed,
+        NotAwaited,
+        OutcomeUnknown,
+        OutOfRetention,
+        Overloaded,
+        ProtocolViolation,
+        PushRefused,
+        RequestRefused,
+        ReturnsValidationError,
+        SchemaViolation,
+        SnapshotTooOld,
+        Stopped,
+        StoreDamaged,
+        StoreError,
+        StoreFailed,
+        StoreFull,
+        StoreLocked,
+        Unauthenticated,
+        Unreachable,
+        UsageError,
+        VariableMissing,
+        WrongFunctionKind,
+    )
+    from engine.functions.gather import (
+        async_map,
+        gather,
+    )
+    from engine.host import (
+        Engine,
+    )
+    from engine.interface import (
+        AsyncInterface,
+        Failed,
+        Ok,
+        Results,
+    )
+    from engine.model.ids import (
+        Id,
+    )
+    from engine.model.limits import (
+        Limits,
+    )
+    from engine.model.values import (
+        UNDEFINED,
+        Int64,
+        Undefined,
+        Value,
+    )
+    from engine.remote import (
+        RemoteEngine,
+    )
+    from engine.server.listener import (
+        ListenConfig,
+    )
+    from engine.server.server import (
+        ServerConfig,
+    )
 
 _NAMES = {
+    "engine.app.blocking": (
+        "BlockingActionCtx",
+        "BlockingAuth",
+        "BlockingScheduler",
+    ),
     "engine.app.component": (
         "App",
         "Component",
@@ -126,8 +241,47 @@ _NAMES = {
         "v",
     ),
     "engine.errors": (
+        "ArgumentValidationError",
+        "Conflict",
         "ConvexError",
+        "DeclarationError",
+        "DocumentNotFound",
         "EngineError",
+        "FilterError",
+        "FunctionAborted",
+        "FunctionFailed",
+        "FunctionNotFound",
+        "FunctionTimeout",
+        "IndexNotFound",
+        "InvalidAuthHeader",
+        "InvalidCursor",
+        "InvalidId",
+        "InvalidRange",
+        "InvalidValue",
+        "LimitExceeded",
+        "NoAuthProvider",
+        "NotAllowed",
+        "NotAwaited",
+        "OutOfRetention",
+        "OutcomeUnknown",
+        "Overloaded",
+        "ProtocolViolation",
+        "PushRefused",
+        "RequestRefused",
+        "ReturnsValidationError",
+        "SchemaViolation",
+        "SnapshotTooOld",
+        "Stopped",
+        "StoreDamaged",
+        "StoreError",
+        "StoreFailed",
+        "StoreFull",
+        "StoreLocked",
+        "Unauthenticated",
+        "Unreachable",
+        "UsageError",
+        "VariableMissing",
+        "WrongFunctionKind",
     ),
     "engine.functions.gather": (
         "async_map",
@@ -135,8 +289,10 @@ _NAMES = {
     ),
     "engine.host": ("Engine",),
     "engine.interface": (
+        "AsyncInterface",
         "Failed",
         "Ok",
+        "Results",
     ),
     "engine.model.ids": ("Id",),
     "engine.model.limits": ("Limits",),
@@ -146,6 +302,9 @@ _NAMES = {
         "Undefined",
         "Value",
     ),
+    "engine.remote": ("RemoteEngine",),
+    "engine.server.listener": ("ListenConfig",),
+    "engine.server.server": ("ServerConfig",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -169,48 +328,95 @@ __all__ = [
     "ActionCtx",
     "ActionFunction",
     "App",
+    "ArgumentValidationError",
+    "AsyncInterface",
     "Auth",
+    "BlockingActionCtx",
+    "BlockingAuth",
+    "BlockingScheduler",
     "Change",
     "Committed",
     "Component",
+    "Conflict",
     "ConvexError",
     "Crons",
     "CustomJwt",
     "DatabaseReader",
     "DatabaseWriter",
+    "DeclarationError",
     "Document",
+    "DocumentNotFound",
     "Engine",
     "EngineError",
     "Failed",
     "Filter",
+    "FilterError",
+    "FunctionAborted",
+    "FunctionFailed",
+    "FunctionNotFound",
+    "FunctionTimeout",
     "Id",
+    "IndexNotFound",
     "Int64",
+    "InvalidAuthHeader",
+    "InvalidCursor",
+    "InvalidId",
+    "InvalidRange",
+    "InvalidValue",
+    "LimitExceeded",
     "Limits",
+    "ListenConfig",
     "Mount",
     "MutationCtx",
     "MutationFunction",
+    "NoAuthProvider",
+    "NotAllowed",
+    "NotAwaited",
     "Oidc",
     "Ok",
     "OrderedQuery",
+    "OutOfRetention",
+    "OutcomeUnknown",
+    "Overloaded",
     "Page",
     "PaginationOptions",
+    "ProtocolViolation",
+    "PushRefused",
     "Query",
     "QueryCtx",
     "QueryFunction",
     "Range",
     "Reference",
+    "RemoteEngine",
+    "RequestRefused",
+    "Results",
     "Retry",
+    "ReturnsValidationError",
     "Scheduler",
     "Schema",
+    "SchemaViolation",
     "Search",
     "Secret",
+    "ServerConfig",
+    "SnapshotTooOld",
+    "Stopped",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFailed",
+    "StoreFull",
+    "StoreLocked",
     "Table",
     "TableQuery",
     "TriggerCtx",
+    "Unauthenticated",
     "Undefined",
+    "Unreachable",
+    "UsageError",
     "UserIdentity",
     "Validator",
     "Value",
+    "VariableMissing",
+    "WrongFunctionKind",
     "action",
     "api",
     "async_map",
