@@ -32,6 +32,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from engine import host, remote
 from engine.errors import OutcomeUnknown, Stopped, UsageError
+from engine.functions.loader import Loadable
 from engine.host import AppSource
 from engine.interface import Answer, AsyncInterface, Callee, Results, State, Target
 from engine.kernel.asyncio_loop import run_on_asyncio
@@ -84,15 +85,19 @@ def open(  # noqa: A001 - as in `aio.open`
     return Opening(TrioThread(opening), Engine)
 
 
-def connect(url: str, /, *, admin_key: str | None = None) -> Opening[RemoteEngine]:
+def connect(
+    url: str, /, *, admin_key: str | None = None, app: Loadable | None = None
+) -> Opening[RemoteEngine]:
     """
     Call an engine that runs elsewhere; see `engine.Engine.connect`.
 
     Raises:
-        Unreachable: nobody answers there.
+        Unreachable: nobody answers there, or not an engine.
         Unauthenticated: the key is not the right one.
+        DeclarationError: `app` cannot be loaded.
     """
-    return Opening(TrioThread(partial(remote.connect, url, admin_key=admin_key)), RemoteEngine)
+    opening = partial(remote.connect, url, admin_key=admin_key, app=app)
+    return Opening(TrioThread(opening), RemoteEngine)
 
 
 class Opening(AbstractAsyncContextManager[E], Generic[E]):

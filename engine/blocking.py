@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
@@ -31,6 +32,7 @@ from engine.app.contexts import (
 )
 from engine.app.references import Reference
 from engine.errors import OutcomeUnknown, Stopped, UsageError
+from engine.functions.loader import Loadable
 from engine.host import AppSource
 from engine.interface import Answer, Callee, Failed, State, Target, target_of
 from engine.interface import Results as AsyncResults
@@ -38,8 +40,9 @@ from engine.kernel.errands import Errands, WhenDrained, Work
 from engine.model.limits import Limits
 from engine.model.timestamps import Moment, ts_of
 from engine.model.values import Value
+from engine.server.listener import ListenConfig
 from engine.server.server import ServerConfig
-from engine.trio_thread import Feed, TrioThread
+from engine.trio_thread import Feed, TrioThread, held
 
 __all__ = ["Engine", "RemoteEngine", "Results", "connect", "open"]
 
@@ -65,7 +68,8 @@ def open(  # noqa: A001 - as in `blocking.open`
         data: a directory, made if it is not there, or ":memory:".
         app: a folder, a `.py` file, a module or its dotted name, or a list of functions.
         url: where clients reach the engine, if they do; told to whom the directory is refused.
-        server: the administrator's key, what clients may know; see `Engine.listen`.
+        server: how clients are answered: the administrator's key, what they may know; see
+            `Engine.listen`.
 
     Raises:
         StoreLocked: another process has it open; names its pid and URL.
@@ -78,16 +82,20 @@ def open(  # noqa: A001 - as in `blocking.open`
     return Engine(TrioThread(opening))
 
 
-def connect(url: str, /, *, admin_key: str | None = None) -> RemoteEngine:
+def connect(
+    url: str, /, *, admin_key: str | None = None, app: Loadable | None = None
+) -> RemoteEngine:
     """
     Call an engine that runs elsewhere; see `engine.Engine.connect`.
 
     Raises:
-        Unreachable: nobody answers there.
+        Unreachable: nobody answers there, or not an engine.
         Unauthenticated: the key is not the right one.
+        DeclarationError: `app` cannot be loaded.
         UsageError: this thread runs an asyncio or trio loop, which would be blocked.
     """
-    return RemoteEngine(TrioThread(partial(remote.connect, url, admin_key=admin_key)))
+    opening = partial(remote.connect, url, admin_key=admin_key, app=app)
+    return RemoteEngine(TrioThread(opening))
 
 
 class _Threaded:
@@ -258,6 +266,18 @@ class Engine(_Threaded):
         engine, _ = self._thread.opened.result()
         lines: list[str] = self._run(partial(engine.push, app))
         return lines
+
+    @contextmanager
+    def listen(self, config: ListenConfig | None = None) -> Iterator[tuple[str, ...]]:
+        """
+        As `engine.Engine.listen`: serve clients inside the block, which is given the URLs.
+
+        Raises:
+            OSError: an address cannot be had.
+        """
+        engine, errands = self._thread.opened.result()
+        with held(errands, lambda: engine.listen(config)) as urls:
+            yield urls
 
 
 class RemoteEngine(_Threaded):

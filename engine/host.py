@@ -25,7 +25,7 @@ import trio
 from engine.app.component import App, AuthProvider
 from engine.app.registry import Application
 from engine.errors import OutOfRetention, StoreLocked, UsageError
-from engine.functions.loader import load, make_live, withdraw
+from engine.functions.loader import Loadable, load, make_live, withdraw
 from engine.functions.push import Progress
 from engine.functions.results import Caller, Failure, QueryResult
 from engine.functions.tracebacks import trimmed
@@ -117,7 +117,7 @@ class Engine(AsyncInterface):
 
     @staticmethod
     def connect(
-        url: str, /, *, admin_key: str | None = None
+        url: str, /, *, admin_key: str | None = None, app: Loadable | None = None
     ) -> AbstractAsyncContextManager[RemoteEngine]:
         """
         Call an engine that runs elsewhere; the same methods, over the network.
@@ -125,12 +125,15 @@ class Engine(AsyncInterface):
         Args:
             url: of its server, with the prefix it is mounted at, if there is one.
             admin_key: opens internal functions and those of components.
+            app: the application that runs there, if its functions are to be given as such and
+                not by their paths; it is loaded here for nothing else.
 
         Raises:
-            Unreachable: nobody answers there.
+            Unreachable: nobody answers there, or not an engine.
             Unauthenticated: the key is not the right one.
+            DeclarationError: `app` cannot be loaded.
         """
-        return connect(url, admin_key=admin_key)
+        return connect(url, admin_key=admin_key, app=app)
 
     @property
     def asgi(self) -> Server:

@@ -17,22 +17,24 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Final, Generic, TypeVar
 
+import outcome
 import trio
 
 from engine.errors import Stopped
 from engine.interface import Results, State
-from engine.kernel.errands import Errands, open_errands
+from engine.kernel.errands import Errands, WhenDrained, open_errands
 from engine.kernel.trace import tracer
 
 trace = tracer(__name__)
 
 E = TypeVar("E")
 R = TypeVar("R")
+T = TypeVar("T")
 
 DRAIN_S: Final = 10.0
 """For calls that are under way when the engine is closed."""
@@ -44,17 +46,24 @@ class TrioThread(Generic[E]):
     """
     Args:
         opening: what opens the engine, called in the thread.
+        clock: trio's, where it is not the system's.
 
     Attributes:
         opened: the engine and the errands that reach it; or why it could not be opened.
         ended: settled when the engine is closed; an error if it had failed while it ran.
     """
 
-    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[E]]) -> None:
+    def __init__(
+        self,
+        opening: Callable[[], AbstractAsyncContextManager[E]],
+        *,
+        clock: trio.abc.Clock | None = None,
+    ) -> None:
         self.opened: Future[tuple[E, Errands]] = Future()
         self.ended: Future[None] = Future()
         self.pid = os.getpid()
         self._opening = opening
+        self._clock = clock
         self._thread = threading.Thread(target=self._run, name="headrace", daemon=True)
         self._token: trio.lowlevel.TrioToken | None = None
         self._stopping = trio.Event()
@@ -81,7 +90,7 @@ class TrioThread(Generic[E]):
 
     def _run(self) -> None:
         try:
-            trio.run(self._live)
+            trio.run(self._live, clock=self._clock)
         except BaseException as error:
             self._settle(error)
         else:
@@ -168,3 +177,31 @@ class Feed(Generic[R]):
         if self._waiting is not None:
             self._waiting.cancel()
         self._results.close()
+
+
+@contextmanager
+def held(errands: Errands, make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
+    """An async context manager, entered on trio and held open there for the block of a thread."""
+    entered: Future[T] = Future()
+    ended: Future[None] = Future()
+    leaving = trio.Event()
+
+    async def hold() -> None:
+        async with make() as value:
+            entered.set_result(value)
+            await leaving.wait()
+
+    def answer(result: outcome.Outcome[None]) -> None:
+        if isinstance(result, outcome.Error) and not entered.done():
+            entered.set_exception(result.error)
+        ended.set_result(None)
+
+    errand = errands.begin(hold, answer, WhenDrained.GO_ON)
+    try:
+        yield entered.result()
+    except BaseException:
+        errands.cancel(errand)
+        raise
+    finally:
+        errands.send(leaving.set)
+        ended.result()

@@ -92,7 +92,7 @@ class Calls:
             code, line = call.made_at
             raise NotAwaited(
                 f"{self._name} made a call that was never awaited, at "
-                f"{code.co_filename}:{line}; write `await` before it"
+                f"{code.co_filename}:{line}; write `await` before it, in an `async def`"
             )
 
     def awaited(self, call: Call[Any]) -> None:

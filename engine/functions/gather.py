@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 
 import trio
 
-from engine.functions.driver import active
+from engine.functions.slots import active
 
 T = TypeVar("T")
 T1 = TypeVar("T1")

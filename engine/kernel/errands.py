@@ -117,11 +117,11 @@ class Errands:
             OutcomeUnknown: trio's side was stopped in the middle of it.
         """
         answers: SimpleQueue[Answer[T]] = SimpleQueue()
-        errand = self._begin(work, answers.put, when_drained)
+        errand = self.begin(work, answers.put, when_drained)
         try:
             answer = answers.get(timeout=timeout_s)
         except BaseException as error:
-            self._cancel(errand)
+            self.cancel(errand)
             answer = answers.get()
             if not isinstance(error, Empty):
                 raise
@@ -148,14 +148,34 @@ class Errands:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(answered.set_result, result)
 
-        errand = self._begin(work, answer, when_drained)
+        errand = self.begin(work, answer, when_drained)
         try:
             await asyncio.wait([answered])
         except asyncio.CancelledError:
-            self._cancel(errand)
+            self.cancel(errand)
             await _ended(answered)
             raise
         return answered.result().unwrap()
+
+    def begin(
+        self, work: Work[T], answer: Callable[[Answer[T]], None], when_drained: WhenDrained
+    ) -> Errand[T]:
+        """
+        Have `work` begun; `answer` is called on the trio thread with what came of it.
+
+        Raises:
+            Exception: the refusal, if trio is not running any more.
+        """
+        errand = Errand(work, answer, when_drained)
+        try:
+            self._token.run_sync_soon(self._start, errand, copy_context())
+        except trio.RunFinishedError:
+            raise self._refusal() from None
+        return errand
+
+    def cancel(self, errand: Errand[Any]) -> None:
+        """Cancel an errand; it is answered when it has ended."""
+        self.send(errand.cancel)
 
     def send(self, call: Callable[[], None]) -> None:
         """Have a plain function called on the trio thread, soon; nothing comes back."""
@@ -180,16 +200,6 @@ class Errands:
         for errand in list(self._open):
             errand.cancel()
 
-    def _begin(
-        self, work: Work[T], answer: Callable[[Answer[T]], None], when_drained: WhenDrained
-    ) -> Errand[T]:
-        errand = Errand(work, answer, when_drained)
-        try:
-            self._token.run_sync_soon(self._start, errand, copy_context())
-        except trio.RunFinishedError:
-            raise self._refusal() from None
-        return errand
-
     def _start(self, errand: Errand[Any], context: Context) -> None:
         if self._is_closed:
             errand.refuse(self._refusal())
@@ -203,9 +213,6 @@ class Errands:
         finally:
             self._open.discard(errand)
             self._ended.unpark_all()
-
-    def _cancel(self, errand: Errand[Any]) -> None:
-        self.send(errand.cancel)
 
 
 @asynccontextmanager
