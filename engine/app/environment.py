@@ -11,16 +11,19 @@ know is told to it as arguments.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from engine.errors import DeclarationError, VariableMissing
 
 FILE_NAME: Final = ".env.local"
+
+
+StandIn: TypeAlias = Callable[[str], str]
 
 
 class Variables(Mapping[str, str]):
@@ -30,17 +33,26 @@ class Variables(Mapping[str, str]):
     Args:
         values: by name.
         source: how an error names the place to add one.
+        stand_in: makes a value for a variable that is missing, instead of an error.
     """
 
-    def __init__(self, values: Mapping[str, str], source: str) -> None:
+    def __init__(
+        self, values: Mapping[str, str], source: str, stand_in: StandIn | None = None
+    ) -> None:
         self._values = MappingProxyType(dict(values))
         self.source = source
+        self.stand_in = stand_in
 
     def __getitem__(self, name: str) -> str:
         try:
             return self._values[name]
         except KeyError:
+            if self.stand_in is not None:
+                return self.stand_in(name)
             raise VariableMissing(name, self.source) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -61,12 +73,13 @@ def read_environment(root: Path | None) -> Variables:
     Raises:
         DeclarationError: a line of `.env.local` that is no assignment.
     """
+    stand_in = _stand_in.get()
     if root is None:
-        return Variables(os.environ, "set it in the environment of the process")
+        return Variables(os.environ, "set it in the environment of the process", stand_in)
     file = root / FILE_NAME
     source = f"add a line {{name}}=... to {file}, or set it in the environment of the process"
     text = file.read_text("utf-8") if file.is_file() else ""
-    return Variables({**_parse(text, file), **os.environ}, source)
+    return Variables({**_parse(text, file), **os.environ}, source, stand_in)
 
 
 def _parse(text: str, file: Path) -> dict[str, str]:
@@ -87,6 +100,19 @@ def _unquoted(value: str) -> str:
         if len(value) >= 2 and value[0] == value[-1] == quote:
             return value[1:-1].replace("\\n", "\n") if quote == '"' else value[1:-1]
     return value.partition(" #")[0].rstrip()
+
+
+_stand_in: Final[ContextVar[StandIn | None]] = ContextVar("values of missing ones", default=None)
+
+
+@contextmanager
+def standing_in(make: StandIn) -> Iterator[None]:
+    """Inside, what an application reads and is not set is what `make` makes of its name."""
+    token = _stand_in.set(make)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
 
 
 _current: Final[ContextVar[Variables | None]] = ContextVar("environment", default=None)
@@ -113,6 +139,13 @@ class Environment(Mapping[str, str]):
             VariableMissing: it is not set; says in which file to set it. It is a `KeyError`.
         """
         return self._variables[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """The value of a variable, or `default` if it is not set."""
+        return self[name] if name in self else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._variables)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
+from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import InvalidValue, LimitExceeded
@@ -224,7 +225,8 @@ def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scop
         transaction.begin_child()
     try:
         ctx = MutationContext(scope) if is_mutation else QueryContext(scope)
-        result = yield from scope.execution.nested(lambda: function.handler(ctx, **arguments))
+        with using(scope.deployment.environment_of(scope.component)):
+            result = yield from scope.execution.nested(lambda: function.handler(ctx, **arguments))
         ctx.close()
         value = function.signature.dump(result, tables)
     except BaseException:

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+from engine.app.environment import NO_VARIABLES, Variables
 from engine.app.registered import Kind, RegisteredFunction, Visibility
 from engine.app.registry import Application
 from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
@@ -40,6 +41,11 @@ class Deployment:
     def tables_of(self, component: str) -> Callable[[str], int | None]:
         """The resolver of table names that validators of `component` ask."""
         return lambda name: self._table_number(component, name)
+
+    def environment_of(self, component: str) -> Variables:
+        """What `env` is in functions of `component`."""
+        place = self.application.at(component)
+        return NO_VARIABLES if place is None else place.environment
 
     def find(
         self, path: str, kind: Kind | None, *, component: str, may_call_internal: bool

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
+from engine.app.environment import using
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
 from engine.errors import LimitExceeded, SnapshotTooOld
@@ -163,9 +164,10 @@ class Executor:
         )
         ctx = MutationContext(scope) if kind is Kind.MUTATION else QueryContext(scope)
         handler = function.handler if function.is_async else _driven(function.handler)
-        result = await drive(
-            handler(ctx, **arguments), execution, limits=self._limits, watchdog=self._watchdog
-        )
+        with using(deployment.environment_of(component)):
+            result = await drive(
+                handler(ctx, **arguments), execution, limits=self._limits, watchdog=self._watchdog
+            )
         ctx.close()
         value = function.signature.dump(result, tables)
         if value is not None:

@@ -46,7 +46,7 @@ class Scheduler:
     name = "scheduler"
 
     def __init__(self, jobs: Jobs, *, runtime: Runtime, limits: Limits) -> None:
-        self._jobs = jobs
+        self.jobs = jobs
         self._runtime = runtime
         self._limits = limits
         self._lanes = {
@@ -64,7 +64,7 @@ class Scheduler:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """As `Actor.run`."""
-        interrupted = await self._jobs.fail_interrupted()
+        interrupted = await self.jobs.fail_interrupted()
         if interrupted:
             trace.warning("scheduler.actions_interrupted", count=interrupted)
         task_status.started()
@@ -81,6 +81,11 @@ class Scheduler:
         """As `Actor.close`."""
         self._is_closed = True
         self.wake()
+
+    @property
+    def next_due_ms(self) -> float | None:
+        """When the first job is due that was not due at the last look."""
+        return self._next_due_ms
 
     def start(self) -> None:
         """Begin to run jobs: the functions that they name are deployed."""
@@ -122,7 +127,7 @@ class Scheduler:
 
     def _look(self) -> None:
         self._forget()
-        found = self._jobs.look()
+        found = self.jobs.look()
         self._live = found.live
         self._next_due_ms = found.next_due_ms
         now_s = self._runtime.monotonic()
@@ -162,7 +167,7 @@ class Scheduler:
         # Tasks that were started together run in any order; jobs are begun in theirs.
         job = lane.next()
         try:
-            await self._jobs.run(job)
+            await self.jobs.run(job)
         except Exception as error:
             self._put_off_job(job, error)
         else:
