@@ -31,6 +31,7 @@ def main(descriptor: int) -> int:
     """Write what comes through the socket `descriptor` until it ends; the exit code."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)  # as the parent started it
     with socket.socket(fileno=descriptor) as connection:
         try:
             return _serve(connection)

@@ -39,6 +39,16 @@ def test_a_holder_that_has_not_said_who_it_is_still_holds(tmp_path: Path) -> Non
     assert LockHolder(pid=None, url=None) == holder
 
 
+def test_a_lock_that_is_released_is_free_although_a_copy_of_it_is_open(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / LOCK_FILE)
+    of_a_forked_process = os.dup(lock.descriptor)
+    lock.release()
+
+    FileLock(tmp_path / LOCK_FILE).release()
+
+    os.close(of_a_forked_process)
+
+
 def test_a_patient_opener_gets_the_lock_once_it_is_free(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / LOCK_FILE)
     releasing = threading.Timer(0.3, lock.release)
