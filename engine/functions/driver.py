@@ -216,7 +216,7 @@ class Execution:
         self._slot = slot = watchdog.slot
         assert slot.execution is None, "a slice cannot be driven from within another"
         self.left_s = limits.user_time_s_max
-        if sys.gettrace() is not None:
+        if _is_traced():
             self.lift_limit()
         return slot
 
@@ -228,6 +228,17 @@ class Execution:
         return NotAllowed(
             f"the ctx of {self.name} was used outside of it; each function has its own ctx"
         )
+
+
+_monitoring: Final[Any] = getattr(sys, "monitoring", None)
+"""Where debuggers attach from Python 3.12 on."""
+
+
+def _is_traced() -> bool:
+    """Whether somebody steps through what this thread runs, or watches each line of it."""
+    if sys.gettrace() is not None:
+        return True
+    return _monitoring is not None and _monitoring.get_tool(_monitoring.DEBUGGER_ID) is not None
 
 
 _ENDED: Final = object()
@@ -419,9 +430,3 @@ def _place(error: BaseException | None) -> str:
         return ""
     code, line = frames[-1]
     return f" and was interrupted at {code.co_filename}:{line} in {code.co_name}"
-
-
-async def as_coroutine(call: Callable[[], Any]) -> Any:
-    """A handler that is a plain `def`, for `drive`; what it returns may itself be awaitable."""
-    result = call()
-    return await result if isinstance(result, Coroutine) else result

@@ -17,6 +17,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
 
@@ -96,13 +98,10 @@ class Modules:
     def _prepare(self, name: str) -> tuple[ModuleType, CodeType | None]:
         source = self.sources.modules.get(name)
         folder = self.sources.folders.get(name)
-        if source is None and folder is None:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         if source is None:
-            module = ModuleType(name)
-            module.__path__ = [str(folder)]
-            module.__package__ = name
-            return module, None
+            if folder is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return _new_folder(name, folder), None
         code = compile(source.text, str(source.file), "exec", dont_inherit=True)
         module = _new_module(source)
         vars(module)["__builtins__"] = self._builtins
@@ -180,6 +179,13 @@ def _shim(name: str, fromlist: Sequence[str] | None) -> ModuleType | None:
         return None
     importlib.import_module(name)
     return shim_of(top)
+
+
+def _new_folder(name: str, folder: Path) -> ModuleType:
+    """A package without `__init__.py`."""
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    return importlib.util.module_from_spec(spec)
 
 
 def _new_module(source: Source) -> ModuleType:

@@ -8,6 +8,7 @@ These spin for real, for a few tenths of a second each.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -156,6 +157,13 @@ async def swallows_in_a_generator(_: Context) -> None:
             pass
 
 
+async def swallows_with_suppress(_: Context) -> None:
+    while True:
+        with contextlib.suppress(BaseException), contextlib.suppress(BaseException):
+            while True:
+                _busy()
+
+
 async def sorts_with_a_key_that_swallows(_: Context) -> None:
     def key(number: int) -> int:
         try:
@@ -180,6 +188,7 @@ SPINS = [
     swallows_around_long_calls,
     swallows_around_nested_functions,
     swallows_in_a_generator,
+    swallows_with_suppress,
     sorts_with_a_key_that_swallows,
 ]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine.app.registered import Kind
-from engine.functions.driver import CHECKPOINT, Execution, as_coroutine, drive
+from engine.functions.driver import CHECKPOINT, Execution, drive
 from engine.functions.watchdog import Watchdog
 from engine.model.limits import Limits
 
@@ -59,7 +59,12 @@ async def run_plain(
     handler: Callable[[], Any], watchdog: Watchdog, *, within: Execution | None = None
 ) -> Any:
     running = within or execution()
-    return await drive(as_coroutine(handler), running, limits=LIMITS, watchdog=watchdog)
+
+    async def awaited() -> Any:
+        result = handler()
+        return await result if isinstance(result, Coroutine) else result
+
+    return await drive(awaited(), running, limits=LIMITS, watchdog=watchdog)
 
 
 @contextmanager

@@ -36,22 +36,6 @@ async def test_an_error_of_the_handler_is_handed_on(watchdog: Watchdog) -> None:
         await run(handler, watchdog)
 
 
-async def test_a_plain_function_is_run_like_a_coroutine(watchdog: Watchdog) -> None:
-    def handler() -> tuple[Running | None, int]:
-        return active(), 3
-
-    running = execution()
-
-    assert (running, 3) == await run_plain(handler, watchdog, within=running)
-
-
-async def test_a_plain_function_may_return_something_to_await(watchdog: Watchdog) -> None:
-    running = execution()
-    ctx = Context(running)
-
-    assert "done" == await run_plain(lambda: ctx.long_call(), watchdog, within=running)
-
-
 async def test_an_execution_is_active_in_its_own_code_only(watchdog: Watchdog) -> None:
     seen: list[Running | None] = []
     running = execution()

@@ -252,6 +252,32 @@ def test_a_single_file_is_an_application(tmp_path: Path, name: str, loaded: Load
     assert [f"{name}:send"] == paths(loaded(tmp_path / f"{name}.py"))
 
 
+def test_a_folder_can_be_imported_by_another_name(write: Write, name: str) -> None:
+    folder = write(messages="from BACKEND_2.other import X\n" + SEND, other="X = 1")
+
+    application = load(folder, name=f"{name}_2")
+
+    assert {f"{name}_2", f"{name}_2.messages", f"{name}_2.other"} == set(application.modules)
+    assert ["messages:send"] == paths(application)
+    withdraw(application)
+
+
+def test_one_application_after_the_other_can_have_one_name(tmp_path: Path, name: str) -> None:
+    for number, folder in enumerate(("first", "second")):
+        (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / "messages.py").write_text(f"{HEADER}{SEND}NUMBER = {number}\n")
+
+    first = load(tmp_path / "first" / name)
+    with pytest.raises(DeclarationError, match="already; rename it"):
+        load(tmp_path / "second" / name)
+    withdraw(first)
+    second = load(tmp_path / "second" / name)
+    withdraw(second)
+
+    assert 0 == first.modules[f"{name}.messages"].NUMBER
+    assert 1 == second.modules[f"{name}.messages"].NUMBER
+
+
 def test_a_dotted_name_is_found_as_import_finds_it(
     write: Write, name: str, loaded: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
