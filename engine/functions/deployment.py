@@ -7,7 +7,7 @@ A deployment is a value; a push replaces it by another while no mutation runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.app.environment import NO_VARIABLES, Variables
@@ -33,6 +33,7 @@ class Deployment:
         self._table_number = table_number
         self._found: dict[tuple[str, str], RegisteredFunction] = {}
         """Functions by the spellings in which they were called."""
+        self._secrets: dict[tuple[str, str], frozenset[str]] = {}
 
     @property
     def digest(self) -> str:
@@ -68,6 +69,18 @@ class Deployment:
                 f"but it is defined as {function.kind.value.capitalize()}."
             )
         return function
+
+    def recorded(self, path: str, component: str, args: Mapping[str, Any]) -> Any:
+        """The arguments as the log may keep them: `None`, or without those that are secret."""
+        secrets = self._secrets.get((component, path))
+        if secrets is None:
+            function = self._found.get((component, path))
+            if function is None or not function.record:
+                return None
+            secrets = self._secrets[component, path] = function.signature.secrets
+        if not secrets:
+            return args
+        return {name: value for name, value in args.items() if name not in secrets}
 
     def _not_found(self, path: str, component: str, may_call_internal: bool) -> str:
         shown = path.removesuffix(":default")

@@ -21,7 +21,6 @@ from engine.functions.job_rows import FAILED, SUCCESS, is_pending
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, failure_of
 from engine.functions.scheduling import finish_job
-from engine.model.codec import encode
 from engine.model.commits import SessionRequest, Source
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
@@ -210,11 +209,12 @@ class Mutations:
             return begin_ts
         if not writes:
             return begin_ts
+        deployment = self._executor.deployment
         source = Source(
             path=request.path,
             request_id=request.caller.request_id,
-            code=self._executor.deployment.digest,
-            args=encode(dict(request.args)),
+            code=deployment.digest,
+            args=deployment.recorded(request.path, request.component, request.args),
             seed=execution.seed,
             now_ns=execution.now_ns,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,14 +69,14 @@ class Source(NamedTuple):
     """
     Who wrote: enough to run it again.
 
-    `args` is the encoded argument object, or `None` where recording is off;
+    `args` is the argument object, or `None` where recording is off;
     `seed` and `now_ns` are the dice and the clock that the function saw.
     """
 
     path: str
     request_id: str = ""
     code: str = ""
-    args: bytes | None = None
+    args: Mapping[str, Any] | None = None
     seed: int = 0
     now_ns: int = 0
 
