@@ -25,6 +25,7 @@ import outcome
 import trio
 
 from engine.errors import StoreDamaged, StoreFailed
+from engine.store import writer_process
 from engine.store.answer import BATCH_HEAD, Answer, Fate, unpack
 
 _STARTING_S_MAX: Final = 30.0
@@ -34,13 +35,13 @@ _CLOSING_S_MAX: Final = 10.0
 _SEND_BUFFER_BYTES: Final = 4 << 20
 _RECEIVE_BYTES: Final = 1 << 16
 
-_BOOT: Final = """
+_BOOT: Final = f"""
 import sys, types
 sys.path[:] = sys.argv[3:]
 engine = types.ModuleType("engine")
 engine.__path__ = [sys.argv[2]]
 sys.modules["engine"] = engine
-from engine.store.writer_process import main
+from {writer_process.__name__} import main
 sys.exit(main(int(sys.argv[1])))
 """
 """
