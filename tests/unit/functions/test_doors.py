@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -288,3 +289,13 @@ def test_the_modules_of_the_process_are_untouched(execute: Execute) -> None:
 async def test_who_wants_tasks_is_told_of_gather(execute: Execute, watchdog: Watchdog) -> None:
     with pytest.raises(NotAllowed, match="use `gather`"):
         await run_plain(mutation(execute, "asyncio.gather()"), watchdog)
+
+
+async def test_a_debugger_around_the_engine_exempts_nothing(
+    execute: Execute, watchdog: Watchdog
+) -> None:
+    around: dict[str, Any] = {"__name__": "pdb"}
+    exec("async def step(f, *args):\n    return await f(*args)", around)
+
+    with pytest.raises(NotAllowed):
+        await around["step"](run_plain, mutation(execute, "FILE.read_text()"), watchdog)

@@ -8,6 +8,7 @@ import asyncio
 import sys
 import types
 from collections.abc import Callable, Generator
+from time import perf_counter
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -96,6 +97,29 @@ async def test_a_cancelled_caller_closes_the_handler_first(watchdog: Watchdog) -
 
     assert scope.cancelled_caught
     assert ["unwound", "no ctx any more"] == story
+
+
+async def test_a_handler_that_is_closed_has_time_to_clean_up(watchdog: Watchdog) -> None:
+    cleaned: list[str] = []
+
+    def work(seconds: float) -> None:
+        until = perf_counter() + seconds
+        while perf_counter() < until:
+            pass
+
+    async def handler(ctx: Context) -> None:
+        work(0.29)
+        try:
+            await ctx.long_call()
+        finally:
+            work(0.04)
+            cleaned.append("cleaned")
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await run(handler, watchdog)
+
+    assert ["cleaned"] == cleaned
 
 
 async def test_a_handler_that_will_not_be_closed_is_stopped_at_its_next_line(
