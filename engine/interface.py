@@ -13,7 +13,7 @@ those of components can be called too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
@@ -112,10 +112,9 @@ class Results(ABC, Generic[R_co]):
             raise state.error
         return state.value
 
-    async def states(self) -> AsyncGenerator[State[R_co], None]:
+    def states(self) -> States[R_co]:
         """Each new result or failure with its timestamp; a failure does not end it."""
-        while True:
-            yield await self.next_state()
+        return States(self)
 
     @abstractmethod
     async def next_state(self) -> State[R_co]:
@@ -124,6 +123,21 @@ class Results(ABC, Generic[R_co]):
     @abstractmethod
     def close(self) -> None:
         """Follow no longer; whoever waits is left waiting."""
+
+
+class States(Generic[R_co]):
+    """An iterator over `Ok` and `Failed`; made by `Results.states`."""
+
+    __slots__ = ("_results",)
+
+    def __init__(self, results: Results[R_co]) -> None:
+        self._results = results
+
+    def __aiter__(self) -> States[R_co]:
+        return self
+
+    async def __anext__(self) -> State[R_co]:
+        return await self._results.next_state()
 
 
 class Callee(Protocol):

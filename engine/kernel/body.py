@@ -43,8 +43,12 @@ def plain_errors() -> Iterator[Body]:
     except BaseExceptionGroup as group:
         if body.error is None or not _is_nothing_but(group, body.error):
             raise
-    if body.error is not None:
-        raise body.error
+    if (error := body.error) is not None:
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # not the group that it was in
 
 
 def _is_nothing_but(group: BaseException, error: BaseException) -> bool:
