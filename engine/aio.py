@@ -22,7 +22,7 @@ on when that has ended.  A mutation that was cancelled may have been committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -39,6 +39,7 @@ from engine.kernel.asyncio_loop import run_on_asyncio
 from engine.kernel.errands import Errands, WhenDrained
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
+from engine.server.requests import error_response
 from engine.server.server import Server, ServerConfig
 from engine.trio_thread import Feed, TrioThread
 
@@ -49,8 +50,8 @@ trace = tracer(__name__)
 T = TypeVar("T")
 E = TypeVar("E", bound="_Threaded")
 
-Scope: TypeAlias = dict[str, Any]
-Event: TypeAlias = dict[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
@@ -247,11 +248,27 @@ class Asgi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = _Connection(scope, receive, send)
-        work = partial(self._server, scope, connection.receive, connection.send)
+        work = partial(self._server, dict(scope), connection.receive, connection.send)
         try:
             await self._errands.run_from_asyncio(work, WhenDrained.GO_ON)
+        except Stopped as error:
+            for event in _refusal(scope, error):
+                await send(event)
+        except OutcomeUnknown:
+            trace.warning("asgi.cut_off", path=scope.get("path"))
         finally:
             connection.is_over = True
+
+
+def _refusal(scope: Scope, error: Stopped) -> Iterator[Event]:
+    """What a client is told that comes when the engine has been closed."""
+    if scope["type"] == "websocket":
+        yield {"type": "websocket.close", "code": 1013}
+    elif scope["type"] == "http":
+        response = error_response(503, error.code, str(error))
+        headers = [(b"content-type", response.content_type.encode())]
+        yield {"type": "http.response.start", "status": response.status, "headers": headers}
+        yield {"type": "http.response.body", "body": response.body}
 
 
 class _Connection:
@@ -268,7 +285,8 @@ class _Connection:
         self._send = send
         self.is_over = False
 
-    async def receive(self) -> Event:
+    async def receive(self) -> dict[str, Any]:
+        """The next event; that the client has left, if it has or the host says nothing more."""
         if not self.is_over:
             try:
                 return await run_on_asyncio(self._loop, self._received)
@@ -288,8 +306,8 @@ class _Connection:
         except Exception as error:
             raise ConnectionAbortedError(f"the host did not send it: {error!r}") from error
 
-    async def _received(self) -> Event:
-        return await self._receive()
+    async def _received(self) -> dict[str, Any]:
+        return dict(await self._receive())
 
     async def _sent(self, event: Event) -> None:
         await self._send(event)

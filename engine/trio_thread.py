@@ -104,7 +104,7 @@ class TrioThread(Generic[E]):
         elif error is None:
             self.ended.set_result(None)
         else:
-            trace.error("engine.failed", error=repr(error), exc_info=error)
+            trace.error("engine.failed", error=repr(error))
             self.ended.set_exception(error)
 
     async def _live(self) -> None:

@@ -224,7 +224,7 @@ async def test_a_plain_def_can_compute_and_can_return_one_call() -> None:
 async def test_a_plain_def_that_drops_a_call_is_told_what_to_write() -> None:
     @mutation
     def drop(ctx: MutationCtx) -> None:
-        ctx.db.insert("messages", {"body": "never"})
+        ctx.db.insert("messages", {"body": "never"})  # type: ignore[unused-coroutine]
 
     async with Engine.open(":memory:", app=[drop, kept]) as engine:
         with pytest.raises(NotAwaited, match=r"test_hosts_trio\.py:\d+; write `await` .* `async d"):
