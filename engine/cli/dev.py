@@ -42,7 +42,7 @@ def add(verbs: Any) -> None:
         "serve this application, and push it whenever a file is saved",
         "headrace dev",
         "headrace dev chat.py",
-        "headrace dev --port 3211 --data /var/tmp/chat",
+        "headrace dev --port 3211 --data ../chat-data",
         description=(
             "Serve this application to clients on this machine and push it whenever a file is "
             "saved. Clients stay connected and get the results of the new code. What cannot be "
