@@ -16,7 +16,7 @@ from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from engine.errors import NotAllowed, NotAwaited
+from engine.errors import LimitExceeded, NotAllowed, NotAwaited
 from engine.functions.driver import CHECKPOINT
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ class Marks(Protocol):
 
     def leave(self) -> None: ...
     def enter(self) -> None: ...
+    def overdraw(self) -> None: ...
 
 
 class Calls:
@@ -60,6 +61,7 @@ class Calls:
             try:
                 call.value = work(*args)
             except Exception as error:
+                self.note_limit(error)
                 call.error = error
             self._unawaited.add(call)
             return call
@@ -94,6 +96,11 @@ class Calls:
                 f"{self._name} made a call that was never awaited, at "
                 f"{code.co_filename}:{line}; write `await` before it, in an `async def`"
             )
+
+    def note_limit(self, error: Exception) -> None:
+        """If a limit was exceeded, what is still called is on the application's own time."""
+        if isinstance(error, LimitExceeded):
+            self.marks.overdraw()
 
     def awaited(self, call: Call[Any]) -> None:
         self._unawaited.discard(call)
@@ -207,6 +214,9 @@ class DeferredCall(Call[T]):
             calls.taken(self)
             steps, self._steps = self._steps, None
             return (yield from steps)
+        except LimitExceeded as error:
+            calls.note_limit(error)
+            raise
         finally:
             calls.marks.enter()
 
@@ -222,4 +232,5 @@ class DeferredCall(Call[T]):
         except StopIteration as end:
             self.value = end.value
         except Exception as error:
+            self._calls.note_limit(error)
             self.error = error

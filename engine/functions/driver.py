@@ -68,10 +68,13 @@ class Execution:
     """
 
     __slots__ = (
+        "_left_at",
         "_random",
         "_slot",
+        "engine_left_s",
         "interruptions",
         "is_closed",
+        "is_overdrawn",
         "kind",
         "left_s",
         "limits",
@@ -97,8 +100,11 @@ class Execution:
         self.observed_random = False
         self.observed_time = False
         self.left_s = limits.user_time_s_max
+        self.engine_left_s = limits.system_time_s_max
         self.interruptions = 0
         self.is_closed = False
+        self.is_overdrawn = False
+        self._left_at = 0.0
         self.seed = seed
         self._random: random.Random | None = None
         self._slot = _NOWHERE
@@ -140,7 +146,11 @@ class Execution:
             TimeIsUp: the time of this execution is used up; let it through.
         """
         slot = self._slot
-        slot.deadline = perf_counter() + self.left_s
+        now = perf_counter()
+        self.engine_left_s -= now - self._left_at
+        if self.is_overdrawn or self.engine_left_s <= 0:
+            self._pay(now - self._left_at)
+        slot.deadline = now + self.left_s
         slot.execution = self
         if self.watchdog.is_asleep:
             self.watchdog.wake()
@@ -176,7 +186,17 @@ class Execution:
                     slot.flush()
                 except TimeIsUp:
                     slot.release()
-        self.left_s = slot.deadline - perf_counter()
+        self._left_at = perf_counter()
+        self.left_s = slot.deadline - self._left_at
+
+    def overdraw(self) -> None:
+        """
+        A limit was exceeded: from here on calls take the application's own time.
+
+        It has failed; if it goes on all the same, by calls that fail as well,
+        that is not for the length of `system_time_s_max`.
+        """
+        self.is_overdrawn = True
 
     def nested(self, call: Callable[[], Any]) -> Generator[Any, Any, Any]:
         """
@@ -201,12 +221,13 @@ class Execution:
                     except TimeIsUp:
                         slot.release()
             if was_marked:
-                self.left_s = slot.deadline - perf_counter()
+                self._left_at = perf_counter()
+                self.left_s = slot.deadline - self._left_at
         return result
 
     def lift_limit(self) -> None:
         """A debugger was attached: whoever sits at it may take their time."""
-        self.left_s = self._slot.deadline = inf
+        self.left_s = self.engine_left_s = self._slot.deadline = inf
         self.watchdog.notice_tracer()
 
     def begin(self, watchdog: Watchdog, limits: Limits) -> Slot:
@@ -216,9 +237,17 @@ class Execution:
         self._slot = slot = watchdog.slot
         assert slot.execution is None, "a slice cannot be driven from within another"
         self.left_s = limits.user_time_s_max
+        self.engine_left_s = limits.system_time_s_max
         if _is_traced():
             self.lift_limit()
         return slot
+
+    def _pay(self, spent_s: float) -> None:
+        """Take the time of calls from the application's own: all of it, if they have used up theirs."""
+        if self.engine_left_s <= 0:
+            self.left_s = min(self.left_s, 0.0)
+        else:
+            self.left_s -= spent_s
 
     def _misused(self) -> NotAllowed:
         if self.is_closed:
@@ -376,11 +405,12 @@ async def drive(
     cancelled, the handler is closed before `trio.Cancelled` goes on.
 
     Args:
-        limits: `user_time_s_max` is for all slices of the execution together.
+        limits: `user_time_s_max` is for all slices of the execution together,
+            `system_time_s_max` for all that is between them.
 
     Raises:
-        FunctionTimeout: the application's code ran longer than it may, whatever
-            it then made of having been interrupted.
+        FunctionTimeout: the application's code, or its calls on `ctx`, took longer than
+            they may, whatever it then made of having been interrupted.
         FunctionAborted: the handler raised SystemExit, KeyboardInterrupt or
             another exception that is not an `Exception`.
         Exception: what the handler raised.
@@ -401,9 +431,14 @@ async def drive(
 def _failure(run: _Run, limits: Limits) -> BaseException:
     execution, error = run.execution, run.error
     if execution.left_s <= 0 or isinstance(error, TimeIsUp):
+        if execution.engine_left_s <= 0:
+            what = f"spent more than {limits.system_time_s_max:g} s in its calls on ctx"
+            limit = "system_time_s_max"
+        else:
+            what = f"ran its own code for more than {limits.user_time_s_max:g} s"
+            limit = "user_time_s_max"
         timeout = FunctionTimeout(
-            f"{execution.name} ran its own code for more than {limits.user_time_s_max:g} s "
-            f"(user_time_s_max){_place(error)}; do less at a time, or use an action"
+            f"{execution.name} {what} ({limit}){_place(error)}; do less at a time, or use an action"
         )
         timeout.__cause__ = error if isinstance(error, Exception) else None
         return timeout

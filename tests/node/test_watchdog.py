@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import trio
 
-from engine.errors import FunctionTimeout
+from engine.errors import FunctionTimeout, LimitExceeded
 from engine.functions.driver import Execution
 from engine.functions.slots import active, slot_here
 from engine.functions.watchdog import Watchdog
@@ -314,6 +314,51 @@ async def test_engine_work_is_not_user_time(watchdog: Watchdog) -> None:
     assert 0 < running.user_time_s < 0.05
 
 
+async def test_calls_have_a_limit_of_their_own(watchdog: Watchdog) -> None:
+    limits = Limits(user_time_s_max=5, system_time_s_max=LIMIT_S)
+
+    class Slow(Context):
+        async def call(self) -> str:
+            self.execution.leave()
+            time.sleep(0.02)
+            self.execution.enter()
+            return "done"
+
+    running = execution(limits=limits)
+    began = perf_counter()
+
+    with pytest.raises(FunctionTimeout, match=r"more than 0\.2 s in its calls .*system_time_s_max"):
+        await run(
+            lambda _: swallows_around_calls(Slow(running)), watchdog, limits=limits, within=running
+        )
+
+    assert LIMIT_S <= perf_counter() - began < LIMIT_S + GRACE_S
+    assert_undisturbed(watchdog)
+
+
+async def test_who_goes_on_beyond_a_limit_does_so_in_its_own_time(watchdog: Watchdog) -> None:
+    class Refused(Context):
+        async def call(self) -> str:
+            self.execution.leave()
+            time.sleep(0.02)
+            self.execution.overdraw()
+            self.execution.enter()
+            raise LimitExceeded("documents_read_max", 2, 1, "documents read", "")
+
+    running = execution(limits=LIMITS)
+    began = perf_counter()
+
+    with pytest.raises(FunctionTimeout, match="user_time_s_max"):
+        await run(
+            lambda _: swallows_around_calls(Refused(running)),
+            watchdog,
+            limits=LIMITS,
+            within=running,
+        )
+
+    assert LIMIT_S <= perf_counter() - began < LIMIT_S + GRACE_S
+
+
 async def test_engine_work_is_never_interrupted(watchdog: Watchdog) -> None:
     """The time is up a moment before each call, so that the interruption is on its way then."""
     story: list[str] = []
@@ -469,7 +514,7 @@ def python(script: str, *, timeout_s: float = 60) -> subprocess.CompletedProcess
 PREAMBLE = """
 import time, trio
 from time import perf_counter
-from engine.errors import FunctionTimeout
+from engine.errors import FunctionTimeout, LimitExceeded
 from engine.model.limits import Limits
 from tests.unit.functions.running import Context, run, watching
 """
