@@ -36,6 +36,8 @@ trace = tracer(__name__)
 
 LOOK_ROWS_MAX: Final = 1_000
 """Due jobs that one look reads: a few milliseconds. What is behind them is seen by a later one."""
+EARLY_MS: Final = 0.001
+"""Times in milliseconds are floats, so a job may be found due this much before its time."""
 TURN_ROWS: Final = 200
 """Jobs that one transaction ends."""
 
@@ -91,7 +93,7 @@ class Jobs:
 
     def look(self) -> Look:
         """What is due now, in the newest state that is durable."""
-        now_ms = self._runtime.now_ns() / 1e6
+        now_ms = self._runtime.now_ns() / 1e6 + EARLY_MS
         lower, upper = pending_until(now_ms)
         snapshot = self._snapshots.acquire()
         try:

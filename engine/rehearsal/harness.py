@@ -87,6 +87,7 @@ def open_place(
     try:
         yield Place(stage=stage, errands=errands)
     finally:
+        errands.send(stage.begin_closing)
         thread.stop()
         thread.ended.result()
 
@@ -163,7 +164,7 @@ class Harness(AsyncInterface):
     @property
     def now_ns(self) -> int:
         """The engine's clock, nanoseconds since 1970."""
-        return self._place.stage.now_ns()
+        return self._place.wait(self._place.stage.now_ns)
 
     async def advance(self, duration: timedelta | float) -> None:
         """
@@ -271,7 +272,7 @@ class BlockingHarness:
     @property
     def now_ns(self) -> int:
         """The engine's clock, nanoseconds since 1970."""
-        return self._place.stage.now_ns()
+        return self._place.wait(self._place.stage.now_ns)
 
     def advance(self, duration: timedelta | float) -> None:
         """As `Harness.advance`."""

@@ -41,21 +41,42 @@ T = TypeVar("T")
 
 IDLE_S: Final = 0.005
 """Real time without anything happening, after which the virtual clock may go on."""
-ROUNDS_MAX: Final = 1_000
+ROUNDS_MAX: Final = 500
 """Times that `finish_all` goes on to the next scheduled function."""
 CLOSING_RATE: Final = 100.0
 """Virtual seconds in a second while the engine closes, for the timeouts of that."""
+LOOK_NS: Final = 1_000
 RUN_PATH: Final = "_harness:run"
 
 LIMITS: Final = Limits(action_time_s_max=math.inf)
 """An action in a thread is not to be timed out by a clock that jumps."""
 
 
+class StillRuntime(VirtualRuntime):
+    """
+    A clock that stands still but for a microsecond whenever somebody looks.
+
+    So documents that were made one after the other stay in that order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_ns = 0
+
+    def now_ns(self) -> int:
+        self._last_ns = max(self.standing_ns(), self._last_ns + LOOK_NS)
+        return self._last_ns
+
+    def standing_ns(self) -> int:
+        """Where the test has put it."""
+        return super().now_ns()
+
+
 class Stage:
     """All methods are for the engine's own trio thread."""
 
     def __init__(
-        self, node: Node, home: Home, clock: MockClock, runtime: VirtualRuntime, stubs: Stubs
+        self, node: Node, home: Home, clock: MockClock, runtime: StillRuntime, stubs: Stubs
     ) -> None:
         self.node = node
         self.clock = clock
@@ -99,7 +120,8 @@ class Stage:
         application = self.node.functions.deployment.application
         before = application.environment
         values = Variables({**before, name: value}, before.source, before.stand_in)
-        await self.node.push(replace(application, environment=values))
+        digest = f"{application.digest} {name}={value}"
+        await self.node.push(replace(application, environment=values, digest=digest))
 
     def seed(self, number: int) -> None:
         """Begin the dice anew: the same calls after this are given the same random numbers."""
@@ -147,11 +169,15 @@ class Stage:
             "itself has no end: use t.advance()"
         )
 
-    def now_ns(self) -> int:
-        return self._runtime.now_ns()
+    async def now_ns(self) -> int:
+        return self._runtime.standing_ns()
+
+    def begin_closing(self) -> None:
+        """Let time run by itself, for the timeouts of whatever does not end."""
+        self.clock.rate = CLOSING_RATE
 
     def _now_s(self) -> float:
-        return self._runtime.now_ns() / 1e9
+        return self._runtime.standing_ns() / 1e9
 
     @contextmanager
     def _scheduling(self) -> Iterator[None]:
@@ -168,10 +194,12 @@ class Stage:
             due_ms = self.node.scheduler.next_due_ms
             if due_ms is None or due_ms / 1000 > target_s:
                 break
-            self.clock.jump(max(due_ms / 1000 - self._now_s(), 0))
-        if (left_s := target_s - self._now_s()) > 0:
-            self.clock.jump(left_s)
-            await self._rest(target_s)
+            self._jump_to(due_ms / 1000)
+        self._jump_to(target_s)
+        await self._rest(target_s)
+
+    def _jump_to(self, at_s: float) -> None:
+        self.clock.jump(max(round(at_s * 1e9) - self._runtime.standing_ns(), 0) / 1e9)
 
     async def _rest(self, until_s: float) -> bool:
         """Wait until nothing runs that is due; False if only time beyond `until_s` would help."""
@@ -224,7 +252,7 @@ async def open_stage(
 ) -> AsyncIterator[Stage]:
     """An engine with `application` deployed, and `environment` besides its own variables."""
     store = MemoryStore()
-    runtime = VirtualRuntime()
+    runtime = StillRuntime()
     stubs = Stubs()
     watchdog = Watchdog(LIMITS)
     watchdog.start()
@@ -240,7 +268,6 @@ async def open_stage(
                 for name, value in environment.items():
                     await stage.set_variable(name, value)
                 yield stage
-                clock.rate = CLOSING_RATE
     finally:
         watchdog.close()
         store.close()
