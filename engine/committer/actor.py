@@ -173,8 +173,6 @@ class Committer:
             record_hash=record_hash,
             state_hash=state_hash,
             catalog=catalog,
-            source=source,
-            size_bytes=len(record),
             on_publish=on_publish,
         )
         self._head = Head(
@@ -260,11 +258,8 @@ class Committer:
         self._snapshots.publish(last.ts, last.catalog)
         for commit in batch:
             self._staged_bytes -= commit.size_bytes
-            if commit.on_publish is not None:
-                commit.on_publish()
-            self._recent.append(
-                Applied(commit.ts, commit.writes, commit.catalog, commit.source.path)
-            )
+            commit.published()
+            self._recent.append(commit)
         self._forget_staged()
         self._published.advance(last.ts)
         self._waiters.release(last.ts)

@@ -12,31 +12,47 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from sortedcontainers import SortedDict
 
 from engine.indexes.catalog import Catalog, IndexInfo, by_id_prefix
-from engine.indexes.entries import Change, changes
-from engine.model.commits import RowWrite, Source
+from engine.indexes.entries import Applied, Change, changes
+from engine.model.commits import RowWrite
 
 OverlayEntry = tuple[bytes, bytes | None]
 
 
-@dataclass(slots=True, eq=False)
-class StagedCommit:
-    """One transaction between its decision and the disk."""
+class StagedCommit(Applied):
+    """One transaction from its decision on; when it is published, followers see it."""
 
-    ts: int
-    writes: Sequence[RowWrite]
-    changes: Sequence[Change]
-    record: bytes
-    record_hash: bytes
-    state_hash: int
-    catalog: Catalog
-    source: Source
-    size_bytes: int
-    on_publish: Callable[[], None] | None = None
+    __slots__ = ("changes", "on_publish", "record", "record_hash", "size_bytes", "state_hash")
+
+    def __init__(
+        self,
+        *,
+        ts: int,
+        writes: Sequence[RowWrite],
+        changes: Sequence[Change],
+        record: bytes,
+        record_hash: bytes,
+        state_hash: int,
+        catalog: Catalog,
+        on_publish: Callable[[], None] | None,
+    ) -> None:
+        super().__init__(ts, writes, catalog)
+        self.changes = changes
+        self.record = record
+        self.record_hash = record_hash
+        self.state_hash = state_hash
+        self.size_bytes = len(record)
+        self.on_publish = on_publish
+
+    def published(self) -> None:
+        """It is durable: what only the disk needed is let go."""
+        self.record = b""
+        if self.on_publish is not None:
+            self.on_publish()
+            self.on_publish = None
 
 
 class Staged:

@@ -96,15 +96,12 @@ class TableInfo:
     """Indexes with entries: index, prefix, and top-level fields (`None` if one is nested)."""
     by_prefix: Mapping[bytes, IndexInfo]
     """All its indexes, by the prefix of their keys."""
+    is_system: bool
     row: bytes | None = None
 
     @property
     def row_prefix(self) -> bytes:
         return self.number.to_bytes(4, "big")
-
-    @property
-    def is_system(self) -> bool:
-        return self.number < USER_TABLE_NUMBER_MIN
 
 
 def by_id_prefix(table_number: int) -> bytes:
@@ -150,6 +147,7 @@ def make_table(
             if index.kind is IndexKind.RANGE and index.state is not IndexState.DROPPING
         ),
         by_prefix={index.prefix: index for index in all_indexes.values()},
+        is_system=number < USER_TABLE_NUMBER_MIN,
         row=row,
     )
 

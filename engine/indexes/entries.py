@@ -72,15 +72,12 @@ class Applied:
         catalog: the catalog after the commit, which knows the tables that it created.
     """
 
-    __slots__ = ("_indexes", "_keys", "catalog", "rows", "source_path", "ts", "writes")
+    __slots__ = ("_indexes", "_keys", "catalog", "rows", "ts", "writes")
 
-    def __init__(
-        self, ts: int, writes: Sequence[RowWrite], catalog: Catalog, source_path: str = ""
-    ) -> None:
+    def __init__(self, ts: int, writes: Sequence[RowWrite], catalog: Catalog) -> None:
         self.ts = ts
         self.writes = writes
         self.catalog = catalog
-        self.source_path = source_path
         self.rows: Collection[bytes] = [write.key for write in writes]
         self._indexes: Mapping[bytes, IndexInfo] | None = None
         self._keys: dict[bytes, Collection[bytes]] = {}
