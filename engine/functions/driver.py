@@ -243,7 +243,7 @@ class Execution:
         return slot
 
     def _pay(self, spent_s: float) -> None:
-        """Take the time of calls from the application's own: all of it, if they have used up theirs."""
+        """Take the time of calls from the application's own; if theirs is used up, all of it."""
         if self.engine_left_s <= 0:
             self.left_s = min(self.left_s, 0.0)
         else:
