@@ -10,6 +10,9 @@ from hypothesis import settings
 settings.register_profile("headrace", deadline=None, print_blob=True)
 settings.load_profile("headrace")
 
+collect_ignore = ["contract_app"]
+"""An application with tests of its own, which run in its folder."""
+
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 

@@ -314,8 +314,8 @@ async def test_mutations_do_not_reach_stubs(t: Harness) -> None:
         await t.mutation(fetch_in_a_mutation)
 
 
-async def test_the_requests_of_a_test_itself_are_its_own(t: Harness) -> None:
-    t.http("GET", "*", json=1)
+def test_the_requests_of_a_test_itself_are_its_own(blocking: BlockingHarness) -> None:
+    blocking.http("GET", "*", json=1)
 
     with pytest.raises(httpx.ConnectError):
         httpx.get("http://127.0.0.1:9")
