@@ -93,6 +93,7 @@ class ThreadWriter:
         self._thread = threading.Thread(target=self._run, name="headrace writer", daemon=True)
         self._thread.start()
 
+    @trio.lowlevel.enable_ki_protection  # the thread will wake a task that waits
     async def write(self, batch: bytes) -> Answer:
         task = trio.lowlevel.current_task()
         self._work.put((batch, task, trio.lowlevel.current_trio_token()))
@@ -151,6 +152,7 @@ class ProcessWriter:
         """Of the process."""
         return self._process.pid
 
+    @trio.lowlevel.enable_ki_protection  # half a batch, or half an answer, cannot be taken up again
     async def write(self, batch: bytes) -> Answer:
         with trio.CancelScope(shield=True):
             try:
