@@ -9,8 +9,6 @@ from engine.cli.failures import Exit, told
 from engine.cli.output import note, print_table
 from engine.cli.project import add_app, find_project, new_verb
 from engine.errors import DeclarationError
-from engine.functions.loader import load
-from engine.serving.administration import described_functions
 
 
 def add(verbs: Any) -> None:
@@ -32,6 +30,9 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from engine.functions.loader import load
+    from engine.serving.administration import described_functions
+
     try:
         application = load(find_project(options.app).required_app())
     except DeclarationError as error:

@@ -17,10 +17,8 @@ from typing import Final
 from engine.cli.client import AdminClient
 from engine.cli.project import Project, find_project
 from engine.errors import StoreLocked, Unauthenticated, UsageError
-from engine.serving import serving
-from engine.serving.admin_key import read_admin_key
+from engine.server.admin_key import read_admin_key
 from engine.store.directory_lock import read_lock
-from engine.trio_thread import TrioThread
 
 KEY_VARIABLE: Final = "HEADRACE_ADMIN_KEY"
 URL_VARIABLE: Final = "HEADRACE_URL"
@@ -81,6 +79,10 @@ def connected(
 def _opened(
     data: Path, project: Project, *, needs_app: bool, deploys: bool
 ) -> Iterator[AdminClient]:
+    # A verb that finds a server does not wait for one to be imported.
+    from engine.serving import serving
+    from engine.trio_thread import TrioThread
+
     app = project.required_app() if needs_app else None
     thread = TrioThread(
         lambda: serving(data, app=app, dev=True, deferred=app is not None and not deploys)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -27,8 +27,9 @@ from engine.cli.failures import Exit, only, told
 from engine.cli.project import Project, add_app, find_project, new_verb
 from engine.cli.watch import changed, look
 from engine.errors import EngineError, UsageError
-from engine.serving import Served, serving
-from engine.serving.administration import described_functions
+
+if TYPE_CHECKING:
+    from engine.serving import Served
 
 PORT: Final = 3210
 ENV_FILE: Final = ".env.local"
@@ -71,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
+    from engine.serving import serving
+
     async with (
         serving(data, app=app, bind=bind, dev=True, deferred=True) as served,
         trio.open_nursery() as nursery,
@@ -99,6 +102,8 @@ async def _push_on_change(served: Served, app: Path) -> None:
 
 async def _push(served: Served, known: set[str]) -> set[str]:
     """Push, and say what came of it; return the functions that there are now."""
+    from engine.serving.administration import described_functions
+
     began = time.monotonic()
     try:
         changes = await served.push()

@@ -26,8 +26,6 @@ def add(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     root = Path(options.name)
-    if not root.name:
-        raise UsageError("NAME is the name of a new folder, such as chat")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UsageError(f"{root} is there already, and not empty; choose another name")
     for name, text in FILES.items():

@@ -17,7 +17,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -26,7 +26,9 @@ from engine.cli.output import note
 from engine.cli.project import add_app, find_project, new_verb
 from engine.errors import EngineError, UsageError
 from engine.model.limits import Limits
-from engine.serving import Served, serving
+
+if TYPE_CHECKING:
+    from engine.serving import Served
 
 PORT: Final = 3210
 SEED_FILE: Final = "hash.seed"
@@ -105,6 +107,8 @@ def _kept_seed(data: Path) -> str:
 
 
 async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
+    from engine.serving import serving
+
     os.environ.pop(REEXECUTED_VARIABLE, None)
     async with (
         serving(data, app=app, bind=bind, deferred=True, allow_shell=allow_shell) as served,

@@ -8,7 +8,6 @@ from typing import Any
 
 from engine.cli.failures import Exit
 from engine.cli.project import new_verb
-from engine.server.server import installed_version
 
 
 def add(verbs: Any) -> None:
@@ -17,6 +16,8 @@ def add(verbs: Any) -> None:
 
 
 def run(_options: argparse.Namespace) -> int:
+    from engine.server.server import installed_version
+
     print(f"headrace {installed_version()}")
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}")
     return Exit.DONE

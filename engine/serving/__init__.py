@@ -19,9 +19,9 @@ from pathlib import Path
 
 from engine.host import MEMORY, AppSource, Engine
 from engine.model.limits import Limits
+from engine.server.admin_key import KeyFile, keep_admin_key, new_admin_key
 from engine.server.listener import ListenConfig
 from engine.server.server import ServerConfig
-from engine.serving.admin_key import KeyFile, keep_admin_key, new_admin_key
 from engine.serving.administration import Administration, described_functions
 from engine.serving.deployer import Deployer
 from engine.serving.page import page

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +40,8 @@ from engine.store.interface import Snapshot, Tree
 
 SLICE_ROWS: Final = 1_000
 """Rows that are counted or shown before others get their turn."""
+INTERNAL_BYTES: Final = 16
+"""Of an internal id, which is what entries end with."""
 WAIT_S_MAX: Final = 25.0
 """For new executions; below what proxies allow an answer to take."""
 DOCUMENTS_SHOWN_MAX: Final = 10_000
@@ -118,11 +121,8 @@ class Administration:
                 raise RequestRefused(
                     404, "TableNotFound", f"There is no table {name!r}; there are {known}"
                 )
-            rows = snapshot.range(Tree.ROWS, *_span(table), reverse=is_descending)
             documents: list[Json] = []
-            for _, image in rows:
-                if len(documents) >= limit:
-                    break
+            for image in islice(_by_creation(snapshot, table, is_descending), limit):
                 documents.append(to_wire(decode(image)))
                 await _now_and_then(len(documents))
         return json_response({"documents": documents})
@@ -267,6 +267,16 @@ async def _count(snapshot: Snapshot, table: TableInfo) -> int:
         number += 1
         await _now_and_then(number)
     return number
+
+
+def _by_creation(snapshot: Snapshot, table: TableInfo, is_descending: bool) -> Iterator[bytes]:
+    """The images of a table's documents in the order of their creation, or against it."""
+    prefix = table.indexes["by_creation_time"].prefix
+    upper = (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
+    for key, _ in snapshot.range(Tree.ENTRIES, prefix, upper, reverse=is_descending):
+        image = snapshot.get(Tree.ROWS, table.row_prefix + key[-INTERNAL_BYTES:])
+        assert image is not None, "an entry leads to a row"
+        yield image
 
 
 async def _now_and_then(rows: int) -> None:

@@ -1,0 +1,145 @@
+"""`serve`, and the verbs that speak to it: its lock, its signals, its pushes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.node.command_line import eventually, headrace, started
+
+APP = """
+import os
+
+import trio
+from headrace import Document, Schema, Table, action, mutation, query
+
+
+class Note(Document):
+    text: str
+
+
+schema = Schema(notes=Table(Note))
+
+
+@mutation
+async def add(ctx, text: str) -> None:
+    await ctx.db.insert(Note, {"text": text})
+
+
+@query
+async def texts(ctx) -> list[str]:
+    return [note["text"] for note in await ctx.db.query(Note).collect()]
+
+
+@query
+def fails(ctx) -> None:
+    raise ValueError("a secret")
+
+
+@action
+async def naps(ctx) -> str:
+    await trio.sleep(1)
+    return "rested"
+
+
+@action
+async def seed(ctx) -> str:
+    return os.environ["PYTHONHASHSEED"]
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    file = tmp_path / "notes.py"
+    file.write_text(APP)
+    return file
+
+
+def _post(url: str, kind: str, path: str) -> dict[str, object]:
+    answer = httpx.post(f"{url}/api/{kind}", json={"path": path, "args": {}, "format": "json"})
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(app: Path) -> None:
+    where = app.parent
+    with started(where, "serve", "notes.py", "--data", "db", "--port", "0") as server:
+        server.wait_said("ready")
+
+        second = headrace(where, "serve", "notes.py", "--data", "db", "--port", "0")
+        headrace(where, "run", "notes:add", '{"text": "one"}', "--data", "db")
+        tables = headrace(where, "data", "--data", "db")
+        sound = headrace(where, "verify", "--data", "db")
+        shell = headrace(where, "shell", "-c", "1", "--data", "db")
+        logs = headrace(where, "logs", "--executions", "--data", "db")
+        stranger = headrace(where, "data", "--url", server.url, "--admin-key", "headrace|wrong")
+        failed = _post(server.url, "query", "notes:fails")
+        seed = _post(server.url, "action", "notes:seed")
+
+    key = (where / "db" / "admin.key").read_text().strip()
+    assert 4 == second.code
+    assert str(server.process.pid) in second.err
+    assert server.url in second.err
+    assert "notes\t1\t" in tables.out
+    assert (0, True) == (sound.code, sound.out.endswith("sound\n"))
+    assert 4 == shell.code
+    assert "mutation notes:add" in logs.out
+    assert 2 == stranger.code
+    assert "secret" not in json.dumps(failed)
+    assert (where / "db" / "hash.seed").read_text().strip() == seed["value"]
+    assert 1 == server.said.count(key)
+    assert 0o600 == (where / "db" / "admin.key").stat().st_mode & 0o777
+
+
+def test_sigterm_lets_what_runs_be_answered(app: Path) -> None:
+    with (
+        started(app.parent, "serve", "notes.py", "--data", "db", "--port", "0") as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        server.wait_said("ready")
+
+        napping = threads.submit(_post, server.url, "action", "notes:naps")
+        time.sleep(0.4)
+        code = server.stop()
+        answer = napping.result()
+
+    assert ("success", "rested") == (answer["status"], answer["value"])
+    assert 0 == code
+
+
+def test_a_push_that_documents_do_not_fit_is_refused_and_changes_nothing(app: Path) -> None:
+    where = app.parent
+    with started(where, "serve", "notes.py", "--data", "db", "--port", "0") as server:
+        server.wait_said("ready")
+        headrace(where, "run", "notes:add", '{"text": "one"}', "--data", "db")
+        app.write_text(APP.replace("text: str\n\n", "text: str\n    by: str\n\n"))
+
+        pushed = headrace(where, "push", "--data", "db")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_said("not pushed")
+        texts = _post(server.url, "query", "notes:texts")
+
+        app.write_text(APP.replace('note["text"]', 'note["text"].upper()'))
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: _post(server.url, "query", "notes:texts")["value"] == ["ONE"], 10)
+
+    assert 4 == pushed.code
+    assert "does not fit the new schema" in pushed.err
+    assert ["one"] == texts["value"]
+
+
+def test_what_cannot_be_deployed_at_the_start_ends_serve(app: Path) -> None:
+    app.write_text("def (")
+
+    served = headrace(app.parent, "serve", "notes.py", "--data", "db", "--port", "0")
+
+    assert 2 == served.code
+    assert "notes.py:1" in served.err

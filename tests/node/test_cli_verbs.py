@@ -1,0 +1,205 @@
+"""Verbs on a directory that nobody has open, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from engine.cli import main
+from tests.node.command_line import headrace
+
+APP = """
+from headrace import Document, MutationCtx, QueryCtx, Schema, Table, mutation, query
+from headrace import UserIdentity
+
+
+class Person(Document):
+    name: str
+    age: float
+
+
+schema = Schema(people=Table(Person))
+
+
+@query
+async def who(ctx: QueryCtx) -> UserIdentity | None:
+    return await ctx.auth.get_user_identity()
+
+
+@mutation
+async def count(ctx: MutationCtx) -> int:
+    return await ctx.db.count(Person)
+"""
+
+VERBS = (
+    "init",
+    "dev",
+    "serve",
+    "push",
+    "run",
+    "data",
+    "logs",
+    "import",
+    "shell",
+    "check",
+    "verify",
+    "version",
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "pyproject.toml").write_text('[tool.headrace]\napp = "app.py"\n')
+    return tmp_path
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command line in this process, which it tells where traces go."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.usefixtures("in_process")
+def test_the_help_of_a_verb_has_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+
+    assert 0 == ended.value.code
+    assert f"\nexamples:\n  headrace {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
+    (project / "a.jsonl").write_text('{"name": "ada", "age": 36}\n\n{"name": "bob", "age": 1.5}\n')
+    (project / "b.json").write_text('[{"name": "cy", "age": 3}]')
+    (project / "c.csv").write_text('name,age\n"d, e",4\n007,5e1\n')
+
+    imported = [
+        headrace(project, "import", "--table", "people", name)
+        for name in ("a.jsonl", "b.json", "c.csv")
+    ]
+    documents = headrace(project, "data", "people", "--json", "--order", "desc", "--limit", "4")
+    counted = headrace(project, "run", "app:count")
+    sound = headrace(project, "verify")
+
+    assert [0, 0, 0] == [each.code for each in imported]
+    shown = [json.loads(line) for line in documents.out.splitlines()]
+    assert [("007", 50), ("d, e", 4), ("cy", 3), ("bob", 1.5)] == [
+        (each["name"], each["age"]) for each in shown
+    ]
+    assert "5\n" == counted.out
+    assert 0 == sound.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"name": "ada", "age": 1, "_id": "x"}', ":2: the document has _id"),
+        ('{"name": "ada"}', "document 2: a document of 'people' does not fit"),
+    ],
+    ids=["id", "schema"],
+)
+def test_a_document_that_cannot_be_is_refused_with_its_place(
+    project: Path, line: str, why: str
+) -> None:
+    (project / "a.jsonl").write_text('{"name": "ada", "age": 36}\n' + line)
+
+    refused = headrace(project, "import", "--table", "people", "a.jsonl")
+    tables = headrace(project, "data")
+
+    assert 2 == refused.code
+    assert why in refused.err
+    assert "0 documents were imported before this" in refused.err
+    assert "people\t0\t" in tables.out
+
+
+@pytest.mark.slow
+def test_an_input_of_the_shell_is_one_transaction(project: Path) -> None:
+    insert = 'await db.insert("people", {"name": "ada", "age": 1})'
+
+    failed = headrace(project, "shell", "-c", f"{insert}; 1 / 0")
+    shown = headrace(project, "shell", "-c", "await run(api.app.count)")
+    several = headrace(
+        project,
+        "shell",
+        stdin=f'for _ in range(2):\n    {insert}\nprint(await db.count("people"))\n',
+    )
+
+    assert 1 == failed.code
+    assert "division by zero" in failed.err
+    assert "0\n" == shown.out
+    assert "[LOG] 2" in several.err
+
+
+@pytest.mark.slow
+def test_a_function_is_run_as_the_user_that_was_asked_for(project: Path) -> None:
+    identity = '{"issuer": "example.com", "subject": "ada", "email": "a@example.com"}'
+
+    said = headrace(project, "run", "app:who", "--identity", identity)
+
+    assert ("ada", "a@example.com") == (said.json["subject"], said.json["email"])
+
+
+@pytest.mark.slow
+def test_check_finds_a_handler_with_a_bad_annotation(project: Path) -> None:
+    good = headrace(project, "check")
+    (project / "app.py").write_text(
+        APP + "\n\n@query\ndef late(ctx: QueryCtx, at: set[str]) -> None: ...\n"
+    )
+    bad = headrace(project, "check")
+
+    assert 0 == good.code
+    assert "app:who\tquery\t" in good.out
+    assert 1 == bad.code
+    assert "app.py:24: late: argument `at`" in bad.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["data", "--url", "http://127.0.0.1:1", "--admin-key", "k"], 3, "no server answers"),
+        (["data"], 2, "there is no data"),
+        (["run", "app:who", "[1"], 2, "no JSON"),
+        (["run", "app:nope"], 1, "app:nope"),
+        (["init", "."], 2, "not empty"),
+        (["import", "--table", "people", "x.xml"], 2, ".jsonl"),
+        (["no-such-verb"], 2, "invalid choice"),
+    ],
+    ids=["unreachable", "no-data", "bad-json", "no-function", "not-empty", "format", "verb"],
+)
+def test_the_exit_code_says_what_kind_of_refusal_it_is(
+    project: Path, arguments: list[str], code: int, why: str
+) -> None:
+    said = headrace(project, *arguments)
+
+    assert code == said.code
+    assert why in said.err
+
+
+@pytest.mark.usefixtures("in_process")
+def test_verbs_of_other_distributions_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed = tmp_path / "greeting-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[headrace.commands]\ngreet = greeting:main\n")
+    (tmp_path / "greeting.py").write_text(
+        "def main(arguments):\n    print(arguments)\n    return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    code = main(["greet", "ada", "--loud"])
+
+    assert 7 == code
+    assert "['ada', '--loud']\n" == capsys.readouterr().out
