@@ -108,8 +108,12 @@ def _written_with_dots(reference: Reference) -> tuple[str, str]:
     return component, f"{COMPONENT_MODULE}:{name}" if component else f"{name}:default"
 
 
-COMPONENT_MODULE: Final = "component"
-"""Where a component keeps the functions that are its own: `limits.check` is `component:check`."""
+COMPONENT_MODULE: Final = "functions"
+"""
+Where a component keeps the functions that are its own: `limits.check` is `functions:check`.
+
+Not `component`: the package has that name for the component itself, and a module takes its place.
+"""
 
 
 def canonical_path(path: str) -> str:

@@ -162,8 +162,8 @@ async def test_a_call_that_is_wrong_is_an_error(
 
 
 async def test_clients_cannot_call_it() -> None:
-    assert APPLICATION.find("component:limit") is None
-    assert APPLICATION.find("component:limit", "limits") is not None
+    assert APPLICATION.find("functions:limit") is None
+    assert APPLICATION.find("functions:limit", "limits") is not None
 
 
 async def test_its_documents_are_out_of_reach_of_the_application(t: Harness) -> None:

@@ -19,7 +19,7 @@ def test_a_mount_is_known_by_its_name_before_it_is_loaded() -> None:
 
     assert (limits.path, again.path) == ("limits", "rate_limiter")
     assert dict(app.mounts) == {"limits": limits, "rate_limiter": again}
-    assert reference_of(limits.check) == ("limits", "component:check")
+    assert reference_of(limits.check) == ("limits", "functions:check")
 
 
 @pytest.mark.parametrize("make", [Component, define_component])

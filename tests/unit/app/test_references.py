@@ -30,9 +30,9 @@ limits = App().use(Component("rate_limiter"), name="limits")
         (internal.dir.module.fn, ("", "dir/module:fn")),
         (api.messages["class"], ("", "messages:class")),
         (api.messages, ("", "messages:default")),
-        (limits.check, ("limits", "component:check")),
+        (limits.check, ("limits", "functions:check")),
         (limits.jobs.run, ("limits", "jobs:run")),
-        (limits["path"], ("limits", "component:path")),
+        (limits["path"], ("limits", "functions:path")),
         ("messages:list", ("", "messages:list")),
         ("messages.js:list", ("", "messages:list")),
         ("messages", ("", "messages:default")),
@@ -88,7 +88,7 @@ def test_a_reference_follows_its_mount_to_where_that_is_loaded() -> None:
 
     batches.path = "pool/batches"
 
-    assert reference_of(early) == ("pool/batches", "component:run")
+    assert reference_of(early) == ("pool/batches", "functions:run")
 
 
 def test_references_are_values() -> None:

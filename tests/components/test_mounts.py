@@ -1,0 +1,252 @@
+"""Mounted components: what they own, what passes between them and the application."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from engine.errors import FunctionNotFound, SchemaViolation, VariableMissing
+from engine.functions.loader import load
+from engine.rehearsal.harness import BlockingHarness, open_place
+
+FILES = {
+    "shelf_application/__init__.py": "",
+    "shelf_application/app.py": """
+        from engine import App
+        from shelf_component import component
+        app = App()
+        left = app.use(component, name="left")
+        right = app.use(component, name="right")
+    """,
+    "shelf_application/main.py": """
+        from engine import ActionCtx, MutationCtx, QueryCtx, action, internal, mutation, query
+        from .app import left, right
+
+        @mutation
+        async def put(ctx: MutationCtx, text: str) -> str:
+            return await ctx.run_mutation(left.put, {"text": text})
+
+        @mutation
+        async def put_and_fail(ctx: MutationCtx) -> None:
+            await ctx.run_mutation(left.put, {"text": "never"})
+            raise LookupError
+
+        @mutation
+        async def survive(ctx: MutationCtx) -> None:
+            try:
+                await ctx.run_mutation(left.fail, {})
+            except LookupError:
+                await ctx.run_mutation(left.put, {"text": "after"})
+
+        @query
+        async def found(ctx: QueryCtx, side: str) -> list[str]:
+            return await ctx.run_query({"left": left, "right": right}[side].found)
+
+        @query
+        async def deep(ctx: QueryCtx) -> int:
+            return await ctx.run_query(left.deep)
+
+        @mutation
+        async def call(ctx: MutationCtx, name: str) -> object:
+            return await ctx.run_mutation(left[name])
+
+        @action
+        async def call_in_an_action(ctx: ActionCtx, name: str) -> object:
+            return await ctx.run_mutation(left[name])
+
+        @query
+        async def jobs(ctx: QueryCtx) -> int:
+            return len(await ctx.db.system.query("_scheduled_functions").collect())
+    """,
+    "shelf_component/__init__.py": """
+        from engine import Component
+        from shelf_inner import component as inner
+        component = Component("shelf")
+        within = component.use(inner, name="within")
+    """,
+    "shelf_component/schema.py": """
+        from engine import Document, Schema, Table
+        class Item(Document):
+            text: str
+        schema = Schema(items=Table(Item).index("by_text", ["text"], unique=True))
+    """,
+    "shelf_component/crons.py": """
+        from engine import Crons, internal
+        crons = Crons()
+        crons.interval("beat", internal.functions.beat, hours=1)
+    """,
+    "shelf_component/functions.py": """
+        from engine import MutationCtx, QueryCtx, env, internal_mutation, mutation, query
+        from . import within
+        from .schema import Item
+
+        @mutation
+        async def put(ctx: MutationCtx, text: str) -> str:
+            await ctx.run_mutation("functions:count", {})
+            await ctx.run_mutation(within.add)
+            return await ctx.db.insert(Item, {"text": text})
+
+        @mutation
+        async def put_wrong(ctx: MutationCtx) -> None:
+            await ctx.db.insert("items", {"text": 5})
+
+        @internal_mutation
+        async def count(ctx: MutationCtx) -> None:
+            await ctx.db.insert("counts", {})
+
+        @internal_mutation
+        async def beat(ctx: MutationCtx) -> None:
+            await ctx.db.insert(Item, {"text": ctx.now.isoformat()[:16]})
+
+        @mutation
+        async def fail(ctx: MutationCtx) -> None:
+            await ctx.db.insert(Item, {"text": "never"})
+            raise LookupError
+
+        @query
+        async def found(ctx: QueryCtx) -> list[str]:
+            return [doc["text"] async for doc in ctx.db.query(Item).with_index("by_text")]
+
+        @query
+        async def deep(ctx: QueryCtx) -> int:
+            return await ctx.run_query(within.total)
+
+        @mutation
+        async def who(ctx: MutationCtx) -> object:
+            return await ctx.auth.get_user_identity()
+
+        @mutation
+        async def variable(ctx: MutationCtx) -> str:
+            return env["PATH"]
+
+        @mutation
+        async def later(ctx: MutationCtx) -> int:
+            await ctx.scheduler.run_after(1000, put, "later")
+            return len(await ctx.db.system.query("_scheduled_functions").collect())
+    """,
+    "shelf_inner/__init__.py": """
+        from engine import Component
+        component = Component("inner")
+    """,
+    "shelf_inner/functions.py": """
+        from engine import MutationCtx, QueryCtx, mutation, query
+
+        @mutation
+        async def add(ctx: MutationCtx) -> None:
+            await ctx.db.insert("items", {"n": 1})
+
+        @query
+        async def total(ctx: QueryCtx) -> int:
+            return await ctx.db.count("items")
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder: Path = tmp_path_factory.mktemp("shelves")
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dedent(text))
+    sys.path.append(str(folder))
+    try:
+        yield load(folder / "shelf_application")
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.startswith("shelf_")]:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def shelves(application: Any) -> Iterator[BlockingHarness]:
+    with open_place(application) as place:
+        yield BlockingHarness(place)
+
+
+def test_each_mount_has_tables_of_its_own(shelves: BlockingHarness) -> None:
+    shelves.mutation("main:put", {"text": "a"})
+
+    assert ["a"] == shelves.query("main:found", {"side": "left"})
+    assert [] == shelves.query("main:found", {"side": "right"})
+
+
+def test_a_mount_within_a_mount_has_tables_of_its_own(shelves: BlockingHarness) -> None:
+    shelves.mutation("main:put", {"text": "a"})
+    shelves.mutation("main:put", {"text": "b"})
+
+    assert 2 == shelves.query("main:deep")
+
+
+def test_a_mutation_that_fails_takes_the_writes_of_components_with_it(
+    shelves: BlockingHarness,
+) -> None:
+    with pytest.raises(LookupError):
+        shelves.mutation("main:put_and_fail")
+
+    assert [] == shelves.query("main:found", {"side": "left"})
+
+
+def test_a_component_that_fails_can_be_survived(shelves: BlockingHarness) -> None:
+    shelves.mutation("main:survive")
+
+    assert ["after"] == shelves.query("main:found", {"side": "left"})
+
+
+def test_the_schema_of_a_component_is_kept(shelves: BlockingHarness) -> None:
+    with pytest.raises(SchemaViolation):
+        shelves.mutation("main:call", {"name": "put_wrong"})
+    shelves.mutation("main:put", {"text": "once"})
+    with pytest.raises(SchemaViolation, match="unique"):
+        shelves.mutation("main:put", {"text": "once"})
+
+
+@pytest.mark.parametrize("caller", ["call", "call_in_an_action"])
+def test_what_is_internal_in_a_component_cannot_be_called_from_outside(
+    shelves: BlockingHarness, caller: str
+) -> None:
+    run = shelves.mutation if caller == "call" else shelves.action
+
+    with pytest.raises(FunctionNotFound):
+        run(f"main:{caller}", {"name": "count"})
+
+
+@pytest.mark.parametrize("caller", ["call", "call_in_an_action"])
+def test_a_component_does_not_know_the_user(shelves: BlockingHarness, caller: str) -> None:
+    ada = shelves.with_identity(name="Ada")
+    run = ada.mutation if caller == "call" else ada.action
+
+    assert run(f"main:{caller}", {"name": "who"}) is None
+
+
+@pytest.mark.parametrize("caller", ["call", "call_in_an_action"])
+def test_a_component_has_no_environment(shelves: BlockingHarness, caller: str) -> None:
+    run = shelves.mutation if caller == "call" else shelves.action
+
+    with pytest.raises(VariableMissing):
+        run(f"main:{caller}", {"name": "variable"})
+
+
+def test_a_component_schedules_its_own_functions_and_sees_its_own_jobs(
+    shelves: BlockingHarness,
+) -> None:
+    assert 1 == shelves.mutation("main:call", {"name": "later"})
+    assert 0 == shelves.query("main:jobs")
+
+    shelves.finish_all_scheduled_functions()
+
+    assert "later" in shelves.query("main:found", {"side": "left"})
+
+
+def test_crons_of_a_component_run_in_each_mount(shelves: BlockingHarness) -> None:
+    shelves.advance(timedelta(minutes=61))
+
+    beats = ["2026-01-01T00:00", "2026-01-01T01:00"]
+    assert beats == shelves.query("main:found", {"side": "left"})
+    assert beats == shelves.query("main:found", {"side": "right"})
