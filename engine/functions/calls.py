@@ -16,7 +16,7 @@ from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from engine.errors import LimitExceeded, NotAllowed, NotAwaited
+from engine.errors import FunctionTimeout, LimitExceeded, NotAllowed, NotAwaited
 from engine.functions.driver import CHECKPOINT
 
 T = TypeVar("T")
@@ -40,12 +40,12 @@ class Calls:
         marks: left while the engine works, entered again for user code.
     """
 
-    __slots__ = ("_deferred", "_is_closed", "_name", "_slice", "_unawaited", "marks")
+    __slots__ = ("_deferred", "_is_closed", "_name", "_unawaited", "marks", "slice")
 
     def __init__(self, name: str, marks: Marks, slice_: Slice) -> None:
         self._name = name
         self.marks = marks
-        self._slice = slice_
+        self.slice = slice_
         self._unawaited: set[Call[Any]] = set()
         self._deferred: list[DeferredCall[Any]] = []
         self._is_closed = False
@@ -108,8 +108,11 @@ class Calls:
     def taken(self, call: DeferredCall[Any]) -> None:
         self._deferred.remove(call)
 
-    def slice_is_over(self) -> bool:
-        return self._slice.is_over()
+    def breathe(self) -> Steps[None]:
+        """In the middle of long work: let others run, if it is time."""
+        if self.slice.is_over():
+            yield CHECKPOINT
+            self.slice.restart()
 
     def run_before(self, call: DeferredCall[Any]) -> None:
         """Run the deferred calls that were made before `call`."""
@@ -128,30 +131,45 @@ class Calls:
 
 
 class Slice:
-    """How long the trio thread has been busy with one execution."""
+    """
+    How long the trio thread has been busy with one execution.
 
-    __slots__ = ("_began", "_rows", "_rows_max", "_seconds_max")
+    Args:
+        rows_max: calls and rows after which others get their turn.
+        seconds_max: time after which they do.
+        total_s_max: how long the whole execution may take, waiting included.
+    """
 
-    def __init__(self, *, rows_max: int, seconds_max: float) -> None:
+    __slots__ = ("_began", "_deadline", "_rows", "_rows_max", "_seconds_max", "_total_s_max")
+
+    def __init__(self, *, rows_max: int, seconds_max: float, total_s_max: float) -> None:
         self._rows_max = rows_max
         self._seconds_max = seconds_max
+        self._total_s_max = total_s_max
         self._rows = 0
         self._began = perf_counter()
-
-    def count(self, rows: int) -> None:
-        self._rows += rows
+        self._deadline = self._began + total_s_max
 
     def is_over(self) -> bool:
-        """Whether it is time to let others run; if so, a new slice begins."""
+        """
+        Whether it is time to let others run; `restart` when they have.
+
+        Raises:
+            FunctionTimeout: the execution has taken longer than it may.
+        """
         self._rows += 1
         now = perf_counter()
         if self._rows < self._rows_max and now - self._began < self._seconds_max:
             return False
-        self._rows = 0
-        self._began = now
+        if now > self._deadline:
+            raise FunctionTimeout(
+                f"a query or mutation took longer than {self._total_s_max:g} s "
+                "(system_time_s_max); read less, or split the work"
+            )
         return True
 
     def restart(self) -> None:
+        """Others had their turn."""
         self._rows = 0
         self._began = perf_counter()
 
@@ -173,9 +191,10 @@ class Call(Coroutine[Any, Any, T], Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         calls = self._calls
         calls.awaited(self)
-        if calls.slice_is_over():
+        if calls.slice.is_over():
             calls.marks.leave()
             yield CHECKPOINT
+            calls.slice.restart()
             calls.marks.enter()
         if self.error is not None:
             raise self.error

@@ -9,11 +9,11 @@ Mutations: one after another in the lane, told only when what they saw is durabl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from engine.app.registered import Kind
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import SnapshotTooOld, StoreFull, UsageError
+from engine.errors import FunctionTimeout, SnapshotTooOld, StoreFull, UsageError
 from engine.functions import idempotence
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request
@@ -26,7 +26,8 @@ from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 from engine.transaction.view import View
 
-R = TypeVar("R")
+SNAPSHOTS_TRIED: Final = 3
+"""A mutation that outlived its snapshot runs again, so often."""
 
 
 class Attempt(NamedTuple):
@@ -63,6 +64,7 @@ class Mutations:
     ) -> MutationResult | None:
         committer = self._committer
         alone = False
+        tried = 0
         while True:
             await committer.lane.enter(self._limits.mutation_patience_s)
             try:
@@ -76,6 +78,11 @@ class Mutations:
                 alone = True
                 continue
             except SnapshotTooOld:
+                tried += 1
+                if tried == SNAPSHOTS_TRIED:
+                    raise FunctionTimeout(
+                        "a mutation read for longer than a snapshot may be held"
+                    ) from None
                 continue
             finally:
                 committer.lane.leave()

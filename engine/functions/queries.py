@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 from engine.app.contexts import Query, Range, TableQuery
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.functions.calls import Call, Calls, Steps
-from engine.functions.driver import CHECKPOINT
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import is_readable
 from engine.model.codec import encode
@@ -213,8 +212,7 @@ class QueryBuilder(Query[Any]):
         scan = Scan(self._transaction, self._plan(), self._slice_rows_max)
         while not scan.is_exhausted and (count is None or len(found) < count):
             found += scan.read(None if count is None else count - len(found))
-            if not scan.is_exhausted and self._calls.slice_is_over():
-                yield CHECKPOINT
+            yield from self._calls.breathe()
         return self._shown(found if count is None else found[:count])
 
     def _searched(self, count: int | None) -> Steps[list[Doc]]:
@@ -222,8 +220,7 @@ class QueryBuilder(Query[Any]):
         table = self._transaction.table(self._component, self._table)
         found: list[Doc] = []
         for doc in search(self._transaction, table, self._index_name, self._search):
-            if self._calls.slice_is_over():
-                yield CHECKPOINT
+            yield from self._calls.breathe()
             if doc is not None and all(accepts(doc) for accepts in self._predicates):
                 found.append(doc)
                 if count is not None and len(found) == count:
@@ -291,8 +288,7 @@ class QueryBuilder(Query[Any]):
                     raise
                 is_cut, status = True, "SplitRequired"
                 break
-            if self._calls.slice_is_over():
-                yield CHECKPOINT
+            yield from self._calls.breathe()
         position = self._position(scan, request, is_cut, len(found))
         if status is None and _is_large(len(found), usage):
             status = "SplitRecommended"
@@ -357,8 +353,7 @@ class _Stream:
             self._wanted = min(self._wanted * 4, query._slice_rows_max)
             if found:
                 return found
-            if query._calls.slice_is_over():
-                yield CHECKPOINT
+            yield from query._calls.breathe()
         return []
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import trio
 
+from engine.app.environment import using
 from engine.app.registered import Kind
 from engine.committer.actor import Committer
 from engine.errors import FunctionTimeout, OutOfRetention, SnapshotTooOld
@@ -46,7 +47,11 @@ from engine.model.codec import encode
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
-from engine.transaction.view import View, view_of_the_past
+from engine.transaction.past import Past
+from engine.transaction.view import View
+
+SNAPSHOTS_TRIED: Final = 3
+"""A query that outlived its snapshot runs on a newer one, so often."""
 
 
 class Functions:
@@ -84,6 +89,7 @@ class Functions:
             watchdog=watchdog,
             executions=self.executions,
         )
+        self._past = Past()
         self._mutations = Mutations(committer, self._executor, limits)
         self._cache: QueryCache[QueryResult] = QueryCache(
             limits.query_cache_bytes_max,
@@ -156,14 +162,26 @@ class Functions:
         return await self._cache.fetch(key, identity, at, lambda: self._query(request, at, journal))
 
     async def _query(self, request: Request, ts: int, journal: str | None) -> QueryResult:
-        while True:
+        for _ in range(SNAPSHOTS_TRIED):
             snapshot = self._snapshots.acquire(ts)
             try:
-                return await self._run_query(request, _view_at(snapshot, ts), journal)
+                view = await self._view_at(snapshot, ts)
+                return await self._run_query(request, view, journal)
             except SnapshotTooOld:
                 continue
             finally:
                 self._snapshots.release(snapshot)
+        raise FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
+
+    async def _view_at(self, snapshot: SharedSnapshot, ts: int) -> View:
+        if snapshot.ts == ts:
+            return View(snapshot, begin_ts=ts, catalog=snapshot.catalog)
+        for view in self._past.view(snapshot, ts):
+            if view is not None:
+                return view
+            await trio.lowlevel.checkpoint()
+            snapshot.check_age()
+        raise AssertionError("the last thing it yields is the view")
 
     async def _run_query(self, request: Request, view: View, journal: str | None) -> QueryResult:
         execution = self._executor.begin(Kind.QUERY, request.path)
@@ -268,7 +286,8 @@ class Functions:
         )
         limit_s = self.limits.action_time_s_max
         try:
-            with trio.move_on_after(limit_s) as deadline, listening(execution):
+            environment = using(self.deployment.environment_of(component))
+            with trio.move_on_after(limit_s) as deadline, listening(execution), environment:
                 result = await self.loops.run(function, ctx, arguments)
         finally:
             for name in ctx.calls.close():
@@ -276,9 +295,3 @@ class Functions:
         if deadline.cancelled_caught:
             raise FunctionTimeout(f"the action {path} ran longer than {limit_s:g} s")
         return function.signature.dump(result, tables)
-
-
-def _view_at(snapshot: SharedSnapshot, ts: int) -> View:
-    if snapshot.ts == ts:
-        return View(snapshot, begin_ts=ts, catalog=snapshot.catalog)
-    return view_of_the_past(snapshot, ts)

@@ -17,8 +17,6 @@ from typing import Protocol
 
 from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.snapshot import Entry, SharedSnapshot
-from engine.log.records import decode_record
-from engine.model.commits import RowWrite
 from engine.transaction.overlay import Overlay, OverlayEntry, merged
 
 
@@ -94,20 +92,3 @@ class View:
             past = self._past.entries(index, lower, upper, reverse=reverse)
             return merged(below, past, reverse=reverse)
         return below
-
-
-def view_of_the_past(snapshot: SharedSnapshot, ts: int) -> View:
-    """
-    The state at `ts`, which is at or before the snapshot's.
-
-    Built from the before-images of all records since: the oldest image of a
-    row after `ts` is what the row was at `ts`.
-    """
-    past = Overlay()
-    oldest: dict[bytes, RowWrite] = {}
-    for data in snapshot.log(ts, snapshot.ts):
-        for write in decode_record(data).writes:
-            oldest.setdefault(write.key, write)
-    for key, write in oldest.items():
-        past.write(RowWrite(key, snapshot.row(key), write.before))
-    return View(snapshot, begin_ts=ts, catalog=snapshot.catalog, past=past)
