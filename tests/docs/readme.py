@@ -12,12 +12,14 @@ as anything else are only shown. A comment right before a block says what else i
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -156,10 +158,9 @@ def _run(block: Block, directory: Path) -> None:
 def _listening(block: Block, directory: Path) -> Iterator[None]:
     """Have `block` run for the length of the block, from when its port takes connections."""
     port = int(block.value.removeprefix("port "))
-    if _answers(port):
-        raise _failed(block, f"port {port} is taken already", b"")
     output = directory / f"readme_line_{block.line}.out"
     with (
+        _reserved(port),
         output.open("wb") as sink,
         subprocess.Popen(
             _command(block, directory),
@@ -180,6 +181,16 @@ def _listening(block: Block, directory: Path) -> Iterator[None]:
             yield
         finally:
             _stop(process)
+
+
+@contextmanager
+def _reserved(port: int) -> Iterator[None]:
+    """Have the port to oneself: other tests, which may run beside this one, wait for it."""
+    with Path(tempfile.gettempdir(), f"headrace-{os.getuid()}-{port}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _answers(port):
+            raise BlockFailed(f"port {port} is taken by another program")
+        yield
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

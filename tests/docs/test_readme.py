@@ -9,8 +9,6 @@ import pytest
 
 from tests.docs.readme import Block, BlockFailed, follow, sections
 
-pytestmark = pytest.mark.xdist_group("docs")
-
 STORY = """\
 # Tool
 
@@ -124,6 +122,15 @@ def test_what_never_listens_is_named_with_what_it_said(tmp_path: Path) -> None:
 
     with pytest.raises(BlockFailed, match=r"never listened on port \d+:\nno disk"):
         follow(section, tmp_path)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        (section,) = sections(f"<!-- background: port {port} -->\n```sh\nsleep 9\n```\n")
+
+        with pytest.raises(BlockFailed, match=f"port {port} is taken by another program"):
+            follow(section, tmp_path)
 
 
 def free_port() -> int:

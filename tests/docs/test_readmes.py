@@ -10,9 +10,6 @@ import pytest
 from tests.architecture.source_tree import ROOT, files
 from tests.docs.readme import LANGUAGES, Block, Section, follow, sections
 
-# One after the other: their examples listen on the same port.
-pytestmark = pytest.mark.xdist_group("docs")
-
 READMES = [path for path in files() if path.name == "README.md"]
 
 
