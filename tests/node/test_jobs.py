@@ -344,3 +344,28 @@ async def test_many_jobs_each_run_once() -> None:
 
         found = await ask(node, notes)
         assert sorted(map(str, range(300))) == sorted(found)
+
+
+async def test_a_job_runs_once_whether_a_crash_comes_before_or_after_it_is_durable() -> None:
+    store = MemoryStore()
+    with trio.CancelScope() as crash:
+        async with serving(app(), store=store) as node:
+            node.scheduler.pause()
+            await mutate(node, later, 0, "hello")
+            hold = store.hold()
+            node.scheduler.resume()
+            await hold.wait_reached()
+            before = store.durable_copy()
+            assert (["pending"], []) == (await states(node), await ask(node, notes))
+            hold.release()
+            await node.scheduler.wait_resting()
+            after = store.durable_copy()
+            crash.cancel()
+            await trio.lowlevel.checkpoint()
+
+    for copy in (before, after):
+        runtime = VirtualRuntime()
+        runtime.jump(60)
+        async with serving(app(), store=copy, runtime=runtime) as node:
+            await node.scheduler.wait_resting()
+            assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
