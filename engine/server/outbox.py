@@ -38,14 +38,17 @@ class Outbox:
     """
     Args:
         limits: how much may pile up, and for how long.
+        on_room: called when another transition is worth its making.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, on_room: Callable[[], None]) -> None:
         self._limits = limits
+        self._on_room = on_room
         self._messages: deque[tuple[bytes, bool]] = deque()
         self._bytes = 0
         self._transitions = 0
         self._ending: tuple[int, str] | None = None
+        self._quiet_since = trio.current_time()
         self._sending_since = math.inf
         self._filled = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
@@ -82,57 +85,59 @@ class Outbox:
         self.finished.set()
         self._filled.unpark_all()
 
+    @property
+    def has_room_for_transition(self) -> bool:
+        """Whether few enough transitions are unsent for another to be worth its making."""
+        return self._transitions < self._limits.unsent_transitions_max
+
     async def wait_room(self) -> None:
         """Wait until the client has read most of what it was sent."""
         while self._bytes >= BACKLOG_BYTES:
             await self._emptied.park()
 
-    async def wait_room_for_transition(self) -> None:
-        """Wait until few enough transitions are unsent for another to be worth its making."""
-        while self._transitions >= self._limits.unsent_transitions_max:
-            await self._emptied.park()
+    def tick(self, now: float) -> None:
+        """
+        Look at the clock, every second or so: break a silence, or give up a client that is stuck.
+
+        Args:
+            now: of `trio.current_time`.
+        """
+        if now - self._sending_since > self._limits.send_s_max:
+            trace.info("session.stuck", unsent_bytes=self._bytes)
+            self.abandon()
+        elif not self._messages and now - self._quiet_since >= self._limits.ping_s:
+            self.put(PING)
 
     async def run(self, send: Send) -> None:
-        """Be the one task that sends; returns when the connection is closed or stuck."""
+        """Be the one task that sends; returns when the connection is closed or broken."""
         try:
             while not self.finished.is_set():
-                with trio.move_on_after(self._limits.ping_s) as silence:
-                    while not (self._messages or self._ending or self.finished.is_set()):
-                        await self._filled.park()
-                if silence.cancelled_caught:
-                    self._append(PING, is_transition=False)
-                await self._send_all(send)
-                if self._ending:
+                if self._messages:
+                    await self._send_first(send)
+                elif self._ending is not None:
+                    code, reason = self._ending
+                    await send({"type": "websocket.close", "code": code, "reason": reason})
                     break
-            if self._ending and not self.finished.is_set():
-                code, reason = self._ending
-                await send({"type": "websocket.close", "code": code, "reason": reason})
+                else:
+                    await self._filled.park()
         except Exception as error:
             trace.info("session.unsent", error=repr(error))
         finally:
             self.abandon()
             self._emptied.unpark_all()
 
-    async def wait_over(self) -> None:
-        """Wait until all is sent and closed, or the client has taken too long to read something."""
-        patience_s = self._limits.send_s_max
-        while not self.finished.is_set():
-            with trio.move_on_after(patience_s / 4):
-                await self.finished.wait()
-            if trio.current_time() - self._sending_since > patience_s:
-                trace.info("session.stuck", unsent_bytes=self._bytes)
-                self.abandon()
-
-    async def _send_all(self, send: Send) -> None:
-        while self._messages:
-            message, is_transition = self._messages.popleft()
-            # A server may shield its sending from cancellation: `wait_over` looks at the clock.
-            self._sending_since = trio.current_time()
-            await send({"type": "websocket.send", "text": message.decode()})
-            self._sending_since = math.inf
-            self._bytes -= len(message)
-            self._transitions -= is_transition
-            self._emptied.unpark_all()
+    async def _send_first(self, send: Send) -> None:
+        message, is_transition = self._messages.popleft()
+        # A server may shield its sending from cancellation: `tick` looks at the clock.
+        self._sending_since = trio.current_time()
+        await send({"type": "websocket.send", "text": message.decode()})
+        self._sending_since = math.inf
+        self._quiet_since = trio.current_time()
+        self._bytes -= len(message)
+        self._emptied.unpark_all()
+        if is_transition:
+            self._transitions -= 1
+            self._on_room()
 
     def _append(self, message: bytes, *, is_transition: bool) -> None:
         self._messages.append((message, is_transition))

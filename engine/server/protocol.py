@@ -345,7 +345,7 @@ class Protocol:
     @property
     def is_due(self) -> bool:
         """Whether there is anything to tell."""
-        return self.phase is Phase.OPEN and (self._owed or bool(self.queries.stale()))
+        return self.phase is Phase.OPEN and (self._owed or self.queries.has_stale)
 
     def begin(self) -> Plan:
         """

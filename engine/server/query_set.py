@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import assert_never
 
 from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation, UsageError
 from engine.functions.results import Failure, FailureKind, QueryResult
+from engine.model.codec import encode
 from engine.model.limits import Limits
 from engine.model.values import UNDEFINED, Value, size_of
 from engine.server.arguments import component_hidden, read_arguments
@@ -28,7 +30,11 @@ class Query:
     query_id: int
     path: str
     component: str
+    function: tuple[str, str]
+    """Component and path, as one thing to look up."""
     args: dict[str, Value]
+    args_digest: bytes
+    """Equal for equal arguments."""
     refusal: Failure | None
     """Why it cannot be asked at all: its arguments are no values."""
     size_bytes: int
@@ -117,6 +123,10 @@ class QuerySet:
         """Those that have to be evaluated before the next transition."""
         return tuple(self._stale.values())
 
+    @property
+    def has_stale(self) -> bool:
+        return bool(self._stale)
+
     def removed(self) -> tuple[int, ...]:
         """Ids that the client dropped and has not been told the end of."""
         return tuple(self._removed)
@@ -196,6 +206,7 @@ def refusal_of(error: UsageError) -> Failure:
 
 
 def _query_of(add: Add) -> Query:
+    component = add.component_path or ""
     args: dict[str, Value] = {}
     refusal = None
     try:
@@ -205,8 +216,10 @@ def _query_of(add: Add) -> Query:
     return Query(
         query_id=add.query_id,
         path=add.udf_path,
-        component=add.component_path or "",
+        component=component,
+        function=(component, add.udf_path),
         args=args,
+        args_digest=blake2b(encode(args), digest_size=16).digest(),
         refusal=refusal,
         size_bytes=size_of(args) + len(add.udf_path) + len(add.journal or ""),
         journal=add.journal,

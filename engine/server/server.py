@@ -26,6 +26,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
 from engine.server.backend import Backend
+from engine.server.fanout import Fanout
 from engine.server.function_api import FunctionApi
 from engine.server.http import AskReadiness, HttpApi, Operations, Page, Readiness, blame
 from engine.server.identity import Verifier
@@ -40,6 +41,9 @@ T = TypeVar("T")
 
 DISCONNECT_S_MAX = 30.0
 """For a client to close its side, once we have closed ours."""
+
+TICK_S: Final = 1.0
+"""How often sessions look at the clock, for silence and for clients that are stuck."""
 
 OPERATORS_PREFIX: Final = "/api/headrace/"
 """What the command line asks; also answered while there is nothing to serve yet."""
@@ -115,6 +119,7 @@ class Server:
         self._http = self._http_api(readiness, page, routes)
         self.is_holding = False
         """While set, clients are sent away to come back later, and operators are answered."""
+        self._fanout = Fanout(backend, runtime, tasks_max=limits.parallel_queries_max)
         self._home: trio.Nursery | None = None
         self._sessions: set[Session] = set()
         self._is_draining = False
@@ -147,11 +152,23 @@ class Server:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep what outlives connections; return when it is done after `close`."""
-        async with trio.open_nursery() as self._home:
+        async with trio.open_nursery() as self._home, trio.open_nursery() as background:
+            background.start_soon(self._fanout.run)
+            background.start_soon(self._tick)
             task_status.started()
             await self._closed.wait()
             while self._sessions:
                 await self._left.park()
+            background.cancel_scope.cancel()
+
+    async def _tick(self) -> None:
+        """Let every session look at the clock."""
+        pace_s = min(TICK_S, self._limits.ping_s / 4)
+        while True:
+            await self._runtime.sleep(pace_s)
+            now = trio.current_time()
+            for session in list(self._sessions):
+                session.tick(now)
 
     def drain(self) -> None:
         """Refuse what is new; answer what runs, and send clients away."""
@@ -210,6 +227,7 @@ class Server:
             limits=self._limits,
             runtime=self._runtime,
             home=self._home,
+            fanout=self._fanout,
         )
         self._sessions.add(session)
         try:

@@ -3,26 +3,24 @@ Session actor: one client's connection.
 
     socket ──▶ read ──▶ [ protocol ] ──▶ mutate ──▶ backend
                             │    └─────▶ act (outlives the connection)
-                            └──────────▶ transit ──▶ backend
-    socket ◀── outbox ◀── responses, transitions
+                            └─── due ──▶ fan-out ──▶ backend
+    socket ◀── outbox ◀── responses, transitions ◀──┘
 
-Four tasks share the protocol's state, which only changes between two awaits:
+Three tasks share the protocol's state, which only changes between two awaits:
 
     read      takes messages in order, and waits where one has to be waited for:
               a token to be verified, the lane of mutations to have room
     mutate    runs mutations one at a time, in order
-    transit   when something is due: pin a timestamp, evaluate the stale queries
-              at it, send one Transition
     outbox    sends
 
-A transition's stages are `_pinned`, `_evaluate`, `_hold`, `Protocol.finish`.
-When the client is gone, or is to go, all of it stops at once; an action that
-has begun goes on without it.
+What is due is planned, evaluated and told by the server's fan-out.  When the
+client is gone, or is to go, all of it stops at once; an action that has begun
+goes on without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, assert_never
 
 import trio
@@ -46,6 +44,7 @@ from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
 from engine.server.arguments import call_arguments
 from engine.server.backend import Backend
+from engine.server.fanout import Fanout
 from engine.server.identity import Verifier, acted_identity
 from engine.server.messages import Authenticate, decode
 from engine.server.outbox import Outbox, Send
@@ -91,6 +90,7 @@ class Session:
         backend: what functions run on.
         verifier: who a token names.
         home: tasks that may outlive the connection run here: actions, and the sending.
+        fanout: told when the client is due to be told something.
     """
 
     def __init__(
@@ -102,16 +102,19 @@ class Session:
         limits: Limits,
         runtime: Runtime,
         home: trio.Nursery,
+        fanout: Fanout,
     ) -> None:
         self._backend = backend
         self._verifier = verifier
         self._limits = limits
         self._runtime = runtime
         self._home = home
-        self._due = trio.lowlevel.ParkingLot()
+        self._fanout = fanout
+        self._answered = trio.lowlevel.ParkingLot()
         self._lane = trio.lowlevel.ParkingLot()
         self._protocol = Protocol(limits, spelling, self._wake)
-        self._outbox = Outbox(limits)
+        self._outbox = Outbox(limits, self._wake_if_due)
+        self._failures = 0
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._is_closing = False
@@ -125,9 +128,9 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._part, self._read, receive)
                 nursery.start_soon(self._part, self._mutate)
-                nursery.start_soon(self._part, self._transit)
                 nursery.start_soon(self._part, self._watch)
         self._protocol.close()
+        self._fanout.forget(self)
         with trio.move_on_after(CLOSING_S_MAX):
             await self._outbox.finished.wait()
 
@@ -173,8 +176,12 @@ class Session:
 
     async def _watch(self) -> None:
         """End when nothing more can be sent."""
-        await self._outbox.wait_over()
+        await self._outbox.finished.wait()
         self._scope.cancel()
+
+    def tick(self, now: float) -> None:
+        """Look at the clock, every second or so."""
+        self._outbox.tick(now)
 
     # Reading.
 
@@ -267,6 +274,7 @@ class Session:
             result = await self._mutation(call)
             ts = self._backend.published.value if result.ts is None else result.ts
             self._outbox.put(self._protocol.mutation_answered(call, result, ts))
+            self._answered.unpark_all()
             self._lane.unpark_all()
 
     async def _mutation(self, call: Call) -> MutationResult:
@@ -303,107 +311,73 @@ class Session:
         caller = _caller(call.who, call.request_id)
         return await self._backend.action(call.path, args, caller=caller, component=call.component)
 
-    # Transitions.
+    # Transitions, as the fan-out asks for them.
 
-    async def _transit(self) -> None:
-        failures = 0
-        while True:
-            while not self._protocol.is_due:
-                await self._due.park()
-            await self._outbox.wait_room_for_transition()
-            if self._protocol.who.is_expired(self._runtime.now_ns()):
-                self._end_expired()
-                return
-            try:
-                transition = await self._transition()
-            except _TRANSIENT as error:
-                failures += 1
-                if failures > RETRIES_MAX:
-                    raise
-                trace.info("session.retried", failures=failures, error=repr(error))
-                await self._runtime.sleep(self._backoff_s(failures))
-                continue
-            failures = 0
-            if transition is not None:
-                self._outbox.put(transition, is_transition=True)
+    def plan(self) -> Plan | None:
+        """What has to be told now, if anything; an expired token ends the session instead."""
+        if not self._protocol.is_due or not self._outbox.has_room_for_transition:
+            return None
+        if self._protocol.who.is_expired(self._runtime.now_ns()):
+            self._end_expired()
+            return None
+        return self._protocol.begin()
 
-    def _wake(self) -> None:
-        self._due.unpark_all()
+    def tell(self, plan: Plan, ts: int, results: dict[Query, QueryResult], request_id: str) -> None:
+        """Send the transition of `plan`, after the response of a mutation that it may show."""
+        if self._protocol.is_behind(plan):
+            self._home.start_soon(self._tell_later, plan, ts, results, request_id)
+        else:
+            self._tell(plan, ts, results, request_id)
 
-    def _backoff_s(self, failures: int) -> float:
-        longest = RETRY_S * float(2**failures)
-        return longest * self._runtime.random.random()
+    def give_up(self, error: Exception) -> None:
+        """A query could not be run: try again a little later, some times, or end."""
+        self._failures += 1
+        if isinstance(error, _TRANSIENT) and self._failures <= RETRIES_MAX:
+            trace.info("session.retried", failures=self._failures, error=repr(error))
+            self._home.start_soon(self._retry)
+        else:
+            self._end_for(error)
 
-    async def _transition(self) -> bytes | None:
-        """The transition to the newest timestamp; `None` if there is nothing to tell."""
-        request_id = self._runtime.random_bytes(8).hex()
-        results: dict[Query, QueryResult] = {}
-        try:
-            with self._backend.pin() as ts:
-                if self._backend.processed.value < ts:
-                    await self._backend.processed.wait_reached(ts)
-                plan = self._protocol.begin()
-                await self._evaluate(plan, ts, request_id, results)
-            await self._hold(plan)
-        except BaseException:
+    async def _tell_later(
+        self, plan: Plan, ts: int, results: dict[Query, QueryResult], request_id: str
+    ) -> None:
+        with trio.move_on_after(HOLD_S_MAX):
+            while self._protocol.is_behind(plan):
+                await self._answered.park()
+        self._tell(plan, ts, results, request_id)
+
+    def _tell(
+        self, plan: Plan, ts: int, results: dict[Query, QueryResult], request_id: str
+    ) -> None:
+        self._fanout.release(self)
+        if self._protocol.phase is not Phase.OPEN:
             for result in results.values():
                 result.live.release()
-            raise
+            return
         now_ns = self._runtime.now_ns()
-        return self._protocol.finish(plan, ts, results, request_id=request_id, now_ns=now_ns)
-
-    async def _evaluate(
-        self, plan: Plan, ts: int, request_id: str, results: dict[Query, QueryResult]
-    ) -> None:
-        """Add the results of the plan's queries at `ts` to `results`."""
-        caller = _caller(plan.who, request_id)
-
-        async def ask(queries: Iterator[Query]) -> None:
-            for query in queries:
-                results[query] = await self._query(query, caller, ts)
-
-        tasks = min(len(plan.asked), self._limits.parallel_queries_max)
-        if tasks <= 1:
-            await ask(iter(plan.asked))
-        else:
-            await _in_parallel(ask, iter(plan.asked), tasks)
-
-    async def _query(self, query: Query, caller: Caller, ts: int) -> QueryResult:
-        return await self._backend.query(
-            query.path,
-            query.args,
-            caller=caller,
-            ts=ts,
-            journal=query.journal,
-            component=query.component,
-        )
-
-    async def _hold(self, plan: Plan) -> None:
-        """Let the response go first of a mutation whose commit this may show."""
-        if self._protocol.is_behind(plan):
-            with trio.move_on_after(HOLD_S_MAX):
-                while self._protocol.is_behind(plan):
-                    await self._due.park()
-
-
-async def _in_parallel(
-    work: Callable[[Iterator[Query]], Awaitable[None]], items: Iterator[Query], tasks: int
-) -> None:
-    """Share `items` among a few tasks; the first error of any stops them all and is raised."""
-    failed: list[Exception] = []
-
-    async def worker() -> None:
         try:
-            await work(items)
+            transition = self._protocol.finish(
+                plan, ts, results, request_id=request_id, now_ns=now_ns
+            )
+            if transition is not None:
+                self._outbox.put(transition, is_transition=True)
         except Exception as error:
-            failed.append(error)
-            nursery.cancel_scope.cancel()
+            self._end_for(error)
+        self._failures = 0
+        self._wake_if_due()
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(tasks):
-            nursery.start_soon(worker)
-    if failed:
-        raise failed[0]
+    async def _retry(self) -> None:
+        longest_s = RETRY_S * float(2**self._failures)
+        await self._runtime.sleep(longest_s * self._runtime.random.random())
+        self._fanout.release(self)
+        self._wake_if_due()
+
+    def _wake(self) -> None:
+        self._fanout.due(self)
+
+    def _wake_if_due(self) -> None:
+        if self._protocol.is_due:
+            self._fanout.due(self)
 
 
 def _caller(who: Who, request_id: str) -> Caller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from engine.model.identity import Identity
@@ -14,6 +14,12 @@ class Who:
 
     identity: Identity | None = None
     admin: bool = False
+    key: str | None = field(init=False, compare=False, default=None)
+    """Equal for those who look the same to a function; `None` is nobody."""
+
+    def __post_init__(self) -> None:
+        if self.identity is not None:
+            object.__setattr__(self, "key", self.identity.cache_key())
 
     def is_expired(self, now_ns: int) -> bool:
         """Whether the token that said so is no longer good."""

@@ -55,6 +55,14 @@ class Ctx:
     writes: dict[str, Value] = field(default_factory=dict)
     log_lines: list[str] = field(default_factory=list)
 
+    observed_identity: bool = False
+
+    @property
+    def subject(self) -> str | None:
+        """Who is asking."""
+        self.observed_identity = True
+        return self.caller.identity.subject if self.caller.identity else None
+
     def get(self, name: str) -> Value:
         self.reads.add_point(name.encode())
         return self.writes.get(name, self.cells.get(name))
@@ -138,6 +146,7 @@ class Cells:
             log_lines=tuple(ctx.log_lines),
             journal=ctx.journal,
             live=self.subscriptions.subscribe(ctx.reads, at),
+            observed_identity=ctx.observed_identity,
             size_bytes=size,
             digest=digest,
         )

@@ -48,7 +48,7 @@ def fails(ctx: Ctx, data: Any = "none") -> None:
 
 
 def whoami(ctx: Ctx) -> str | None:
-    return ctx.caller.identity.subject if ctx.caller.identity else None
+    return ctx.subject
 
 
 async def add(_cells: Cells, _caller: Caller, a: float, b: float) -> float:

@@ -62,6 +62,16 @@ class Wire:
     async def connect(self, **fields: Any) -> None:
         await self.say(type="Connect", sessionId=SESSION, connectionCount=0, **fields)
 
+    async def act_as(self, name: str) -> None:
+        """Be an administrator who acts as this user."""
+        await self.say(
+            type="Authenticate",
+            baseVersion=0,
+            tokenType="Admin",
+            value=f"prod:{ADMIN_KEY}",
+            impersonating={"tokenIdentifier": f"i|{name}", "issuer": "i", "subject": name},
+        )
+
     async def add(self, query_id: int, path: str, args: Any = None, **fields: Any) -> None:
         await self.modify(
             {"type": "Add", "queryId": query_id, "udfPath": path, "args": [args or {}], **fields}

@@ -1,0 +1,259 @@
+"""
+Fan-out: a state of the data, evaluated once and told to every client that shows it.
+
+    sessions ──due──▶ [ fan-out ] ──round──▶ backend: each question once
+        ▲                                       │
+        └──────────── transition ◀──────────────┘
+
+A round takes all sessions that are due, pins one timestamp for them, asks each
+distinct question among their stale queries once, and tells each session as
+soon as its last answer is there.  While a round waits for answers the next one
+begins, with those who are not in one already; so a slow query holds up only
+clients that show it.
+
+A question is asked on behalf of the first who shows it, and answers everybody,
+unless the function looked at who was asking: then everybody asks for himself,
+and does so at once the next time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain, islice, zip_longest
+from typing import Final, Protocol, TypeAlias
+
+import trio
+
+from engine.functions.results import Caller, QueryResult
+from engine.kernel.runtime import Runtime
+from engine.server.backend import Backend
+from engine.server.protocol import Plan
+from engine.server.query_set import Query
+from engine.server.who import Who
+
+TOLD_AT_ONCE: Final = 64
+"""Clients told before others get their turn: some milliseconds."""
+
+LISTENERS_MAX: Final = 256
+"""In one round: the first are told while the next ones are planned for."""
+
+Function: TypeAlias = tuple[str, str]
+"""Component and path."""
+
+Key: TypeAlias = tuple[Function, bytes, "str | None", bool, "str | None"]
+"""Function, arguments, journal, whether an administrator asks, and maybe who."""
+
+
+class Listener(Protocol):
+    """A session, as the fan-out sees it."""
+
+    def plan(self) -> Plan | None:
+        """What it has to be told, or `None` for nothing, or not now."""
+        ...
+
+    def tell(self, plan: Plan, ts: int, results: dict[Query, QueryResult], request_id: str) -> None:
+        """Tell its client, and come to `Fanout.release`; the results' holds are handed over."""
+        ...
+
+    def give_up(self, error: Exception) -> None:
+        """The plan came to nothing; come to `Fanout.release` when it is worth trying again."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One session's part in a round."""
+
+    listener: Listener
+    plan: Plan
+    results: dict[Query, QueryResult] = field(default_factory=dict)
+    is_over: bool = False
+
+    def give_up(self, error: Exception) -> None:
+        if not self.is_over:
+            self.drop()
+            self.listener.give_up(error)
+
+    def drop(self) -> None:
+        """Let go of what was found out so far, unless it was told."""
+        if not self.is_over:
+            self.is_over = True
+            for result in self.results.values():
+                result.live.release()
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """What some parts of a round want to know."""
+
+    query: Query
+    who: Who
+    is_personal: bool
+    askers: list[tuple[_Part, Query]] = field(default_factory=list)
+
+
+class Fanout:
+    """
+    Args:
+        tasks_max: questions of one round that are asked at a time.
+    """
+
+    def __init__(self, backend: Backend, runtime: Runtime, *, tasks_max: int) -> None:
+        self._backend = backend
+        self._runtime = runtime
+        self._tasks_max = tasks_max
+        self._due: dict[Listener, None] = {}
+        self._busy: set[Listener] = set()
+        self._filled = trio.lowlevel.ParkingLot()
+        self.personal: set[Function] = set()
+        """Functions whose last answer depended on who asked."""
+
+    def due(self, listener: Listener) -> None:
+        """`listener` may have something to tell its client."""
+        if listener not in self._busy:
+            self._due[listener] = None
+            self._filled.unpark_all()
+
+    def release(self, listener: Listener) -> None:
+        """`listener` has been told, or has given up, and may be in another round."""
+        self._busy.discard(listener)
+
+    def forget(self, listener: Listener) -> None:
+        """`listener` is gone."""
+        self._due.pop(listener, None)
+        self._busy.discard(listener)
+
+    async def run(self) -> None:
+        """Be the one task that begins rounds, until cancelled."""
+        async with trio.open_nursery() as rounds:
+            while True:
+                while not self._due:
+                    await self._filled.park()
+                await self._begin_round(rounds)
+
+    async def _begin_round(self, rounds: trio.Nursery) -> None:
+        with ExitStack() as lease:
+            ts = lease.enter_context(self._backend.pin())
+            if self._backend.processed.value < ts:
+                await self._backend.processed.wait_reached(ts)
+            listeners = list(islice(self._due, LISTENERS_MAX))
+            for listener in listeners:
+                del self._due[listener]
+            request_id = self._runtime.random_bytes(8).hex()
+            parts = []
+            for listener in listeners:
+                if (plan := listener.plan()) is not None:
+                    self._busy.add(listener)
+                    parts.append(_Part(listener, plan))
+            asking = [part for part in parts if part.plan.asked]
+            if asking:
+                round_ = _Round(self, self._backend, ts, request_id, asking)
+                rounds.start_soon(round_.run, lease.pop_all(), self._tasks_max)
+        for part in parts:
+            if not part.plan.asked:
+                part.listener.tell(part.plan, ts, {}, request_id)
+        await trio.lowlevel.checkpoint()
+
+
+class _Round:
+    """The questions of some sessions at one timestamp."""
+
+    def __init__(
+        self, fanout: Fanout, backend: Backend, ts: int, request_id: str, parts: list[_Part]
+    ) -> None:
+        self._fanout = fanout
+        self._backend = backend
+        self._ts = ts
+        self._request_id = request_id
+        self._parts = parts
+        self._questions: dict[Key, _Question] = {}
+        self._unasked: deque[_Question] = deque()
+
+    async def run(self, lease: ExitStack, tasks_max: int) -> None:
+        """Ask, and tell; whatever goes wrong ends the parts that it concerns."""
+        with lease:
+            try:
+                for part, query in _in_turns(self._parts):
+                    self._add(part, query)
+                await self._ask_all(tasks_max)
+            except Exception as error:
+                for part in self._parts:
+                    part.give_up(error)
+
+    def _add(self, part: _Part, query: Query) -> None:
+        who = part.plan.who
+        is_personal = query.function in self._fanout.personal
+        asker = who.key if is_personal else None
+        key: Key = (query.function, query.args_digest, query.journal, who.admin, asker)
+        question = self._questions.get(key)
+        if question is None:
+            question = self._questions[key] = _Question(query, who, is_personal)
+            self._unasked.append(question)
+        question.askers.append((part, query))
+
+    async def _ask_all(self, tasks_max: int) -> None:
+        tasks = min(len(self._unasked), tasks_max)
+        if tasks <= 1:
+            await self._ask()
+            return
+        async with trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(self._ask)
+
+    async def _ask(self) -> None:
+        while self._unasked:
+            question = self._unasked.popleft()
+            query, who = question.query, question.who
+            caller = Caller(identity=who.identity, admin=who.admin, request_id=self._request_id)
+            try:
+                result = await self._backend.query(
+                    query.path,
+                    query.args,
+                    caller=caller,
+                    ts=self._ts,
+                    journal=query.journal,
+                    component=query.component,
+                )
+            except Exception as error:
+                for part, _ in question.askers:
+                    part.give_up(error)
+                continue
+            try:
+                await self._answer(question, result)
+            finally:
+                result.live.release()
+
+    async def _answer(self, question: _Question, result: QueryResult) -> None:
+        """Hand a result to all who asked, and tell those who have all of theirs."""
+        self._note(question, result)
+        for count, (part, query) in enumerate(question.askers, start=1):
+            if part.is_over:
+                continue
+            if result.observed_identity and part.plan.who.key != question.who.key:
+                self._add(part, query)
+                continue
+            result.live.retain()
+            part.results[query] = result
+            if len(part.results) == len(part.plan.asked):
+                part.is_over = True
+                part.listener.tell(part.plan, self._ts, part.results, self._request_id)
+            if count % TOLD_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _note(self, question: _Question, result: QueryResult) -> None:
+        function = question.query.function
+        if result.observed_identity:
+            self._fanout.personal.add(function)
+        elif question.is_personal:
+            self._fanout.personal.discard(function)
+
+
+def _in_turns(parts: list[_Part]) -> Iterable[tuple[_Part, Query]]:
+    """The queries of all parts, the first of each part first: one with many delays no other."""
+    rows = ([(part, query) for query in part.plan.asked] for part in parts)
+    if len(parts) == 1:
+        return next(iter(rows))
+    return (each for each in chain.from_iterable(zip_longest(*rows)) if each is not None)
