@@ -25,7 +25,6 @@ from engine.cli.failures import Exit, only, told
 from engine.cli.output import note
 from engine.cli.project import add_app, find_project, new_verb
 from engine.errors import EngineError, UsageError
-from engine.model.limits import Limits
 
 if TYPE_CHECKING:
     from engine.serving import Served
@@ -68,6 +67,7 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     app = find_project(options.app).required_app()
     data = Path(options.data)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to push anew
     reexecute_with_seed(data)
     trio.run(
         partial(_serve, app, data, f"{options.host}:{options.port}", options.allow_shell),
@@ -122,7 +122,7 @@ async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
                 break
-        _end_in(served.engine.node.limits)
+        end_in(served.engine.node.limits.drain_s + STUCK_S)
         note("draining")
         nursery.cancel_scope.cancel()
 
@@ -145,8 +145,8 @@ async def _push_on_hangup(served: Served) -> None:
                 note("not pushed; the version before serves on")
 
 
-def _end_in(limits: Limits) -> None:
-    """End the process soon, whatever hangs."""
-    timer = threading.Timer(limits.drain_s + STUCK_S, os._exit, (STUCK_EXIT,))
+def end_in(seconds: float) -> None:
+    """End the process by then, whatever hangs."""
+    timer = threading.Timer(seconds, os._exit, (STUCK_EXIT,))
     timer.daemon = True
     timer.start()

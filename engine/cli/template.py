@@ -56,24 +56,18 @@ async def send(ctx: MutationCtx, author: str, body: str) -> Id[Message]:
     return await ctx.db.insert(Message, {"author": author, "body": body})
 ''',
     "tests/test_messages.py": '''\
-"""An engine in memory for every test: `pytest`."""
+"""Each test is given `t`: this application on an engine of its own, with nothing in it yet."""
 
-import asyncio
-
-from headrace.aio import Engine
+from headrace.testing import Harness
 
 from backend.messages import list_messages, send
 
 
-def test_a_message_is_listed() -> None:
-    async def story() -> None:
-        async with Engine.open(":memory:", app="backend") as engine:
-            await engine.mutation(send, author="ada", body="hello")
-            (message,) = await engine.query(list_messages)
+async def test_a_message_is_listed(t: Harness) -> None:
+    await t.mutation(send, author="ada", body="hello")
 
-        assert message["body"] == "hello"
-
-    asyncio.run(story())
+    (message,) = await t.query(list_messages)
+    assert message["body"] == "hello"
 ''',
     ".gitignore": """\
 .headrace/

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,23 @@ def project(tmp_path: Path) -> Path:
     """A project as `init` makes it."""
     assert headrace(tmp_path, "init", "chat").code == 0
     return tmp_path / "chat"
+
+
+@pytest.mark.slow
+def test_the_tests_of_a_new_project_pass(project: Path) -> None:
+    is_installed = any(each.value == "engine.testing" for each in entry_points(group="pytest11"))
+    plugin = [] if is_installed else ["-p", "engine.testing"]
+
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugin],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "1 passed" in tested.stdout, tested.stdout
 
 
 @pytest.mark.slow
@@ -45,6 +65,7 @@ def test_a_new_project_is_served_broken_and_repaired(project: Path) -> None:
     assert f"{messages}:{good.count(chr(10)) + 2}: " in dev.said
     assert "def broken(:" in dev.said
     assert "[LOG] 'a message from' 'ada'" in dev.said
+    assert "failed" not in dev.said
     authors = [json.loads(line)["author"] for line in documents.out.splitlines()]
     assert ["ada", "BOB"] == authors
     assert 0 == ended

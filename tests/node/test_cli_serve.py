@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.node.command_line import eventually, headrace, started
+from tests.node.command_line import ROOT, eventually, headrace, started
 
 APP = """
 import os
@@ -143,3 +145,11 @@ def test_what_cannot_be_deployed_at_the_start_ends_serve(app: Path) -> None:
 
     assert 2 == served.code
     assert "notes.py:1" in served.err
+
+
+def test_a_process_that_cannot_be_drained_is_ended() -> None:
+    stuck = "import time; from engine.cli.serve import end_in; end_in(0.1); time.sleep(30)"
+
+    ended = subprocess.run([sys.executable, "-c", stuck], cwd=ROOT, timeout=20, check=False)
+
+    assert 70 == ended.returncode
