@@ -50,6 +50,12 @@ class Loops:
     def __init__(self) -> None:
         self._asyncio = AsyncioThread("headrace asyncio", task_factory=_make_task)
         self._threads = trio.CapacityLimiter(float("inf"))
+        self._on_asyncio = 0
+
+    @property
+    def running_elsewhere(self) -> int:
+        """How many actions run in threads and on asyncio, where trio does not see what they do."""
+        return int(self._threads.borrowed_tokens) + self._on_asyncio
 
     async def run(
         self, function: RegisteredFunction, ctx: ActionContext, arguments: Mapping[str, Any]
@@ -97,10 +103,13 @@ class Loops:
         async with open_errands(partial(_has_ended, name)) as errands:
             ctx.calls.carry_by(errands.run_from_asyncio)
             work = partial(_supervised, name, call, ctx)
+            self._on_asyncio += 1
             try:
                 answer = await run_on_asyncio(self._asyncio.loop(), work)
             except Stopped as error:
                 answer = outcome.Error(error)
+            finally:
+                self._on_asyncio -= 1
         return answer.unwrap()
 
 
