@@ -122,7 +122,8 @@ async def _push(served: Served, known: set[str]) -> set[str]:
     functions = {_described(each) for each in described_functions(application)}
     for line in _differences(known, functions):
         say(line)
-    say(f"Pushed in {(time.monotonic() - began) * 1000:.0f} ms: {len(functions)} functions")
+    count = "1 function" if len(functions) == 1 else f"{len(functions)} functions"
+    say(f"Pushed in {(time.monotonic() - began) * 1000:.0f} ms: {count}")
     return functions
 
 

@@ -103,7 +103,7 @@ def test_the_files_of_a_single_file_application_are_watched_and_shown(tmp_path: 
     (tmp_path / "package.json").write_text('{"dependencies": {"vite": "5"}}')
     (tmp_path / ".env.local").write_text("OTHER=1\nVITE_CONVEX_URL=http://old\n")
     with started(tmp_path, "dev", "chat.py", "--port", "0") as dev:
-        dev.wait_said("1 functions")
+        dev.wait_said("1 function")
 
         failed = headrace(tmp_path, "run", "chat:hello")
         dev.wait_said("division by zero")
