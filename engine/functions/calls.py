@@ -16,7 +16,7 @@ from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from engine.errors import FunctionTimeout, LimitExceeded, NotAllowed, NotAwaited
+from engine.errors import LimitExceeded, NotAllowed, NotAwaited
 from engine.functions.driver import CHECKPOINT
 
 T = TypeVar("T")
@@ -137,36 +137,20 @@ class Slice:
     Args:
         rows_max: calls and rows after which others get their turn.
         seconds_max: time after which they do.
-        total_s_max: how long the whole execution may take, waiting included.
     """
 
-    __slots__ = ("_began", "_deadline", "_rows", "_rows_max", "_seconds_max", "_total_s_max")
+    __slots__ = ("_began", "_rows", "_rows_max", "_seconds_max")
 
-    def __init__(self, *, rows_max: int, seconds_max: float, total_s_max: float) -> None:
+    def __init__(self, *, rows_max: int, seconds_max: float) -> None:
         self._rows_max = rows_max
         self._seconds_max = seconds_max
-        self._total_s_max = total_s_max
         self._rows = 0
         self._began = perf_counter()
-        self._deadline = self._began + total_s_max
 
     def is_over(self) -> bool:
-        """
-        Whether it is time to let others run; `restart` when they have.
-
-        Raises:
-            FunctionTimeout: the execution has taken longer than it may.
-        """
+        """Whether it is time to let others run; `restart` when they have."""
         self._rows += 1
-        now = perf_counter()
-        if self._rows < self._rows_max and now - self._began < self._seconds_max:
-            return False
-        if now > self._deadline:
-            raise FunctionTimeout(
-                f"a query or mutation took longer than {self._total_s_max:g} s "
-                "(system_time_s_max); read less, or split the work"
-            )
-        return True
+        return self._rows >= self._rows_max or perf_counter() - self._began >= self._seconds_max
 
     def restart(self) -> None:
         """Others had their turn."""

@@ -157,11 +157,7 @@ class Executor:
             deployment=deployment,
             caller=caller,
             limits=self._limits,
-            slice=Slice(
-                rows_max=self._limits.slice_rows_max,
-                seconds_max=self._limits.slice_s_max,
-                total_s_max=self._limits.system_time_s_max,
-            ),
+            slice=Slice(rows_max=self._limits.slice_rows_max, seconds_max=self._limits.slice_s_max),
             pagination=pagination,
             component=component,
             path=path,
