@@ -74,7 +74,7 @@ def next_time(schedule: Schedule, seed: str, last_ms: float, now_ms: float) -> N
     due, skipped = _after(schedule, seed, last_ms), 0
     while due is not None and due < now_ms:
         skipped += 1
-        due = _after(schedule, seed, due if skipped < SKIPPED_COUNT_MAX else now_ms)
+        due = _after(schedule, seed, due if skipped < SKIPPED_COUNT_MAX else now_ms - 1)
     return None if due is None else NextTime(due, skipped)
 
 

@@ -83,8 +83,9 @@ def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
     turn.put_row(key, None)
     cron_key = row_key_of(tick["cron"])
     cron = turn.get(cron_key)
-    if cron is None or cron["tick"] != tick["_id"]:
+    if cron is None:
         return
+    assert cron["tick"] == tick["_id"], "a cron has one tick"
     last = {"scheduledTime": tick["scheduledTime"], **ended}
     found = next_time(of_row(cron["schedule"]), _seed(cron), tick["scheduledTime"], turn.now_ms)
     if found is None:

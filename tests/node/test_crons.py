@@ -230,3 +230,20 @@ async def test_a_cron_that_goes_and_comes_while_its_action_runs_has_one_tick(
         await trio.sleep(60)
 
         assert (2, 1) == (len(runs), await tick_count(node))
+
+
+async def test_a_cron_that_changes_while_its_action_runs_goes_by_its_new_schedule(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with serving(app(lambda crons: crons.interval("poll", slow, hours=1))) as node:
+        await trio.sleep(1)
+        await node.push(app(lambda crons: crons.interval("poll", slow, hours=5)))
+        assert 1 == await tick_count(node)
+        proceed.set()
+        await trio.sleep(1)
+
+        (row,) = await cron_rows(node)
+        assert (5 * HOUR_S * 1000, 1) == (
+            row["nextTime"] - row["lastRun"]["scheduledTime"],
+            await tick_count(node),
+        )
