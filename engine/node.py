@@ -44,9 +44,6 @@ from engine.subscriptions.handle import Subscriptions
 
 trace = tracer(__name__)
 
-RECENT_COMMITS_MAX = 8_192
-"""A follower that is further behind reads the log, or starts anew."""
-
 DRAIN_S = 10.0
 
 
@@ -112,7 +109,9 @@ async def running_node(
     snapshots = Snapshots(store, runtime.monotonic, limits.snapshot_age_s_max)
     snapshots.publish(head.ts, head.catalog)
     published = Watermark(head.ts)
-    recent: Recent[Applied] = Recent(head.ts, count_max=RECENT_COMMITS_MAX)
+    recent: Recent[Applied] = Recent(
+        head.ts, count_max=limits.history_count_max, bytes_max=limits.history_bytes_max
+    )
     subscriptions = Subscriptions(recent, processed_ts=head.ts)
     committer = Committer(
         store,

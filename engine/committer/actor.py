@@ -259,7 +259,7 @@ class Committer:
         for commit in batch:
             self._staged_bytes -= commit.size_bytes
             commit.published()
-            self._recent.append(commit)
+            self._recent.append(commit, commit.size_bytes)
         self._forget_staged()
         self._published.advance(last.ts)
         self._waiters.release(last.ts)

@@ -6,6 +6,7 @@ Whoever falls behind what is kept here reads the log itself, or starts anew.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
@@ -26,22 +27,28 @@ class Recent(Generic[C]):
     Args:
         floor_ts: everything after it, and nothing before, is kept.
         count_max: how many commits may be kept.
+        bytes_max: how large they may be together; the newest is kept, however large it is.
     """
 
-    def __init__(self, floor_ts: int, *, count_max: int) -> None:
+    def __init__(self, floor_ts: int, *, count_max: int, bytes_max: float = math.inf) -> None:
         self.floor_ts = floor_ts
         self._count_max = count_max
+        self._bytes_max = bytes_max
         self._stamps: list[int] = []
         self._commits: list[C] = []
+        self._sizes: list[int] = []
+        self._bytes = 0
 
-    def append(self, commit: C) -> None:
+    def append(self, commit: C, size_bytes: int = 0) -> None:
         """Add the newest commit; the oldest half goes when there is no room."""
         self._stamps.append(commit.ts)
         self._commits.append(commit)
-        if len(self._commits) > self._count_max:
-            half = len(self._commits) // 2
-            self.floor_ts = self._stamps[half - 1]
-            del self._stamps[:half], self._commits[:half]
+        self._sizes.append(size_bytes)
+        self._bytes += size_bytes
+        while len(self._commits) > self._count_max or (
+            self._bytes > self._bytes_max and len(self._commits) > 1
+        ):
+            self._forget(len(self._commits) // 2)
 
     def covers(self, after: int) -> bool:
         """Whether every commit later than `after` is still here."""
@@ -51,3 +58,8 @@ class Recent(Generic[C]):
         """Commits with `after < ts <= upto`, in order."""
         start, end = bisect_right(self._stamps, after), bisect_right(self._stamps, upto)
         return iter(self._commits[start:end])
+
+    def _forget(self, count: int) -> None:
+        self.floor_ts = self._stamps[count - 1]
+        self._bytes -= sum(self._sizes[:count])
+        del self._stamps[:count], self._commits[:count], self._sizes[:count]

@@ -98,9 +98,10 @@ class Limits:
     # Snapshots and history.
     snapshot_age_s_max: float = 10.0
     """A read transaction held longer makes LMDB keep pages it will never give back."""
-    history_s_min: float = 60.0
-    history_bytes_max: int = 256 << 20
-    """Commits of the last minute are kept in memory for reads in the near past."""
+    history_count_max: int = 8_192
+    history_bytes_max: int = 64 << 20
+    """The newest commits stay in memory, this much of their records, several times that decoded.
+    A follower that is further behind starts anew."""
     data_bytes_max: int = 1 << 40
 
     # Queries.
