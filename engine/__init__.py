@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         CustomJwt,
         Mount,
         Oidc,
+        define_app,
+        define_component,
     )
     from engine.app.contexts import (
         ActionCtx,
@@ -62,7 +64,9 @@ if TYPE_CHECKING:
     from engine.app.references import (
         Reference,
         api,
+        get_function_name,
         internal,
+        make_function_reference,
     )
     from engine.app.schema import (
         Schema,
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     )
     from engine.app.triggers import (
         Change,
+        Trigger,
         trigger,
     )
     from engine.app.types import (
@@ -178,6 +183,8 @@ _NAMES = {
         "CustomJwt",
         "Mount",
         "Oidc",
+        "define_app",
+        "define_component",
     ),
     "engine.app.contexts": (
         "ActionCtx",
@@ -217,6 +224,8 @@ _NAMES = {
         "Reference",
         "api",
         "internal",
+        "make_function_reference",
+        "get_function_name",
     ),
     "engine.app.schema": (
         "Schema",
@@ -228,6 +237,7 @@ _NAMES = {
     "engine.app.triggers": (
         "Change",
         "trigger",
+        "Trigger",
     ),
     "engine.app.types": (
         "Document",
@@ -407,6 +417,7 @@ __all__ = [
     "StoreLocked",
     "Table",
     "TableQuery",
+    "Trigger",
     "TriggerCtx",
     "Unauthenticated",
     "Undefined",
@@ -421,14 +432,18 @@ __all__ = [
     "api",
     "async_map",
     "cron_jobs",
+    "define_app",
+    "define_component",
     "define_schema",
     "define_table",
     "env",
     "gather",
+    "get_function_name",
     "internal",
     "internal_action",
     "internal_mutation",
     "internal_query",
+    "make_function_reference",
     "mutation",
     "pagination_opts_validator",
     "query",
