@@ -44,8 +44,9 @@ class Browser:
 
     def open(self, url: str, *, width: int = 1000, height: int = 700) -> Tab:
         """A window of its own at `url`."""
-        size = {"width": width, "height": height}
-        target = self.ask("Target.createTarget", url=url, newWindow=True, **size)
+        target = self.ask(
+            "Target.createTarget", url=url, newWindow=True, width=width, height=height
+        )
         attached = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         return Tab(self, attached["sessionId"])
 
