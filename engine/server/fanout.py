@@ -37,7 +37,7 @@ from engine.server.who import Who
 TOLD_AT_ONCE: Final = 64
 """Clients told before others get their turn: some milliseconds."""
 
-LISTENERS_MAX: Final = 256
+SUBSCRIBERS_MAX: Final = 256
 """In one round: the first are told while the next ones are planned for."""
 
 Function: TypeAlias = tuple[str, str]
@@ -47,7 +47,7 @@ Key: TypeAlias = tuple[Function, bytes, "str | None", bool, "str | None"]
 """Function, arguments, journal, whether an administrator asks, and maybe who."""
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     """A session, as the fan-out sees it."""
 
     def plan(self) -> Plan | None:
@@ -67,7 +67,7 @@ class Listener(Protocol):
 class _Part:
     """One session's part in a round."""
 
-    listener: Listener
+    subscriber: Subscriber
     plan: Plan
     results: dict[Query, QueryResult] = field(default_factory=dict)
     is_over: bool = False
@@ -75,7 +75,7 @@ class _Part:
     def give_up(self, error: Exception) -> None:
         if not self.is_over:
             self.drop()
-            self.listener.give_up(error)
+            self.subscriber.give_up(error)
 
     def drop(self) -> None:
         """Let go of what was found out so far, unless it was told."""
@@ -89,6 +89,7 @@ class _Part:
 class _Question:
     """What some parts of a round want to know."""
 
+    key: Key
     query: Query
     who: Who
     is_personal: bool
@@ -105,26 +106,26 @@ class Fanout:
         self._backend = backend
         self._runtime = runtime
         self._tasks_max = tasks_max
-        self._due: dict[Listener, None] = {}
-        self._busy: set[Listener] = set()
+        self._due: dict[Subscriber, None] = {}
+        self._busy: set[Subscriber] = set()
         self._filled = trio.lowlevel.ParkingLot()
         self.personal: set[Function] = set()
         """Functions whose last answer depended on who asked."""
 
-    def due(self, listener: Listener) -> None:
-        """`listener` may have something to tell its client."""
-        if listener not in self._busy:
-            self._due[listener] = None
+    def due(self, subscriber: Subscriber) -> None:
+        """`subscriber` may have something to tell its client."""
+        if subscriber not in self._busy:
+            self._due[subscriber] = None
             self._filled.unpark_all()
 
-    def release(self, listener: Listener) -> None:
-        """`listener` has been told, or has given up, and may be in another round."""
-        self._busy.discard(listener)
+    def release(self, subscriber: Subscriber) -> None:
+        """`subscriber` has been told, or has given up, and may be in another round."""
+        self._busy.discard(subscriber)
 
-    def forget(self, listener: Listener) -> None:
-        """`listener` is gone."""
-        self._due.pop(listener, None)
-        self._busy.discard(listener)
+    def forget(self, subscriber: Subscriber) -> None:
+        """`subscriber` is gone."""
+        self._due.pop(subscriber, None)
+        self._busy.discard(subscriber)
 
     async def run(self) -> None:
         """Be the one task that begins rounds, until cancelled."""
@@ -139,23 +140,32 @@ class Fanout:
             ts = lease.enter_context(self._backend.pin())
             if self._backend.processed.value < ts:
                 await self._backend.processed.wait_reached(ts)
-            listeners = list(islice(self._due, LISTENERS_MAX))
-            for listener in listeners:
-                del self._due[listener]
+            subscribers = list(islice(self._due, SUBSCRIBERS_MAX))
+            for subscriber in subscribers:
+                del self._due[subscriber]
             request_id = self._runtime.random_bytes(8).hex()
-            parts = []
-            for listener in listeners:
-                if (plan := listener.plan()) is not None:
-                    self._busy.add(listener)
-                    parts.append(_Part(listener, plan))
+            parts = [part for each in subscribers if (part := self._part(each)) is not None]
             asking = [part for part in parts if part.plan.asked]
             if asking:
                 round_ = _Round(self, self._backend, ts, request_id, asking)
                 rounds.start_soon(round_.run, lease.pop_all(), self._tasks_max)
         for part in parts:
             if not part.plan.asked:
-                part.listener.tell(part.plan, ts, {}, request_id)
+                part.subscriber.tell(part.plan, ts, {}, request_id)
         await trio.lowlevel.checkpoint()
+
+    def _part(self, subscriber: Subscriber) -> _Part | None:
+        """The part of `subscriber` in the round that begins, if it has one."""
+        self._busy.add(subscriber)
+        try:
+            plan = subscriber.plan()
+        except Exception as error:
+            subscriber.give_up(error)
+            return None
+        if plan is None:
+            self._busy.discard(subscriber)
+            return None
+        return _Part(subscriber, plan)
 
 
 class _Round:
@@ -190,7 +200,7 @@ class _Round:
         key: Key = (query.function, query.args_digest, query.journal, who.admin, asker)
         question = self._questions.get(key)
         if question is None:
-            question = self._questions[key] = _Question(query, who, is_personal)
+            question = self._questions[key] = _Question(key, query, who, is_personal)
             self._unasked.append(question)
         question.askers.append((part, query))
 
@@ -206,6 +216,8 @@ class _Round:
     async def _ask(self) -> None:
         while self._unasked:
             question = self._unasked.popleft()
+            # Whoever comes later asks anew: this one may have been answered by then.
+            del self._questions[question.key]
             query, who = question.query, question.who
             caller = Caller(identity=who.identity, admin=who.admin, request_id=self._request_id)
             try:
@@ -230,6 +242,8 @@ class _Round:
         """Hand a result to all who asked, and tell those who have all of theirs."""
         self._note(question, result)
         for count, (part, query) in enumerate(question.askers, start=1):
+            if count % TOLD_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             if part.is_over:
                 continue
             if result.observed_identity and part.plan.who.key != question.who.key:
@@ -239,9 +253,7 @@ class _Round:
             part.results[query] = result
             if len(part.results) == len(part.plan.asked):
                 part.is_over = True
-                part.listener.tell(part.plan, self._ts, part.results, self._request_id)
-            if count % TOLD_AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
+                part.subscriber.tell(part.plan, self._ts, part.results, self._request_id)
 
     def _note(self, question: _Question, result: QueryResult) -> None:
         function = question.query.function

@@ -203,12 +203,14 @@ class FunctionApi:
 
     async def _any(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
         """A function of whatever kind; one that is called as another kind does not run."""
-        result: Result = await self._ask(call, args, caller)
+        first: Result = await self._ask(call, args, caller)
+        result = first
         for run in (self._mutate, self._act):
             if not _is_of_another_kind(result.failure):
-                break
+                return result
             result = await run(call, args, caller)
-        return result
+        # It is of some kind, so one of the three was an error from within.
+        return first if _is_of_another_kind(result.failure) else result
 
     async def _any_for_admin(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
         result = await self._any(call, args, caller)

@@ -287,8 +287,8 @@ class Protocol:
     # What came of it.
 
     def saw_clock(self, now_ms: float) -> None:
-        """Our clock when Connect arrived: how far the client's is from it."""
-        if self._client_ts is not None:
+        """Our clock when Connect arrived; a client that has none to compare says 0, or nothing."""
+        if self._client_ts:
             self._clock_skew_ms = round(self._client_ts - now_ms)
 
     def authenticated(self, who: Who) -> None:
@@ -331,6 +331,11 @@ class Protocol:
         self._covers_ts = max(self._covers_ts, ts)
         self._owe()
         return self._spelling.action(call.number, result, call.request_id)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a mutation has begun and not answered."""
+        return self._running is not None
 
     def is_behind(self, plan: Plan) -> bool:
         """Whether the mutation that ran when `plan` was made has not been answered yet."""

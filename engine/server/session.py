@@ -138,7 +138,8 @@ class Session:
         """Read nothing more, answer what runs, and go."""
         self._is_closing = True
         self._reading.cancel()
-        self._lane.unpark_all()
+        if not self._protocol.is_running:
+            self._end(None, 1001, "ServerShutdown")
 
     # How it ends.
 

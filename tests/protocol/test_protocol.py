@@ -134,6 +134,19 @@ def test_clients_learn_how_far_their_clock_is_off() -> None:
     assert transition["clientClockSkew"] == -12
 
 
+@pytest.mark.parametrize("client_ts", [None, 0])
+def test_a_client_without_a_clock_is_told_nothing_of_it(client_ts: float | None) -> None:
+    talk = Talk()
+    talk.say(type="Connect", sessionId=SESSION, clientTs=client_ts)
+    talk.protocol.saw_clock(1_795_197_733_603.4)
+    talk.modify()
+
+    transition = talk.transition()
+
+    assert transition is not None
+    assert transition["clientClockSkew"] is None
+
+
 # The query set.
 
 

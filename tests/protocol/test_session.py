@@ -183,6 +183,37 @@ async def test_everybody_is_told_what_is_his(autojump_clock: trio.testing.MockCl
     assert len(cells.runs) == 3
 
 
+async def test_a_crowd_of_users_is_told_what_is_his_in_one_round(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """None of them is forgotten, whoever turns out to have been asked for whom."""
+    cells = application()
+    names = [f"user {number % 3}" for number in range(200)]
+    async with serving(cells) as house:
+        wires = [await house.dial() for _ in names]
+        for wire, name in zip(wires, names, strict=True):
+            await wire.act_as(name)
+            await wire.hear_until("Transition")
+        cells.is_comparing = False
+        cells.write(cell=1)
+        for number, wire in enumerate(wires):
+            await wire.modify(
+                {"type": "Add", "queryId": 0, "udfPath": "m:mine"},
+                {
+                    "type": "Add",
+                    "queryId": 1,
+                    "udfPath": "m:show",
+                    "args": [{"cell": f"c{number % 19}"}],
+                },
+            )
+        await trio.testing.wait_all_tasks_blocked()
+        cells.compare()
+        told = [values(await wire.hear()) for wire in wires]
+
+    assert told == [{0: [name, 1], 1: None} for name in names]
+    assert cells.runs.count("m:mine") < 10
+
+
 async def test_a_query_that_cannot_run_holds_up_only_those_who_show_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
