@@ -17,7 +17,7 @@ import outcome
 import trio
 
 from engine.errors import EngineError
-from engine.functions.watchdog import ENGINE
+from engine.functions.slots import ENGINE
 
 E = TypeVar("E", bound=BaseException)
 
