@@ -19,14 +19,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import trio
 
+from engine.committer.conflicts import find_conflict
 from engine.committer.lane import Lane
 from engine.committer.staged import Staged, StagedCommit, changes_of
 from engine.committer.waiting import DurableWaiters
-from engine.errors import OutcomeUnknown, Stopped, StoreFull
+from engine.errors import Conflict, OutcomeUnknown, Stopped, StoreFull
 from engine.indexes.catalog import Catalog
 from engine.indexes.entries import Applied, Change, stored
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
@@ -37,6 +39,7 @@ from engine.log.recent import Recent
 from engine.log.records import encode_record, next_state_hash, ts_key
 from engine.model.commits import Kind, RowWrite, Source
 from engine.model.limits import Limits
+from engine.model.reads import ReadSet
 from engine.store.interface import Batch, Store, Tree
 
 trace = tracer(__name__)
@@ -122,6 +125,24 @@ class Committer:
             del self._pins[snapshot.ts]
         self._snapshots.release(snapshot)
         self._forget_staged()
+
+    def validate(self, reads: ReadSet, begin_ts: int) -> None:
+        """
+        For a transaction that ran outside the lane: has nobody changed what it read?
+
+        Raises:
+            Conflict: somebody has, or it began so long ago that nobody knows.
+        """
+        self._check_open()
+        if self.lane.is_held:
+            raise Conflict("a transaction that runs alone has the lane; run this one again")
+        if not self._recent.covers(min(begin_ts, self._durable.ts)):
+            raise Conflict("it began before the commits that are remembered; run it again")
+        published = self._recent.between(begin_ts, self._durable.ts)
+        later = chain(published, self._staged.after(max(begin_ts, self._durable.ts)))
+        found = find_conflict(reads, begin_ts, later)
+        if found is not None:
+            raise Conflict(f"the commit {found.ts} changed what was read at {begin_ts}")
 
     def next_ts(self) -> int:
         """The timestamp of whatever is staged next."""

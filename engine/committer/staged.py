@@ -77,6 +77,10 @@ class Staged:
             self._add_entry(prefix, key, row, ts)
         self._commits.append(commit)
 
+    def after(self, ts: int) -> Iterator[StagedCommit]:
+        """The commits later than `ts` that are kept, oldest first."""
+        return (commit for commit in self._commits if commit.ts > ts)
+
     def row(self, row_key: bytes, upto: int) -> tuple[bytes | None] | None:
         """The newest image at or before `upto`, in a tuple; `None` if nothing is staged."""
         versions = self._rows.get(row_key)

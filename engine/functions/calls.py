@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Generator
+from random import Random
 from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -156,6 +157,19 @@ class Slice:
         """Others had their turn."""
         self._rows = 0
         self._began = perf_counter()
+
+
+class SeededSlice(Slice):
+    """Ends by the dice at any call, so that whatever can run in between will, by some seed."""
+
+    __slots__ = ("_dice",)
+
+    def __init__(self, dice: Random) -> None:
+        super().__init__(rows_max=1, seconds_max=0.0)
+        self._dice = dice
+
+    def is_over(self) -> bool:
+        return self._dice.random() < 0.5
 
 
 _PENDING: Final = object()

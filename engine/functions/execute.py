@@ -16,7 +16,7 @@ from engine.app.environment import using
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
 from engine.errors import LimitExceeded, SnapshotTooOld
-from engine.functions.calls import Slice
+from engine.functions.calls import SeededSlice, Slice
 from engine.functions.context import MutationContext, QueryContext, Scope
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution, drive
@@ -157,7 +157,7 @@ class Executor:
             deployment=deployment,
             caller=caller,
             limits=self._limits,
-            slice=Slice(rows_max=self._limits.slice_rows_max, seconds_max=self._limits.slice_s_max),
+            slice=self._slice(),
             pagination=pagination,
             component=component,
             path=path,
@@ -173,6 +173,12 @@ class Executor:
         if value is not None:
             self._check_size(function, value)
         return value
+
+    def _slice(self) -> Slice:
+        if self._runtime.interleave is not None:
+            return SeededSlice(self._runtime.interleave)
+        limits = self._limits
+        return Slice(rows_max=limits.slice_rows_max, seconds_max=limits.slice_s_max)
 
     def _check_size(self, function: RegisteredFunction, value: Any) -> None:
         size, allowed = size_of(value), self._limits.result_bytes_max

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from engine.app.registered import Kind
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import FunctionTimeout, SnapshotTooOld, StoreFull, UsageError
+from engine.errors import Conflict, FunctionTimeout, SnapshotTooOld, StoreFull, UsageError
 from engine.functions import idempotence
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request
@@ -21,6 +21,7 @@ from engine.functions.job_rows import FAILED, SUCCESS, is_pending
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, failure_of
 from engine.functions.scheduling import finish_job
+from engine.kernel.runtime import Runtime
 from engine.model.commits import SessionRequest, Source
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
@@ -40,14 +41,17 @@ class Attempt(NamedTuple):
 class Mutations:
     """Runs mutations, of clients and of jobs."""
 
-    def __init__(self, committer: Committer, executor: Executor, limits: Limits) -> None:
+    def __init__(
+        self, committer: Committer, executor: Executor, *, runtime: Runtime, limits: Limits
+    ) -> None:
         self._committer = committer
         self._executor = executor
+        self._runtime = runtime
         self._limits = limits
 
     async def run(self, request: Request, session: SessionRequest | None) -> MutationResult:
         """As `Functions.mutation`."""
-        result = await self._in_lane(lambda view: self._attempt(request, session, view))
+        result = await self._committed(lambda view: self._attempt(request, session, view))
         assert result is not None, "a mutation has a result"
         return result
 
@@ -57,7 +61,32 @@ class Mutations:
 
         Returns `None` if the job was canceled or has run already.
         """
-        return await self._in_lane(lambda view: self._attempt_job(key, view))
+        return await self._committed(lambda view: self._attempt_job(key, view))
+
+    async def _committed(
+        self, attempt: Callable[[View], Awaitable[Attempt]]
+    ) -> MutationResult | None:
+        if self._runtime.interleave is None:
+            return await self._in_lane(attempt)
+        return await self._beside_others(attempt)
+
+    async def _beside_others(
+        self, attempt: Callable[[View], Awaitable[Attempt]]
+    ) -> MutationResult | None:
+        """Run outside the lane, validated; after too many conflicts, or a failed batch, in it."""
+        backoff_s = self._limits.retry_backoff_s
+        for _ in range(self._limits.conflict_retries_max + 1):
+            try:
+                done, generation = await self._with_view(attempt, is_validated=True)
+                await self._committer.settled(done.waits_for, generation)
+            except RunAgain:
+                break
+            except (Conflict, SnapshotTooOld):
+                await self._runtime.sleep(self._runtime.random.random() * backoff_s)
+                backoff_s = min(2 * backoff_s, self._limits.retry_backoff_s_max)
+            else:
+                return done.result
+        return await self._in_lane(attempt)
 
     async def _in_lane(
         self, attempt: Callable[[View], Awaitable[Attempt]]
@@ -94,7 +123,7 @@ class Mutations:
             return done.result
 
     async def _with_view(
-        self, attempt: Callable[[View], Awaitable[Attempt]]
+        self, attempt: Callable[[View], Awaitable[Attempt]], *, is_validated: bool = False
     ) -> tuple[Attempt, int]:
         committer = self._committer
         generation = committer.generation
@@ -107,6 +136,7 @@ class Mutations:
                 catalog=head.catalog,
                 staged=committer.staged,
                 generation=generation,
+                is_validated=is_validated,
             )
             return await attempt(view), generation
         finally:
@@ -199,6 +229,8 @@ class Mutations:
         begin_ts = transaction.view.begin_ts
         if transaction.view.generation != self._committer.generation:
             raise RunAgain
+        if transaction.view.is_validated:
+            self._committer.validate(transaction.reads, begin_ts)
         ts = self._committer.next_ts()
         try:
             if session is not None:

@@ -90,7 +90,7 @@ class Functions:
             executions=self.executions,
         )
         self._past = Past()
-        self._mutations = Mutations(committer, self._executor, limits)
+        self._mutations = Mutations(committer, self._executor, runtime=runtime, limits=limits)
         self._cache: QueryCache[QueryResult] = QueryCache(
             limits.query_cache_bytes_max,
             subscriptions,

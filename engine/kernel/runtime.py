@@ -9,9 +9,9 @@ one, with a seed, makes a run that can be had again.
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Awaitable, Callable
+from random import Random, SystemRandom
 from typing import Final, Protocol
 
 import trio
@@ -22,7 +22,9 @@ from engine.kernel.pause import Hold
 class Runtime(Protocol):
     """What the engine may know of the outside world."""
 
-    random: random.Random
+    random: Random
+    interleave: Random | None
+    """If not `None`: mutations run beside each other and yield by these dice at every call."""
 
     def now_ns(self) -> int:
         """Wall clock, nanoseconds since 1970 UTC; may jump."""
@@ -44,7 +46,8 @@ class SystemRuntime:
     """The clock and the dice of the operating system."""
 
     def __init__(self) -> None:
-        self.random: random.Random = random.SystemRandom()
+        self.random: Random = SystemRandom()
+        self.interleave: Random | None = None
 
     def now_ns(self) -> int:
         return time.time_ns()
@@ -72,10 +75,15 @@ class VirtualRuntime:
     Args:
         seed: the same seed gives the same run.
         start_ns: the wall clock at the start.
+        interleaves: let mutations run beside each other, so that only the validation of
+            what they read keeps them apart.
     """
 
-    def __init__(self, seed: int = 0, *, start_ns: int = EPOCH_2026_NS) -> None:
-        self.random: random.Random = random.Random(seed)
+    def __init__(
+        self, seed: int = 0, *, start_ns: int = EPOCH_2026_NS, interleaves: bool = False
+    ) -> None:
+        self.random: Random = Random(seed)
+        self.interleave = Random(seed + 1) if interleaves else None
         self._start_ns = start_ns
         self._offset_ns = 0
         self._born: float | None = None

@@ -277,6 +277,8 @@ class Transaction:
         if len(self.catalog.by_number) > TABLES_MAX:
             used = len(self.catalog.by_number)
             raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables")
+        # Two that add a table beside each other would give it one number.
+        self.reads.add_range(BY_TABLE_NAME.prefix, b"", None)
         number = self.catalog.next_table_number
         fields = {"name": name, "component": component, "number": number, "state": "active"}
         self.insert_row(self.catalog.by_number[TABLES], fields)

@@ -40,9 +40,19 @@ class View:
         begin_ts: the newest commit it shows.
         generation: the committer's at the time; a failed batch raises it, and
             whatever this view has shown is then to be thrown away.
+        is_validated: others may commit meanwhile, so what was read from this view is
+            compared with their commits before it is committed itself.
     """
 
-    __slots__ = ("_past", "_snapshot", "_staged", "begin_ts", "catalog", "generation")
+    __slots__ = (
+        "_past",
+        "_snapshot",
+        "_staged",
+        "begin_ts",
+        "catalog",
+        "generation",
+        "is_validated",
+    )
 
     def __init__(
         self,
@@ -53,6 +63,7 @@ class View:
         staged: StagedVersions | None = None,
         past: Overlay | None = None,
         generation: int = 0,
+        is_validated: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._staged = staged
@@ -60,6 +71,7 @@ class View:
         self.begin_ts = begin_ts
         self.catalog = catalog
         self.generation = generation
+        self.is_validated = is_validated
 
     @property
     def snapshot_ts(self) -> int:
