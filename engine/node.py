@@ -45,6 +45,7 @@ from engine.subscriptions.handle import Subscriptions
 trace = tracer(__name__)
 
 DRAIN_S = 10.0
+READER_CHECK_EVERY_S = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,6 +150,7 @@ async def running_node(
         ):
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
+            nursery.start_soon(_check_readers, store, runtime)
             yield Node(
                 store=store,
                 committer=committer,
@@ -164,6 +166,14 @@ async def running_node(
     finally:
         functions.loops.close()
         snapshots.close()
+
+
+async def _check_readers(store: Store, runtime: Runtime) -> None:
+    """Now and then free what killed processes hold: it keeps old pages from being used again."""
+    while True:
+        await runtime.sleep(READER_CHECK_EVERY_S)
+        if freed := store.reader_check():
+            trace.info("store.readers_freed", count=freed)
 
 
 def _read_head(store: Store) -> Head:

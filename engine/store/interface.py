@@ -151,6 +151,9 @@ class Store(Protocol):
             Stopped: the store was closed or forked; nothing was written.
         """
 
+    def reader_check(self) -> int:
+        """Free what processes that were killed still hold of the store; how much that was."""
+
     def size_bytes(self) -> int:
         """Bytes that the trees take; falls when keys are deleted, though the file does not."""
 

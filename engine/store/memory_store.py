@@ -129,6 +129,10 @@ class MemoryStore:
             copy._write(self._in_flight)
         return copy
 
+    def reader_check(self) -> int:
+        """As `Store.reader_check`: no other process can hold anything."""
+        return 0
+
     def size_bytes(self) -> int:
         """As `Store.size_bytes`: of the keys and values themselves."""
         self._refuse_if_closed()
