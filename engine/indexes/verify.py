@@ -1,7 +1,8 @@
 """
 Verify: is what is on disk what was written?
 
-    chain     every record's checksum, and that it continues the record before it
+    chain     every record's checksum, that it continues the record before it, from the first
+              on, and that its state hash follows from its writes
     sum       the rows, hashed again, against the state hash of the last record
     indexes   the entries that the documents should have, against those that are there
 
@@ -20,7 +21,7 @@ from engine.errors import EngineError, StoreDamaged
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
 from engine.indexes.entries import entry_key, stored
 from engine.indexes.recovery import recover
-from engine.log.records import decode_record, row_hash
+from engine.log.records import GENESIS, decode_record, next_state_hash, row_hash
 from engine.model.codec import decode
 from engine.store.interface import Snapshot, Tree
 
@@ -60,19 +61,26 @@ def verify(snapshot: Snapshot) -> Iterator[Findings]:
 
 
 def _check_chain(snapshot: Snapshot, found: Findings) -> Iterator[Findings]:
-    previous: bytes | None = None
+    previous: bytes | None = GENESIS
+    state_hash: int | None = 0
     for key, data in snapshot.range(Tree.LOG, b"", None):
         try:
             record = decode_record(data)
         except StoreDamaged as error:
             found.problems.append(f"record {int.from_bytes(key, 'big')}: {error}")
-            previous = None
+            previous = state_hash = None
             continue
         if previous is not None and record.previous != previous:
             found.problems.append(f"record {record.ts} does not continue the record before it")
+        if state_hash is not None and record.state_hash != next_state_hash(
+            state_hash, record.writes
+        ):
+            found.problems.append(
+                f"record {record.ts} has a state hash that its writes do not give"
+            )
         if record.ts != int.from_bytes(key, "big"):
             found.problems.append(f"record {record.ts} is filed under another timestamp")
-        previous = record.hash
+        previous, state_hash = record.hash, record.state_hash
         found.records += 1
         if found.records % SLICE_ROWS == 0:
             yield found
