@@ -15,8 +15,8 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,23 +178,25 @@ async def _wake(
     """Read everything until the newest state, and hold it against the promise."""
     shown = None
     with trio.move_on_after(CATCH_UP_S_MAX):
-        async for end, message in _frames(sleeper.stream):
-            if message["type"] != "Transition":
-                continue
-            if message["startVersion"] != version:
-                story.problems.append(f"a transition from {message['startVersion']}, at {version}")
-            version = message["endVersion"]
-            shown = message["modifications"][0]["value"]["value"]
-            if shown == newest:
-                break
-            story.unsent += end > kernel_bytes
+        async with aclosing(_frames(sleeper.stream)) as frames:
+            async for end, message in frames:
+                if message["type"] != "Transition":
+                    continue
+                start = message["startVersion"]
+                if start != version:
+                    story.problems.append(f"a transition from {start}, at {version}")
+                version = message["endVersion"]
+                shown = message["modifications"][0]["value"]["value"]
+                if shown == newest:
+                    break
+                story.unsent += end > kernel_bytes
     if shown != newest:
         story.problems.append(
             f"it shows {shown} {CATCH_UP_S_MAX:g} s after waking up, not {newest}"
         )
 
 
-async def _frames(stream: trio.abc.Stream) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+async def _frames(stream: trio.abc.Stream) -> AsyncGenerator[tuple[int, dict[str, Any]], None]:
     """The messages that come, each with how many bytes have come up to its end."""
     data, taken = bytearray(), 0
     while part := await stream.receive_some(1 << 20):
