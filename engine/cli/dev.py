@@ -25,6 +25,7 @@ import trio
 from engine.cli.calls import lines_of
 from engine.cli.failures import Exit, only, told
 from engine.cli.project import Project, add_app, find_project, new_verb
+from engine.cli.serve import STUCK_S, end_in
 from engine.cli.watch import changed, look
 from engine.errors import EngineError, UsageError
 
@@ -88,6 +89,7 @@ async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 break
+        end_in(served.engine.node.limits.drain_s + STUCK_S)
         say("Stopping")
         nursery.cancel_scope.cancel()
 

@@ -51,7 +51,8 @@ def add(verbs: Any) -> None:
         "kill -HUP PID    # read the application again and push it",
         description=(
             "Serve an application in production: clients learn that a function failed, and not "
-            "why. SIGHUP pushes the application as its files are then; SIGTERM drains and ends."
+            "why. SIGHUP pushes the application as its files are then; SIGTERM drains for 10 s "
+            "at most and ends; what hangs longer is cut off, which is safe."
         ),
     )
     add_app(parser)
