@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.windows import skipped_unless
 from tests.architecture.source_tree import ROOT
 from tests.docs.readme import follow, sections
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("npm") is None, reason="Node is not here: the windows are its")
+@skipped_unless(shutil.which("npm") is not None, "npm is not here, and the windows need it")
 def test_two_windows_are_in_step_within_three_minutes(folder: Path) -> None:
     text = TRANSCRIPT.read_text().replace(PORT, free_port())
     (section,) = sections(text)

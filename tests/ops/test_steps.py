@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,37 @@ def test_without_node_continuous_integration_fails(tmp_path: Path) -> None:
     assert exited == 1
     assert NO_NODE in lines
     assert lines[-2:] == ["FAILED: clients", "1 passed, 1 failed"]
+
+
+def test_clients_are_installed_before_the_tests_that_need_them() -> None:
+    script = (ROOT / "ops" / "test").read_text()
+
+    before, tests, _ = script.partition('step "pytest"')
+
+    assert tests
+    assert "for folder in tests/clients ops/helpdesk; do" in before
+    assert "npm ci --prefix" in before
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"), [({}, "1 skipped"), ({"CI": "true"}, "1 failed")]
+)
+def test_a_test_without_its_official_client_is_skipped_and_in_continuous_integration_fails(
+    environment: dict[str, str], expected: str
+) -> None:
+    pytest_of_one = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    test = ROOT / "tests" / "acceptance" / "test_kill_and_reconnect.py"
+
+    done = subprocess.run(
+        [*pytest_of_one, test],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(ROOT / "nothing"), **environment},
+    )
+
+    assert expected in done.stdout
+    assert ("npm ci --prefix tests/clients" in done.stdout) == (expected == "1 failed")
 
 
 def only_tools(folder: Path) -> str:
