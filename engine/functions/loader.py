@@ -90,13 +90,18 @@ def withdraw(application: Application) -> None:
         if sys.modules.get(name) is module:
             del sys.modules[name]
     if application.root is not None:
-        parent = str(application.root.parent)
-        users = _appended.get(parent, set())
-        users.discard(str(application.root))
-        if parent in _appended and not users:
-            del _appended[parent]
-            with suppress(ValueError):  # somebody has taken it out already
-                sys.path.remove(parent)
+        _leave_path(application.root)
+
+
+def _leave_path(root: Path) -> None:
+    """Take the folder of an application off the path, if it is there for nobody else."""
+    parent = str(root.parent)
+    users = _appended.get(parent, set())
+    users.discard(str(root))
+    if parent in _appended and not users:
+        del _appended[parent]
+        with suppress(ValueError):  # somebody has taken it out already
+            sys.path.remove(parent)
 
 
 # Where it is.
@@ -183,7 +188,12 @@ def _load_sources(sources: Sources) -> Application:
     if sources.folders:
         allow_reading(str(sources.root))
     is_new = not any(sources.owns(name) for name in sys.modules)
-    application = _Loading(sources, variables).application()
+    try:
+        application = _Loading(sources, variables).application()
+    except BaseException:
+        if is_new:
+            _leave_path(sources.root)
+        raise
     if is_new:
         make_live(application)
     else:

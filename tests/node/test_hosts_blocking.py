@@ -283,11 +283,18 @@ def test_a_forked_child_is_told_to_connect(tmp_path: Path) -> None:
         assert engine.query("messages:bodies") == ["the parent goes on"]
 
 
+def end_after(seconds: int) -> None:
+    """End this process if it waits for a thread that it has not got."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(seconds)
+
+
 def in_fork(call: Any) -> str:
     """What `call` raises in a forked child, as the child says it."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        end_after(20)
         try:
             call()
             said = "nothing"
@@ -305,22 +312,25 @@ def in_fork(call: Any) -> str:
 def test_a_child_of_multiprocessing_is_told_to_connect(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     with opened(tmp_path) as engine:
-        said = context.SimpleQueue()
-        child = context.Process(target=_ask, args=(engine, said))
+        reading, writing = context.Pipe(duplex=False)
+        child = context.Process(target=_ask, args=(engine, writing))
         child.start()
-        told = said.get()
+        writing.close()
+        told = reading.recv()
         child.join()
+        reading.close()
 
         assert child.exitcode == 0
         assert engine.query("messages:bodies") == []
     assert f"is open in process {os.getpid()}; use Engine.connect(url)" in told
 
 
-def _ask(engine: blocking.Engine, said: Any) -> None:
+def _ask(engine: blocking.Engine, told: Any) -> None:
+    end_after(20)
     try:
         engine.query("messages:bodies")
     except StoreLocked as error:
-        said.put(str(error))
+        told.send(str(error))
 
 
 # How a script ends.
@@ -347,11 +357,12 @@ engine = blocking.open(sys.argv[1], app=[send, bodies, wait])
 """
 
 
-def test_a_script_that_never_closes_its_engine_leaves_it_whole(tmp_path: Path) -> None:
+def test_an_engine_that_a_script_does_not_close_closes_as_it_ends(tmp_path: Path) -> None:
     done = run(SCRIPT + "engine.mutation(send, 'kept')\n", tmp_path)
+    lock = (tmp_path / "LOCK").read_text()
     again = run(SCRIPT + "print(engine.query(bodies))\n", tmp_path)
 
-    assert done.stderr == ""
+    assert (done.stderr, lock) == ("", "")
     assert (again.stdout, again.stderr) == ("['kept']\n", "")
 
 

@@ -254,8 +254,11 @@ async def test_an_equal_result_is_not_given_again() -> None:
         await engine.mutation("messages:send", {"body": "four"})
         assert await anext(results) == 4
         await engine.mutation("messages:send", {"body": "one"})
+        with trio.move_on_after(0.1) as waited:
+            await anext(results)
         await engine.mutation("messages:send", {"body": "longer"})
 
+        assert waited.cancelled_caught
         assert await anext(results) == 6
 
 

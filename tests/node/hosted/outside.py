@@ -112,6 +112,12 @@ async def sleep_on_asyncio(ctx: ActionCtx) -> None:
         ENDED.append("asyncio")
 
 
+@action
+async def send_late(ctx: ActionCtx, body: str) -> None:
+    await trio.sleep(0.2)
+    await ctx.run_mutation(messages.send, body)
+
+
 @action(loop="asyncio")
 async def leave_a_task(ctx: ActionCtx) -> None:
     async def linger() -> None:
