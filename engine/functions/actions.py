@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from engine.app.contexts import ActionCtx, Auth, Committed, Scheduler
 from engine.errors import NotAllowed
@@ -136,6 +136,10 @@ class ActionContext(ActionCtx):
     def __init__(self, scope: ActionScope) -> None:
         self._scope = scope
         self.calls = ActionCalls(scope.path)
+
+    @property
+    def db(self) -> NoReturn:
+        raise no_database("await ")
 
     @property
     def auth(self) -> ActionAuth:
@@ -265,6 +269,14 @@ class ActionScheduler(Scheduler):
             )
 
         return self._calls.make(f"schedule({path})", write)
+
+
+def no_database(wait: str) -> NotAllowed:
+    """For whoever asks an action for its `ctx.db`; `wait` is how its calls are waited for."""
+    return NotAllowed(
+        "an action has no database of its own; read and write in functions that have one, and "
+        f"call them: {wait}ctx.run_query(...) or {wait}ctx.run_mutation(...)"
+    )
 
 
 def _value(value: Any, failure: Failure | None) -> Any:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
@@ -30,7 +30,13 @@ from engine.app.blocking import BlockingActionCtx, BlockingAuth, BlockingSchedul
 from engine.app.contexts import Committed
 from engine.app.registered import RegisteredFunction
 from engine.errors import FunctionAborted, NotAllowed, Stopped
-from engine.functions.actions import ActionAuth, ActionCall, ActionContext, ActionScheduler
+from engine.functions.actions import (
+    ActionAuth,
+    ActionCall,
+    ActionContext,
+    ActionScheduler,
+    no_database,
+)
 from engine.functions.logs import listener
 from engine.kernel.asyncio_loop import AsyncioThread, run_on_asyncio
 from engine.kernel.errands import Errands, open_errands
@@ -130,10 +136,18 @@ def _aborted(name: str, error: BaseException) -> FunctionAborted:
 # On trio.
 
 
+@trio.lowlevel.enable_ki_protection
 async def _run_on_trio(name: str, call: Callable[[Any], Any], ctx: ActionContext) -> Any:
+    """Ctrl-C goes to the host's own task, so whatever is raised in here is the action's."""
     try:
         return await call(ctx)
-    except SystemExit as error:
+    except (Exception, trio.Cancelled):
+        raise
+    except BaseExceptionGroup as group:
+        if group.split(trio.Cancelled)[0] is not None:
+            raise
+        raise _aborted(name, group) from group
+    except BaseException as error:
         raise _aborted(name, error) from error
 
 
@@ -155,6 +169,10 @@ class ThreadContext(BlockingActionCtx):
     def __init__(self, ctx: ActionContext, errands: Errands) -> None:
         self._ctx = ctx
         self._errands = errands
+
+    @property
+    def db(self) -> NoReturn:
+        raise no_database("")
 
     @property
     def auth(self) -> ThreadAuth:

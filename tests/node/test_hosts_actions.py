@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import trio
 
-from engine import Engine, FunctionAborted, FunctionTimeout, Limits, NotAllowed
+from engine import (
+    ActionCtx,
+    BlockingActionCtx,
+    Engine,
+    FunctionAborted,
+    FunctionTimeout,
+    Limits,
+    NotAllowed,
+    action,
+)
 from tests.node import hosted
 
 APP = Path(hosted.__file__).parent
@@ -176,6 +185,32 @@ async def test_a_ctx_that_was_kept_is_closed(loop: str) -> None:
 
         with pytest.raises(NotAllowed, match="has ended; its ctx cannot be used any more"):
             ctx.run_query("messages:bodies")
+
+
+@action
+async def look_on_trio(ctx: ActionCtx) -> None:
+    getattr(ctx, "db")  # noqa: B009 - type checkers know that there is none
+
+
+@action
+def look_in_a_thread(ctx: BlockingActionCtx) -> None:
+    getattr(ctx, "db")  # noqa: B009
+
+
+@action(loop="asyncio")
+async def look_on_asyncio(ctx: ActionCtx) -> None:
+    getattr(ctx, "db")  # noqa: B009
+
+
+@pytest.mark.parametrize("look", [look_on_trio, look_in_a_thread, look_on_asyncio], ids=LOOPS)
+async def test_an_action_that_asks_for_a_database_is_told_what_to_call(look: Any) -> None:
+    wait = "" if look is look_in_a_thread else "await "
+    async with Engine.open(":memory:", app=[look]) as engine:
+        with pytest.raises(NotAllowed) as refused:
+            await engine.action(look)
+
+    assert "an action has no database" in str(refused.value)
+    assert f"{wait}ctx.run_query(...) or {wait}ctx.run_mutation(...)" in str(refused.value)
 
 
 async def test_the_engine_goes_on_while_an_action_blocks_its_thread() -> None:
