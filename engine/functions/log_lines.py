@@ -37,13 +37,20 @@ def add_line(lines: list[str], limits: Limits, level: Level, parts: Iterable[Any
 
 def line_of(level: Level, parts: Iterable[Any], *, bytes_max: int) -> str:
     """One line: the level and every part, cut at `bytes_max` of UTF-8."""
-    text = f"[{level}] " + " ".join(shown(part) for part in parts)
-    if len(text) * 4 <= bytes_max:
+    text = f"[{level}] " + " ".join(_shown(part) for part in parts)
+    if text.isascii() and len(text) <= bytes_max:
         return text
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= bytes_max:
-        return text
+        return data.decode()
     return data[: bytes_max - len(TRUNCATED)].decode("utf-8", "ignore") + TRUNCATED
+
+
+def _shown(part: object) -> str:
+    try:
+        return shown(part)
+    except Exception as broken:
+        return f"[{type(part).__name__} that cannot be shown: {type(broken).__name__}]"
 
 
 # How a value looks.

@@ -11,10 +11,10 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from engine.errors import ConvexError, EngineError, FunctionTimeout, UsageError
+from engine.errors import ConvexError, EngineError, FunctionTimeout, InvalidValue, UsageError
 from engine.model.codec import encode
 from engine.model.identity import Identity
-from engine.model.values import UNDEFINED
+from engine.model.values import UNDEFINED, normalize
 from engine.subscriptions.token import Live
 
 
@@ -93,21 +93,47 @@ def digest_of(value: Any, failure: Failure | None, journal: str | None) -> tuple
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Describe what a function raised, with the application's own frames."""
+    """
+    Describe what a function raised, with the application's own frames.
+
+    Raises nothing itself, whatever the error's text or data are made of.
+    """
     kind = FailureKind.USAGE if isinstance(error, UsageError) else FailureKind.APPLICATION
-    data = error.data if isinstance(error, ConvexError) else UNDEFINED
-    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-    message = f"Uncaught {_named(error)}{notes}{_frames(error.__traceback__)}"
-    return Failure(message=message, data=data, error=error, kind=kind)
+    data, complaint = _data_of(error)
+    notes = [f"\n{note}" for note in (*getattr(error, "__notes__", ()), *complaint)]
+    message = f"Uncaught {_named(error)}{''.join(notes)}{_frames(error.__traceback__)}"
+    return Failure(message=speakable(message), data=data, error=error, kind=kind)
+
+
+def speakable(text: str) -> str:
+    """`text` as UTF-8 can carry it: lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _data_of(error: BaseException) -> tuple[Any, list[str]]:
+    """The data of a `ConvexError`, if it is a value; else what is wrong with it."""
+    if not isinstance(error, ConvexError):
+        return UNDEFINED, []
+    try:
+        return normalize(error.data), []
+    except InvalidValue as invalid:
+        return UNDEFINED, [f"The data of this ConvexError cannot be sent: {invalid}"]
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"(its text cannot be shown: str() raised {type(broken).__name__})"
 
 
 def _named(error: BaseException) -> str:
     if isinstance(error, ConvexError):
-        return f"ConvexError: {error}"
+        return f"ConvexError: {_text_of(error)}"
+    name, text = type(error).__name__, _text_of(error)
     if isinstance(error, EngineError) and not isinstance(error, FunctionTimeout):
-        return f"{type(error).__name__}: {error}"
-    name = type(error).__name__
-    return f"Error: {name}: {error}" if name != "Exception" else f"Error: {error}"
+        return f"{name}: {text}"
+    return f"Error: {name}: {text}" if name != "Exception" else f"Error: {text}"
 
 
 _ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
