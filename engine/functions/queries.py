@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NoReturn
 
@@ -182,7 +182,7 @@ class QueryBuilder(Query[Any]):
         table = self._transaction.table(self._component, self._table)
         if table is None:
             return Plan(index=None, fingerprint=self._fingerprint(b"", None))
-        index = find_index(table, self._index_name)
+        index = find_index(table, self._index_name, self._bounds.fields)
         lower, upper = interval_of(index, self._bounds)
         return Plan(
             index=index,
@@ -357,12 +357,15 @@ class _Stream:
         return []
 
 
-def find_index(table: TableInfo, name: str) -> IndexInfo:
+def find_index(table: TableInfo, name: str, fields: Sequence[str]) -> IndexInfo:
     """
     The index of that name, ready for queries.
 
+    Args:
+        fields: what the range is on, for the index to declare where there is none.
+
     Raises:
-        IndexNotFound: with the table's indexes and the closest name.
+        IndexNotFound: with the table's indexes, the closest name and the line to add.
     """
     index = table.indexes.get(name)
     if index is None:
@@ -371,7 +374,7 @@ def find_index(table: TableInfo, name: str) -> IndexInfo:
         raise IndexNotFound(
             f"the table {table.name!r} has no index {name!r}; it has "
             f"{', '.join(sorted(table.indexes))}.{hint} "
-            f"An index is declared with .index({name!r}, [fields]) in the schema."
+            f"To add it: Table(...).index({name!r}, {list(fields) or ['...']}) in the schema."
         )
     if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):
         raise IndexNotFound(f"{name!r} is a {index.kind.value} index; use with_search_index")

@@ -29,6 +29,12 @@ class Bounds:
     """Field, value, and whether the value itself is in."""
     upper: tuple[str, Any, bool] | None = None
 
+    @property
+    def fields(self) -> list[str]:
+        """What an index that it fits is on: the equal ones as given, then the one with bounds."""
+        named = dict.fromkeys([*self.equal, *(b[0] for b in (self.lower, self.upper) if b)])
+        return [name for name in named if name not in ("_creationTime", "_id")]
+
     def add_equal(self, name: str, value: Any) -> None:
         if name in self.equal:
             raise InvalidRange(f"eq({name!r}, ...) is given twice; one value at a time")
