@@ -171,6 +171,13 @@ class FunctionAborted(EngineError):
     That is its `__cause__`; it ends the function, not the process.
     """
 
+    def __init__(self, function: str, raised: BaseException) -> None:
+        try:
+            shown = repr(raised)
+        except Exception:
+            shown = type(raised).__name__
+        super().__init__(f"{function} raised {shown}")
+
 
 class FunctionFailed(EngineError):
     """

@@ -14,6 +14,7 @@ import argparse
 import json
 import linecache
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -193,4 +194,7 @@ def _set_variable(file: Path, name: str, value: str) -> bool:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    """A line for the developer; whatever an application says, the terminal obeys nothing."""
+    text = "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in line)
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)

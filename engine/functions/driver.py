@@ -447,7 +447,7 @@ def _failure(run: _Run, limits: Limits) -> BaseException:
         return run.refusal
     if isinstance(error, Exception | trio.Cancelled):
         return error
-    aborted = FunctionAborted(f"{execution.name} raised {type(error).__name__}")
+    aborted = FunctionAborted(execution.name, error)
     aborted.__cause__ = error
     return aborted
 

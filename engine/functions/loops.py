@@ -128,7 +128,7 @@ def _has_ended(name: str) -> NotAllowed:
 
 
 def _aborted(name: str, error: BaseException) -> FunctionAborted:
-    aborted = FunctionAborted(f"{name} raised {type(error).__name__}")
+    aborted = FunctionAborted(name, error)
     aborted.__cause__ = error
     return aborted
 
