@@ -13,6 +13,7 @@ from engine.functions.results import Caller
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
 from tests.protocol.cells import START_TS, Cells, Ctx
+from tests.protocol.tokens import custom, token
 from tests.protocol.wires import serving
 
 
@@ -776,3 +777,61 @@ async def test_a_refused_token_is_told_and_closes(
 
     assert (refused["baseVersion"], refused["authUpdateAttempted"]) == (0, True)
     assert (closed["type"], closed["code"]) == ("closed", 1000)
+
+
+@pytest.mark.parametrize("what", ["mutation", "action", "commit"])
+async def test_nothing_is_done_with_a_token_that_has_run_out(
+    what: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    cells = application()
+    async with serving(cells, providers=[custom()]) as house:
+        wire = await house.dial()
+        short = token(lifetime_s=5)
+        await wire.say(type="Authenticate", baseVersion=0, tokenType="User", value=short)
+        await wire.add(0, "m:whoami")
+        await wire.add(1, "m:show")
+        shown = [value for each in await wire.hear_all() for value in values(each).values()]
+        await trio.sleep(6)
+        cells.runs.clear()
+        match what:
+            case "mutation":
+                await wire.mutate(0, "m:put", value=1)
+            case "action":
+                await wire.act(0, "m:put_by_action", value=1)
+            case "commit":
+                cells.write(cell=1)
+        refused = await wire.hear_until("AuthError")
+        closed = await wire.hear()
+
+    assert "alice" in shown
+    assert (refused["baseVersion"], refused["authUpdateAttempted"]) == (1, False)
+    assert (closed["type"], cells.runs) == ("closed", [])
+
+
+async def test_a_new_token_is_confirmed_on_the_same_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application(), providers=[custom()]) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:whoami")
+        for version, name in enumerate(["ada", "bob"]):
+            value = token(sub=name)
+            await wire.say(type="Authenticate", baseVersion=version, tokenType="User", value=value)
+        await wire.say(type="Authenticate", baseVersion=2, tokenType="None")
+        heard = await wire.hear_all()
+
+    assert heard[-1]["endVersion"]["identity"] == 3
+    assert [message["type"] for message in heard] == ["Transition"] * len(heard)
+
+
+async def test_a_provider_that_cannot_be_reached_is_no_refusal(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    nowhere = custom(jwks="data:application/json,{}")
+    async with serving(application(), providers=[nowhere]) as house:
+        wire = await house.dial()
+        await wire.say(type="Authenticate", baseVersion=0, tokenType="User", value=token())
+        closed = await wire.hear()
+
+    assert (closed["type"], closed["code"]) == ("closed", 1013)
+    assert closed["reason"].startswith("Unreachable")
