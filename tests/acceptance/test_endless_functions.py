@@ -13,6 +13,8 @@ from engine.model.limits import Limits
 from tests.acceptance.processes import serving
 from tests.acceptance.windows import needs_client, window
 
+pytestmark = pytest.mark.xdist_group("acceptance")  # each wants a core for itself
+
 LIMIT_S = Limits().user_time_s_max
 GRACE_S = 0.3
 CALLS_S_MAX = 1.0

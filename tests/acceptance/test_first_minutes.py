@@ -16,6 +16,8 @@ from tests.acceptance.windows import skipped_unless
 from tests.architecture.source_tree import ROOT
 from tests.docs.readme import follow, sections
 
+pytestmark = pytest.mark.xdist_group("acceptance")  # each wants a core for itself
+
 TRANSCRIPT = Path(__file__).parent / "first_minutes.md"
 PORT = "3210"
 MINUTES_S_MAX = 180.0

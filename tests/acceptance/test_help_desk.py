@@ -9,11 +9,14 @@ from itertools import islice
 from pathlib import Path
 
 import httpx
+import pytest
 
 from ops.helpdesk.corpus import entries
 from ops.helpdesk.serve import CLIENT
 from tests.acceptance.browser import browser, needs_chromium
 from tests.acceptance.processes import START_S_MAX, running
+
+pytestmark = pytest.mark.xdist_group("acceptance")  # each wants a core for itself
 
 QUESTIONS = [
     ("Ada", "json", "How do I keep the order of keys?"),

@@ -6,8 +6,12 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.acceptance.processes import serving
 from tests.acceptance.windows import needs_client, window
+
+pytestmark = pytest.mark.xdist_group("acceptance")  # each wants a core for itself
 
 MUTATIONS = 300
 KILL_AFTER = 60

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.processes import developing
 from tests.acceptance.windows import needs_client, window
+
+pytestmark = pytest.mark.xdist_group("acceptance")  # each wants a core for itself
 
 SHOWN_S_MAX = 1.0
 

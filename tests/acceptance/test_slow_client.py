@@ -9,6 +9,8 @@ import pytest
 
 from tests.proofs.slow_client import COMMITS_PER_S, GROWTH_BYTES_MAX, UNSENT_MAX, tell
 
+pytestmark = pytest.mark.xdist_group("acceptance")  # each wants a core for itself
+
 SLEEP_S = 8
 
 
