@@ -340,19 +340,21 @@ class Transaction:
 
     def _write(self, key: bytes, image: bytes | None, old: Doc | None, doc: Doc | None) -> None:
         after = None
+        is_system = key.startswith(_SYSTEM_ROWS)
         if doc is None:
             self.usage.count_write(len(image) if image is not None else 0)
         else:
-            size, nesting = measure(doc)
-            self.usage.count_write(size)
-            _check_document(doc, size, nesting)
+            if not is_system:
+                size, nesting = measure(doc)
+                self.usage.count_write(size)
+                _check_document(doc, size, nesting)
             after = encode(doc)
             if after == image:
                 return
         self._originals.setdefault(key, image)
         step = RowWrite(key, image, after, old, doc)
         self._layers[-1].write(step)
-        if key[:3] == _CATALOG_ROWS:
+        if is_system:
             self.catalog = self.catalog.folded([step])
 
     def _next_creation_time(self) -> float:
@@ -389,7 +391,8 @@ class Transaction:
                 )
 
 
-_CATALOG_ROWS = TABLES.to_bytes(4, "big")[:3]
+_SYSTEM_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
+"""What the keys of the engine's own rows begin with; these are bounded by what is put in them."""
 
 
 def _field(doc: Doc, path: tuple[str, ...]) -> Any:

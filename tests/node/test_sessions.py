@@ -28,12 +28,17 @@ SESSION = b"s" * 16
 
 
 @mutation
-async def add(ctx: MutationCtx, fails: bool = False) -> float:
-    """Insert one and return how many there are."""
+async def add(ctx: MutationCtx, fails: bool = False, size: int = 0) -> Any:
+    """Insert one and return how many there are, or something large and deep."""
     await ctx.db.insert("things", {})
     print("added")  # noqa: T201 - a function that says something
     if fails:
         raise ValueError("no")
+    if size:
+        answer: Any = "x" * size
+        for _ in range(40):
+            answer = [answer]
+        return answer
     return await ctx.db.count("things")
 
 
@@ -97,6 +102,18 @@ async def test_a_request_repeated_while_it_runs_runs_once(
 
         assert answers[0].ts == answers[1].ts
         assert [1, 1] == [answer.value for answer in answers]
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+async def test_a_large_or_deep_answer_is_remembered_as_well(
+    size: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with opened(MemoryStore()) as node:
+        first = await send(node, 0, size=size)
+        again = await send(node, 0, size=size)
+
+        assert first.failure is None, first.failure
+        assert (first.ts, first.value) == (again.ts, again.value)
 
 
 async def test_a_failed_request_runs_again(autojump_clock: trio.testing.MockClock) -> None:
