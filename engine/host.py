@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeAlias
@@ -39,6 +40,7 @@ from engine.model.limits import Limits
 from engine.model.values import normalize
 from engine.node import Node, running_node
 from engine.remote import RemoteEngine, connect
+from engine.server.http import Readiness
 from engine.server.listener import ListenConfig, Listener
 from engine.server.server import Server, ServerConfig
 from engine.store.interface import Store
@@ -426,4 +428,11 @@ def _server(node: Node, config: ServerConfig) -> Server:
         limits=node.limits,
         config=config,
         providers=providers,
+        readiness=partial(readiness, node),
     )
+
+
+async def readiness(node: Node) -> Readiness:
+    """Whether a mutation could be committed now, and if not, why."""
+    obstacle = await node.functions.turns.obstacle()
+    return Readiness(is_ready=obstacle is None, progress={"reason": obstacle} if obstacle else {})

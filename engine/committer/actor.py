@@ -97,10 +97,27 @@ class Committer:
         self._waiters = DurableWaiters()
         self._work = trio.Event()
         self._is_closed = False
-        self._failure: Exception | None = None
+        self._refusal: StoreFull | None = None
         self.generation = 0
         self.lane = Lane(self._has_room)
         self.stats = Counter[str]()
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be committed now; after a refused batch that is so until one is not."""
+        if self._is_closed:
+            return "the engine is closed"
+        if not self._has_room():
+            count = len(self._pending) + len(self._in_flight)
+            return f"{count} transactions wait for the disk, and there is no room for more"
+        if self._refusal is not None:
+            return f"the last batch was refused: {self._refusal}"
+        return None
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether the last batch was refused."""
+        return self._refusal is not None
 
     # What a mutation asks, in this order
 
@@ -269,6 +286,7 @@ class Committer:
     def _publish(self, batch: list[StagedCommit]) -> None:
         last = batch[-1]
         self._in_flight = []
+        self._refusal = None
         self._durable = Head(
             ts=last.ts,
             record_hash=last.record_hash,
@@ -291,6 +309,7 @@ class Committer:
     def _roll_back(self, batch: list[StagedCommit], error: StoreFull) -> None:
         """Nothing of the batch was written: everybody who saw it runs again."""
         trace.warning("committer.batch_refused", count=len(batch), error=str(error))
+        self._refusal = error
         self.generation += 1
         self.stats["batches_refused"] += 1
         self._in_flight = []

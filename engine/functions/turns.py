@@ -8,12 +8,14 @@ application and are bounded by their slices, not by a function's limits.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import trio
 
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import StoreFull
+from engine.errors import Overloaded, Stopped, StoreFull
 from engine.indexes.entries import Change
 from engine.kernel.runtime import Runtime
 from engine.model.commits import SYSTEM, Kind, Source
@@ -23,6 +25,9 @@ from engine.transaction.usage import Usage
 from engine.transaction.view import View
 
 T = TypeVar("T")
+
+PROBE_PATIENCE_S: Final = 1.0
+"""For a commit that is to show whether the store takes any again."""
 
 
 class Turns:
@@ -54,6 +59,23 @@ class Turns:
                 alone = True
             else:
                 return result
+
+    async def obstacle(self) -> str | None:
+        """
+        Why nothing can be committed now, if so.
+
+        After a batch that was refused it commits a record without writes, to see whether that is
+        still so: who is told to stay away would never find out.
+        """
+        committer = self._committer
+        if committer.is_refusing:
+            with (
+                trio.move_on_after(PROBE_PATIENCE_S),
+                suppress(RunAgain, Overloaded, Stopped),
+            ):
+                async with self.turn():
+                    committer.stage([], SYSTEM)
+        return committer.obstacle
 
     @asynccontextmanager
     async def turn(self, *, durable: bool = False) -> AsyncIterator[Transaction]:

@@ -11,7 +11,7 @@ import trio
 from engine.app.registered import RegisteredFunction
 from engine.app.registry import Application
 from engine.errors import UsageError
-from engine.host import AppSource, Engine, load_application
+from engine.host import AppSource, Engine, load_application, readiness
 from engine.kernel.trace import tracer
 from engine.server.http import Readiness
 
@@ -78,7 +78,10 @@ class Deployer:
         return lines
 
     async def readiness(self) -> Readiness:
-        return Readiness(is_ready=self.is_ready, progress={} if self.is_ready else self._progress)
+        """Whether there is something to serve and it can commit; if not, how far it is or why."""
+        if not self.is_ready:
+            return Readiness(is_ready=False, progress=self._progress)
+        return await readiness(self._engine.node)
 
     def _tell(self, doing: str, done: int, total: int | None) -> None:
         self._progress = {"doing": doing, "done": done, "total": total}
