@@ -20,7 +20,7 @@ from ops.helpdesk.corpus import entries
 from ops.helpdesk.load import load
 
 HERE = Path(__file__).parent
-CLIENT = HERE / "node_modules" / "convex" / "dist" / "esm"
+CLIENT = (HERE / "node_modules" / "convex" / "dist" / "esm").resolve()
 
 
 async def run(data: Path, port: int, loads: bool) -> None:
