@@ -44,11 +44,19 @@ class Request(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What a handler came to, before anybody may be told."""
+    """
+    What a handler came to, before anybody may be told.
+
+    `Executor.tell` tells of it those who watch executions.
+    """
 
     value: Any
     failure: Failure | None
     log_lines: tuple[str, ...]
+    request: Request
+    ended_ns: int = 0
+    duration_ms: float = 0.0
+    usage: Usage | None = None
 
 
 class Executor:
@@ -117,26 +125,35 @@ class Executor:
             failure = failure_of(error)
         for warning in transaction.usage.warnings():
             execution.log("WARN", warning)
-        outcome = Outcome(value=value, failure=failure, log_lines=tuple(execution.log_lines))
-        self._executions.add(self._record(request, outcome, began, transaction.usage))
-        return outcome
-
-    def _record(
-        self, request: Request, outcome: Outcome, began: float, usage: Usage
-    ) -> ExecutionRecord:
-        return ExecutionRecord(
-            kind=request.kind.value,
-            path=request.path,
-            component=request.component,
-            request_id=request.caller.request_id,
+        return Outcome(
+            value=value,
+            failure=failure,
+            log_lines=tuple(execution.log_lines),
+            request=request,
             ended_ns=self._runtime.now_ns(),
             duration_ms=(self._runtime.monotonic() - began) * 1000,
-            error=outcome.failure.message if outcome.failure else None,
-            log_lines=outcome.log_lines,
-            documents_read=usage.documents_read,
-            bytes_read=usage.bytes_read,
-            documents_written=usage.documents_written,
-            bytes_written=usage.bytes_written,
+            usage=transaction.usage,
+        )
+
+    def tell(self, outcome: Outcome) -> None:
+        """Record an execution where others see it: its log lines, and that it was."""
+        request, usage = outcome.request, outcome.usage
+        assert usage is not None, "what was run was measured"
+        self._executions.add(
+            ExecutionRecord(
+                kind=request.kind.value,
+                path=request.path,
+                component=request.component,
+                request_id=request.caller.request_id,
+                ended_ns=outcome.ended_ns,
+                duration_ms=outcome.duration_ms,
+                error=outcome.failure.message if outcome.failure else None,
+                log_lines=outcome.log_lines,
+                documents_read=usage.documents_read,
+                bytes_read=usage.bytes_read,
+                documents_written=usage.documents_written,
+                bytes_written=usage.bytes_written,
+            )
         )
 
     async def _call(

@@ -36,6 +36,8 @@ class Attempt(NamedTuple):
 
     result: MutationResult | None
     waits_for: int
+    outcome: Outcome | None = None
+    """`None` if nothing was run."""
 
 
 class Mutations:
@@ -85,7 +87,7 @@ class Mutations:
                 await self._runtime.sleep(self._runtime.random.random() * backoff_s)
                 backoff_s = min(2 * backoff_s, self._limits.retry_backoff_s_max)
             else:
-                return done.result
+                return self._told(done)
         return await self._in_lane(attempt)
 
     async def _in_lane(
@@ -100,7 +102,7 @@ class Mutations:
                 done, generation = await self._with_view(attempt)
                 if alone:
                     await committer.settled(done.waits_for, generation)
-                    return done.result
+                    return self._told(done)
             except RunAgain as again:
                 if alone and isinstance(again.__cause__, StoreFull):
                     raise again.__cause__ from None
@@ -120,7 +122,13 @@ class Mutations:
             except RunAgain:
                 alone = True
                 continue
-            return done.result
+            return self._told(done)
+
+    def _told(self, done: Attempt) -> MutationResult | None:
+        """The result, which is durable now; who watches executions learns of it as well."""
+        if done.outcome is not None:
+            self._executor.tell(done.outcome)
+        return done.result
 
     async def _with_view(
         self, attempt: Callable[[View], Awaitable[Attempt]], *, is_validated: bool = False
@@ -162,7 +170,7 @@ class Mutations:
             failure=outcome.failure,
             log_lines=outcome.log_lines,
         )
-        return Attempt(result, ts)
+        return Attempt(result, ts, outcome)
 
     async def _attempt_job(self, key: bytes, view: View) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, "")
@@ -181,14 +189,14 @@ class Mutations:
         # Also what was only refused when it was staged.
         if outcome.failure is not None:
             failed = {"kind": FAILED, "error": outcome.failure.message}
-            ended = Outcome(value=None, failure=None, log_lines=())
+            ended = Outcome(value=None, failure=None, log_lines=(), request=request)
             transaction = self._executor.transaction(view, execution)
             ts = self._stage_ended(key, failed, request, ended, transaction, execution)
             assert ended.failure is None, "a job can always be ended"
         result = MutationResult(
             ts=ts, value=outcome.value, failure=outcome.failure, log_lines=outcome.log_lines
         )
-        return Attempt(result, ts)
+        return Attempt(result, ts, outcome)
 
     def _is_action_now(self, request: Request) -> bool:
         """Whether a push has made an action of what was a mutation when the job was found."""

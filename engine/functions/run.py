@@ -189,6 +189,7 @@ class Functions:
         transaction.reads.add_point(DEPLOYMENT_KEY)
         pagination = PaginationState(journal)
         outcome = await self._executor.run(request, execution, transaction, pagination)
+        self._executor.tell(outcome)
         digest, size = digest_of(outcome.value, outcome.failure, pagination.written)
         return QueryResult(
             ts=view.begin_ts,

@@ -195,6 +195,24 @@ async def test_an_error_born_of_a_refused_batch_is_not_told(
         assert 1 == answers[0].value
 
 
+async def test_nothing_is_told_of_a_mutation_before_it_is_durable(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Neither that it ran nor what it said: a crash could still undo it."""
+    async with world() as w:
+        hold = w.store.hold()
+        executions = w.node.functions.executions
+        before = len(list(executions.after(0)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep, w.mutate("put", name="x", value=1), [])
+            await w.until_staged()
+            await trio.testing.wait_all_tasks_blocked()
+            assert before == len(list(executions.after(0)))
+            hold.release()
+
+        assert before + 1 == len(list(executions.after(0)))
+
+
 async def test_one_oversized_transaction_fails_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
