@@ -12,7 +12,6 @@ The engine for a trio program: open a directory, call functions, follow queries.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -34,6 +33,7 @@ from engine.functions.watchdog import Watchdog
 from engine.interface import Answer, AsyncInterface, Failed, Ok, Results, State, Target
 from engine.kernel.actor import running
 from engine.kernel.body import plain_errors
+from engine.kernel.process import current_pid
 from engine.kernel.runtime import Runtime, SystemRuntime
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
@@ -202,7 +202,7 @@ class Home:
     ) -> None:
         self.store = store
         self.application = application
-        self.pid = os.getpid()
+        self.pid = current_pid()
         self.url: str | None = None
         self._data = str(data)
         self.set_url(url)
@@ -218,7 +218,7 @@ class Home:
         Raises:
             StoreLocked: this is another process.
         """
-        if os.getpid() != self.pid:
+        if current_pid() != self.pid:
             raise StoreLocked(self._data, self.pid, self.url)
 
 

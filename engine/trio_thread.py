@@ -15,7 +15,6 @@ not hold up commits, nor the engine the host.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ import trio
 from engine.errors import Stopped
 from engine.interface import Results, State
 from engine.kernel.errands import Errands, WhenDrained, open_errands
+from engine.kernel.process import current_pid
 from engine.kernel.trace import tracer
 
 trace = tracer(__name__)
@@ -61,7 +61,7 @@ class TrioThread(Generic[E]):
     ) -> None:
         self.opened: Future[tuple[E, Errands]] = Future()
         self.ended: Future[None] = Future()
-        self.pid = os.getpid()
+        self.pid = current_pid()
         self._opening = opening
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name="headrace", daemon=True)
@@ -130,7 +130,7 @@ class TrioThread(Generic[E]):
 
     def _exit(self) -> None:
         """The interpreter exits, and nobody has closed the engine."""
-        if os.getpid() == self.pid:
+        if current_pid() == self.pid:
             self.stop()
             self._thread.join(EXIT_S)
 

@@ -17,11 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import outcome
 import trio
@@ -92,6 +96,9 @@ class Errands:
         self._token = trio.lowlevel.current_trio_token()
         self._nursery = nursery
         self._refusal = refusal
+        self._begun: deque[tuple[Errand[Any], Context]] = deque()
+        self._is_woken = False
+        self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Outbox] = WeakKeyDictionary()
         self._open: set[Errand[Any]] = set()
         self._ended = trio.lowlevel.ParkingLot()
         self._is_closed = False
@@ -141,21 +148,18 @@ class Errands:
         Raises:
             As `run_from_thread`.
         """
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer[T]] = loop.create_future()
-
-        def answer(result: Answer[T]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(answered.set_result, result)
-
-        errand = self.begin(work, answer, when_drained)
+        waiting: _Waiting[T] = _Waiting(self._outbox())
+        errand = self.begin(work, waiting.answer, when_drained)
         try:
-            await asyncio.wait([answered])
+            await waiting.wait()
         except asyncio.CancelledError:
             self.cancel(errand)
-            await _ended(answered)
+            while waiting.result is None:
+                with suppress(asyncio.CancelledError):
+                    await waiting.wait()
             raise
-        return answered.result().unwrap()
+        assert waiting.result is not None, "it was waited for"
+        return waiting.result.unwrap()
 
     def begin(
         self, work: Work[T], answer: Callable[[Answer[T]], None], when_drained: WhenDrained
@@ -167,10 +171,13 @@ class Errands:
             Exception: the refusal, if trio is not running any more.
         """
         errand = Errand(work, answer, when_drained)
-        try:
-            self._token.run_sync_soon(self._start, errand, copy_context())
-        except trio.RunFinishedError:
-            raise self._refusal() from None
+        self._begun.append((errand, copy_context()))
+        if not self._is_woken:
+            self._is_woken = True
+            try:
+                self._token.run_sync_soon(self._start_all)
+            except trio.RunFinishedError:
+                raise self._refusal() from None
         return errand
 
     def cancel(self, errand: Errand[Any]) -> None:
@@ -181,6 +188,14 @@ class Errands:
         """Have a plain function called on the trio thread, soon; nothing comes back."""
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(call)
+
+    def _outbox(self) -> _Outbox:
+        """That of the loop that runs here."""
+        loop = asyncio.get_running_loop()
+        outbox = self._outboxes.get(loop)
+        if outbox is None:
+            outbox = self._outboxes[loop] = _Outbox(loop)
+        return outbox
 
     # On trio.
 
@@ -200,12 +215,16 @@ class Errands:
         for errand in list(self._open):
             errand.cancel()
 
-    def _start(self, errand: Errand[Any], context: Context) -> None:
-        if self._is_closed:
-            errand.refuse(self._refusal())
-            return
-        self._open.add(errand)
-        context.run(self._nursery.start_soon, self._run, errand)
+    def _start_all(self) -> None:
+        # The flag first: whoever finds it set has put their errand where it is found below.
+        self._is_woken = False
+        while self._begun:
+            errand, context = self._begun.popleft()
+            if self._is_closed:
+                errand.refuse(self._refusal())
+            else:
+                self._open.add(errand)
+                context.run(self._nursery.start_soon, self._run, errand)
 
     async def _run(self, errand: Errand[Any]) -> None:
         try:
@@ -237,8 +256,55 @@ def _was_cancelled(answer: Answer[Any]) -> bool:
     return isinstance(answer, outcome.Error) and isinstance(answer.error, OutcomeUnknown)
 
 
-async def _ended(answered: asyncio.Future[Any]) -> None:
-    """Wait for an answer, however often the waiting is cancelled."""
-    while not answered.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([answered])
+class _Outbox:
+    """
+    Answers on their way to an asyncio loop.
+
+    Waking a loop costs more than most calls do, so what is answered at the same time goes together.
+    """
+
+    __slots__ = ("__weakref__", "_answers", "_is_woken", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
+        self._answers: deque[Callable[[], None]] = deque()
+        self._is_woken = False
+
+    def put(self, tell: Callable[[], None]) -> None:
+        """On trio: have `tell` called on the loop; if that is closed, nobody waits any more."""
+        self._answers.append(tell)
+        if not self._is_woken and (loop := self.loop()) is not None:
+            self._is_woken = True
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._tell_all)
+
+    def _tell_all(self) -> None:
+        self._is_woken = False
+        while self._answers:
+            self._answers.popleft()()
+
+
+class _Waiting(Generic[T]):
+    """One task of asyncio, waiting for one answer."""
+
+    __slots__ = ("_future", "_outbox", "result")
+
+    def __init__(self, outbox: _Outbox) -> None:
+        self.result: Answer[T] | None = None
+        self._outbox = outbox
+        self._future: asyncio.Future[None] | None = None
+
+    def answer(self, result: Answer[T]) -> None:
+        """On trio."""
+        self._outbox.put(partial(self._settle, result))
+
+    async def wait(self) -> None:
+        """On asyncio; may be cancelled and called again."""
+        if self.result is None:
+            self._future = asyncio.get_running_loop().create_future()
+            await self._future
+
+    def _settle(self, result: Answer[T]) -> None:
+        self.result = result
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)

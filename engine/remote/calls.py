@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final
 
 from engine.errors import RequestRefused, Stopped, Unreachable
 from engine.interface import Answer, Results, Target
+from engine.kernel.process import current_pid
 from engine.model.json_values import Json, decode_ts, encode_ts, from_wire, to_wire
 from engine.remote.failures import failure_of
 from engine.remote.requests import ACTION_S_MAX, READ_S_MAX, Requests
@@ -26,7 +26,7 @@ class RemoteCallee:
     def __init__(self, requests: Requests, subscriptions: RemoteSubscriptions) -> None:
         self._requests = requests
         self._subscriptions = subscriptions
-        self._pid = os.getpid()
+        self._pid = current_pid()
         self._heard_ts = 0
 
     async def greet(self) -> None:
@@ -48,7 +48,7 @@ class RemoteCallee:
         return max(self._heard_ts, self._subscriptions.heard_ts)
 
     def refuse_if_forked(self) -> None:
-        if os.getpid() != self._pid:
+        if current_pid() != self._pid:
             raise Stopped(
                 f"this process was forked from {self._pid}, which is connected; connect here again"
             )
