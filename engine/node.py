@@ -46,6 +46,7 @@ trace = tracer(__name__)
 
 DRAIN_S = 10.0
 READER_CHECK_EVERY_S = 10.0
+STALL_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,6 +152,7 @@ async def running_node(
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
             nursery.start_soon(_check_readers, store, runtime)
+            nursery.start_soon(_notice_stalls, functions, runtime)
             yield Node(
                 store=store,
                 committer=committer,
@@ -174,6 +176,21 @@ async def _check_readers(store: Store, runtime: Runtime) -> None:
         await runtime.sleep(READER_CHECK_EVERY_S)
         if freed := store.reader_check():
             trace.info("store.readers_freed", count=freed)
+
+
+async def _notice_stalls(functions: Functions, runtime: Runtime) -> None:
+    """Say when something held the trio thread, so that everybody waited."""
+    while True:
+        began = runtime.monotonic()
+        await runtime.sleep(STALL_S)
+        late_s = runtime.monotonic() - began - STALL_S
+        if late_s > STALL_S:
+            trace.warning(
+                "loop.stalled",
+                seconds=round(late_s, 1),
+                actions=sorted(functions.running_actions),
+                advice="an action that blocks is a plain def, or @action(loop='asyncio')",
+            )
 
 
 def _read_head(store: Store) -> Head:

@@ -8,6 +8,7 @@ Running functions: from a path and arguments to a value that may be told.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -77,6 +78,8 @@ class Functions:
         self.published = published
         self.limits = limits
         self.executions = ExecutionLog()
+        self.running_actions: Counter[str] = Counter()
+        """Paths of the actions that have begun and not ended."""
         self.turns = Turns(committer, runtime=runtime, limits=limits)
         self.loops = Loops()
         self._snapshots = snapshots
@@ -249,10 +252,15 @@ class Functions:
         began = self._runtime.monotonic()
         value: Any = None
         failure: Failure | None = None
+        self.running_actions[path] += 1
         try:
             value = await self._act(request, execution)
         except Exception as error:
             failure = failure_of(error)
+        finally:
+            self.running_actions[path] -= 1
+            if not self.running_actions[path]:
+                del self.running_actions[path]
         lines = tuple(execution.log_lines)
         self.executions.add(
             ExecutionRecord(

@@ -61,7 +61,7 @@ def open_environment(path: Path, *, readonly: bool, sync: bool) -> lmdb.Environm
     try:
         if not readonly:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return lmdb.open(
+        env = lmdb.open(
             str(path),
             map_size=STORE_MAP_BYTES,
             readonly=readonly,
@@ -74,10 +74,24 @@ def open_environment(path: Path, *, readonly: bool, sync: bool) -> lmdb.Environm
             max_dbs=len(Tree),
             lib_version=0,  # the file format of LMDB 0.9, whatever the library's default becomes
         )
+        _check_length(env, path / DATA_FILE)
+        return env
     except _UNREADABLE as error:
         raise StoreDamaged(f"{path} cannot be read: {error}; restore a backup") from error
     except (lmdb.Error, OSError) as error:
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
+
+
+def _check_length(env: lmdb.Environment, file: Path) -> None:
+    """A page past the end of the file cannot be read: the process would end by SIGBUS."""
+    pages = env.info()["last_pgno"] + 1
+    wanted, found = pages * env.stat()["psize"], file.stat().st_size
+    if found < wanted:
+        env.close()
+        raise StoreDamaged(
+            f"{file} has {found} bytes where its newest state needs {wanted}: it was cut off; "
+            "restore a backup"
+        )
 
 
 def create_environment(path: Path, *, sync: bool, created_by: str) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from engine.errors import StoreFailed, StoreFull
+from engine.errors import StoreDamaged, StoreFailed, StoreFull
 from engine.store.interface import Batch, Tree
 from engine.store.lmdb_store import LMDB_FOLDER, LmdbStore
 from tests.crash.store_load import batch_of, last_batch
@@ -181,3 +181,15 @@ def flushes_of(tmp_path: Path, load: list[str], batches: int) -> tuple[int, int]
         for line in lines
     )
     return flushes, metas
+
+
+def test_a_file_that_was_cut_off_is_refused_and_not_read(tmp_path: Path) -> None:
+    """Reading a page past its end would end the process."""
+    store = LmdbStore.open(tmp_path, data_bytes_max=1 << 30)
+    store.close()
+    file = next(tmp_path.rglob("data.mdb"))
+    with file.open("r+b") as data:
+        data.truncate(file.stat().st_size // 2)
+
+    with pytest.raises(StoreDamaged, match=r"cut off; restore a backup"):
+        LmdbStore.open(tmp_path, data_bytes_max=1 << 30)
