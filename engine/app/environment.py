@@ -145,7 +145,7 @@ class Environment(Mapping[str, str]):
 
     def get(self, name: str, default: Any = None, /) -> Any:
         """The value of a variable, or `default` if it is not set."""
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401 - this is the get
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._variables)

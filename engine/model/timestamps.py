@@ -1,4 +1,4 @@
-"""A timestamp is an int of nanoseconds since 1970; a `datetime` is accepted where one is asked for."""
+"""Timestamps are ints of nanoseconds since 1970; where one is asked for, a `datetime` will do."""
 
 from __future__ import annotations
 

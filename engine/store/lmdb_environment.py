@@ -74,12 +74,12 @@ def open_environment(path: Path, *, readonly: bool, sync: bool) -> lmdb.Environm
             max_dbs=len(Tree),
             lib_version=0,  # the file format of LMDB 0.9, whatever the library's default becomes
         )
-        _check_length(env, path / DATA_FILE)
-        return env
     except _UNREADABLE as error:
         raise StoreDamaged(f"{path} cannot be read: {error}; restore a backup") from error
     except (lmdb.Error, OSError) as error:
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
+    _check_length(env, path / DATA_FILE)
+    return env
 
 
 def _check_length(env: lmdb.Environment, file: Path) -> None:
