@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from engine.errors import ConvexError, EngineError, FunctionTimeout, InvalidValue, UsageError
 from engine.model.codec import encode
 from engine.model.identity import Identity
+from engine.model.text import speakable
 from engine.model.values import UNDEFINED, normalize
 from engine.subscriptions.token import Live
 
@@ -103,11 +104,6 @@ def failure_of(error: BaseException) -> Failure:
     notes = [f"\n{note}" for note in (*getattr(error, "__notes__", ()), *complaint)]
     message = f"Uncaught {_named(error)}{''.join(notes)}{_frames(error.__traceback__)}"
     return Failure(message=speakable(message), data=data, error=error, kind=kind)
-
-
-def speakable(text: str) -> str:
-    """`text` as UTF-8 can carry it: lone surrogates are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _data_of(error: BaseException) -> tuple[Any, list[str]]:

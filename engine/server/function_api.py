@@ -30,6 +30,7 @@ from engine.functions.results import (
 from engine.kernel.runtime import Runtime
 from engine.model.json_values import Json, decode_ts, encode_ts
 from engine.model.limits import Limits
+from engine.model.text import speakable
 from engine.model.values import Value
 from engine.server.arguments import call_arguments
 from engine.server.backend import Backend
@@ -243,9 +244,9 @@ def call_of(document: Json) -> Call:
     if not isinstance(component, str):
         raise bad_json("componentPath has to be a string")
     return Call(
-        path=path,
+        path=speakable(path),
         args=document.get("args"),
         form=Format.named(document.get("format")),
-        component=component,
+        component=speakable(component),
         wants_ts=document.get("wantsTs") is True,
     )

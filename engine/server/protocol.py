@@ -46,6 +46,7 @@ from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation
 from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
+from engine.model.text import speakable
 from engine.server.messages import (
     Action,
     Authenticate,
@@ -267,8 +268,8 @@ class Protocol:
         assert self._session_id is not None
         return Call(
             number=message.request_id,
-            path=message.udf_path,
-            component=message.component_path or "",
+            path=speakable(message.udf_path),
+            component=speakable(message.component_path or ""),
             args=message.args,
             size_bytes=size_bytes,
             who=self.who,
@@ -442,12 +443,14 @@ class Protocol:
 
     def fatal(self, violation: ProtocolViolation) -> bytes:
         """What a client is told that broke the protocol; the connection closes after it."""
-        return encode(FatalError(error=str(violation)))
+        return encode(FatalError(error=speakable(str(violation))))
 
     def auth_error(self, error: str, *, update_attempted: bool) -> bytes:
         """What a client is told whose token is not, or no longer, good; it closes after it."""
         return encode(
             AuthError(
-                error=error, base_version=self._identity, auth_update_attempted=update_attempted
+                error=speakable(error),
+                base_version=self._identity,
+                auth_update_attempted=update_attempted,
             )
         )

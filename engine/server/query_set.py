@@ -16,6 +16,7 @@ from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation, UsageE
 from engine.functions.results import Failure, FailureKind, QueryResult
 from engine.model.codec import encode
 from engine.model.limits import Limits
+from engine.model.text import speakable
 from engine.model.values import UNDEFINED, Value, size_of
 from engine.server.arguments import component_hidden, read_arguments
 from engine.server.messages import Add, ModifyQuerySet, Remove
@@ -202,25 +203,28 @@ class QuerySet:
 
 def refusal_of(error: UsageError) -> Failure:
     """The failure of a call that never began."""
-    return Failure(message=str(error), data=UNDEFINED, error=error, kind=FailureKind.USAGE)
+    return Failure(
+        message=speakable(str(error)), data=UNDEFINED, error=error, kind=FailureKind.USAGE
+    )
 
 
 def _query_of(add: Add) -> Query:
-    component = add.component_path or ""
+    component, path = speakable(add.component_path or ""), speakable(add.udf_path)
+    journal = None if add.journal is None else speakable(add.journal)
     args: dict[str, Value] = {}
     refusal = None
     try:
-        args = read_arguments(add.udf_path, add.args)
+        args = read_arguments(path, add.args)
     except InvalidValue as error:
         refusal = refusal_of(error)
     return Query(
         query_id=add.query_id,
-        path=add.udf_path,
+        path=path,
         component=component,
-        function=(component, add.udf_path),
+        function=(component, path),
         args=args,
         args_digest=blake2b(encode(args), digest_size=16).digest(),
         refusal=refusal,
-        size_bytes=size_of(args) + len(add.udf_path) + len(add.journal or ""),
-        journal=add.journal,
+        size_bytes=size_of(args) + len(path) + len(journal or ""),
+        journal=journal,
     )

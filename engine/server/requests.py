@@ -13,6 +13,7 @@ import trio
 
 from engine.errors import RequestRefused
 from engine.model.json_values import Json
+from engine.model.text import speakable
 from engine.server.json_text import parse
 
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
@@ -185,12 +186,12 @@ def json_response(document: object, *, status: int = 200) -> Response:
 
 
 def text_response(text: str, *, content_type: str = TEXT_TYPE) -> Response:
-    return Response(body=text.encode(), content_type=content_type)
+    return Response(body=speakable(text).encode(), content_type=content_type)
 
 
 def error_response(status: int, code: str, message: str) -> Response:
     """What a request is answered with that was not carried out."""
-    return json_response({"code": code, "message": message}, status=status)
+    return json_response({"code": code, "message": speakable(message)}, status=status)
 
 
 def bad_json(message: str) -> RequestRefused:
