@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import pytest
@@ -11,13 +10,10 @@ import pytest
 from engine.app.contexts import ActionCtx, MutationCtx
 from engine.app.decorators import action, mutation
 from engine.errors import ConvexError
+from engine.functions.log_lines import line_of
 from engine.functions.results import Caller
 from engine.host import Engine
 
-
-SILENT = logging.getLogger("silent")
-SILENT.propagate = False  # what reports on tests cannot write such a line
-SILENT.addHandler(logging.NullHandler())
 MODULE = __name__.replace(".", "/")
 
 
@@ -61,12 +57,6 @@ async def mutate(ctx: MutationCtx, what: str) -> None:
     raise RAISED[what]()
 
 
-@action
-async def say(ctx: ActionCtx) -> str:
-    SILENT.warning("%s \ud800", "odd")
-    return "said"
-
-
 @mutation
 async def fine(ctx: MutationCtx) -> str:
     return "fine"
@@ -91,9 +81,11 @@ async def test_whatever_is_raised_fails_its_own_call(what: str) -> None:
         assert "fine" == await engine.mutation(fine)
 
 
-async def test_log_lines_can_always_be_sent() -> None:
-    async with Engine.open(":memory:", app=[say]) as engine:
-        result = await engine.node.functions.action(f"{MODULE}:say", {}, caller=Caller(admin=True))
+@pytest.mark.parametrize(
+    "part", ["\ud800", Unprintable(), {"a": "\udfff"}], ids=["surrogate", "object", "inside"]
+)
+def test_log_lines_can_always_be_sent(part: object) -> None:
+    line = line_of("WARN", [part], bytes_max=1_000)
 
-        assert 1 == len(result.log_lines)
-        "".join(result.log_lines).encode()
+    assert line.startswith("[WARN] ")
+    assert line.encode()
