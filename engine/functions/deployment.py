@@ -14,6 +14,8 @@ from engine.app.environment import NO_VARIABLES, Variables
 from engine.app.registered import Kind, RegisteredFunction, Visibility
 from engine.app.registry import Application
 from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
+from engine.model.limits import SHOWN_LENGTH_MAX
+from engine.model.text import brief
 
 Check = Callable[[Any], None]
 TableNumber = Callable[[str, str], "int | None"]
@@ -83,10 +85,10 @@ class Deployment:
         return {name: value for name, value in args.items() if name not in secrets}
 
     def _not_found(self, path: str, component: str, may_call_internal: bool) -> str:
-        shown = path.removesuffix(":default")
-        where = f" in '{component}'" if component else ""
+        shown = brief(path.removesuffix(":default"))
+        where = f" in '{brief(component)}'" if component else ""
         text = f"Could not find public function for '{shown}'{where}."
-        if not may_call_internal:
+        if not may_call_internal or len(path) > SHOWN_LENGTH_MAX:
             return text
         place = self.application.at(component)
         close = difflib.get_close_matches(path, place.functions if place else (), n=1)

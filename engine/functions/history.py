@@ -8,6 +8,9 @@ from typing import Final, NamedTuple
 
 import trio
 
+from engine.model.limits import SHOWN_LENGTH_MAX
+from engine.model.text import brief
+
 EXECUTIONS_KEPT: Final = 1_000
 
 
@@ -38,6 +41,8 @@ class ExecutionLog:
 
     def add(self, record: ExecutionRecord) -> None:
         self._count += 1
+        if len(record.path) + len(record.component) > SHOWN_LENGTH_MAX:
+            record = record._replace(path=brief(record.path), component=brief(record.component))
         self._records.append((self._count, record))
         if self._more:
             self._more.unpark_all()

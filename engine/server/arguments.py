@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.errors import FunctionNotFound, InvalidValue
 from engine.model.json_values import Json, from_wire
+from engine.model.text import brief
 from engine.model.values import Value
 from engine.server.who import Who
 
@@ -23,7 +24,8 @@ def call_arguments(path: str, json: Json, *, component: str, who: Who) -> dict[s
 
 def component_hidden(path: str, component: str) -> FunctionNotFound:
     """What a client is told of a component's functions, whether or not they exist."""
-    return FunctionNotFound(f"Could not find public function for '{path}' in '{component}'.")
+    shown, place = brief(path), brief(component)
+    return FunctionNotFound(f"Could not find public function for '{shown}' in '{place}'.")
 
 
 def read_arguments(path: str, json: Json) -> dict[str, Value]:
@@ -37,6 +39,7 @@ def read_arguments(path: str, json: Json) -> dict[str, Value]:
     Raises:
         InvalidValue: it is neither, or some part of it is no value.
     """
+    path = brief(path)
     wrapped = [{}] if json is None else json if isinstance(json, list) else [json]
     if len(wrapped) != 1 or not isinstance(wrapped[0], dict):
         raise InvalidValue(

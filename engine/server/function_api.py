@@ -30,7 +30,7 @@ from engine.functions.results import (
 from engine.kernel.runtime import Runtime
 from engine.model.json_values import Json, decode_ts, encode_ts
 from engine.model.limits import Limits
-from engine.model.text import speakable
+from engine.model.text import brief, speakable
 from engine.model.values import Value
 from engine.server.arguments import call_arguments
 from engine.server.backend import Backend
@@ -219,7 +219,7 @@ class FunctionApi:
         if failure is None or not isinstance(failure.error, FunctionNotFound):
             return result
         # The official command line looks for this text, and then lists what there is.
-        message = f"Could not find function for '{call.path}'. Did you forget to push it?"
+        message = f"Could not find function for '{brief(call.path)}'. Did you forget to push it?"
         return ActionResult(
             value=None, failure=replace(failure, message=message), log_lines=result.log_lines
         )

@@ -46,7 +46,7 @@ from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation
 from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
-from engine.model.text import speakable
+from engine.model.text import brief, speakable
 from engine.server.messages import (
     Action,
     Authenticate,
@@ -225,7 +225,7 @@ class Protocol:
         try:
             self._session_id = UUID(message.session_id)
         except ValueError:
-            raise ProtocolViolation(f"sessionId {message.session_id!r} is no UUID") from None
+            raise ProtocolViolation(f"sessionId {brief(message.session_id)!r} is no UUID") from None
         try:
             observed = message.max_observed_timestamp
             max_observed_ts = 0 if observed is None else decode_ts(observed)

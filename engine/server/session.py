@@ -42,6 +42,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
+from engine.model.text import brief
 from engine.server.arguments import call_arguments
 from engine.server.backend import Backend
 from engine.server.fanout import Fanout
@@ -255,7 +256,8 @@ class Session:
                 if attributes is None:
                     return who
                 return Who(admin=True, identity=acted_identity(attributes))
-        raise ProtocolViolation(f"tokenType is User, Admin or None, not {message.token_type!r}")
+        shown = brief(message.token_type)
+        raise ProtocolViolation(f"tokenType is User, Admin or None, not {shown!r}")
 
     # Mutations and actions.
 

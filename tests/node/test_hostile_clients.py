@@ -103,6 +103,27 @@ async def test_a_call_that_cannot_be_spelled_costs_nobody_the_connection(
         assert "put" == (await socket.hear_until("MutationResponse"))["result"]
 
 
+async def test_a_long_name_is_not_said_back_at_length(tmp_path: Path) -> None:
+    long = "a" * 1_000_000
+    async with deployed(tmp_path) as served:
+        async with connected(served) as socket:
+            calls: list[dict[str, Any]] = [
+                {"udfPath": long},
+                {"udfPath": f"m:{long}", "componentPath": long},
+                {"udfPath": long, "args": 5},
+            ]
+            for number, call in enumerate(calls):
+                await socket.say(type="Mutation", requestId=number, **{"args": [{}], **call})
+                answer = await socket.hear_until("MutationResponse")
+                assert len(answer["result"]) < 2_000
+        async with opened(served.url) as socket:
+            await socket.say(type="Connect", sessionId=long, connectionCount=0)
+            assert len((await socket.hear_until("FatalError"))["error"]) < 2_000
+
+        executions = served.engine.node.functions.executions
+        assert max(len(record.path) for _, record in executions.after(0)) < 2_000
+
+
 @pytest.mark.parametrize(
     "fields",
     [
