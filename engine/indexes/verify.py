@@ -6,26 +6,36 @@ Verify: is what is on disk what was written?
     sum       the rows, hashed again, against the state hash of the last record
     indexes   the entries that the documents should have, against those that are there
 
-It reads one snapshot in slices, so that whoever runs it can let others run
-between them; nothing is changed.
+A store that is written meanwhile is walked by key, a slice in a snapshot of its
+own, so that no page is kept from being used again for longer than a slice takes.
+Before each slice the log is followed to the snapshot's end: what its records did
+to rows and entries that were walked already is added to their sums.  So a sum is
+compared with what it should be as of one ts, and one wrong bit in what was walked
+is found, whatever was written since.  What the log says of a row that was walked
+is believed until the next check; an index that a push drops meanwhile, or builds,
+is left out.  Nothing is changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from engine.errors import EngineError, StoreDamaged
-from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
+from engine.indexes.catalog import IndexInfo, IndexKind, IndexState, TableInfo
 from engine.indexes.entries import entry_key, stored
 from engine.indexes.recovery import recover
-from engine.log.records import GENESIS, decode_record, next_state_hash, row_hash
+from engine.log.records import GENESIS, decode_record, next_state_hash, row_hash, ts_key
 from engine.model.codec import decode
+from engine.model.commits import RowWrite
 from engine.store.interface import Snapshot, Tree
 
 SLICE_ROWS: Final = 2_000
+"""Records, rows or entries in one snapshot: a fraction of a second."""
 _MASK: Final = (1 << 128) - 1
 
 
@@ -44,121 +54,214 @@ class Findings:
         return not self.problems
 
 
-def verify(snapshot: Snapshot) -> Iterator[Findings]:
-    """Check a snapshot; yields what was found so far after every slice, and at the end."""
-    found = Findings()
+def verify(open_snapshot: Callable[[], Snapshot]) -> Iterator[Findings]:
+    """
+    Check a store; yields what was found so far after every slice, and at the end.
+
+    Args:
+        open_snapshot: gives the newest state, again and again; none is open while it yields.
+    """
+    check = _Check(open_snapshot, slice_rows=SLICE_ROWS)
     try:
-        head = recover(snapshot)
+        check.begin()
     except EngineError as error:
-        found.problems.append(str(error))
-        yield found
+        check.found.problems.append(str(error))
+        yield check.found
         return
-    found.ts = head.ts
-    yield from _check_chain(snapshot, found)
-    yield from _check_rows(snapshot, head.state_hash, found)
-    yield from _check_entries(snapshot, head.catalog, found)
-    yield found
+    yield from check.walk(lambda _: True)
+    yield from check.walk(check.rows)
+    for index in check.indexes:
+        yield from check.walk(partial(check.entries, index))
+    yield from check.walk(check.strays)
 
 
-def _check_chain(snapshot: Snapshot, found: Findings) -> Iterator[Findings]:
-    previous: bytes | None = GENESIS
-    state_hash: int | None = 0
-    for key, data in snapshot.range(Tree.LOG, b"", None):
-        try:
-            record = decode_record(data)
-        except StoreDamaged as error:
-            found.problems.append(f"record {int.from_bytes(key, 'big')}: {error}")
-            previous = state_hash = None
-            continue
-        if previous is not None and record.previous != previous:
-            found.problems.append(f"record {record.ts} does not continue the record before it")
-        if state_hash is not None and record.state_hash != next_state_hash(
-            state_hash, record.writes
+@dataclass(slots=True)
+class _Sum:
+    """A set as the sum of its members' hashes: equal sets have equal sums."""
+
+    total: int = 0
+    count: int = 0
+
+    def add(self, hashed: int, times: int = 1) -> None:
+        self.total = (self.total + times * hashed) & _MASK
+        self.count += times
+
+
+@dataclass(slots=True)
+class _Index:
+    """An index with what it should hold, by the rows, and what it does hold."""
+
+    table: TableInfo
+    info: IndexInfo
+    expected: _Sum = field(default_factory=_Sum)
+    there: _Sum = field(default_factory=_Sum)
+    walked: bytes = b""
+    """Its entries below this key are in `there`."""
+
+
+class _Check:
+    def __init__(self, open_snapshot: Callable[[], Snapshot], *, slice_rows: int) -> None:
+        self._open = open_snapshot
+        self._slice_rows = slice_rows
+        self._previous: bytes | None = GENESIS
+        self._state_hash: int | None = 0
+        self._rows = _Sum()
+        self._rows_walked: bytes | None = b""
+        """The rows below this key are in the sums; `None` is all of them."""
+        self._by_table: dict[bytes, list[_Index]] = {}
+        self._strays_from = b""
+        self.found = Findings()
+
+    def begin(self) -> None:
+        """
+        See what there is to check.
+
+        Raises:
+            StoreDamaged: the end of the history cannot be read.
+        """
+        with self._open() as snapshot:
+            for table in recover(snapshot).catalog.by_number.values():
+                self._by_table[table.row_prefix] = [
+                    _Index(table, index, walked=index.prefix)
+                    for index, _, _ in table.maintained
+                    if index.state is not IndexState.BACKFILLING
+                ]
+
+    @property
+    def indexes(self) -> list[_Index]:
+        return [index for indexes in self._by_table.values() for index in indexes]
+
+    def walk(self, part: Callable[[Snapshot], bool]) -> Iterator[Findings]:
+        """Run `part` until it says that it is done, each time at the end of the log."""
+        is_done = False
+        while not is_done:
+            with self._open() as snapshot:
+                is_done = self._follow(snapshot) and part(snapshot)
+            self.found.rows = self._rows.count
+            self.found.entries = sum(index.there.count for index in self.indexes)
+            yield self.found
+
+    def _follow(self, snapshot: Snapshot) -> bool:
+        """Check a slice of the records not seen yet; whether these were all."""
+        found = self.found
+        seen = 0
+        lower = ts_key(found.ts + 1)
+        for key, data in islice(snapshot.range(Tree.LOG, lower, None), self._slice_rows):
+            seen += 1
+            found.ts = int.from_bytes(key, "big")
+            try:
+                self._check_record(found.ts, data)
+            except StoreDamaged as error:
+                found.problems.append(f"record {found.ts}: {error}")
+                self._previous = self._state_hash = None
+        return seen < self._slice_rows
+
+    def _check_record(self, ts: int, data: bytes) -> None:
+        problems = self.found.problems
+        record = decode_record(data)
+        if self._previous is not None and record.previous != self._previous:
+            problems.append(f"record {record.ts} does not continue the record before it")
+        if self._state_hash is not None and record.state_hash != next_state_hash(
+            self._state_hash, record.writes
         ):
-            found.problems.append(
-                f"record {record.ts} has a state hash that its writes do not give"
-            )
-        if record.ts != int.from_bytes(key, "big"):
-            found.problems.append(f"record {record.ts} is filed under another timestamp")
-        previous, state_hash = record.hash, record.state_hash
-        found.records += 1
-        if found.records % SLICE_ROWS == 0:
-            yield found
+            problems.append(f"record {record.ts} has a state hash that its writes do not give")
+        if record.ts != ts:
+            problems.append(f"record {record.ts} is filed under another timestamp")
+        self._previous, self._state_hash = record.hash, record.state_hash
+        self.found.records += 1
+        for write in record.writes:
+            self._fold(write)
 
+    def _fold(self, write: RowWrite) -> None:
+        """Take a write into the sums of what was walked before it."""
+        for image, times in ((write.before, -1), (write.after, 1)):
+            if image is None:
+                continue
+            if self._rows_walked is None or write.key < self._rows_walked:
+                self._add_row(write.key, image, times)
+            self._add_entries(write.key, image, times)
 
-def _check_rows(snapshot: Snapshot, state_hash: int, found: Findings) -> Iterator[Findings]:
-    total = 0
-    for key, image in snapshot.range(Tree.ROWS, b"", None):
-        total += row_hash(key, image)
-        found.rows += 1
-        if found.rows % SLICE_ROWS == 0:
-            yield found
-    if total & _MASK != state_hash:
-        found.problems.append("the rows are not those that the log's state hash stands for")
-
-
-def _check_entries(snapshot: Snapshot, catalog: Catalog, found: Findings) -> Iterator[Findings]:
-    """Compare sums of entry hashes, index by index: equal sets have equal sums."""
-    for table in catalog.by_number.values():
-        complete = [i for i, _, _ in table.maintained if i.state is not IndexState.BACKFILLING]
-        expected = dict.fromkeys((index.prefix for index in complete), 0)
-        counts = dict.fromkeys(expected, 0)
-        documents = snapshot.range(Tree.ROWS, *_span(table.row_prefix))
-        for rows, (key, image) in enumerate(documents, 1):
+    def _add_row(self, key: bytes, image: bytes, times: int = 1) -> None:
+        self._rows.add(row_hash(key, image), times)
+        indexes = self._by_table.get(key[:4])
+        if indexes:
             doc = decode(image)
-            for index in complete:
-                expected[index.prefix] += _entry_hash(index, doc, key)
-                counts[index.prefix] += 1
-            if rows % SLICE_ROWS == 0:
-                yield found
-        for index in complete:
-            yield from _compare(snapshot, table, index, expected, counts, found)
-    known = {i.prefix for t in catalog.by_number.values() for i in t.indexes.values()}
-    yield from _check_strays(snapshot, known, found)
+            for index in indexes:
+                index.expected.add(_hash(*_entry(index.info, doc, key)), times)
+
+    def _add_entries(self, key: bytes, image: bytes, times: int) -> None:
+        for index in self._by_table.get(key[:4], ()):
+            if index.walked != index.info.prefix:
+                entry, value = _entry(index.info, decode(image), key)
+                if entry < index.walked:
+                    index.there.add(_hash(entry, value), times)
+
+    def rows(self, snapshot: Snapshot) -> bool:
+        """A slice of the rows; at their end, whether they are those of the log."""
+        assert self._rows_walked is not None, "they are walked once"
+        seen = 0
+        rest = snapshot.range(Tree.ROWS, self._rows_walked, None)
+        for key, image in islice(rest, self._slice_rows):
+            seen += 1
+            self._add_row(key, image)
+            self._rows_walked = key + b"\0"
+        if seen == self._slice_rows:
+            return False
+        self._rows_walked = None
+        if self._state_hash is not None and self._rows.total != self._state_hash:
+            self.found.problems.append(
+                "the rows are not those that the log's state hash stands for"
+            )
+        return True
+
+    def entries(self, index: _Index, snapshot: Snapshot) -> bool:
+        """A slice of an index; at its end, whether its entries are those of the documents."""
+        seen = 0
+        rest = snapshot.range(Tree.ENTRIES, index.walked, _after(index.info.prefix))
+        for key, value in islice(rest, self._slice_rows):
+            seen += 1
+            index.there.add(_hash(key, value))
+            index.walked = key + b"\0"
+        if seen == self._slice_rows:
+            return False
+        if index.there != index.expected and _is_maintained(index, snapshot):
+            self.found.problems.append(
+                f"the index {index.table.name}.{index.info.name} has {index.there.count} entries "
+                f"for {index.expected.count} documents, or other ones than they should have"
+            )
+        index.walked = _after(index.info.prefix)
+        return True
+
+    def strays(self, snapshot: Snapshot) -> bool:
+        """Whether every entry is of an index that the catalog knows."""
+        tables = recover(snapshot).catalog.by_number.values()
+        known = {index.prefix for table in tables for index in table.indexes.values()}
+        for _ in range(self._slice_rows):
+            first = next(snapshot.range(Tree.ENTRIES, self._strays_from, None), None)
+            if first is None:
+                return True
+            prefix = first[0][:4]
+            if prefix not in known:
+                self.found.problems.append(
+                    f"there are entries of an index {prefix.hex()} that is unknown"
+                )
+            self._strays_from = _after(prefix)
+        return False
 
 
-def _compare(
-    snapshot: Snapshot,
-    table: TableInfo,
-    index: IndexInfo,
-    expected: dict[bytes, int],
-    counts: dict[bytes, int],
-    found: Findings,
-) -> Iterator[Findings]:
-    total, count = 0, 0
-    for key, value in snapshot.range(Tree.ENTRIES, *_span(index.prefix)):
-        total += _hash(key, value)
-        count += 1
-        if count % SLICE_ROWS == 0:
-            yield found
-    found.entries += count
-    if (total, count) != (expected[index.prefix], counts[index.prefix]):
-        found.problems.append(
-            f"the index {table.name}.{index.name} has {count} entries "
-            f"for {counts[index.prefix]} documents, or other ones than they should have"
-        )
+def _is_maintained(index: _Index, snapshot: Snapshot) -> bool:
+    """Whether no push has begun to drop it since."""
+    table = recover(snapshot).catalog.by_number.get(index.table.number)
+    return table is not None and any(p == index.info.prefix for _, p, _ in table.maintained)
 
 
-def _check_strays(snapshot: Snapshot, known: set[bytes], found: Findings) -> Iterator[Findings]:
-    lower = b""
-    while True:
-        first = next(snapshot.range(Tree.ENTRIES, lower, None), None)
-        if first is None:
-            return
-        prefix = first[0][:4]
-        if prefix not in known:
-            found.problems.append(f"there are entries of an index {prefix.hex()} that is unknown")
-        lower = _span(prefix)[1]
-        yield found
+def _after(prefix: bytes) -> bytes:
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
 
 
-def _span(prefix: bytes) -> tuple[bytes, bytes]:
-    return prefix, (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
-
-
-def _entry_hash(index: IndexInfo, doc: dict[str, object], row: bytes) -> int:
+def _entry(index: IndexInfo, doc: dict[str, Any], row: bytes) -> tuple[bytes, bytes]:
     assert index.kind is IndexKind.RANGE, "only these have entries"
-    return _hash(*stored(index.prefix, entry_key(index, doc, row[4:])))
+    return stored(index.prefix, entry_key(index, doc, row[4:]))
 
 
 def _hash(key: bytes, value: bytes) -> int:

@@ -178,12 +178,11 @@ class Administration:
         return Response(body=self._findings(), content_type=LINES_TYPE)
 
     async def _findings(self) -> AsyncGenerator[bytes, None]:
-        with self._snapshot() as snapshot:
-            found = Findings()
-            for found in verify(snapshot):
-                yield _line(found, is_done=False)
-                await trio.lowlevel.checkpoint()
-            yield _line(found, is_done=True)
+        found = Findings()
+        for found in verify(self._node.store.snapshot):
+            yield _line(found, is_done=False)
+            await trio.lowlevel.checkpoint()
+        yield _line(found, is_done=True)
 
     async def _shell(self, request: Request) -> Response:
         if not self._allow_shell:

@@ -270,6 +270,6 @@ async def test_the_database_is_a_dictionary_with_indexes(
             await check_pages(node, history.model, history.dice)
             for ts, model in history.dice.sample(history.states[-25:], 4):
                 await check(node, model, ts)
-            *_, findings = verify(store.snapshot())
+            *_, findings = verify(store.snapshot)
             assert [] == findings.problems
         store = store.durable_copy()

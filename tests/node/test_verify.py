@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from unittest import mock
 
 import pytest
 import trio
 
 from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
-from engine.app.registered import loading
-from engine.app.registry import Application, functions_of
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.functions.results import Caller
-from engine.functions.watchdog import Watchdog
+from engine.errors import Stopped
 from engine.indexes.catalog import USER_INDEX_ID_MIN
 from engine.indexes.verify import Findings, verify
 from engine.kernel.runtime import VirtualRuntime
 from engine.log.records import decode_record, encode_record
 from engine.model.codec import decode, encode
-from engine.model.limits import USER_TABLE_NUMBER_MIN, Limits
-from engine.node import running_node
-from engine.store.interface import Batch, Tree
+from engine.model.limits import USER_TABLE_NUMBER_MIN
+from engine.node import Node
+from engine.store.interface import Batch, Snapshot, Tree
 from engine.store.memory_store import MemoryStore
+from tests.node.nodes import mutate, serving
 
+STEPS_DISTURBED = 25
+"""Slices with a write behind them; so many that it is still walking when it is left alone."""
 ENTRIES = USER_INDEX_ID_MIN.to_bytes(4, "big")
 ROWS = USER_TABLE_NUMBER_MIN.to_bytes(4, "big")
 
@@ -36,27 +39,61 @@ async def add(ctx: MutationCtx, n: float) -> None:
     await ctx.db.insert("things", {"n": n})
 
 
-async def written() -> MemoryStore:
+@mutation
+async def change(ctx: MutationCtx, seed: float) -> None:
+    """Insert, patch or delete anything but what tests damage: what comes first by n or by id."""
+    dice = Random(int(seed))
+    found = await ctx.db.query("things").collect()
+    first = min(doc["_id"] for doc in found)
+    docs = [doc for doc in found if doc["n"] > 0 and doc["_id"] != first]
+    for doc in dice.sample(docs, min(3, len(docs))):
+        if dice.random() < 0.4:
+            await ctx.db.delete(doc["_id"])
+        else:
+            await ctx.db.patch(doc["_id"], {"n": dice.randrange(1, 50)})
+    for _ in range(dice.randrange(3)):
+        await ctx.db.insert("things", {"n": dice.randrange(1, 50)})
+
+
+@asynccontextmanager
+async def running(store: MemoryStore, *, dice: int = 0) -> AsyncIterator[Node]:
+    """A node on `store`; with other dice than before, or it gives the same ids again."""
+    runtime = VirtualRuntime(dice)
+    async with serving([add, change, schema], store=store, runtime=runtime) as node:
+        yield node
+
+
+async def written(count: int = 5) -> MemoryStore:
     """A store with a table, an index and a few documents."""
     store = MemoryStore()
-    watchdog = Watchdog(Limits())
-    watchdog.start()
-    with loading("t"):
-        add.module = "t"
-    application = Application(functions=functions_of("t", {"add": add}), schema=schema, digest="1")
-    async with running_node(
-        store, runtime=VirtualRuntime(), limits=Limits(), watchdog=watchdog
-    ) as node:
-        await node.push(application)
-        for n in range(5):
-            await node.functions.mutation("t:add", {"n": n}, caller=Caller())
-    watchdog.close()
+    async with running(store) as node:
+        for n in range(count):
+            await mutate(node, add, n=n)
     return store
 
 
+async def findings_meanwhile(store: MemoryStore, *, slice_rows: int, seed: int) -> Findings:
+    """What is found while somebody writes between every two slices."""
+    taken: list[Snapshot] = []
+
+    def take() -> Snapshot:
+        taken.append(store.snapshot())
+        return taken[-1]
+
+    found = Findings()
+    async with running(store, dice=seed + 1) as node:
+        with mock.patch("engine.indexes.verify.SLICE_ROWS", slice_rows):
+            for step, found in enumerate(verify(take)):  # noqa: B007 - the last is returned
+                with pytest.raises(Stopped):
+                    taken[-1].last(Tree.LOG)
+                if step < STEPS_DISTURBED:
+                    await mutate(node, change, seed=seed * 1_000 + step)
+    assert len(taken) > STEPS_DISTURBED
+    return found
+
+
 def findings(store: MemoryStore) -> Findings:
-    with store.snapshot() as snapshot:
-        *_, found = verify(snapshot)
+    *_, found = verify(store.snapshot)
     return found
 
 
@@ -71,6 +108,19 @@ async def test_a_sound_store_is_sound(autojump_clock: trio.testing.MockClock) ->
     assert [] == found.problems
     assert found.records >= 6
     assert found.entries >= 10
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_store_that_is_written_meanwhile_is_sound(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = await written(30)
+
+    found = await findings_meanwhile(store, slice_rows=2 + seed, seed=seed)
+
+    assert [] == found.problems
+    assert len(items(store, Tree.ROWS)) == found.rows
+    assert len(items(store, Tree.ENTRIES)) == found.entries
 
 
 def lose_the_first_record(store: MemoryStore, batch: Batch) -> None:
@@ -162,3 +212,17 @@ async def test_damage_is_found(
     await store.apply(batch.encode())
 
     assert findings(store).problems
+
+
+@pytest.mark.parametrize("damage", [change_a_row, lose_an_entry, move_an_entry])
+async def test_damage_is_found_in_a_store_that_is_written_meanwhile(
+    damage: Callable[[MemoryStore, Batch], None], autojump_clock: trio.testing.MockClock
+) -> None:
+    store = await written(30)
+    batch = Batch()
+    damage(store, batch)
+    await store.apply(batch.encode())
+
+    found = await findings_meanwhile(store, slice_rows=4, seed=1)
+
+    assert found.problems

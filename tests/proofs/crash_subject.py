@@ -72,11 +72,7 @@ async def main(directory: Path, plant: str, first: list[int]) -> None:
 
 
 async def _state(engine: Engine) -> dict[str, Any]:
-    snapshot = engine.node.store.snapshot()
-    try:
-        *_, findings = verify(snapshot)
-    finally:
-        snapshot.close()
+    *_, findings = verify(engine.node.store.snapshot)
     lines: list[Any] = []
     while part := await engine.query(ledger, after=lines[-1][2] if lines else ""):
         lines += part
