@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import bench.__main__ as command
-from bench.harness import Entry, entries, percentile
+from bench.harness import Bench, Entry, Result, entries, percentile
+from bench.macro import transfer
 
 COUNTING = '''
 """How far does it count?"""
@@ -154,3 +155,18 @@ def test_a_percentile_is_a_sample_that_was_measured(share: float, expected: floa
 def test_nothing_has_no_percentile() -> None:
     with pytest.raises(ValueError, match="0 samples"):
         percentile([], 0.5)
+
+
+async def test_transfers_arrive_in_an_open_loop_under_every_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "QUICK_ACCOUNTS", 1_000)
+    results: list[Result] = []
+
+    await transfer._measure_ours(
+        Bench(directory=tmp_path, seed=1, quick=True, budget_s=1.5), results
+    )
+
+    rates = [each.params for each in results if each.metric == "durable_tx_per_s"]
+    assert {0.0, 1.5} == {p["alpha"] for p in rates if p["callers"] == "open"}
+    assert all("callers" in params for params in rates)
