@@ -68,11 +68,22 @@ def verify(open_snapshot: Callable[[], Snapshot]) -> Iterator[Findings]:
         check.found.problems.append(str(error))
         yield check.found
         return
-    yield from check.walk(lambda _: True)
-    yield from check.walk(check.rows)
-    for index in check.indexes:
-        yield from check.walk(partial(check.entries, index))
-    yield from check.walk(check.strays)
+    parts: list[Callable[[Snapshot], bool]] = [
+        lambda _: True,
+        check.rows,
+        *(partial(check.entries, index) for index in check.indexes),
+        check.strays,
+    ]
+    try:
+        for part in parts:
+            yield from check.walk(part)
+    except Exception as error:
+        # Damaged bytes can be anything, and break whatever reads them.
+        check.found.problems.append(
+            f"the store cannot be read to its end ({type(error).__name__}: {error}); "
+            "restore a backup"
+        )
+        yield check.found
 
 
 @dataclass(slots=True)
@@ -185,7 +196,11 @@ class _Check:
         self._rows.add(row_hash(key, image), times)
         indexes = self._by_table.get(key[:4])
         if indexes:
-            doc = decode(image)
+            try:
+                doc = decode(image)
+            except StoreDamaged as error:
+                self.found.problems.append(f"the row {key.hex()} cannot be decoded: {error}")
+                return
             for index in indexes:
                 index.expected.add(_hash(*_entry(index.info, doc, key)), times)
 

@@ -12,6 +12,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Final
 
 from engine.errors import ConvexError, InvalidValue, LimitExceeded, StoreDamaged
@@ -20,6 +21,7 @@ from engine.transaction.scan import Plan
 
 PAGE_ITEMS_MAX: Final = 32_000
 _FINGERPRINT_BYTES: Final = 8
+_SUM_BYTES: Final = 4
 SPLIT_ITEMS: Final = 6144
 """Three quarters of the longest array."""
 
@@ -33,7 +35,7 @@ class Position:
 
 def encode_cursor(position: Position, fingerprint: bytes) -> str:
     payload = encode([fingerprint[:_FINGERPRINT_BYTES], position.key])
-    return urlsafe_b64encode(payload).rstrip(b"=").decode()
+    return urlsafe_b64encode(payload + _sum(payload)).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str, fingerprint: bytes) -> Position:
@@ -42,12 +44,21 @@ def decode_cursor(cursor: str, fingerprint: bytes) -> Position:
         ConvexError: it is no cursor of this query; clients begin again when they see its data.
     """
     try:
-        owner, key = decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        payload, checksum = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
+        owner, key = decode(payload)
     except (ValueError, TypeError, Base64Error, StoreDamaged):
         raise invalid_cursor("it cannot be read") from None
+    if checksum != _sum(payload):
+        raise invalid_cursor("it was changed or cut")
     if owner != fingerprint[:_FINGERPRINT_BYTES] or not isinstance(key, bytes | None):
         raise invalid_cursor("it belongs to another query")
     return Position(key)
+
+
+def _sum(payload: bytes) -> bytes:
+    """A mistake in a cursor would page on from somewhere else, without a word."""
+    return blake2b(payload, digest_size=_SUM_BYTES).digest()
 
 
 def invalid_cursor(why: str) -> ConvexError:

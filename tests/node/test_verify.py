@@ -159,6 +159,17 @@ def change_a_row(store: MemoryStore, batch: Batch) -> None:
     batch.put(Tree.ROWS, key, encode({**decode(image), "n": 99}))
 
 
+def spoil_a_row(store: MemoryStore, batch: Batch) -> None:
+    """Bytes that are no document any more."""
+    key, _ = items(store, Tree.ROWS, ROWS)[0]
+    batch.put(Tree.ROWS, key, b"\xff\x00damaged")
+
+
+def spoil_a_row_into_something_else(store: MemoryStore, batch: Batch) -> None:
+    key, _ = items(store, Tree.ROWS, ROWS)[1]
+    batch.put(Tree.ROWS, key, encode([1, 2, 3]))
+
+
 def lose_a_row(store: MemoryStore, batch: Batch) -> None:
     batch.delete(Tree.ROWS, items(store, Tree.ROWS, ROWS)[0][0])
 
@@ -197,6 +208,8 @@ def _rewrite(
         damage_a_record,
         claim_another_state,
         change_a_row,
+        spoil_a_row,
+        spoil_a_row_into_something_else,
         lose_a_row,
         lose_an_entry,
         move_an_entry,
