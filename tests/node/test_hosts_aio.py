@@ -164,7 +164,7 @@ def test_calls_at_the_same_time_share_a_batch(tmp_path: Path) -> None:
     count, batches = under_asyncio(story())
 
     assert count == 200
-    assert batches < 100
+    assert batches < count
 
 
 # Cancellation.

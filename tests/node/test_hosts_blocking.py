@@ -91,7 +91,7 @@ def test_many_threads_are_served_at_once_and_share_batches(tmp_path: Path) -> No
         found = engine.query("messages:bodies")
 
     assert sorted(found, key=int) == [str(n) for n in range(200)]
-    assert batches < 150
+    assert batches < len(found)
 
 
 def test_flask_views_call_functions_and_the_engine_is_one_for_all_of_them() -> None:
