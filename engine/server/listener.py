@@ -34,6 +34,8 @@ HEADERS_BYTES_MAX: Final = 64 << 10
 """Of a request, its path and query included."""
 IDLE_S_MAX: Final = 75.0
 """A connection without a request is closed; longer than browsers and proxies keep one."""
+GOODBYE_S: Final = 0.5
+"""For clients to read what they were sent last, and to close."""
 QUEUE_LENGTH: Final = 2
 """Messages of one client that nobody has looked at yet; each may be of `message_bytes_max`."""
 
@@ -137,11 +139,14 @@ class Listener:
             self._streams.discard(stream)
 
     async def _cut_off(self, accepting: trio.CancelScope, serving: trio.CancelScope) -> None:
-        """Stop accepting when closed, and in the end also connections stuck in sending."""
+        """Stop accepting when closed; end what is left when nobody is answered any more."""
         await self._closed.wait()
         accepting.cancel()
-        await trio.sleep(self._limits.drain_s)
-        trace.warning("listener.cut_off", connections=len(self._streams))
+        with trio.move_on_after(self._limits.drain_s):
+            await self._server.wait_idle()
+            await trio.sleep(GOODBYE_S)
+        if self._streams and not self._server.is_idle:
+            trace.warning("listener.cut_off", connections=len(self._streams))
         serving.cancel()
         for stream in list(self._streams):
             await trio.aclose_forcefully(stream)

@@ -48,6 +48,7 @@ class Request:
         query: the query string's parameters; of several with one name the last.
         headers: by lower-case name; of several with one name the last.
         incoming: the body; it can be read once.
+        can_close: whether a response may say that the connection ends, as HTTP/1 does.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     incoming: Incoming = field(repr=False)
+    can_close: bool = False
 
     @classmethod
     def of_asgi(cls, scope: Mapping[str, Any], receive: Receive) -> Request:
@@ -69,6 +71,7 @@ class Request:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
             headers=headers,
             incoming=Incoming(receive, is_over=not has_body),
+            can_close=str(scope.get("http_version", "")).startswith("1"),
         )
 
     async def parts(self) -> AsyncGenerator[bytes, None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, TypeVar
 
@@ -122,6 +122,7 @@ class Server:
         self._fanout = Fanout(backend, runtime, tasks_max=limits.parallel_queries_max)
         self._home: trio.Nursery | None = None
         self._sessions: set[Session] = set()
+        self._responding = 0
         self._is_draining = False
         self._left = trio.lowlevel.ParkingLot()
         self._closed = trio.Event()
@@ -170,6 +171,16 @@ class Server:
             for session in list(self._sessions):
                 session.tick(now)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is being answered."""
+        return not self._responding and not self._sessions
+
+    async def wait_idle(self) -> None:
+        """Wait until nobody is being answered."""
+        while not self.is_idle:
+            await self._left.park()
+
     def drain(self) -> None:
         """Refuse what is new; answer what runs, and send clients away."""
         self._is_draining = True
@@ -188,7 +199,12 @@ class Server:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await self._respond(Request.of_asgi(scope, receive), send)
+                self._responding += 1
+                try:
+                    await self._respond(Request.of_asgi(scope, receive), send)
+                finally:
+                    self._responding -= 1
+                    self._left.unpark_all()
             case "websocket":
                 await self._converse(scope, receive, send)
             case "lifespan":
@@ -208,6 +224,9 @@ class Server:
             if not request.incoming.is_over:
                 # It has to go somewhere for the host to come to its end.
                 self._home.start_soon(_read_to_end, request.incoming.next)
+        if self._is_draining and request.can_close:
+            # A client that keeps its connection busy would otherwise be waited for.
+            response = replace(response, headers=(*response.headers, ("connection", "close")))
         await _send_response(response, send)
 
     async def _converse(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
