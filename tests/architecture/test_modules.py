@@ -75,7 +75,8 @@ def test_modules_are_named_for_what_they_are() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    declared = {re.split(r"[<>=!~ \[]", need)[0] for need in PROJECT["dependencies"]}
+    needs = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["terminal"]]
+    declared = {re.split(r"[<>=!~ \[]", need)[0] for need in needs}
     imported = {
         name
         for module in modules("engine", "components")
@@ -84,6 +85,12 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     }
 
     assert imported == declared - DATA_ONLY
+
+
+def test_what_may_be_missing_is_imported_only_where_there_is_another_way() -> None:
+    importers = [module.name for module in modules("engine") if "rich" in third_party(module)]
+
+    assert importers == ["engine.cli.output"]
 
 
 @pytest.mark.parametrize(
