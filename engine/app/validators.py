@@ -24,6 +24,7 @@ from reprlib import Repr
 from typing import Any, Final, TypeAlias
 
 from engine.errors import DeclarationError, InvalidId, InvalidValue
+from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.ids import row_key_of
 from engine.model.json_values import to_wire
 from engine.model.limits import IDENTIFIER_LENGTH_MAX, SHOWN_LENGTH_MAX
@@ -782,14 +783,6 @@ def check_identifier(name: str, what: str) -> str:
         DeclarationError: it is not letters, digits and underscores, at most 64 of them, or
             begins with a digit.
     """
-    if (
-        not name.isascii()
-        or not name.isidentifier()
-        or len(name) > IDENTIFIER_LENGTH_MAX
-        or not name.strip("_")
-    ):
-        raise DeclarationError(
-            f"{name!r} cannot be the name of {what}: use letters, digits and underscores, "
-            f"at most {IDENTIFIER_LENGTH_MAX}, the first no digit"
-        )
+    if not is_identifier(name):
+        raise DeclarationError(why_no_identifier(name, what))
     return name

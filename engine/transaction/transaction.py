@@ -28,6 +28,7 @@ from engine.indexes.entries import entry_key
 from engine.indexes.snapshot import Entry
 from engine.model.codec import decode, encode
 from engine.model.commits import RowWrite
+from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.ids import id_of, make_internal, row_key
 from engine.model.keys import encode_key, past
 from engine.model.limits import DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX, TABLES_MAX
@@ -273,7 +274,15 @@ class Transaction:
         self._write(key, image, decode(image) if image is not None else None, doc)
 
     def create_table(self, component: str, name: str) -> TableInfo:
-        """Add a table with the indexes that every table has."""
+        """
+        Add a table with the indexes that every table has.
+
+        Raises:
+            InvalidValue: no schema could ever have a table of that name.
+            LimitExceeded: there are too many.
+        """
+        if not is_identifier(name):
+            raise InvalidValue(why_no_identifier(name, "a table"))
         if len(self.catalog.by_number) > TABLES_MAX:
             used = len(self.catalog.by_number)
             raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables")
