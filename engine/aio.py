@@ -60,7 +60,7 @@ def open(  # noqa: A001 - as in `aio.open`
     data: str | Path,
     /,
     *,
-    app: AppSource,
+    app: AppSource | None,
     url: str | None = None,
     server: ServerConfig | None = None,
     limits: Limits | None = None,
@@ -73,6 +73,7 @@ def open(  # noqa: A001 - as in `aio.open`
     Args:
         data: a directory, made if it is not there, or ":memory:".
         app: a folder, a `.py` file, a module or its dotted name, or a list of functions.
+            `None` deploys nothing: there are no functions until `push`.
         url: where clients reach `asgi`, if they do; told to whom the directory is refused.
         server: how `asgi` answers: the administrator's key, what clients may know.
 

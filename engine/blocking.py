@@ -56,7 +56,7 @@ def open(  # noqa: A001 - as in `blocking.open`
     data: str | Path,
     /,
     *,
-    app: AppSource,
+    app: AppSource | None,
     url: str | None = None,
     server: ServerConfig | None = None,
     limits: Limits | None = None,
@@ -67,6 +67,7 @@ def open(  # noqa: A001 - as in `blocking.open`
     Args:
         data: a directory, made if it is not there, or ":memory:".
         app: a folder, a `.py` file, a module or its dotted name, or a list of functions.
+            `None` deploys nothing: there are no functions until `push`.
         url: where clients reach the engine, if they do; told to whom the directory is refused.
         server: how clients are answered: the administrator's key, what they may know; see
             `Engine.listen`.

@@ -24,7 +24,7 @@ import trio
 
 from engine.app.component import App, AuthProvider
 from engine.app.registry import Application
-from engine.errors import OutOfRetention, StoreLocked, UsageError
+from engine.errors import OutOfRetention, Stopped, StoreLocked, UsageError
 from engine.functions.loader import Loadable, load, make_live, withdraw
 from engine.functions.push import Progress
 from engine.functions.results import Caller, Failure, QueryResult
@@ -114,8 +114,11 @@ class Engine(AsyncInterface):
                     make_live(application)
                 asgi = _server(node, server or ServerConfig())
                 async with running(asgi, grace_s=limits.drain_s):
-                    with body:
-                        yield Engine(node, asgi, home)
+                    try:
+                        with body:
+                            yield Engine(node, asgi, home)
+                    finally:
+                        home.close()
 
     @staticmethod
     def connect(
@@ -204,6 +207,9 @@ class Home:
         self.application = application
         self.pid = current_pid()
         self.url: str | None = None
+        self.waiting: set[trio.Event] = set()
+        """Of those who follow a query, to be woken when the engine is closed."""
+        self._is_closed = False
         self._data = str(data)
         self.set_url(url)
 
@@ -213,6 +219,12 @@ class Home:
         if isinstance(self.store, LmdbStore):
             self.store.set_url(url)
 
+    def close(self) -> None:
+        """Refuse what is called from now on."""
+        self._is_closed = True
+        for waiting in self.waiting:
+            waiting.set()
+
     def refuse_if_forked(self) -> None:
         """
         Raises:
@@ -220,6 +232,16 @@ class Home:
         """
         if current_pid() != self.pid:
             raise StoreLocked(self._data, self.pid, self.url)
+
+    def refuse_unless_open(self) -> None:
+        """
+        Raises:
+            StoreLocked: this is another process.
+            Stopped: the engine was closed.
+        """
+        self.refuse_if_forked()
+        if self._is_closed:
+            raise Stopped("the engine was closed; nothing was done")
 
 
 class LocalCallee:
@@ -269,10 +291,10 @@ class LocalCallee:
         return Answer(result.value)
 
     async def follow(self, target: Target) -> LocalResults:
-        return LocalResults(self._node, target, self._caller())
+        return LocalResults(self._node, target, self._caller(), self._home)
 
     def _caller(self) -> Caller:
-        self.refuse_if_forked()
+        self._home.refuse_unless_open()
         self._requests += 1
         return Caller(admin=True, request_id=f"engine-{self._requests}")
 
@@ -298,10 +320,11 @@ class LocalCallee:
 class LocalResults(Results[Any]):
     """The results of a subscribed query of this process's engine."""
 
-    def __init__(self, node: Node, target: Target, caller: Caller) -> None:
+    def __init__(self, node: Node, target: Target, caller: Caller, home: Home) -> None:
         self._node = node
         self._target = target
         self._caller = caller
+        self._home = home
         self._shown: QueryResult | None = None
         self._is_closed = False
 
@@ -322,7 +345,8 @@ class LocalResults(Results[Any]):
         while True:
             before = self._shown
             if before is not None:
-                await _touched(before)
+                await self._touched(before)
+            self._home.refuse_unless_open()
             result = await self._node.functions.query(
                 self._target.path,
                 self._target.args,
@@ -339,14 +363,16 @@ class LocalResults(Results[Any]):
             if before is None or before.digest != result.digest:
                 return result
 
-
-async def _touched(shown: QueryResult) -> None:
-    touched = trio.Event()
-    unwatch = shown.live.watch(touched.set)
-    try:
-        await touched.wait()
-    finally:
-        unwatch()
+    async def _touched(self, shown: QueryResult) -> None:
+        """Wait until what was read has changed, or the engine is closed."""
+        touched = trio.Event()
+        unwatch = shown.live.watch(touched.set)
+        self._home.waiting.add(touched)
+        try:
+            await touched.wait()
+        finally:
+            self._home.waiting.discard(touched)
+            unwatch()
 
 
 def told(failure: Failure, target: Target, caller: Caller) -> Exception:

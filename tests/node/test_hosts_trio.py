@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from engine import (
     ConvexError,
@@ -25,6 +26,7 @@ from engine import (
     Ok,
     OutOfRetention,
     QueryCtx,
+    Stopped,
     StoreLocked,
     UsageError,
     mutation,
@@ -201,6 +203,32 @@ async def test_the_block_can_be_cancelled() -> None:
             await trio.sleep_forever()
 
     assert scope.cancelled_caught
+
+
+async def test_after_the_block_calls_say_that_it_was_closed() -> None:
+    async with opened() as engine, engine.subscribe("messages:bodies") as results:
+        await anext(results)
+        later = engine.subscribe("messages:bodies")
+
+    for call in (engine.query, engine.mutation, engine.action):
+        with pytest.raises(Stopped, match="the engine was closed; nothing was done"):
+            await call("messages:bodies")
+    with pytest.raises(Stopped):
+        async with later:
+            pass
+
+
+async def test_whoever_follows_a_query_is_told_when_the_engine_closes() -> None:
+    async def follow(engine: Engine) -> None:
+        async with engine.subscribe("messages:bodies") as results:
+            await anext(results)
+            with pytest.raises(Stopped):
+                await anext(results)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery, opened() as engine:
+            nursery.start_soon(follow, engine)
+            await trio.testing.wait_all_tasks_blocked()
 
 
 # Plain functions.
