@@ -42,12 +42,16 @@ class Runtime(Protocol):
         """A named point where a test may hold, crash or fail whoever passes."""
 
 
+RANDOM_BYTES_AT_ONCE: Final = 512
+
+
 class SystemRuntime:
     """The clock and the dice of the operating system."""
 
     def __init__(self) -> None:
         self.random: Random = SystemRandom()
         self.interleave: Random | None = None
+        self._bytes = b""
 
     def now_ns(self) -> int:
         return time.time_ns()
@@ -59,7 +63,11 @@ class SystemRuntime:
         await trio.sleep(seconds)
 
     def random_bytes(self, count: int) -> bytes:
-        return os.urandom(count)
+        # Asking the system takes a microsecond, and every execution wants a seed.
+        if count > len(self._bytes):
+            self._bytes = os.urandom(max(count, RANDOM_BYTES_AT_ONCE))
+        drawn, self._bytes = self._bytes[:count], self._bytes[count:]
+        return drawn
 
     async def pause(self, point: str) -> None:
         """Nobody holds a real engine."""

@@ -2,10 +2,14 @@
 Log records: how a commit is spelled on disk, and how one is checked.
 
     record = CRC-32 of the body (4 bytes, big-endian) ‖ body
-    body   = CBOR array [ts, epoch, kind, writes, covered, source, state_hash, previous]
+    body   = CBOR array [ts, epoch, kind, covered, state_hash, previous,
+                         path, request_id, code, args, seed, now_ns,
+                         row key, image before, image after, row key, ...]
 
-`writes` is a list of [row key, image before, image after]; the images are
-encoded documents or null.  `covered` says what a backfill, drop or trim is about.
+It is flat, because each array inside it would take as long to write as three of
+its items.  The images are encoded documents or null.  `covered` says what a
+backfill, drop or trim is about, and is null for the others; `path` to `now_ns`
+are the source.
 `state_hash` is the sum, modulo 2**128, of the hashes of all rows as they are
 after this record, so two states are equal when their sums are.  `previous` is
 the hash of the record before this one: BLAKE2b, 16 bytes, of its body.
@@ -29,6 +33,8 @@ FORMAT: Final = 1
 HASH_BYTES: Final = 16
 GENESIS: Final = bytes(HASH_BYTES)
 _STATE_MASK: Final = (1 << 128) - 1
+_SOURCE_AT: Final = 6
+_WRITES_AT: Final = _SOURCE_AT + len(Source._fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +84,18 @@ def encode_record(
     previous: bytes,
 ) -> tuple[bytes, bytes]:
     """Return the record's bytes and its hash."""
-    body = encode(
-        [
-            ts,
-            epoch,
-            int(kind),
-            [[w.key, w.before, w.after] for w in writes],
-            list(covered),
-            [source.path, source.request_id, source.code, source.args, source.seed, source.now_ns],
-            state_hash.to_bytes(HASH_BYTES, "big"),
-            previous,
-        ]
-    )
+    fields: list[Any] = [
+        ts,
+        epoch,
+        int(kind),
+        list(covered) if covered else None,
+        state_hash.to_bytes(HASH_BYTES, "big"),
+        previous,
+        *source,
+    ]
+    for write in writes:
+        fields += (write.key, write.before, write.after)
+    body = encode(fields)
     digest = blake2b(body, digest_size=HASH_BYTES).digest()
     return zlib.crc32(body).to_bytes(4, "big") + body, digest
 
@@ -105,22 +111,19 @@ def decode_record(data: bytes) -> Record:
     if zlib.crc32(body) != int.from_bytes(data[:4], "big"):
         raise StoreDamaged("a log record's checksum does not match its bytes; restore a backup")
     try:
-        ts, epoch, kind, writes, covered, source, state_hash, previous = decode(body)
-        path, request_id, code, args, seed, now_ns = source
+        fields = decode(body)
+        ts, epoch, kind, covered, state_hash, previous = fields[:_SOURCE_AT]
+        images = fields[_WRITES_AT:]
         return Record(
             ts=ts,
             epoch=epoch,
             kind=Kind(kind),
-            writes=[RowWrite(key, before, after) for key, before, after in writes],
-            covered=covered,
-            source=Source(
-                path=path,
-                request_id=request_id,
-                code=code,
-                args=args,
-                seed=seed,
-                now_ns=now_ns,
-            ),
+            writes=[
+                RowWrite(key, before, after)
+                for key, before, after in zip(images[::3], images[1::3], images[2::3], strict=True)
+            ],
+            covered=covered or (),
+            source=Source(*fields[_SOURCE_AT:_WRITES_AT]),
             state_hash=int.from_bytes(state_hash, "big"),
             previous=previous,
             hash=blake2b(body, digest_size=HASH_BYTES).digest(),
