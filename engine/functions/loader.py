@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,10 +37,12 @@ from engine.app.schema import Schema
 from engine.app.triggers import Trigger
 from engine.errors import DeclarationError
 from engine.functions import global_writes
+from engine.functions.load_limit import LoadTookTooLong, limited
 from engine.functions.logs import capture_logging
 from engine.functions.modules import Modules
 from engine.functions.refusals import allow_reading, install_audit_hook
 from engine.functions.sources import DIGEST_BYTES, Source, Sources, read_file, read_folder
+from engine.model.limits import LOAD_S_MAX
 
 T = TypeVar("T")
 
@@ -189,7 +192,8 @@ def _load_sources(sources: Sources) -> Application:
         allow_reading(str(sources.root))
     is_new = not any(sources.owns(name) for name in sys.modules)
     try:
-        application = _Loading(sources, variables).application()
+        with _explained(sources), limited(LOAD_S_MAX):
+            application = _Loading(sources, variables).application()
     except BaseException:
         if is_new:
             _leave_path(sources.root)
@@ -367,9 +371,21 @@ def _explained(sources: Sources) -> Iterator[None]:
         raise
     except SyntaxError as error:
         raise DeclarationError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
+    except LoadTookTooLong as error:
+        place = _place_in(error, sources) or str(sources.root)
+        message = f"{place}: this was being imported when loading had taken {LOAD_S_MAX:g} s"
+        raise DeclarationError(
+            f"{message} (LOAD_S_MAX); do it when a function is called"
+        ) from error
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and _is_main_thread():
+            raise  # somebody's, at the keyboard
         place = _place_in(error, sources) or str(sources.root)
         raise DeclarationError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _place_in(error: BaseException, sources: Sources) -> str | None:

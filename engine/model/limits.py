@@ -32,6 +32,8 @@ VECTOR_DIMENSIONS_MIN: Final = 2
 VECTOR_DIMENSIONS_MAX: Final = 4096
 TABLE_INDEXES_MAX: Final = 64
 TABLES_MAX: Final = 10_000
+LOAD_S_MAX: Final = 10.0
+"""To import the modules of an application; who saves a file waits for it."""
 CREATION_TIME_MAX: Final = 2.0**53
 
 ENTRY_KEY_BYTES_MAX: Final = 475

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from engine.app.registry import Application
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.errors import DeclarationError
+from engine.functions.load_limit import LoadTookTooLong, limited
 from engine.functions.loader import Loadable, load, make_live, withdraw
 
 Write = Callable[..., Path]
@@ -749,3 +751,71 @@ async def act(ctx) -> None:
     cache["d"] = 4
 """
     assert [] == warnings_of(text, write, loaded)
+
+
+# Modules that do not come to an end.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "while True: pass",
+        "while True:\n  try:\n    while True: pass\n  finally: x = 1",
+        "import time\nwhile True: time.sleep(0.01)",
+        "try:\n  while True: pass\nexcept BaseException: pass\nwhile True: pass",
+    ],
+)
+@pytest.mark.parametrize("is_in_thread", [False, True])
+def test_a_module_that_spins_is_refused_with_its_line(
+    text: str, is_in_thread: bool, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.functions.loader.LOAD_S_MAX", 0.2)
+    folder = write(messages=text)
+    refused: list[str] = []
+
+    def attempt() -> None:
+        with pytest.raises(DeclarationError) as error:
+            load(folder)
+        refused.append(str(error.value))
+
+    if is_in_thread:
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    else:
+        attempt()
+
+    assert f"{folder / 'messages.py'}:" in refused[0]
+    assert "0.2 s" in refused[0]
+    assert [] == [one for one in threading.enumerate() if one.name == "load limit"]
+
+
+def test_what_is_interrupted_too_late_disturbs_nobody() -> None:
+    for length in range(200):
+        with suppress(LoadTookTooLong), limited(0.0005):
+            sum(range(length * 100))
+        sum(range(10_000))
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])
+def test_whatever_a_module_raises_in_a_thread_is_a_refusal(raised: str, write: Write) -> None:
+    folder = write(messages=f"raise {raised}")
+    refused: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            load(folder)
+        except BaseException as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+
+    assert isinstance(refused[0], DeclarationError)
+    assert f"messages.py:2: {raised}" in str(refused[0])
+
+
+def test_an_interrupt_in_the_main_thread_is_somebodys_at_the_keyboard(write: Write) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        load(write(messages="raise KeyboardInterrupt"))
