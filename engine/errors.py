@@ -127,7 +127,7 @@ class LimitExceeded(UsageError):
     def __init__(
         self, limit: str, used: float, allowed: float, what: str, advice: str = ""
     ) -> None:
-        message = f"{what}: {used:g} is over the limit of {allowed:g} ({limit}). {advice}"
+        message = f"{what}: {used:,} is over the limit of {allowed:,} ({limit}). {advice}"
         super().__init__(message.strip())
         self.limit = limit
         self.used = used

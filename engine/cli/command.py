@@ -85,6 +85,7 @@ def _parser(added: dict[str, EntryPoint]) -> argparse.ArgumentParser:
         description="A reactive, durable backend engine that runs inside one Python process.",
         epilog=epilog,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="the same as the verb")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
         verb.add(verbs)
@@ -93,3 +94,12 @@ def _parser(added: dict[str, EntryPoint]) -> argparse.ArgumentParser:
 
 def _run_added(entry: EntryPoint, arguments: list[str]) -> int:
     return int(entry.load()(arguments) or Exit.DONE)
+
+
+class _Version(argparse.Action):
+    """Says the version; what knows it takes long to import and is imported only here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from engine.server.server import installed_version
+
+        parser.exit(message=f"headrace {installed_version()}\n")

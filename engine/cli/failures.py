@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import sys
 import traceback
 from typing import Final
@@ -72,6 +73,8 @@ def told(error: BaseException) -> list[str]:
             return _syntax(syntax)
         case DeclarationError(__cause__=Exception() as cause):
             return [f"error: {error}", *_frames(cause)]
+        case OSError(errno=errno.EADDRINUSE):
+            return [f"error: {error}: something listens there; choose another one with --port"]
         case EngineError() | OSError():
             return [f"error: {error}"]
     return "".join(traceback.format_exception(error)).rstrip().splitlines()

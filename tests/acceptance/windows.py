@@ -29,6 +29,7 @@ def skipped_unless(is_here: bool, reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not is_here and os.environ.get("CI") != "true", reason=reason)
 
 
+needs_node = skipped_unless(NODE is not None, "Node is not here, and pyright runs on it")
 needs_client = skipped_unless(NODE is not None and CLIENT is not None, CLIENT_MISSING)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.windows import needs_node
+
 EXAMPLE = Path(__file__).parents[1] / "contract_app"
 MISTAKES = {5, 6, 7, 10}
 """Lines of mistakes.py: a misspelt argument, a string for an id, one missing, a misspelt field."""
@@ -42,6 +44,7 @@ def test_mypy_has_nothing_to_say_about_it(tmp_path: Path) -> None:
     assert 0 == done.returncode, done.stdout
 
 
+@needs_node
 def test_pyright_has_nothing_to_say_about_it() -> None:
     done = run("pyright", "--pythonpath", sys.executable)
 
@@ -54,6 +57,7 @@ def test_mypy_finds_exactly_the_mistakes(tmp_path: Path) -> None:
     assert MISTAKES == {int(n) for n in re.findall(r":(\d+): error:", done.stdout)}, done.stdout
 
 
+@needs_node
 def test_pyright_finds_exactly_the_mistakes() -> None:
     done = run("pyright", "--outputjson", "--pythonpath", sys.executable, "mistakes.py")
 

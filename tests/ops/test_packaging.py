@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.windows import needs_node
 from tests.architecture.source_tree import ROOT
 
 APPLICATION = """\
@@ -147,6 +148,7 @@ def test_mypy_follows_the_name(python: Path, tmp_path: Path) -> None:
     assert "Found 2 errors in 1 file (checked 1 source file)" in report.stdout
 
 
+@needs_node
 def test_pyright_follows_the_name(python: Path, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APPLICATION)
     (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.windows import needs_node
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = "tests/typing/example"
 MISTAKES = Path("tests/typing/mistakes.py")
@@ -49,6 +51,7 @@ def test_mypy_has_nothing_to_say_about_the_example() -> None:
     assert report.returncode == 0, report.stderr
 
 
+@needs_node
 def test_pyright_has_nothing_to_say_about_the_example() -> None:
     report = run("pyright", EXAMPLE)
 
@@ -62,6 +65,7 @@ def test_mypy_finds_exactly_the_mistakes() -> None:
     assert Counter((int(line), code) for line, code in found) == expected("mypy"), report.stdout
 
 
+@needs_node
 def test_pyright_finds_exactly_the_mistakes(tmp_path: Path) -> None:
     # The project's own configuration leaves the mistakes out, so here is another.
     config = {
