@@ -14,9 +14,7 @@ async def insert_into(ctx: MutationCtx, table: str) -> Any:
     return await ctx.db.insert(table, {})
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a b", "é", "1st", "a" * 65, "\ud800", "a" * 1_000_000], ids=range(7)
-)
+@pytest.mark.parametrize("name", ["", "a b", "é", "1st", "a" * 65, "a" * 1_000_000], ids=range(6))
 async def test_a_table_that_no_schema_could_name_is_not_made(name: str) -> None:
     async with Engine.open(":memory:", app=[insert_into]) as engine:
         with pytest.raises(InvalidValue, match="letters, digits and underscores, at most 64") as it:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.app.validators import Validator, v
 from engine.errors import DeclarationError, InvalidValue
 from engine.model.ids import encode_id
+from engine.model.json_values import from_wire
 from engine.model.values import Int64, normalize
 
 TABLES = {"users": 10_001, "posts": 10_002}.get
@@ -287,7 +288,8 @@ def accepts(json: Any, value: Any) -> bool:
         case "any", _:
             return True
         case "literal", _:
-            return type(value) is type(json["value"]) and value == json["value"]
+            literal = from_wire(json["value"])
+            return type(value) is type(literal) and value == literal
         case "id", _:
             return isinstance(value, str) and value == USER
         case "array", list():
