@@ -151,8 +151,9 @@ async def running_node(
         ):
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
-            nursery.start_soon(_check_readers, store, runtime)
-            nursery.start_soon(_notice_stalls, functions, runtime)
+            if not runtime.is_virtual:
+                nursery.start_soon(_check_readers, store, runtime)
+                nursery.start_soon(_notice_stalls, functions, runtime)
             yield Node(
                 store=store,
                 committer=committer,

@@ -25,6 +25,8 @@ class Runtime(Protocol):
     random: Random
     interleave: Random | None
     """If not `None`: mutations run beside each other and yield by these dice at every call."""
+    is_virtual: bool
+    """Whether the clock is one that jumps; what looks at the system now and then is left out."""
 
     def now_ns(self) -> int:
         """Wall clock, nanoseconds since 1970 UTC; may jump."""
@@ -51,6 +53,7 @@ class SystemRuntime:
     def __init__(self) -> None:
         self.random: Random = SystemRandom()
         self.interleave: Random | None = None
+        self.is_virtual = False
         self._bytes = b""
 
     def now_ns(self) -> int:
@@ -92,6 +95,7 @@ class VirtualRuntime:
     ) -> None:
         self.random: Random = Random(seed)
         self.interleave = Random(seed + 1) if interleaves else None
+        self.is_virtual = True
         self._start_ns = start_ns
         self._offset_ns = 0
         self._born: float | None = None
