@@ -54,7 +54,7 @@ def test_steps_go_on_after_a_failure_and_it_is_named_at_the_end() -> None:
 
     assert exited == 1
     assert lines[-3:] == ["FAILED: first", "FAILED: third", "1 passed, 2 failed"]
-    assert "-- ok: second, 0 s" in lines
+    assert any(line.startswith("-- ok: second, ") for line in lines)
 
 
 def test_without_node_a_line_says_so_and_the_rest_counts(tmp_path: Path) -> None:
