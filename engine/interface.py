@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from engine.app.contexts import (
     ActionFunction,
@@ -26,6 +26,7 @@ from engine.app.contexts import (
     Result,
 )
 from engine.app.references import Reference
+from engine.app.registered import RegisteredFunction
 from engine.functions.context import call_target
 from engine.model.timestamps import Moment, ts_of
 from engine.model.values import Value, normalize
@@ -54,8 +55,7 @@ class Failed:
 State: TypeAlias = Ok[R_co] | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A function and the arguments it is called with, as they travel."""
 
     component: str
@@ -63,8 +63,7 @@ class Target:
     args: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """
     What a call came to: `error`, if there is one, is to be raised.
 
@@ -84,7 +83,8 @@ def target_of(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Targ
         UsageError: neither.
     """
     component, path, raw = call_target(fn, args, kwargs, "")
-    return Target(component, path, normalize(dict(raw)))
+    own = raw if isinstance(fn, RegisteredFunction) else normalize(dict(raw))
+    return Target(component, path, own)
 
 
 class Results(ABC, Generic[R_co]):

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, Final, TypeAlias, get_args, get_origin
 
 from engine.app.shapes import (
+    Dump,
     Load,
     Loaded,
     Scope,
@@ -46,7 +47,7 @@ from engine.errors import (
     InvalidValue,
     ReturnsValidationError,
 )
-from engine.model.values import UNDEFINED, Value, normalize
+from engine.model.values import UNDEFINED, Value, copied, normalize
 
 Handler: TypeAlias = Callable[..., Any]
 Fields: TypeAlias = Mapping[str, Annotation]
@@ -66,10 +67,14 @@ class Parameter:
     default: Loaded = None
 
 
-_Step: TypeAlias = tuple[str, str, Check, Load | None, bool, Loaded]
-"""Name, wire name, check, load, whether it is required, a default to copy (or `_ABSENT`)."""
+_Step: TypeAlias = tuple[str, str, frozenset[type], Check, Load | None, bool, Loaded]
+"""
+Name, wire name, types accepted unseen, check, load, whether it is required, and a default to
+copy (or `_ABSENT`).
+"""
 
 _ABSENT: Final = object()
+_CONTAINERS: Final = frozenset((dict, list))
 
 
 class _Hidden:
@@ -171,12 +176,15 @@ class Signature:
         """
         loaded = {}
         known = 0
-        for name, wire, mismatch, load, required, default in self._steps:
+        for name, wire, exact, mismatch, load, required, default in self._steps:
             value = raw.get(wire, _ABSENT)
             if value is not _ABSENT:
                 known += 1
-                if mismatch(value, tables) is not None:
+                kind = type(value)
+                if kind not in exact and mismatch(value, tables) is not None:
                     raise self._refusal(raw, tables)
+                if kind in _CONTAINERS:
+                    value = copied(value)  # the handler's own: the arguments may have to run again
                 loaded[name] = value if load is None else self._load(load, wire, value, tables)
             elif required:
                 raise self._refusal(raw, tables)
@@ -192,6 +200,7 @@ class Signature:
             (
                 one.name,
                 one.wire,
+                one.shape.validator.exact,
                 one.shape.validator.mismatch,
                 one.shape.load,
                 one.required,
@@ -222,8 +231,8 @@ class Signature:
                     raise ArgumentValidationError(f"`{wire}` cannot be the name of an argument.")
                 if found := self.extras.validator.mismatch(value, tables):
                     raise ArgumentValidationError(found.within(step_of(wire)).text())
-                load = self.extras.load
-                loaded[wire] = value if load is None else self._load(load, wire, value, tables)
+                own, load = copied(value), self.extras.load
+                loaded[wire] = own if load is None else self._load(load, wire, own, tables)
 
     def _refusal(self, raw: Mapping[str, Value], tables: Tables) -> ArgumentValidationError:
         found = self._object.mismatch(dict(raw), tables)
@@ -273,35 +282,29 @@ class Signature:
                 f"{len(args)} arguments are given without a name, but the function takes "
                 f"{len(self._by_place)} in that way: {names}."
             )
-        raw: dict[str, Value] = {}
+        given: dict[str, Loaded] = dict(kwargs)
         for parameter, value in zip(self._by_place, args, strict=False):
             if parameter.name in kwargs:
                 raise ArgumentValidationError(f"Argument `{parameter.name}` is given twice.")
-            self._put(raw, parameter.wire, parameter.shape, value)
-        for name, value in kwargs.items():
-            one = self._by_name.get(name)
-            if one is not None:
-                self._put(raw, one.wire, one.shape, value)
-            else:
-                self._put(raw, name, self.extras, value)
-        return raw
+            given[parameter.name] = value
+        by_name, extras = self._by_name, (None, self.extras.dump if self.extras else None)
+        raw: dict[str, Loaded] = {}
+        try:
+            for name, value in given.items():
+                if value is not UNDEFINED:
+                    wire, dump = by_name.get(name, extras)
+                    raw[wire or name] = value if dump is None else dump(value)
+            return normalize(raw)  # type: ignore[no-any-return]  # an object stays one
+        except InvalidValue as refused:
+            raise ArgumentValidationError(_told(raw, refused)) from None
 
     @cached_property
     def _by_place(self) -> tuple[Parameter, ...]:
         return tuple(one for one in self.parameters if one.by_place)
 
     @cached_property
-    def _by_name(self) -> dict[str, Parameter]:
-        return {one.name: one for one in self.parameters}
-
-    def _put(self, raw: dict[str, Value], wire: str, shape: Shape | None, value: Loaded) -> None:
-        if value is UNDEFINED:
-            return
-        dump = shape.dump if shape else None
-        try:
-            raw[wire] = normalize(value if dump is None else dump(value), path=step_of(wire))
-        except InvalidValue as refused:
-            raise ArgumentValidationError(str(refused)) from None
+    def _by_name(self) -> dict[str, tuple[str, Dump | None]]:
+        return {one.name: (one.wire, one.shape.dump) for one in self.parameters}
 
     # On the way out.
 
@@ -323,6 +326,16 @@ class Signature:
         if found := shape.validator.mismatch(value, tables):
             raise ReturnsValidationError(found.text())
         return value
+
+
+def _told(raw: Mapping[str, Loaded], refused: InvalidValue) -> str:
+    """What is wrong with the arguments, beginning with the path to it."""
+    for wire, value in raw.items():
+        try:
+            normalize(value, path=step_of(wire))
+        except InvalidValue as precise:
+            return str(precise)
+    return str(refused)
 
 
 class _Reader:

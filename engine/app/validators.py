@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from reprlib import Repr
 from typing import Any, Final, TypeAlias
@@ -105,6 +105,11 @@ class Validator(ABC):
         """
         return self._make_check()
 
+    @property
+    def exact(self) -> frozenset[type]:
+        """Types of which it accepts every canonical value, so that nobody need call `mismatch`."""
+        return frozenset()
+
     def check(self, value: Value, tables: Tables, path: str = "") -> None:
         """
         Raise unless `value`, which is canonical, is accepted.
@@ -151,13 +156,16 @@ class Validator(ABC):
             yield from part.walk()
 
 
-def _exactly(validator: Validator, kind: type) -> Check:
-    """The check of a validator that accepts exactly one type."""
+class _OfTypes(Validator):
+    """Accepts every value of some types, and nothing else."""
 
-    def check(value: Value, _tables: Tables) -> Mismatch | None:
-        return None if type(value) is kind else Mismatch(validator, value)
+    def _make_check(self) -> Check:
+        exact = self.exact
 
-    return check
+        def check(value: Value, _tables: Tables) -> Mismatch | None:
+            return None if type(value) in exact else Mismatch(self, value)
+
+        return check
 
 
 @dataclass(frozen=True)
@@ -179,8 +187,10 @@ def _accept(_value: Value, _tables: Tables) -> Mismatch | None:
 
 
 @dataclass(frozen=True)
-class Null(Validator):
+class Null(_OfTypes):
     """`None`."""
+
+    exact = frozenset((type(None),))
 
     def to_json(self) -> Json:
         return {"type": "null"}
@@ -188,13 +198,12 @@ class Null(Validator):
     def __str__(self) -> str:
         return "v.null()"
 
-    def _make_check(self) -> Check:
-        return _exactly(self, type(None))
-
 
 @dataclass(frozen=True)
-class Boolean(Validator):
+class Boolean(_OfTypes):
     """`True` and `False`."""
+
+    exact = frozenset((bool,))
 
     def to_json(self) -> Json:
         return {"type": "boolean"}
@@ -202,13 +211,12 @@ class Boolean(Validator):
     def __str__(self) -> str:
         return "v.boolean()"
 
-    def _make_check(self) -> Check:
-        return _exactly(self, bool)
-
 
 @dataclass(frozen=True)
-class Number(Validator):
+class Number(_OfTypes):
     """Every float64, NaN and the infinities included."""
+
+    exact = frozenset((int, float))
 
     def to_json(self) -> Json:
         return {"type": "number"}
@@ -216,17 +224,12 @@ class Number(Validator):
     def __str__(self) -> str:
         return "v.number()"
 
-    def _make_check(self) -> Check:
-        def check(value: Value, _tables: Tables) -> Mismatch | None:
-            kind = type(value)
-            return None if kind is int or kind is float else Mismatch(self, value)
-
-        return check
-
 
 @dataclass(frozen=True)
 class Integral(Number):
     """A float64 that is integral and within 2**53: what an argument annotated `int` takes."""
+
+    exact = frozenset((int,))
 
     def _make_check(self) -> Check:
         # Canonical form has done the work: such a number is an `int`, unless it is -0.0.
@@ -243,8 +246,10 @@ class Integral(Number):
 
 
 @dataclass(frozen=True)
-class BigInt(Validator):
+class BigInt(_OfTypes):
     """A 64-bit integer, which is another type than the numbers."""
+
+    exact = frozenset((Int64,))
 
     def to_json(self) -> Json:
         return {"type": "bigint"}
@@ -252,13 +257,12 @@ class BigInt(Validator):
     def __str__(self) -> str:
         return "v.int64()"
 
-    def _make_check(self) -> Check:
-        return _exactly(self, Int64)
-
 
 @dataclass(frozen=True)
-class String(Validator):
+class String(_OfTypes):
     """Text."""
+
+    exact = frozenset((str,))
 
     def to_json(self) -> Json:
         return {"type": "string"}
@@ -266,22 +270,18 @@ class String(Validator):
     def __str__(self) -> str:
         return "v.string()"
 
-    def _make_check(self) -> Check:
-        return _exactly(self, str)
-
 
 @dataclass(frozen=True)
-class Bytes(Validator):
+class Bytes(_OfTypes):
     """Bytes."""
+
+    exact = frozenset((bytes,))
 
     def to_json(self) -> Json:
         return {"type": "bytes"}
 
     def __str__(self) -> str:
         return "v.bytes()"
-
-    def _make_check(self) -> Check:
-        return _exactly(self, bytes)
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ class OwnId(IdOf):
             return False
 
     def _make_check(self) -> Check:
-        as_id, as_string = super()._make_check(), _exactly(self, str)
+        as_id, as_string = super()._make_check(), String().mismatch
 
         def check(value: Value, tables: Tables) -> Mismatch | None:
             return (as_id if self._is_known else as_string)(value, tables)
@@ -411,13 +411,13 @@ class Array(Validator):
         return (self.element,)
 
     def _make_check(self) -> Check:
-        element = self.element.mismatch
+        element, exact = self.element.mismatch, self.element.exact
 
         def check(value: Value, tables: Tables) -> Mismatch | None:
             if type(value) is not list:
                 return Mismatch(self, value)
             for item in value:
-                if found := element(item, tables):
+                if type(item) not in exact and (found := element(item, tables)):
                     place = next(i for i, one in enumerate(value) if one is item)
                     return found.within(f"[{place}]")
             return None
@@ -447,14 +447,15 @@ class Record(Validator):
 
     def _make_check(self) -> Check:
         key_mismatch, value_mismatch = self.keys.mismatch, self.values.mismatch
+        exact_keys, exact_values = self.keys.exact, self.values.exact
 
         def check(value: Value, tables: Tables) -> Mismatch | None:
             if type(value) is not dict:
                 return Mismatch(self, value)
             for name, item in value.items():
-                if found := key_mismatch(name, tables):
+                if type(name) not in exact_keys and (found := key_mismatch(name, tables)):
                     return found.within(".keys()")
-                if found := value_mismatch(item, tables):
+                if type(item) not in exact_values and (found := value_mismatch(item, tables)):
                     return found.within(step_of(name))
             return None
 
@@ -470,6 +471,10 @@ class Optional(Validator):
     @property
     def is_optional(self) -> bool:
         return True
+
+    @property
+    def exact(self) -> frozenset[type]:
+        return self.inner.exact
 
     def to_json(self) -> Json:
         return self.inner.to_json()
@@ -539,18 +544,18 @@ class Object(Validator):
         return self.fields.values()
 
     def _make_check(self) -> Check:
-        fields = tuple((n, f.mismatch, f.is_optional) for n, f in self.fields.items())
+        fields = tuple((n, f.exact, f.mismatch, f.is_optional) for n, f in self.fields.items())
         system = self.system
 
         def check(value: Value, tables: Tables) -> Mismatch | None:
             if type(value) is not dict:
                 return Mismatch(self, value)
             known = len(value)
-            for name, mismatch, is_optional in fields:
+            for name, exact, mismatch, is_optional in fields:
                 item = value.get(name, _ABSENT)
                 if item is not _ABSENT:
                     known -= 1
-                    if found := mismatch(item, tables):
+                    if type(item) not in exact and (found := mismatch(item, tables)):
                         return found.within(step_of(name))
                 elif not is_optional:
                     return self._missing(name, value)
@@ -598,6 +603,10 @@ class Union(Validator):
     def parts(self) -> Iterable[Validator]:
         return self.members
 
+    @property
+    def exact(self) -> frozenset[type]:
+        return frozenset().union(*(member.exact for member in self.members))
+
     def _make_check(self) -> Check:
         if all(isinstance(member, Literal) for member in self.members):
             return self._make_lookup()
@@ -638,6 +647,7 @@ NAMES_COMPARED_MAX: Final = 100
 """Comparing names takes its time, and a caller may send a thousand of them."""
 
 
+@lru_cache(1024)
 def step_of(name: str) -> str:
     """One step of a path into an object."""
     return f".{name}" if name.isidentifier() else f"[{name!r}]"

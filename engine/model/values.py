@@ -220,7 +220,7 @@ def normalize(value: object, *, path: str = "") -> Value:
         InvalidValue: no document can hold it; says where, what, and what to write instead.
     """
     try:
-        return _normal(value, VALUE_NESTING_MAX)
+        return _NORMAL.get(type(value), _normal_other)(value, VALUE_NESTING_MAX)
     except Refusal as refusal:
         raise InvalidValue(refusal.told(path)) from None
 
@@ -341,11 +341,14 @@ def canonical_float(value: float) -> int | float:
 
 
 def _normal_float(value: float, _room: int) -> Value:
-    return canonical_float(value)
+    if value.is_integer() and (value or copysign(1.0, value) > 0):
+        return int(value) if -EXACT_INT_MAX <= value <= EXACT_INT_MAX else value
+    return value
 
 
 def _normal_object(value: Mapping[str, object], room: int) -> Value:
-    check_room(room)
+    if room <= 0:
+        check_room(room)
     if len(value) > OBJECT_FIELDS_MAX:
         raise Refusal(f"an object of {len(value)} fields, at most {OBJECT_FIELDS_MAX} fit")
     room -= 1
@@ -474,6 +477,22 @@ _INSTEAD: Final = {
     "array.array": "x.tolist()",
     "msgspec.Struct": "msgspec.to_builtins(x)",
 }
+
+
+def copied(value: Value) -> Value:
+    """A canonical value again, which shares no array and no object with the first."""
+    kind = type(value)
+    if kind is dict:
+        return {
+            name: copied(item) if type(item) in _CONTAINERS else item
+            for name, item in value.items()
+        }
+    if kind is list:
+        return [copied(item) if type(item) in _CONTAINERS else item for item in value]
+    return value
+
+
+_CONTAINERS: Final = frozenset((dict, list))
 
 
 # Sizes.

@@ -36,12 +36,24 @@ async def secretive(ctx: MutationCtx, name: str, password: Secret[str]) -> None:
     await ctx.db.insert("things", {"name": name})
 
 
+@mutation
+async def changing(ctx: MutationCtx, names: list[str], options: Any) -> None:
+    names.append("mine")
+    options["inner"]["mine"] = True
+    await ctx.db.insert("things", {"names": names})
+
+
 async def recorded(**calls: dict[str, Any]) -> dict[str, Any]:
     """Call functions and return what the log has of their arguments."""
     store = MemoryStore()
     watchdog = Watchdog(Limits())
     watchdog.start()
-    functions: dict[str, Any] = {"plain": plain, "unrecorded": unrecorded, "secretive": secretive}
+    functions: dict[str, Any] = {
+        "plain": plain,
+        "unrecorded": unrecorded,
+        "secretive": secretive,
+        "changing": changing,
+    }
     with loading("t"):
         for function in functions.values():
             function.module = "t"
@@ -69,6 +81,17 @@ async def test_arguments_are_recorded_unless_a_function_says_no(
     found = await recorded(plain={"name": "a"}, unrecorded={"name": "b"})
 
     assert {"t:plain": {"name": "a"}, "t:unrecorded": None} == found
+
+
+async def test_a_handler_that_changes_its_arguments_changes_only_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    given = {"names": ["given"], "options": {"inner": {}}}
+
+    found = await recorded(changing=given)
+
+    assert {"t:changing": {"names": ["given"], "options": {"inner": {}}}} == found
+    assert {"names": ["given"], "options": {"inner": {}}} == given
 
 
 async def test_a_secret_argument_never_reaches_the_log(

@@ -82,7 +82,7 @@ def refusal(validator: Validator, value: object) -> str:
         (v.union(v.literal("x"), v.literal(1)), {"text", "integral"}),
         (v.nullable(v.bytes()), {"null", "bytes"}),
     ],
-    ids=str,
+    ids=lambda one: str(one) if isinstance(one, Validator) else "+".join(sorted(one)),
 )
 def test_a_validator_accepts_exactly_what_it_says(validator: Validator, accepted: set[str]) -> None:
     found = accepted_by(validator)
