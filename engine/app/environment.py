@@ -115,17 +115,18 @@ def standing_in(make: StandIn) -> Iterator[None]:
         _stand_in.reset(token)
 
 
-_current: Final[ContextVar[Variables | None]] = ContextVar("environment", default=None)
+current_variables: Final[ContextVar[Variables | None]] = ContextVar("environment", default=None)
+"""What `env` is here; see `using`."""
 
 
 @contextmanager
 def using(variables: Variables) -> Iterator[None]:
     """Inside, `env` is these variables: around the loading and the running of application code."""
-    token = _current.set(variables)
+    token = current_variables.set(variables)
     try:
         yield
     finally:
-        _current.reset(token)
+        current_variables.reset(token)
 
 
 class Environment(Mapping[str, str]):
@@ -158,7 +159,7 @@ class Environment(Mapping[str, str]):
 
     @property
     def _variables(self) -> Variables:
-        current = _current.get()
+        current = current_variables.get()
         return read_environment(None) if current is None else current
 
 

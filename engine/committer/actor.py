@@ -93,7 +93,8 @@ class Committer:
         self._pending: deque[StagedCommit] = deque()
         self._staged_bytes = 0
         self._in_flight: list[StagedCommit] = []
-        self._pins: Counter[int] = Counter()
+        self._pins: dict[int, int] = {}
+        """How many views there are of each snapshot."""
         self._waiters = DurableWaiters()
         self._work = trio.Event()
         self._is_closed = False
@@ -133,15 +134,18 @@ class Committer:
         """Lease the current snapshot and keep what is staged above it; `unpin` it afterwards."""
         self._check_open()
         snapshot = self._snapshots.acquire()
-        self._pins[snapshot.ts] += 1
+        self._pins[snapshot.ts] = self._pins.get(snapshot.ts, 0) + 1
         return snapshot
 
     def unpin(self, snapshot: SharedSnapshot) -> None:
-        self._pins[snapshot.ts] -= 1
-        if not self._pins[snapshot.ts]:
-            del self._pins[snapshot.ts]
+        """Give back what `pin` gave, and forget what was only staged for its sake."""
+        left = self._pins[snapshot.ts] - 1
         self._snapshots.release(snapshot)
-        self._forget_staged()
+        if left:
+            self._pins[snapshot.ts] = left
+        else:
+            del self._pins[snapshot.ts]
+            self._forget_staged()
 
     def validate(self, reads: ReadSet, begin_ts: int) -> None:
         """
@@ -204,22 +208,16 @@ class Committer:
             previous=head.record_hash,
         )
         commit = StagedCommit(
-            ts=ts,
-            writes=writes,
+            ts,
+            writes,
+            catalog,
             changes=changes_of(catalog, writes) if changes is None else changes,
             record=record,
             record_hash=record_hash,
             state_hash=state_hash,
-            catalog=catalog,
             on_publish=on_publish,
         )
-        self._head = Head(
-            ts=ts,
-            record_hash=record_hash,
-            state_hash=state_hash,
-            catalog=catalog,
-            epoch=head.epoch,
-        )
+        self._head = Head(ts, record_hash, state_hash, catalog, head.epoch)
         self._staged.add(commit)
         self._pending.append(commit)
         self._staged_bytes += commit.size_bytes

@@ -49,6 +49,13 @@ class Lane:
     def waiting_count(self) -> int:
         return len(self._waiting) + self._woken
 
+    def enter_nowait(self) -> bool:
+        """Take the lane if it is free, has room, and nobody waits; whether that was so."""
+        if self._is_held or self._waiting or self._woken or not self._has_room():
+            return False
+        self._is_held = True
+        return True
+
     async def enter(self, patience_s: float) -> None:
         """
         Take the lane, waiting at most `patience_s` for it and for room behind it.
@@ -56,8 +63,7 @@ class Lane:
         Raises:
             Overloaded: nothing was done.
         """
-        if not self._waiting and not self._woken and self._is_open():
-            self._is_held = True
+        if self.enter_nowait():
             return
         self._tickets += 1
         ticket = -self._tickets

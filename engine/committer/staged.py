@@ -29,14 +29,14 @@ class StagedCommit(Applied):
 
     def __init__(
         self,
-        *,
         ts: int,
         writes: Sequence[RowWrite],
+        catalog: Catalog,
+        *,
         changes: Sequence[Change],
         record: bytes,
         record_hash: bytes,
         state_hash: int,
-        catalog: Catalog,
         on_publish: Callable[[], None] | None,
     ) -> None:
         super().__init__(ts, writes, catalog)
@@ -59,7 +59,8 @@ class Staged:
     """All versions that some view may still need, newest last."""
 
     def __init__(self) -> None:
-        self._rows: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        self.rows: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        """The images of each row, with the timestamps from which they hold."""
         self._entries: dict[bytes, SortedDict[bytes, list[tuple[int, bytes | None]]]] = {}
         self._commits: deque[StagedCommit] = deque()
 
@@ -68,7 +69,7 @@ class Staged:
 
     def add(self, commit: StagedCommit) -> None:
         ts = commit.ts
-        rows = self._rows
+        rows = self.rows
         for write in commit.writes:
             rows.setdefault(write.key, []).append((ts, write.after))
             if write.before is None or write.after is None:
@@ -80,16 +81,6 @@ class Staged:
     def after(self, ts: int) -> Iterator[StagedCommit]:
         """The commits later than `ts` that are kept, oldest first."""
         return (commit for commit in self._commits if commit.ts > ts)
-
-    def row(self, row_key: bytes, upto: int) -> tuple[bytes | None] | None:
-        """The newest image at or before `upto`, in a tuple; `None` if nothing is staged."""
-        versions = self._rows.get(row_key)
-        if versions is None:
-            return None
-        for ts, image in reversed(versions):
-            if ts <= upto:
-                return (image,)
-        return None
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool, upto: int
@@ -109,16 +100,17 @@ class Staged:
         while self._commits and self._commits[0].ts <= ts:
             commit = self._commits.popleft()
             for write in commit.writes:
-                _pop_first(self._rows, write.key)
+                _pop_first(self.rows, write.key)
                 if write.before is None or write.after is None:
                     prefix, key, _ = _by_id_entry(write)
                     _pop_first(self._entries[prefix], key)
             for prefix, key, _ in commit.changes:
                 _pop_first(self._entries[prefix], key)
+            commit.changes = ()
 
     def clear(self) -> None:
         """Forget everything: a batch has failed."""
-        self._rows.clear()
+        self.rows.clear()
         self._entries.clear()
         self._commits.clear()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -186,10 +186,10 @@ class ActionContext(ActionCtx):
     ) -> ActionCall[Any]:
         scope = self._scope
         component, path, raw = call_target(fn, args, kwargs, scope.component)
-        caller = replace(scope.caller, admin=True)
+        caller = scope.caller._replace(admin=True)
         if component != scope.component:
             # A component shows others its public functions, and does not know their users.
-            caller = replace(caller, admin=False, identity=None)
+            caller = caller._replace(admin=False, identity=None)
         plain = normalize(dict(raw))
         return self.calls.make(f"{verb}({path})", lambda: run(component, path, plain, caller))
 

@@ -10,9 +10,9 @@ that names its line: what looks like a write must not vanish, nor its failure.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine, Generator
 from random import Random
+from sys import _getframe
 from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -28,6 +28,9 @@ Steps = Generator[Any, Any, T]
 class Marks(Protocol):
     """The driver's side of a call: engine work is not user time."""
 
+    left_at: float
+    """When the slice was left last, by `perf_counter`."""
+
     def leave(self) -> None: ...
     def enter(self) -> None: ...
     def overdraw(self) -> None: ...
@@ -41,44 +44,47 @@ class Calls:
         marks: left while the engine works, entered again for user code.
     """
 
-    __slots__ = ("_deferred", "_is_closed", "_name", "_unawaited", "marks", "slice")
+    __slots__ = ("_deferred", "_is_closed", "_name", "marks", "slice", "unawaited")
 
     def __init__(self, name: str, marks: Marks, slice_: Slice) -> None:
         self._name = name
         self.marks = marks
         self.slice = slice_
-        self._unawaited: set[Call[Any]] = set()
+        self.unawaited: set[Call[Any]] = set()
         self._deferred: list[DeferredCall[Any]] = []
         self._is_closed = False
 
     def run(self, work: Callable[..., T], *args: Any) -> Call[T]:
         """Do `work` now; its result or its error comes when the call is awaited."""
-        self.marks.leave()
+        marks = self.marks
+        marks.leave()
         try:
-            self._check_open()
+            if self._is_closed:
+                raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call: Call[T] = Call(self, sys._getframe(2))
+            call: Call[T] = Call(self, _getframe(2))
             try:
                 call.value = work(*args)
             except Exception as error:
                 self.note_limit(error)
                 call.error = error
-            self._unawaited.add(call)
+            self.unawaited.add(call)
             return call
         finally:
-            self.marks.enter()
+            marks.enter()
 
     def defer(self, steps: Callable[[], Steps[T]]) -> Call[T]:
         """Do the steps when the call is awaited, or before the next one that is made."""
         self.marks.leave()
         try:
-            self._check_open()
+            if self._is_closed:
+                raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call = DeferredCall(self, sys._getframe(2), steps())
+            call = DeferredCall(self, _getframe(2), steps())
             self._deferred.append(call)
-            self._unawaited.add(call)
+            self.unawaited.add(call)
             return call
         finally:
             self.marks.enter()
@@ -91,11 +97,10 @@ class Calls:
             NotAwaited: a call was made and not awaited.
         """
         self._is_closed = True
-        for call in self._unawaited:
-            code, line = call.made_at
+        for call in self.unawaited:
             raise NotAwaited(
-                f"{self._name} made a call that was never awaited, at "
-                f"{code.co_filename}:{line}; write `await` before it, in an `async def`"
+                f"{self._name} made a call that was never awaited, at {call.place}; "
+                "write `await` before it, in an `async def`"
             )
 
     def note_limit(self, error: Exception) -> None:
@@ -103,15 +108,12 @@ class Calls:
         if isinstance(error, LimitExceeded):
             self.marks.overdraw()
 
-    def awaited(self, call: Call[Any]) -> None:
-        self._unawaited.discard(call)
-
     def taken(self, call: DeferredCall[Any]) -> None:
         self._deferred.remove(call)
 
     def breathe(self) -> Steps[None]:
         """In the middle of long work: let others run, if it is time."""
-        if self.slice.is_over():
+        if self.slice.is_over(perf_counter()):
             yield CHECKPOINT
             self.slice.restart()
 
@@ -124,11 +126,10 @@ class Calls:
         while self._deferred:
             self._deferred[0].run_now()
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise NotAllowed(
-                f"{self._name} has ended; its ctx cannot be used any more, nor kept for later"
-            )
+    def _ended(self) -> NotAllowed:
+        return NotAllowed(
+            f"{self._name} has ended; its ctx cannot be used any more, nor kept for later"
+        )
 
 
 class Slice:
@@ -148,10 +149,10 @@ class Slice:
         self._rows = 0
         self._began = perf_counter()
 
-    def is_over(self) -> bool:
+    def is_over(self, now: float) -> bool:
         """Whether it is time to let others run; `restart` when they have."""
         self._rows += 1
-        return self._rows >= self._rows_max or perf_counter() - self._began >= self._seconds_max
+        return self._rows >= self._rows_max or now - self._began >= self._seconds_max
 
     def restart(self) -> None:
         """Others had their turn."""
@@ -168,7 +169,7 @@ class SeededSlice(Slice):
         super().__init__(rows_max=1, seconds_max=0.0)
         self._dice = dice
 
-    def is_over(self) -> bool:
+    def is_over(self, _now: float) -> bool:
         return self._dice.random() < 0.5
 
 
@@ -178,18 +179,26 @@ _PENDING: Final = object()
 class Call(Coroutine[Any, Any, T], Generic[T]):
     """The result of a call on `ctx`, to be awaited once."""
 
-    __slots__ = ("_calls", "error", "made_at", "value")
+    __slots__ = ("_at", "_calls", "_code", "error", "value")
 
     def __init__(self, calls: Calls, caller: FrameType) -> None:
         self._calls = calls
+        self._code: CodeType = caller.f_code
+        self._at = caller.f_lasti
         self.value: Any = None
         self.error: Exception | None = None
-        self.made_at: tuple[CodeType, int] = (caller.f_code, caller.f_lineno)
+
+    @property
+    def place(self) -> str:
+        """File and line of the call."""
+        spans = self._code.co_lines()
+        line = next((line for start, end, line in spans if start <= self._at < end), None)
+        return f"{self._code.co_filename}:{line or self._code.co_firstlineno}"
 
     def __await__(self) -> Generator[Any, Any, T]:
         calls = self._calls
-        calls.awaited(self)
-        if calls.slice.is_over():
+        calls.unawaited.discard(self)
+        if calls.slice.is_over(calls.marks.left_at):
             calls.marks.leave()
             yield CHECKPOINT
             calls.slice.restart()
@@ -220,7 +229,7 @@ class DeferredCall(Call[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         calls = self._calls
-        calls.awaited(self)
+        calls.unawaited.discard(self)
         if self._steps is None:
             if self.error is not None:
                 raise self.error

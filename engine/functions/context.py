@@ -11,9 +11,8 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
 from engine.app.environment import using
@@ -49,20 +48,23 @@ class Scope(NamedTuple):
 class QueryContext(QueryCtx):
     """`ctx` of a query."""
 
+    __slots__ = ("_calls", "_scope", "db")
+
+    db: Any
+    _database: ClassVar[type[Reader]] = Reader
+
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._calls = Calls(scope.path, scope.execution, scope.slice)
-        self._access = DatabaseAccess(
-            scope.transaction,
-            self._calls,
-            component=scope.component,
-            pagination=scope.pagination,
-            slice_rows_max=scope.limits.slice_rows_max,
+        self._calls = calls = Calls(scope.path, scope.execution, scope.slice)
+        self.db = self._database(
+            DatabaseAccess(
+                scope.transaction,
+                calls,
+                scope.component,
+                scope.pagination,
+                scope.limits.slice_rows_max,
+            )
         )
-
-    @property
-    def db(self) -> Any:
-        return Reader(self._access)
 
     @property
     def auth(self) -> AuthAccess:
@@ -112,20 +114,16 @@ class QueryContext(QueryCtx):
             )
         inner = scope._replace(component=component, path=path, depth=scope.depth + 1)
         if component != scope.component:
-            inner = inner._replace(caller=replace(scope.caller, identity=None))
+            inner = inner._replace(caller=scope.caller._replace(identity=None))
         return (yield from run_nested(function, raw, inner))
 
 
 class MutationContext(QueryContext, MutationCtx):
     """`ctx` of a mutation."""
 
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope)
-        self._writer = Writer(self._access)
+    __slots__ = ()
 
-    @property
-    def db(self) -> Any:
-        return self._writer
+    _database = Writer
 
     @property
     def scheduler(self) -> SchedulerAccess:

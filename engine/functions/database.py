@@ -36,7 +36,6 @@ class DatabaseAccess:
         self,
         transaction: Transaction,
         calls: Calls,
-        *,
         component: str,
         pagination: PaginationState,
         slice_rows_max: int,
@@ -108,7 +107,7 @@ class Reader(DatabaseReader):
         """The row key of `(id)` or `(table, id)`, if it is in a table of the component's own."""
         access = self._access
         doc_id = table_or_id if id is None else id
-        key = _row_key(doc_id)
+        key = row_key_of(doc_id)
         table = access.transaction.table_of(access.component, key)
         if table.is_system:
             raise InvalidId(f"{doc_id!r} is an id of {table.name}; read it with db.system.get")
@@ -142,25 +141,24 @@ class Writer(Reader, DatabaseWriter):
         return access.transaction.insert(access.component, name, doc)
 
     def _patch(self, table_or_id: Any, id_or_fields: Any, fields: Any) -> None:
-        key, given = self._target(table_or_id, id_or_fields, fields, "patch")
-        self._access.transaction.patch(key, given)
+        if fields is None:
+            key, fields = self._key(table_or_id, None), id_or_fields
+        else:
+            key = self._key(table_or_id, id_or_fields)
+        if type(fields) is not dict:
+            _check_mapping(fields, "patch")
+        self._access.transaction.patch(key, fields)
 
     def _replace(self, table_or_id: Any, id_or_doc: Any, doc: Any) -> None:
-        key, given = self._target(table_or_id, id_or_doc, doc, "replace")
-        self._access.transaction.replace(key, given)
+        if doc is None:
+            key, doc = self._key(table_or_id, None), id_or_doc
+        else:
+            key = self._key(table_or_id, id_or_doc)
+        _check_mapping(doc, "replace")
+        self._access.transaction.replace(key, doc)
 
     def _delete(self, table_or_id: Any, id: Any) -> None:
         self._access.transaction.delete(self._key(table_or_id, id))
-
-    def _target(
-        self, first: Any, second: Any, third: Any, verb: str
-    ) -> tuple[bytes, Mapping[str, Any]]:
-        if third is None:
-            key, given = self._key(first, None), second
-        else:
-            key, given = self._key(first, second), third
-        _check_mapping(given, verb)
-        return key, given
 
 
 class SystemReader(DatabaseReader):
@@ -210,7 +208,7 @@ class SystemReader(DatabaseReader):
 
     def _get(self, id: str) -> Any:
         access = self._access
-        key = _row_key(id)
+        key = row_key_of(id)
         table = access.transaction.table_of("", key)
         if table.name not in READABLE_SYSTEM_TABLES:
             raise InvalidId(f"{id!r} is not an id of a system table that functions may read")
@@ -250,12 +248,6 @@ def _user_table(table: Any) -> str:
     if name.startswith("_"):
         raise NotAllowed(f"{name!r} is a system table; read it with db.system.query({name!r})")
     return name
-
-
-def _row_key(doc_id: Any) -> bytes:
-    if not isinstance(doc_id, str):
-        raise InvalidId(f"{doc_id!r} is no document id; an id is a string")
-    return row_key_of(doc_id)
 
 
 def _check_mapping(doc: Any, verb: str) -> None:

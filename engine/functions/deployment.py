@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from engine.app.environment import NO_VARIABLES, Variables
@@ -43,7 +44,7 @@ class Deployment:
 
     def tables_of(self, component: str) -> Callable[[str], int | None]:
         """The resolver of table names that validators of `component` ask."""
-        return lambda name: self._table_number(component, name)
+        return partial(self._table_number, component)
 
     def environment_of(self, component: str) -> Variables:
         """What `env` is in functions of `component`."""
@@ -109,7 +110,7 @@ class SchemaChecks:
         for component, part in [("", application), *application.mounts.items()]:
             if part.schema is None or not part.schema.validates:
                 continue
-            resolve = _resolver(component, table_number)
+            resolve = partial(table_number, component)
             for name, table in part.schema.tables.items():
                 self._checks[component, name] = table.compile(resolve)
 
@@ -126,7 +127,3 @@ class SchemaChecks:
         except InvalidValue as error:
             message = f"a document of {table!r} does not fit its schema: {error}"
             raise SchemaViolation(message) from None
-
-
-def _resolver(component: str, table_number: TableNumber) -> Callable[[str], int | None]:
-    return lambda name: table_number(component, name)

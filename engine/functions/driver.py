@@ -68,7 +68,6 @@ class Execution:
     """
 
     __slots__ = (
-        "_left_at",
         "_random",
         "_slot",
         "engine_left_s",
@@ -76,6 +75,7 @@ class Execution:
         "is_closed",
         "is_overdrawn",
         "kind",
+        "left_at",
         "left_s",
         "limits",
         "log_lines",
@@ -104,7 +104,7 @@ class Execution:
         self.interruptions = 0
         self.is_closed = False
         self.is_overdrawn = False
-        self._left_at = 0.0
+        self.left_at = 0.0
         self.seed = seed
         self._random: random.Random | None = None
         self._slot = _NOWHERE
@@ -147,9 +147,9 @@ class Execution:
         """
         slot = self._slot
         now = perf_counter()
-        self.engine_left_s -= now - self._left_at
+        self.engine_left_s -= now - self.left_at
         if self.is_overdrawn or self.engine_left_s <= 0:
-            self._pay(now - self._left_at)
+            self._pay(now - self.left_at)
         slot.deadline = now + self.left_s
         slot.execution = self
         if self.watchdog.is_asleep:
@@ -186,8 +186,8 @@ class Execution:
                     slot.flush()
                 except TimeIsUp:
                     slot.release()
-        self._left_at = perf_counter()
-        self.left_s = slot.deadline - self._left_at
+        self.left_at = perf_counter()
+        self.left_s = slot.deadline - self.left_at
 
     def overdraw(self) -> None:
         """
@@ -221,8 +221,8 @@ class Execution:
                     except TimeIsUp:
                         slot.release()
             if was_marked:
-                self._left_at = perf_counter()
-                self.left_s = slot.deadline - self._left_at
+                self.left_at = perf_counter()
+                self.left_s = slot.deadline - self.left_at
         return result
 
     def lift_limit(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
-from engine.app.environment import using
+from engine.app.environment import current_variables
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
 from engine.errors import LimitExceeded, SnapshotTooOld
@@ -42,7 +42,7 @@ class Request(NamedTuple):
     component: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Outcome:
     """
     What a handler came to, before anybody may be told.
@@ -126,13 +126,13 @@ class Executor:
         for warning in transaction.usage.warnings():
             execution.log("WARN", warning)
         return Outcome(
-            value=value,
-            failure=failure,
-            log_lines=tuple(execution.log_lines),
-            request=request,
-            ended_ns=self._runtime.now_ns(),
-            duration_ms=(self._runtime.monotonic() - began) * 1000,
-            usage=transaction.usage,
+            value,
+            failure,
+            tuple(execution.log_lines),
+            request,
+            self._runtime.now_ns(),
+            (self._runtime.monotonic() - began) * 1000,
+            transaction.usage,
         )
 
     def tell(self, outcome: Outcome) -> None:
@@ -141,18 +141,18 @@ class Executor:
         assert usage is not None, "what was run was measured"
         self._executions.add(
             ExecutionRecord(
-                kind=request.kind.value,
-                path=request.path,
-                component=request.component,
-                request_id=request.caller.request_id,
-                ended_ns=outcome.ended_ns,
-                duration_ms=outcome.duration_ms,
-                error=outcome.failure.message if outcome.failure else None,
-                log_lines=outcome.log_lines,
-                documents_read=usage.documents_read,
-                bytes_read=usage.bytes_read,
-                documents_written=usage.documents_written,
-                bytes_written=usage.bytes_written,
+                request.kind.value,
+                request.path,
+                request.component,
+                request.caller.request_id,
+                outcome.ended_ns,
+                outcome.duration_ms,
+                outcome.failure.message if outcome.failure else None,
+                outcome.log_lines,
+                usage.documents_read,
+                usage.bytes_read,
+                usage.documents_written,
+                usage.bytes_written,
             )
         )
 
@@ -167,26 +167,30 @@ class Executor:
         kind, path, args, caller, component = request
         function = deployment.find(path, kind, component=component, may_call_internal=caller.admin)
         tables = deployment.tables_of(component)
-        arguments = function.signature.load(dict(args), tables)
+        signature = function.signature
+        arguments = signature.load(args, tables)
         scope = Scope(
-            execution=execution,
-            transaction=transaction,
-            deployment=deployment,
-            caller=caller,
-            limits=self._limits,
-            slice=self._slice(),
-            pagination=pagination,
-            component=component,
-            path=path,
+            execution,
+            transaction,
+            deployment,
+            caller,
+            self._limits,
+            self._slice(),
+            pagination,
+            component,
+            path,
         )
         ctx = MutationContext(scope) if kind is Kind.MUTATION else QueryContext(scope)
         handler = function.handler if function.is_async else _driven(function.handler)
-        with using(deployment.environment_of(component)):
+        outside = current_variables.set(deployment.environment_of(component))
+        try:
             result = await drive(
                 handler(ctx, **arguments), execution, limits=self._limits, watchdog=self._watchdog
             )
+        finally:
+            current_variables.reset(outside)
         ctx.close()
-        value = function.signature.dump(result, tables)
+        value = signature.dump(result, tables)
         if value is not None:
             self._check_size(function, value)
         return value

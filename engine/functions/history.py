@@ -41,7 +41,7 @@ class ExecutionLog:
 
     def add(self, record: ExecutionRecord) -> None:
         self._count += 1
-        if len(record.path) + len(record.component) > SHOWN_LENGTH_MAX:
+        if len(record.path) > SHOWN_LENGTH_MAX or len(record.component) > SHOWN_LENGTH_MAX:
             record = record._replace(path=brief(record.path), component=brief(record.component))
         self._records.append((self._count, record))
         if self._more:

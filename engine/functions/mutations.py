@@ -9,7 +9,8 @@ Mutations: one after another in the lane, told only when what they saw is durabl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from engine.app.registered import Kind
 from engine.committer.actor import Committer, RunAgain
@@ -40,6 +41,9 @@ class Attempt(NamedTuple):
     """`None` if nothing was run."""
 
 
+Try: TypeAlias = Callable[[View], Awaitable[Attempt]]
+
+
 class Mutations:
     """Runs mutations, of clients and of jobs."""
 
@@ -53,7 +57,7 @@ class Mutations:
 
     async def run(self, request: Request, session: SessionRequest | None) -> MutationResult:
         """As `Functions.mutation`."""
-        result = await self._committed(lambda view: self._attempt(request, session, view))
+        result = await self._committed(partial(self._attempt, request, session))
         assert result is not None, "a mutation has a result"
         return result
 
@@ -63,24 +67,24 @@ class Mutations:
 
         Returns `None` if the job was canceled or has run already.
         """
-        return await self._committed(lambda view: self._attempt_job(key, view))
+        return await self._committed(partial(self._attempt_job, key))
 
-    async def _committed(
-        self, attempt: Callable[[View], Awaitable[Attempt]]
-    ) -> MutationResult | None:
+    def _committed(self, attempt: Try) -> Awaitable[MutationResult | None]:
         if self._runtime.interleave is None:
-            return await self._in_lane(attempt)
-        return await self._beside_others(attempt)
+            return self._in_lane(attempt)
+        return self._beside_others(attempt)
 
-    async def _beside_others(
-        self, attempt: Callable[[View], Awaitable[Attempt]]
-    ) -> MutationResult | None:
+    async def _beside_others(self, attempt: Try) -> MutationResult | None:
         """Run outside the lane, validated; after too many conflicts, or a failed batch, in it."""
         backoff_s = self._limits.retry_backoff_s
         for _ in range(self._limits.conflict_retries_max + 1):
             try:
-                done, generation = await self._with_view(attempt, is_validated=True)
-                await self._committer.settled(done.waits_for, generation)
+                view = self._pin(is_validated=True)
+                try:
+                    done = await attempt(view)
+                finally:
+                    self._committer.unpin(view.snapshot)
+                await self._committer.settled(done.waits_for, view.generation)
             except RunAgain:
                 break
             except (Conflict, SnapshotTooOld):
@@ -90,18 +94,22 @@ class Mutations:
                 return self._told(done)
         return await self._in_lane(attempt)
 
-    async def _in_lane(
-        self, attempt: Callable[[View], Awaitable[Attempt]]
-    ) -> MutationResult | None:
+    async def _in_lane(self, attempt: Try) -> MutationResult | None:
         committer = self._committer
+        lane = committer.lane
         alone = False
         tried = 0
         while True:
-            await committer.lane.enter(self._limits.mutation_patience_s)
+            if not lane.enter_nowait():
+                await lane.enter(self._limits.mutation_patience_s)
             try:
-                done, generation = await self._with_view(attempt)
+                view = self._pin()
+                try:
+                    done = await attempt(view)
+                finally:
+                    committer.unpin(view.snapshot)
                 if alone:
-                    await committer.settled(done.waits_for, generation)
+                    await committer.settled(done.waits_for, view.generation)
                     return self._told(done)
             except RunAgain as again:
                 if alone and isinstance(again.__cause__, StoreFull):
@@ -116,9 +124,9 @@ class Mutations:
                     ) from None
                 continue
             finally:
-                committer.lane.leave()
+                lane.leave()
             try:
-                await committer.settled(done.waits_for, generation)
+                await committer.settled(done.waits_for, view.generation)
             except RunAgain:
                 alone = True
                 continue
@@ -130,25 +138,18 @@ class Mutations:
             self._executor.tell(done.outcome)
         return done.result
 
-    async def _with_view(
-        self, attempt: Callable[[View], Awaitable[Attempt]], *, is_validated: bool = False
-    ) -> tuple[Attempt, int]:
+    def _pin(self, *, is_validated: bool = False) -> View:
+        """A view of all that is staged; its snapshot is to be unpinned."""
         committer = self._committer
-        generation = committer.generation
-        snapshot = committer.pin()
-        try:
-            head = committer.head
-            view = View(
-                snapshot,
-                begin_ts=head.ts,
-                catalog=head.catalog,
-                staged=committer.staged,
-                generation=generation,
-                is_validated=is_validated,
-            )
-            return await attempt(view), generation
-        finally:
-            committer.unpin(snapshot)
+        head = committer.head
+        return View(
+            committer.pin(),
+            begin_ts=head.ts,
+            catalog=head.catalog,
+            staged=committer.staged,
+            generation=committer.generation,
+            is_validated=is_validated,
+        )
 
     async def _attempt(
         self, request: Request, session: SessionRequest | None, view: View
@@ -164,12 +165,8 @@ class Mutations:
         ts = view.begin_ts
         if outcome.failure is None:
             ts = self._stage(request, outcome, execution, transaction, session)
-        result = MutationResult(
-            ts=None if outcome.failure else ts,
-            value=outcome.value,
-            failure=outcome.failure,
-            log_lines=outcome.log_lines,
-        )
+        failure = outcome.failure
+        result = MutationResult(None if failure else ts, outcome.value, failure, outcome.log_lines)
         return Attempt(result, ts, outcome)
 
     async def _attempt_job(self, key: bytes, view: View) -> Attempt:
@@ -258,12 +255,12 @@ class Mutations:
             return begin_ts
         deployment = self._executor.deployment
         source = Source(
-            path=request.path,
-            request_id=request.caller.request_id,
-            code=deployment.digest,
-            args=deployment.recorded(request.path, request.component, request.args),
-            seed=execution.seed,
-            now_ns=execution.now_ns,
+            request.path,
+            request.caller.request_id,
+            deployment.digest,
+            deployment.recorded(request.path, request.component, request.args),
+            execution.seed,
+            execution.now_ns,
         )
         return self._committer.stage(writes, source, ts=ts)
 

@@ -186,7 +186,7 @@ class Push:
         committer = self._committer
 
         def table_number(component: str, name: str) -> int | None:
-            table = committer.head.catalog.table(component, name)
+            table = committer.head.catalog.by_name.get((component, name))
             return None if table is None else table.number
 
         return Deployment(self._application, table_number)

@@ -26,8 +26,7 @@ class FailureKind(enum.Enum):
     """The call could not be: no such function, wrong arguments, a limit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """Who calls: nobody, a user, or an administrator, who may call internal functions."""
 
     identity: Identity | None = None

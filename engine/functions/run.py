@@ -9,7 +9,7 @@ Running functions: from a path and arguments to a value that may be told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -209,7 +209,7 @@ class Functions:
 
     # Mutations
 
-    async def mutation(
+    def mutation(
         self,
         path: str,
         args: Mapping[str, Any],
@@ -217,7 +217,7 @@ class Functions:
         caller: Caller,
         request: SessionRequest | None = None,
         component: str = "",
-    ) -> MutationResult:
+    ) -> Coroutine[Any, Any, MutationResult]:
         """
         Run a mutation; what it wrote is durable when this returns.
 
@@ -229,8 +229,7 @@ class Functions:
             StoreFull: the disk is full; nothing was done.
             OutcomeUnknown: the disk failed; it may or may not be done.
         """
-        call = Request(Kind.MUTATION, path, args, caller, component)
-        return await self._mutations.run(call, request)
+        return self._mutations.run(Request(Kind.MUTATION, path, args, caller, component), request)
 
     async def run_job(self, key: bytes) -> MutationResult | None:
         """Run the mutation of a scheduled job exactly once; `None` if there is nothing to run."""

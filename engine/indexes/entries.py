@@ -54,7 +54,10 @@ def changes(table: TableInfo, write: RowWrite) -> list[Change]:
 
 def _same_objects(before: dict[str, Any], after: dict[str, Any], fields: Sequence[str]) -> bool:
     """Whether the fields are the very same objects, as they are after a patch elsewhere."""
-    return all(before.get(name, UNDEFINED) is after.get(name, UNDEFINED) for name in fields)
+    for name in fields:  # noqa: SIM110 - all() takes twice as long, and this runs for every write
+        if before.get(name, UNDEFINED) is not after.get(name, UNDEFINED):
+            return False
+    return True
 
 
 def stored(prefix: bytes, key: bytes) -> tuple[bytes, bytes]:
@@ -80,7 +83,7 @@ class Applied:
         self.catalog = catalog
         self.rows: Collection[bytes] = [write.key for write in writes]
         self._indexes: Mapping[bytes, IndexInfo] | None = None
-        self._keys: dict[bytes, Collection[bytes]] = {}
+        self._keys: dict[bytes, Collection[bytes]] | None = None
 
     @property
     def indexes(self) -> Collection[bytes]:
@@ -89,6 +92,8 @@ class Applied:
 
     def keys(self, index_prefix: bytes) -> Collection[bytes]:
         """Old and new entry keys of the written rows in one index."""
+        if self._keys is None:
+            self._keys = {}
         if index_prefix not in self._keys:
             self._keys[index_prefix] = self._compute(index_prefix)
         return self._keys[index_prefix]

@@ -14,6 +14,7 @@ had to keep for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from engine.errors import SnapshotTooOld
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
@@ -27,7 +28,10 @@ Entry = tuple[bytes, bytes]
 class SharedSnapshot:
     """A store snapshot, its timestamp and its catalog."""
 
-    __slots__ = ("_age_s_max", "_clock", "_leases", "_retired", "_store", "catalog", "ts")
+    __slots__ = ("_age_s_max", "_clock", "_leases", "_retired", "_store", "catalog", "row", "ts")
+
+    row: Callable[[bytes], bytes | None]
+    """The encoded document of a row key, or `None`."""
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class SharedSnapshot:
         age_s_max: float,
     ) -> None:
         self._store = store
+        self.row = partial(store.get, Tree.ROWS)
         self._clock = clock
         self._retired: float | None = None
         self._age_s_max = age_s_max
@@ -71,9 +76,6 @@ class SharedSnapshot:
                 f"a snapshot was read for {self._age_s_max:g} s after a newer one was there; "
                 "run the function again"
             )
-
-    def row(self, row_key: bytes) -> bytes | None:
-        return self._store.get(Tree.ROWS, row_key)
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool

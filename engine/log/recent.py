@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+FORGOTTEN_AT_ONCE: Final = 64
+"""This part of them: to free half of thousands of commits would hold everybody up."""
 
 
 class Stamped(Protocol):
@@ -40,7 +43,7 @@ class Recent(Generic[C]):
         self._bytes = 0
 
     def append(self, commit: C, size_bytes: int = 0) -> None:
-        """Add the newest commit; the oldest half goes when there is no room."""
+        """Add the newest commit; the oldest ones go when there is no room."""
         self._stamps.append(commit.ts)
         self._commits.append(commit)
         self._sizes.append(size_bytes)
@@ -48,7 +51,7 @@ class Recent(Generic[C]):
         while len(self._commits) > self._count_max or (
             self._bytes > self._bytes_max and len(self._commits) > 1
         ):
-            self._forget(len(self._commits) // 2)
+            self._forget(max(1, len(self._commits) // FORGOTTEN_AT_ONCE))
 
     def covers(self, after: int) -> bool:
         """Whether every commit later than `after` is still here."""

@@ -17,6 +17,7 @@ the hash of the record before this one: BLAKE2b, 16 bytes, of its body.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from engine.errors import StoreDamaged
-from engine.model.codec import decode, encode
+from engine.model.codec import BYTES_HEADS, NULL, bytes_head, decode, encode
 from engine.model.commits import Kind, RowWrite, Source
 
 FORMAT: Final = 1
@@ -65,10 +66,11 @@ def row_hash(key: bytes, image: bytes) -> int:
 def next_state_hash(state_hash: int, writes: Iterable[RowWrite]) -> int:
     """The state hash after `writes`: old rows leave the sum, new ones join it."""
     for write in writes:
-        if write.before is not None:
-            state_hash -= row_hash(write.key, write.before)
-        if write.after is not None:
-            state_hash += row_hash(write.key, write.after)
+        key, before, after = write.key, write.before, write.after
+        if before is not None:
+            state_hash -= row_hash(key, before)
+        if after is not None:
+            state_hash += row_hash(key, after)
     return state_hash & _STATE_MASK
 
 
@@ -84,20 +86,38 @@ def encode_record(
     previous: bytes,
 ) -> tuple[bytes, bytes]:
     """Return the record's bytes and its hash."""
-    fields: list[Any] = [
-        ts,
-        epoch,
-        int(kind),
-        list(covered) if covered else None,
+    # Put together here, because most of it is bytes already: the encoder takes twice as long.
+    path, request_id, code, args, seed, now_ns = source
+    parts = [
+        _FRONT.pack(_ARRAY, _WRITES_AT + 3 * len(writes), _UINT, ts, _UINT, epoch, kind),
+        encode(list(covered)) if covered else NULL,
+        _HASH_HEAD,
         state_hash.to_bytes(HASH_BYTES, "big"),
+        _HASH_HEAD,
         previous,
-        *source,
+        encode([path, request_id, code, args])[1:],  # without the head of the list
+        _BACK.pack(_UINT, seed, _UINT, now_ns),
     ]
+    heads, short = BYTES_HEADS, len(BYTES_HEADS)
     for write in writes:
-        fields += (write.key, write.before, write.after)
-    body = encode(fields)
+        for item in (write.key, write.before, write.after):
+            if item is None:
+                parts.append(NULL)
+            else:
+                length = len(item)
+                parts.append(heads[length] if length < short else bytes_head(length))
+                parts.append(item)
+    body = b"".join(parts)
     digest = blake2b(body, digest_size=HASH_BYTES).digest()
     return zlib.crc32(body).to_bytes(4, "big") + body, digest
+
+
+# Heads of CBOR items: an array with its length in 4 bytes, and an unsigned integer of 8.
+_ARRAY: Final = 0x9A
+_UINT: Final = 0x1B
+_FRONT: Final = struct.Struct(">BIBQBQB")
+_BACK: Final = struct.Struct(">BQBQ")
+_HASH_HEAD: Final = bytes_head(HASH_BYTES)
 
 
 def decode_record(data: bytes) -> Record:

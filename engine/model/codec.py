@@ -116,6 +116,27 @@ _ENCODERS: Final[Mapping[type, Callable[[cbor2.CBOREncoder, Any], Any]]] = {
 }
 
 
+NULL: Final = b"\xf6"
+"""What `encode` makes of `None`."""
+
+
+def bytes_head(length: int) -> bytes:
+    """What `encode` writes before `length` bytes, for those who put a record together."""
+    if length < len(BYTES_HEADS):
+        return BYTES_HEADS[length]
+    return b"\x5a" + length.to_bytes(4, "big")
+
+
+def _short_bytes_head(length: int) -> bytes:
+    if length < 24:
+        return bytes((0x40 | length,))
+    return bytes((0x58, length)) if length < 256 else b"\x59" + length.to_bytes(2, "big")
+
+
+BYTES_HEADS: Final = tuple(map(_short_bytes_head, range(4096)))
+"""What `bytes_head` returns for short ones."""
+
+
 def decode(data: bytes | memoryview) -> Value:
     """
     The value that `encode` made `data` of.

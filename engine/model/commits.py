@@ -34,6 +34,10 @@ class RowWrite:
         self._before_doc = before_doc
         self._after_doc = after_doc
 
+    def since(self, before: bytes | None) -> RowWrite:
+        """The same write, of a row that was as in `before`."""
+        return RowWrite(self.key, before, self.after, None, self._after_doc)
+
     @property
     def table_number(self) -> int:
         return int.from_bytes(self.key[:4], "big")

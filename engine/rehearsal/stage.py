@@ -243,7 +243,7 @@ class _Callee(LocalCallee):
         self._identity = identity
 
     def _caller(self) -> Caller:
-        return replace(super()._caller(), identity=self._identity)
+        return super()._caller()._replace(identity=self._identity)
 
 
 @asynccontextmanager

@@ -85,7 +85,8 @@ class Subscriptions:
         for commit in commits:
             assert before < commit.ts <= upto, "each commit once, in order"
             before = commit.ts
-            hit += self._invalidate(commit)
+            if self._index:
+                hit += self._invalidate(commit)
         self.processed.advance(upto)
         _wake(hit)
 

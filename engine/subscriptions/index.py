@@ -89,6 +89,8 @@ class ReadIndex(Generic[T]):
         for row in commit.rows:
             if readers := self._points.get(row):
                 yield from list(readers)
+        if not self._ranges:
+            return
         for prefix in commit.indexes:
             intervals = self._ranges.get(prefix)
             if intervals is None:

@@ -11,10 +11,10 @@ of the function that runs.  `finish` hands its row writes to the committer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from engine.errors import DocumentNotFound, InvalidId, InvalidValue, LimitExceeded, SchemaViolation
 from engine.indexes.catalog import (
@@ -106,8 +106,7 @@ class Transaction:
         if image is None:
             return None
         self.usage.count_read(len(image))
-        found: Doc = decode(image)
-        return found
+        return decode(image)  # type: ignore[no-any-return]  # a row is a document
 
     def table(self, component: str, name: str) -> TableInfo | None:
         """The table of that name; one that is not there yet is a read of its absence."""
@@ -190,7 +189,10 @@ class Transaction:
             self.reads.add_range(index.prefix, lower, read.keys[-1] + b"\0")
 
     def _row(self, key: bytes) -> bytes | None:
-        for layer in reversed(self._layers):
+        layers = self._layers
+        if (write := layers[-1].rows.get(key)) is not None:
+            return write.after
+        for layer in layers[-2::-1]:
             if (write := layer.rows.get(key)) is not None:
                 return write.after
         return self.view.row(key)
@@ -214,7 +216,7 @@ class Transaction:
         Raises:
             InvalidValue, SchemaViolation, LimitExceeded: and nothing was added.
         """
-        doc = _user_fields(fields, {})
+        doc = _user_fields(normalize(fields), {})
         if self._schema is not None:
             self._schema.check(component, name, doc)
         table = self.table(component, name) or self.create_table(component, name)
@@ -239,19 +241,23 @@ class Transaction:
             DocumentNotFound, InvalidValue, SchemaViolation, LimitExceeded: and nothing changed.
         """
         image, old = self._existing(key, "patch")
-        removed = [name for name, value in fields.items() if value is UNDEFINED]
-        given = {n: v for n, v in fields.items() if v is not UNDEFINED} if removed else fields
+        removed: Sequence[str] = ()
+        try:
+            given = normalize(fields)
+        except InvalidValue:
+            removed = _removed(fields)
+            if not removed:
+                raise
+            given = normalize({n: v for n, v in fields.items() if v is not UNDEFINED})
         doc = {**old, **_user_fields(given, old)}
         for name in removed:
-            if name.startswith("_"):
-                raise InvalidValue(f"{name} is a system field; it cannot be removed")
             doc.pop(name, None)
         self._rewrite(key, image, old, doc)
 
     def replace(self, key: bytes, fields: Mapping[str, Any]) -> None:
         """Put `fields` in place of a document's; it keeps id and creation time."""
         image, old = self._existing(key, "replace")
-        doc = _user_fields(fields, old)
+        doc = _user_fields(normalize(fields), old)
         doc["_id"] = old["_id"]
         doc["_creationTime"] = old["_creationTime"]
         if not strictly_equal(doc, old):
@@ -306,12 +312,9 @@ class Transaction:
         writes = []
         for key, last in self._layers[0].rows.items():
             before = self._originals[key]
-            if before is None and last.after is None:
-                continue
             if before == last.after:
                 continue
-            known = last.before_doc if last.before is before else None
-            writes.append(RowWrite(key, before, last.after, known, last.after_doc))
+            writes.append(last if last.before is before else last.since(before))
         return writes
 
     # Sub-transactions
@@ -356,7 +359,8 @@ class Transaction:
             if not is_system:
                 size, nesting = measure(doc)
                 self.usage.count_write(size)
-                _check_document(doc, size, nesting)
+                if size > DOCUMENT_BYTES_MAX or nesting > DOCUMENT_NESTING_MAX:
+                    _refuse_document(doc, size, nesting)
             after = encode(doc)
             if after == image:
                 return
@@ -411,9 +415,24 @@ def _field(doc: Doc, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _user_fields(fields: Mapping[str, Any], old: Mapping[str, Any]) -> Doc:
-    """Canonical copy of what a function gave; a system field may only repeat what is there."""
-    doc: Doc = normalize(fields)
+def _removed(fields: Mapping[str, Any]) -> list[str]:
+    """The fields that a patch takes away."""
+    names = [name for name, value in fields.items() if value is UNDEFINED]
+    for name in names:
+        if isinstance(name, str) and name.startswith("_"):
+            raise InvalidValue(f"{name} is a system field; it cannot be removed")
+    return names
+
+
+def _user_fields(doc: Doc, old: Mapping[str, Any]) -> Doc:
+    """What a function gave, without system fields, which may only repeat what is there."""
+    for name in doc:
+        if name[:1] == "_":
+            return _without_system_fields(doc, old)
+    return doc
+
+
+def _without_system_fields(doc: Doc, old: Mapping[str, Any]) -> Doc:
     for name in [n for n in doc if n[:1] == "_"]:
         if name not in old or not strictly_equal(doc[name], old[name]):
             raise InvalidValue(
@@ -423,15 +442,8 @@ def _user_fields(fields: Mapping[str, Any], old: Mapping[str, Any]) -> Doc:
     return doc
 
 
-def _check_document(doc: Doc, size: int, nesting: int) -> None:
+def _refuse_document(doc: Doc, size: int, nesting: int) -> NoReturn:
+    of = f"of document {doc['_id']}"
     if size > DOCUMENT_BYTES_MAX:
-        raise LimitExceeded(
-            "DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX, f"bytes of document {doc['_id']}"
-        )
-    if nesting > DOCUMENT_NESTING_MAX:
-        raise LimitExceeded(
-            "DOCUMENT_NESTING_MAX",
-            nesting,
-            DOCUMENT_NESTING_MAX,
-            f"nesting of document {doc['_id']}",
-        )
+        raise LimitExceeded("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX, f"bytes {of}")
+    raise LimitExceeded("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX, f"nesting {of}")

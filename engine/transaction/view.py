@@ -12,19 +12,23 @@ yields: a staged version stays in memory until no view is older than it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.snapshot import Entry, SharedSnapshot
 from engine.transaction.overlay import Overlay, OverlayEntry, merged
 
+Version = tuple[int, bytes | None]
+"""A timestamp, and the image that a row has from there on."""
+
 
 class StagedVersions(Protocol):
     """Writes that are staged, as the committer keeps them."""
 
-    def row(self, row_key: bytes, upto: int) -> tuple[bytes | None] | None:
-        """The newest image at or before `upto`, in a tuple; `None` if nothing is staged."""
+    @property
+    def rows(self) -> Mapping[bytes, Sequence[Version]]:
+        """The images of each row that are staged, oldest first."""
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool, upto: int
@@ -46,12 +50,12 @@ class View:
 
     __slots__ = (
         "_past",
-        "_snapshot",
         "_staged",
         "begin_ts",
         "catalog",
         "generation",
         "is_validated",
+        "snapshot",
     )
 
     def __init__(
@@ -65,7 +69,7 @@ class View:
         generation: int = 0,
         is_validated: bool = False,
     ) -> None:
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._staged = staged
         self._past = past
         self.begin_ts = begin_ts
@@ -75,28 +79,29 @@ class View:
 
     @property
     def snapshot_ts(self) -> int:
-        return self._snapshot.ts
+        return self.snapshot.ts
 
     def check_age(self) -> None:
-        self._snapshot.check_age()
+        self.snapshot.check_age()
 
     def row(self, row_key: bytes) -> bytes | None:
         """The encoded document of a row, or `None`."""
         if self._staged is not None:
-            version = self._staged.row(row_key, self.begin_ts)
-            if version is not None:
-                return version[0]
+            if (versions := self._staged.rows.get(row_key)) is not None:
+                for ts, image in reversed(versions):
+                    if ts <= self.begin_ts:
+                        return image
         elif self._past is not None:
             step = self._past.rows.get(row_key)
             if step is not None:
                 return step.after
-        return self._snapshot.row(row_key)
+        return self.snapshot.row(row_key)
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
     ) -> Iterator[Entry]:
         """Entries of `index` in `[lower, upper)`, in order; read to the end or dropped at once."""
-        below = self._snapshot.entries(index, lower, upper, reverse=reverse)
+        below = self.snapshot.entries(index, lower, upper, reverse=reverse)
         if self._staged is not None:
             above = self._staged.entries(index, lower, upper, reverse=reverse, upto=self.begin_ts)
             return merged(below, above, reverse=reverse)
