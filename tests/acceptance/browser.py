@@ -35,6 +35,10 @@ STOP_S_MAX = 10.0
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not here")
 
 
+class NotDone(AssertionError):
+    """The page threw, or chromium could not do what it was asked; the message is what it said."""
+
+
 class Browser:
     def __init__(self, commands: int, answers: int) -> None:
         self._commands = commands
@@ -51,7 +55,12 @@ class Browser:
         return Tab(self, attached["sessionId"])
 
     def ask(self, method: str, *, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Do `method`; what it answers."""
+        """
+        Do `method`; what it answers.
+
+        Raises:
+            NotDone: it answered with an error.
+        """
         self._sent += 1
         message: dict[str, Any] = {"id": self._sent, "method": method, "params": params}
         if session is not None:
@@ -60,7 +69,8 @@ class Browser:
         deadline = time.monotonic() + ANSWER_S_MAX
         while (answer := self._next(deadline)).get("id") != self._sent:
             pass  # events, which nobody asked for
-        assert "error" not in answer, f"{method}: {answer['error']}"
+        if "error" in answer:
+            raise NotDone(f"{method}: {answer['error']['message']}")
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -85,7 +95,12 @@ class Tab:
         self._session = session
 
     def run(self, script: str) -> Any:
-        """Evaluate JavaScript in the page; its value, awaited."""
+        """
+        Evaluate JavaScript in the page; its value, awaited.
+
+        Raises:
+            NotDone: it threw, or the page it ran in was left meanwhile.
+        """
         answer = self._browser.ask(
             "Runtime.evaluate",
             session=self._session,
@@ -93,15 +108,30 @@ class Tab:
             awaitPromise=True,
             returnByValue=True,
         )
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        if thrown := answer.get("exceptionDetails"):
+            raise NotDone(thrown.get("exception", {}).get("description") or thrown["text"])
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Wait until a JavaScript expression is true."""
+        """
+        Wait until a JavaScript expression is true.
+
+        One that throws is not true yet: the page may have begun to load and not have ended.
+
+        Raises:
+            AssertionError: it was not in time; the message has what it threw last, if it did.
+        """
         deadline = time.monotonic() + WAIT_S_MAX
-        while not self.run(condition):
-            assert time.monotonic() < deadline, f"{condition} in:\n{self.text()}"
+        while (why_not := self._why_not(condition)) is not None:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{condition} is {why_not} in:\n{self.text()}")
             time.sleep(0.05)
+
+    def _why_not(self, condition: str) -> str | None:
+        try:
+            return None if self.run(condition) else "false"
+        except NotDone as error:
+            return f"not known ({error})"
 
     def type(self, selector: str, text: str) -> None:
         """Type into the field at `selector`, as a person does."""
@@ -124,7 +154,8 @@ class Tab:
             )
 
     def text(self) -> str:
-        return str(self.run("document.body.innerText"))
+        """What the page shows; nothing while it has no body."""
+        return str(self.run("document.body?.innerText ?? ''"))
 
     def screenshot(self, file: Path) -> None:
         """What the window shows, as PNG."""

@@ -97,6 +97,7 @@ def test_an_endless_mutation_ends_at_its_limit_and_everybody_else_goes_on(
     ):
         shown.wait_shown(lambda notes: notes == [])
         call(other, "mutation", "note", body="before")
+        shown.wait_shown(lambda notes: notes == ["before"])
         began = time.perf_counter()
         ended = call(caller, "mutation", endless)
         took_s = time.perf_counter() - began

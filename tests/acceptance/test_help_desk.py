@@ -23,6 +23,7 @@ QUESTIONS = [
     ("Grace", "asyncio", "Why does my task disappear while it runs?"),
 ]
 ENTRIES = 60
+ADD_S_MAX = 30.0
 
 
 @contextmanager
@@ -32,7 +33,8 @@ def open_desk(data: Path) -> Iterator[str]:
         url = desk.wait_line(r"The help desk is open: (\S+)", seconds=START_S_MAX)[1]
         about_json = (entry for entry in entries() if entry["module"].startswith("json"))
         call = {"path": "desk:add", "args": {"entries": list(islice(about_json, ENTRIES))}}
-        httpx.post(f"{url}/api/mutation", json={**call, "format": "json"}).raise_for_status()
+        body = {**call, "format": "json"}
+        httpx.post(f"{url}/api/mutation", json=body, timeout=ADD_S_MAX).raise_for_status()
         yield url
 
 
@@ -51,6 +53,7 @@ def test_what_is_asked_in_one_window_shows_in_the_other(tmp_path: Path) -> None:
             asking.click("#ask button")
             for window in (asking, reading):
                 window.wait(f"document.body.innerText.includes('{text}')")
+            asking.wait("document.querySelector('#ask [name=text]').value === ''")  # acknowledged
             asking.run("document.getElementById('ask').reset()")
         shown = [
             window.run(
