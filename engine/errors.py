@@ -44,7 +44,8 @@ Every error the engine raises on purpose.
 
     ConvexError                    raised by applications; its data reaches the client
 
-An error earns a class of its own when some caller can do something about it.
+An error earns a class of its own when some caller can do something about it; what,
+is in the README's table of errors.
 Broken invariants are not in this tree: they are asserts, and they stop the node.
 """
 
