@@ -1,9 +1,11 @@
 """
 A README as a reader follows it: section by section, each in a directory of its own.
 
-A heading begins a section. Under it, blocks fenced as `python` or `sh` run in the order in which
-they stand, all in one fresh directory, with this environment's Python and commands. Blocks fenced
-as anything else are only shown. A comment right before a block says what else is meant:
+A heading begins a section. Under it, blocks fenced as `python`, `sh` or `js` run in the order in
+which they stand, all in one fresh directory, with this environment's Python and commands. A `js`
+block is a module under Node with the official client at hand. It may follow a query for ever: it
+ends a moment after it first printed something, and has to print. `toml` has to be that. Blocks
+fenced as anything else are only shown. A comment right before a block says what else is meant:
 
     <!-- file: backend/schema.py -->       this block is the content of that file; any language
     <!-- background: port 3210 -->         runs until the end of the section, once it listens there
@@ -21,16 +23,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-LANGUAGES = {"python", "py", "sh", "bash", "shell"}
+from tests.acceptance.windows import CLIENT, CLIENT_MISSING, NODE
+
 PYTHON = {"python", "py"}
+JAVASCRIPT = {"js", "javascript", "mjs"}
+LANGUAGES = {*PYTHON, *JAVASCRIPT, "sh", "bash", "shell", "toml"}
 BLOCK_S_MAX = 120.0
 LISTEN_S_MAX = 30.0
+PRINT_S_MAX = 30.0
+"""Until a `js` block prints something, and `GOES_ON_S` more until it is ended."""
+GOES_ON_S = 1.0
 STOP_S_MAX = 15.0
+
+HAS_JAVASCRIPT = NODE is not None and CLIENT is not None
+SKIPS_JAVASCRIPT = not HAS_JAVASCRIPT and os.environ.get("CI") != "true"
+"""Elsewhere such a block fails where its Node or its client is missing."""
 
 HEADING = re.compile(r"#{1,6} +(?P<title>.*)")
 FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<language>[\w-]*).*")
@@ -57,7 +73,16 @@ class Block:
 
     @property
     def does_something(self) -> bool:
-        return self.key == "file" or (self.language in LANGUAGES and self.key != "not run")
+        return self.key == "file" or (self.language in LANGUAGES and self.why_not_run is None)
+
+    @property
+    def why_not_run(self) -> str | None:
+        """Why it is only shown, if it is one of those that run elsewhere."""
+        if self.language not in LANGUAGES or self.key == "file":
+            return None
+        if self.key == "not run":
+            return self.value
+        return CLIENT_MISSING if self.language in JAVASCRIPT and SKIPS_JAVASCRIPT else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +123,8 @@ def follow(section: Section, directory: Path) -> None:
     Do what `section` says, in `directory`.
 
     Raises:
-        BlockFailed: a block exited with an error, took too long, or never listened.
+        BlockFailed: a block exited with an error, took too long, or never listened or printed;
+            or is no TOML.
     """
     with ExitStack() as running:
         for block in section.blocks:
@@ -110,6 +136,10 @@ def follow(section: Section, directory: Path) -> None:
                 path.write_text(block.text)
             elif block.key == "background":
                 running.enter_context(_listening(block, directory))
+            elif block.language == "toml":
+                _parse(block)
+            elif block.language in JAVASCRIPT:
+                _show(block, directory)
             else:
                 _run(block, directory)
 
@@ -123,11 +153,20 @@ def _until(fence: re.Match[str], lines: Iterator[tuple[int, str]]) -> Iterator[s
 
 
 def _command(block: Block, directory: Path) -> list[str]:
-    if block.language not in PYTHON:
-        return ["bash", "-e", "-c", block.text]
-    script = directory / f"readme_line_{block.line}.py"  # a file, so that tracebacks show the code
+    if block.language in PYTHON:
+        return [sys.executable, _script(block, directory, ".py")]
+    if block.language in JAVASCRIPT:
+        if NODE is None:
+            raise _failed(block, "cannot run", CLIENT_MISSING.encode())
+        return [NODE, "--no-warnings", _script(block, directory, ".mjs")]
+    return ["bash", "-e", "-c", block.text]
+
+
+def _script(block: Block, directory: Path, suffix: str) -> str:
+    """A file, so that tracebacks show the code."""
+    script = directory / f"readme_line_{block.line}{suffix}"
     script.write_text(block.text)
-    return [sys.executable, str(script)]
+    return str(script)
 
 
 def _environment() -> dict[str, str]:
@@ -154,13 +193,59 @@ def _run(block: Block, directory: Path) -> None:
         raise _failed(block, f"exited with {done.returncode}", done.stdout)
 
 
+def _parse(block: Block) -> None:
+    try:
+        tomllib.loads(block.text)
+    except tomllib.TOMLDecodeError as error:
+        raise _failed(block, "is no TOML", str(error).encode()) from None
+
+
+def _show(block: Block, directory: Path) -> None:
+    """Run `block` until it ends by itself, or has printed something and gone on for a while."""
+    with _with_client(directory), _started(block, directory) as (process, output):
+        _wait(lambda: output.stat().st_size > 0 or process.poll() is not None, PRINT_S_MAX)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GOES_ON_S)
+        if process.poll():
+            raise _failed(block, f"exited with {process.returncode}", output.read_bytes())
+        if not output.read_bytes():
+            raise _failed(block, "printed nothing", b"")
+
+
+@contextmanager
+def _with_client(directory: Path) -> Iterator[None]:
+    """
+    Have `directory` find the official client, unless it has installed its own.
+
+    Only inside the block: what installs one later does not write into ours.
+    """
+    modules = directory / "node_modules"
+    if CLIENT is None or modules.exists():
+        yield
+        return
+    modules.symlink_to(CLIENT / "node_modules", target_is_directory=True)
+    try:
+        yield
+    finally:
+        modules.unlink()
+
+
 @contextmanager
 def _listening(block: Block, directory: Path) -> Iterator[None]:
-    """Have `block` run for the length of the block, from when its port takes connections."""
+    """Have `block` run for the length of the block, from when its port serves."""
     port = int(block.value.removeprefix("port "))
+    with _reserved(port), _started(block, directory) as (process, output):
+        _wait(lambda: _serves(port) or process.poll() is not None, LISTEN_S_MAX)
+        if not _serves(port):
+            raise _failed(block, f"never listened on port {port}", output.read_bytes())
+        yield
+
+
+@contextmanager
+def _started(block: Block, directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Have `block` run beside the block, and the file to which it says what it says."""
     output = directory / f"readme_line_{block.line}.out"
     with (
-        _reserved(port),
         output.open("wb") as sink,
         subprocess.Popen(
             _command(block, directory),
@@ -173,14 +258,16 @@ def _listening(block: Block, directory: Path) -> Iterator[None]:
         ) as process,
     ):
         try:
-            patience = time.monotonic() + LISTEN_S_MAX
-            while not _answers(port):
-                if process.poll() is not None or time.monotonic() > patience:
-                    raise _failed(block, f"never listened on port {port}", output.read_bytes())
-                time.sleep(0.05)
-            yield
+            yield process, output
         finally:
             _stop(process)
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    """Until `condition` is fulfilled, but no longer than so many seconds."""
+    patience = time.monotonic() + seconds
+    while not condition() and time.monotonic() < patience:
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -203,6 +290,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             return
         except subprocess.TimeoutExpired:
             continue
+
+
+def _serves(port: int) -> bool:
+    """Whether something listens there, and does not say that it is not ready."""
+    if not _answers(port):
+        return False
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+            return True
+    except HTTPError as error:
+        return error.code != HTTPStatus.SERVICE_UNAVAILABLE
+    except OSError:
+        return True  # it speaks another protocol
 
 
 def _answers(port: int) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.source_tree import ROOT, files
-from tests.docs.readme import LANGUAGES, Block, Section, follow, sections
+from tests.docs.readme import Block, Section, follow, sections
 
 READMES = [path for path in files() if path.name == "README.md"]
 
@@ -25,9 +25,9 @@ def only_shown() -> Iterator[object]:
     for path in READMES:
         for section in sections(path.read_text()):
             for block in section.blocks:
-                if block.key == "not run" and block.language in LANGUAGES:
+                if why := block.why_not_run:
                     where = f"{path.relative_to(ROOT)}:{block.line}"
-                    reason = f"{where} is not run: {block.value}"
+                    reason = f"{where} is not run: {why}"
                     yield pytest.param(block, id=where, marks=pytest.mark.skip(reason=reason))
 
 
