@@ -7,6 +7,7 @@ A name is imported when it is first asked for: the process that only writes to t
 `import headrace` in an application's module, do not wait for a server to be imported.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -319,12 +320,25 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
+def check_platform() -> None:
+    """
+    Raises:
+        ImportError: this is Windows.
+    """
+    if sys.platform == "win32":
+        raise ImportError(
+            "Headrace does not run on Windows, where files cannot be locked and processes "
+            "signalled as it needs; run it inside WSL, which is Linux."
+        )
+
+
 if not TYPE_CHECKING:  # to a type checker it would mean that there is a name for everything
 
     def __getattr__(name: str) -> Any:
         module = _MODULES.get(name)
         if module is None:
             raise AttributeError(f"module 'engine' has no attribute {name!r}")
+        check_platform()
         value = globals()[name] = getattr(import_module(module), name)
         return value
 

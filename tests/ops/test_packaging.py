@@ -134,6 +134,36 @@ def test_a_folder_of_components_without_a_module_is_shared(python: Path, tmp_pat
     assert done.returncode == 0, done.stderr
 
 
+WINDOWS = "import sys; sys.platform = 'win32'; sys.modules |= dict.fromkeys(['fcntl', 'resource']);"
+REFUSAL = (
+    "Headrace does not run on Windows, where files cannot be locked and processes signalled as it "
+    "needs; run it inside WSL, which is Linux."
+)
+
+
+@pytest.mark.parametrize("line", ["import headrace", "from engine import query"])
+def test_windows_is_refused_in_one_sentence_when_it_is_imported(
+    line: str, python: Path, tmp_path: Path
+) -> None:
+    done = run([python, "-c", f"{WINDOWS} {line}"], tmp_path)
+
+    assert f"ImportError: {REFUSAL}" == done.stderr.splitlines()[-1]
+
+
+def test_windows_is_refused_in_one_sentence_by_the_command(python: Path, tmp_path: Path) -> None:
+    done = run([python, "-c", f"{WINDOWS} from engine.cli import main; main(['dev'])"], tmp_path)
+
+    assert (4, "", f"{REFUSAL}\n") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_pytest_goes_on_on_windows_while_no_test_asks_for_an_engine(
+    python: Path, tmp_path: Path
+) -> None:
+    done = run([python, "-c", f"import pytest; {WINDOWS} import engine.testing"], tmp_path)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_mypy_follows_the_name(python: Path, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APPLICATION)
     command: list[str | Path] = [sys.executable, "-m", "mypy", "--strict"]

@@ -49,6 +49,8 @@ _check_names()
 import engine as _engine  # noqa: E402 - after the check
 from engine import __all__ as __all__  # noqa: E402 - what `engine` exports, `headrace` does
 
+_engine.check_platform()
+
 if TYPE_CHECKING:
     from engine import *  # noqa: F403 - each name is listed in its __all__
 else:  # like `engine`, which imports a name when it is first asked for
