@@ -225,6 +225,7 @@ class _Threaded:
         Raises:
             Exception: what the function raised.
             FunctionTimeout: it took longer than `action_time_s_max`.
+            Overloaded: too many ran, for too long; nothing was done.
         """
         answer = self._run(partial(self._callee.action, target_of(fn, args, kwargs)))
         if answer.error is not None:

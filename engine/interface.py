@@ -266,6 +266,7 @@ class AsyncInterface:
         Raises:
             Exception: what the function raised.
             FunctionTimeout: it took longer than `action_time_s_max`.
+            Overloaded: too many ran, for too long; nothing was done.
         """
         answer = await self.callee.action(target_of(fn, args, kwargs))
         if answer.error is not None:

@@ -39,7 +39,7 @@ class CallableFunctions(Protocol):
     async def mutation(
         self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
     ) -> MutationResult: ...
-    async def action(
+    async def action_in_place(
         self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
     ) -> ActionResult: ...
 
@@ -217,7 +217,8 @@ class ActionContext(ActionCtx):
     async def _action(
         self, component: str, path: str, args: Mapping[str, Any], caller: Caller
     ) -> Any:
-        done = await self._scope.functions.action(path, args, caller=caller, component=component)
+        functions = self._scope.functions
+        done = await functions.action_in_place(path, args, caller=caller, component=component)
         return _value(done.value, done.failure)
 
 

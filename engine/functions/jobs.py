@@ -169,7 +169,7 @@ class Jobs:
         request = await self._functions.turns.write(lambda turn: _begin(turn, key))
         if request is None:
             return
-        result = await self._functions.action(
+        result = await self._functions.action_in_place(
             request.path, request.args, caller=request.caller, component=request.component
         )
         state: dict[str, Any] = {"kind": SUCCESS}

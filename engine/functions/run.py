@@ -28,6 +28,7 @@ from engine.functions.history import ExecutionLog, ExecutionRecord
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
+from engine.functions.places import Places
 from engine.functions.queries import PaginationState
 from engine.functions.results import (
     ActionResult,
@@ -82,6 +83,7 @@ class Functions:
         """Paths of the actions that have begun and not ended."""
         self.turns = Turns(committer, runtime=runtime, limits=limits)
         self.loops = Loops()
+        self._places = Places(limits)
         self._snapshots = snapshots
         self._subscriptions = subscriptions
         self._runtime = runtime
@@ -245,7 +247,24 @@ class Functions:
         caller: Caller,
         component: str = "",
     ) -> ActionResult:
-        """Run an action, once; what it called stays done, whatever becomes of it."""
+        """
+        Run an action, once; what it called stays done, whatever becomes of it.
+
+        Raises:
+            Overloaded: too many run, and none ended within `action_patience_s`; nothing was done.
+        """
+        async with self._places.place():
+            return await self.action_in_place(path, args, caller=caller, component=component)
+
+    async def action_in_place(
+        self,
+        path: str,
+        args: Mapping[str, Any],
+        *,
+        caller: Caller,
+        component: str = "",
+    ) -> ActionResult:
+        """As `action`, for whoever has a place: an action that calls it, a job."""
         request = Request(Kind.ACTION, path, args, caller, component)
         execution = self._executor.begin(Kind.ACTION, path)
         began = self._runtime.monotonic()

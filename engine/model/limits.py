@@ -110,12 +110,19 @@ class Limits:
     query_cache_bytes_max: int = 100 << 20
     query_time_age_s_max: float = 17.0
     """A cached result that saw the clock is served no longer than this."""
+
+    # Actions.
     concurrent_actions_max: int = 64
+    """Each may hold a thread and connections. Those that actions call go on in the place of their
+    caller, or all could wait for one another; scheduled ones have places of their own, below."""
+    action_patience_s: float = 10.0
+    """Actions take seconds, so a place may come free meanwhile; people wait no longer."""
 
     # Scheduled functions.
     mutation_jobs_running_max: int = 32
     """They run one after another; so many of them share a batch."""
     action_jobs_running_max: int = 32
+    """Beside `concurrent_actions_max`: crons run while clients are many, and vice versa."""
     job_backoff_s: float = 0.5
     """A job that the engine had no room for is tried again after this, then twice this, ..."""
     job_backoff_s_max: float = 7200.0

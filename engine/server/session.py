@@ -312,7 +312,14 @@ class Session:
         except UsageError as error:
             return ActionResult(value=None, failure=failure_of(error), log_lines=())
         caller = _caller(call.who, call.request_id)
-        return await self._backend.action(call.path, args, caller=caller, component=call.component)
+        try:
+            return await self._backend.action(
+                call.path, args, caller=caller, component=call.component
+            )
+        except Overloaded as error:
+            # A mutation's client would be sent away, to send it again when it is back. It does
+            # not send actions again, and would give up those that run.
+            return ActionResult(value=None, failure=failure_of(error), log_lines=())
 
     # Transitions, as the fan-out asks for them.
 

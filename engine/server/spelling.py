@@ -3,7 +3,7 @@ How results and failures are put to clients: spelled once, and no more than they
 
 A production deployment redacts: of a failure, only that there was one and its
 request id, and no log lines.  The data of a `ConvexError` is meant for clients
-and always reaches them.
+and always reaches them, and so does `Overloaded`: they may try again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Raw, UnsetType
 
+from engine.errors import Overloaded
 from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
 from engine.model.values import UNDEFINED
 from engine.server.messages import (
@@ -48,7 +49,10 @@ class Spelling:
 
     def error_message(self, failure: Failure, request_id: str) -> str:
         head = f"[Request ID: {request_id}] Server Error"
-        return head if self.redact else f"{head}\n{failure.message}"
+        if not self.redact:
+            return f"{head}\n{failure.message}"
+        error = failure.error
+        return f"{head}\nUncaught Overloaded: {error}" if isinstance(error, Overloaded) else head
 
     def log_lines(self, lines: tuple[str, ...]) -> tuple[str, ...]:
         return () if self.redact else tuple(lines)

@@ -345,6 +345,15 @@ async def test_what_kept_a_function_from_running_is_said_with_a_status(
     assert "a bug" not in reply.json["message"]
 
 
+async def test_an_action_that_there_is_no_room_for_is_said_with_a_status() -> None:
+    cells = application()
+    cells.errors["m:add"] = [Overloaded("the places for actions", 10)]
+    async with serving(cells) as house:
+        reply = await house.http("POST", "/api/action", call("m:add", {"a": 1, "b": 2}))
+
+    assert (reply.status, reply.json["code"]) == (503, "Overloaded")
+
+
 async def test_more_requests_than_fit_are_refused() -> None:
     cells = application()
     cells.gates["m:show"] = trio.Event()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from engine.errors import ConvexError, ProtocolViolation
+from engine.errors import ConvexError, Overloaded, ProtocolViolation
 from engine.functions.results import MutationResult
 from engine.model.identity import Identity
 from engine.model.json_values import encode_ts
@@ -365,6 +365,19 @@ def test_error_data_is_there_for_a_convex_error_even_when_it_is_null(data: Any) 
 
     assert transition is not None
     assert transition["modifications"][0]["errorData"] == data
+
+
+def test_production_tells_by_name_that_it_was_overloaded() -> None:
+    talk = Talk.opened(redact=True)
+    talk.modify(talk.add(0))
+
+    transition = talk.transition(talk.result(error=Overloaded("the engine", 5)))
+
+    assert transition is not None
+    assert transition["modifications"][0]["errorMessage"] == (
+        "[Request ID: 0123456789abcdef] Server Error\nUncaught Overloaded: the engine had no room "
+        "for 5 s; nothing was done, try again later"
+    )
 
 
 def test_production_tells_the_request_id_and_the_data_and_nothing_else() -> None:

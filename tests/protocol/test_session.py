@@ -592,6 +592,27 @@ async def test_a_client_from_the_future_is_not_served(
     assert closed["reason"].startswith("InternalServerError")
 
 
+async def test_an_action_that_there_is_no_room_for_fails_and_leaves_the_others_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:put_by_action"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.act(0, "m:put_by_action", value="done")
+        await trio.testing.wait_all_tasks_blocked()
+        cells.errors["m:add"] = [Overloaded("the places for actions", 10)]
+        await wire.act(1, "m:add", a=1, b=2)
+        refused = await wire.hear()
+        cells.gates["m:put_by_action"].set()
+        heard = await wire.hear_all()
+
+    [answer] = [each for each in heard if each["type"] == "ActionResponse"]
+    assert (1, False) == (refused["requestId"], refused["success"])
+    assert "Uncaught Overloaded: the places for actions had no room for 10 s" in refused["result"]
+    assert (0, True) == (answer["requestId"], answer["success"])
+
+
 async def test_a_client_that_has_seen_the_newest_state_is_served(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

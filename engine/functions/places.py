@@ -1,0 +1,40 @@
+"""Places for actions: so many run at a time, and whoever comes later waits for one, in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from engine.errors import Overloaded
+from engine.model.limits import Limits
+
+
+class Places:
+    """The places of one engine."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._free = trio.Semaphore(limits.concurrent_actions_max)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """
+        Have a place for the length of the block.
+
+        Raises:
+            Overloaded: none came free within `action_patience_s`; the block was not begun.
+        """
+        await self._take()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    async def _take(self) -> None:
+        count, patience_s = self._limits.concurrent_actions_max, self._limits.action_patience_s
+        with trio.move_on_after(patience_s) as patience:
+            await self._free.acquire()
+        if patience.cancelled_caught:
+            raise Overloaded(f"the {count} places for actions (concurrent_actions_max)", patience_s)
