@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -172,7 +173,11 @@ class App(_Mounts):
     The application itself.
 
     Args:
-        auth: the issuers whose tokens are trusted; the first that matches a token counts.
+        auth: the issuers whose tokens are trusted; the first that matches a token counts. With
+            any, `headrace[auth]` has to be installed.
+
+    Raises:
+        DeclarationError: `auth` has something else, or the extra is missing.
     """
 
     def __init__(self, *, auth: Sequence[AuthProvider] = ()) -> None:
@@ -180,7 +185,25 @@ class App(_Mounts):
         for one in auth:
             if not isinstance(one, (Oidc, CustomJwt)):
                 raise DeclarationError(f"auth has {one!r}; write Oidc(...) or CustomJwt(...)")
+        if auth:
+            _check_extra()
         self.auth: tuple[AuthProvider, ...] = tuple(auth)
+
+
+def _check_extra() -> None:
+    """
+    Import what `engine.server.keys` needs: here it holds up whoever loads, and later all clients.
+
+    Raises:
+        DeclarationError: it is not installed.
+    """
+    try:
+        import_module("joserfc.jwt")
+    except ImportError:
+        raise DeclarationError(
+            "App(auth=[...]) verifies tokens, for which joserfc is missing: "
+            "pip install 'headrace[auth]'"
+        ) from None
 
 
 def define_app(*, auth: Sequence[AuthProvider] = ()) -> App:

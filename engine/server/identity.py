@@ -18,19 +18,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, assert_never
-
-from joserfc import jwt
-from joserfc.errors import JoseError
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from engine.app.component import AuthProvider, CustomJwt, Oidc
 from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated
 from engine.kernel.runtime import Runtime
 from engine.model.identity import Identity
 from engine.model.values import canonical_float
-from engine.server.keys import KeyStore
 from engine.server.requests import Request
 from engine.server.who import NOBODY, Who
+
+if TYPE_CHECKING:
+    from engine.server.keys import KeyStore
 
 CLOCK_SKEW_S: Final = 5.0
 """By how much a provider's clock may be ahead of ours."""
@@ -108,7 +107,7 @@ class Verifier:
         self._providers = providers
         self._runtime = runtime
         self._admin_key = None if admin_key is None else AdminKey.parse(admin_key).key
-        self._keys = keys or KeyStore(runtime)
+        self._keys = keys
 
     async def verify(self, token: str) -> Identity:
         """
@@ -131,11 +130,13 @@ class Verifier:
         kid = header.get("kid")
         if kid is not None and not isinstance(kid, str):
             raise InvalidAuthHeader("The kid of a token is a string")
-        key = await self._keys.key(trusted.keys_url, kid, discover=trusted.discover)
-        try:
-            verified = jwt.decode(token, key, algorithms=list(trusted.algorithms)).claims
-        except (JoseError, ValueError) as error:
-            raise Unauthenticated(f"Could not verify the token: {error}") from None
+        verified = await self._key_store().claims(
+            token,
+            url=trusted.keys_url,
+            kid=kid,
+            algorithms=trusted.algorithms,
+            discover=trusted.discover,
+        )
         self._check_times(verified)
         return identity_of(verified, is_openid=trusted.discover)
 
@@ -187,6 +188,14 @@ class Verifier:
         if header is None and admin_key is not None:
             return self.check_admin_key(admin_key)
         return await self.from_header(header)
+
+    def _key_store(self) -> KeyStore:
+        if self._keys is None:
+            # Not before there is a token and a provider for it: it comes with an extra.
+            from engine.server.keys import KeyStore
+
+            self._keys = KeyStore(self._runtime)
+        return self._keys
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
         now_s = self._runtime.now_ns() / 1e9

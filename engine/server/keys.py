@@ -1,16 +1,19 @@
 """
-The public keys of identity providers, fetched once and kept.
+The public keys of identity providers, fetched once and kept, and signatures by them.
 
 They are fetched again when a token names a key that is not among them, but not
 more often than every `refetch_s_min`, whatever tokens say, and when they are
 old.  A provider that does not answer leaves the keys that are known in use.
+
+What this module imports comes with the extra `auth`, so it is imported itself
+when there is a token to verify.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -18,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 import trio
+from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
@@ -93,6 +97,22 @@ class KeyStore:
         if key is None:
             raise Unauthenticated(f"The token was signed with an unknown key ({kid!r})")
         return key
+
+    async def claims(
+        self, token: str, *, url: str, kid: str | None, algorithms: Sequence[str], discover: bool
+    ) -> dict[str, Any]:
+        """
+        What a token says that is signed with the key called `kid`, found as `key` does.
+
+        Raises:
+            Unauthenticated: it is not, or there is no such key.
+            Unreachable: the provider was not reached, and never had been.
+        """
+        key = await self.key(url, kid, discover=discover)
+        try:
+            return jwt.decode(token, key, algorithms=list(algorithms)).claims
+        except (JoseError, ValueError) as error:
+            raise Unauthenticated(f"Could not verify the token: {error}") from None
 
     def _known(self, source: _Source, kid: str | None) -> Key | None:
         if source.keys is None:

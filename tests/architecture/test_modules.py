@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -17,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOORS = {
     "lmdb": "engine.store.lmdb_*",
     "cbor2": "engine.model.codec",
+    "joserfc": "engine.server.keys",
     "structlog": "engine.kernel.trace",
 }
 """Libraries that enter by one module, so that what they can do to us can be read in one place."""
@@ -75,7 +78,8 @@ def test_modules_are_named_for_what_they_are() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    needs = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["terminal"]]
+    extras = PROJECT["optional-dependencies"]
+    needs = [*PROJECT["dependencies"], *extras["auth"], *extras["terminal"]]
     declared = {re.split(r"[<>=!~ \[]", need)[0] for need in needs}
     imported = {
         name
@@ -85,6 +89,14 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     }
 
     assert imported == declared - DATA_ONLY
+
+
+def test_what_verifies_tokens_may_be_missing_until_there_is_one_to_verify() -> None:
+    program = "import sys, engine.serving, engine.cli.command; print('joserfc' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "False\n" == done.stdout
 
 
 def test_what_may_be_missing_is_imported_only_where_there_is_another_way() -> None:

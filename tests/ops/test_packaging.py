@@ -7,16 +7,23 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from ops.lib.lock import pinned
 from tests.acceptance.windows import needs_node
 from tests.architecture.source_tree import ROOT
+
+BASE_BYTES_MAX = 25_000_000
+"""Without bytecode, which every Python writes as it likes."""
 
 APPLICATION = """\
 import headrace
@@ -132,6 +139,78 @@ def test_a_folder_of_components_without_a_module_is_shared(python: Path, tmp_pat
     done = run([python, "-c", "import headrace"], tmp_path)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_base_install_is_small_and_needs_no_cryptography(wheel: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = pinned([Requirement(need) for need in project["dependencies"]])
+
+    size = sum(installed_bytes(name) for name in needed)
+    size += sum(info.file_size for info in zipfile.ZipFile(wheel).infolist())
+
+    assert {"trio", "lmdb", "hypercorn"} <= needed.keys()
+    assert {"joserfc", "cryptography", "cffi"} & needed.keys() == set()
+    assert size < BASE_BYTES_MAX
+
+
+def installed_bytes(name: str) -> int:
+    paths = [Path(str(file.locate())) for file in distribution(name).files or []]
+    return sum(path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc")
+
+
+BARE = "import sys; sys.modules |= dict.fromkeys(['joserfc', 'cryptography']);"
+DESK = """\
+from headrace import QueryCtx, internal_query
+
+@internal_query
+def read(ctx: QueryCtx) -> str:
+    return "read"
+"""
+ASK = """\
+import httpx, trio
+from engine.serving import serving
+
+TOKEN = "Bearer e30.e30.e30"  # three parts, two of them empty objects
+
+async def main():
+    async with serving("data", app="desk.py") as served, httpx.AsyncClient() as http:
+        for proof in (f"Convex {served.admin_key}", TOKEN):
+            body = {"path": "desk:read", "args": {}, "format": "json"}
+            headers = {"Authorization": proof}
+            answer = await http.post(f"{served.url}/api/query", json=body, headers=headers)
+            print("answer:", answer.json().get("value"), answer.json().get("code"))
+
+trio.run(main)
+"""
+
+
+def test_the_admin_key_needs_no_extra(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text(DESK)
+
+    done = run([python, "-c", f"{BARE}\n{ASK}"], tmp_path)
+
+    answers = [line for line in done.stdout.splitlines() if line.startswith("answer: ")]
+    assert ["answer: read None", "answer: None NoAuthProvider"] == answers, done.stderr
+
+
+def test_an_application_with_providers_says_which_extra_it_needs(
+    python: Path, tmp_path: Path
+) -> None:
+    provider = 'Oidc(domain="example.com", application_id="chat")'
+    (tmp_path / "chat.py").write_text(
+        f"from headrace import App, Oidc\n\napp = App(auth=[{provider}])\n"
+    )
+
+    done = run(
+        [python, "-c", f"{BARE} from engine.cli import main; sys.exit(main(['check', 'chat.py']))"],
+        tmp_path,
+    )
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert done.stderr == (
+        "error: App(auth=[...]) verifies tokens, for which joserfc is missing: "
+        "pip install 'headrace[auth]'\n"
+    )
 
 
 WINDOWS = "import sys; sys.platform = 'win32'; sys.modules |= dict.fromkeys(['fcntl', 'resource']);"
