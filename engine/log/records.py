@@ -25,7 +25,8 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from engine.errors import StoreDamaged
-from engine.model.codec import BYTES_HEADS, NULL, bytes_head, decode, encode
+from engine.model.cbor import BYTES_HEADS, NULL, bytes_head
+from engine.model.codec import decode, encode
 from engine.model.commits import Kind, RowWrite, Source
 
 FORMAT: Final = 1
@@ -95,7 +96,10 @@ def encode_record(
         state_hash.to_bytes(HASH_BYTES, "big"),
         _HASH_HEAD,
         previous,
-        encode([path, request_id, code, args])[1:],  # without the head of the list
+        encode(path),
+        encode(request_id),
+        encode(code),
+        encode(args),
         _BACK.pack(_UINT, seed, _UINT, now_ns),
     ]
     heads, short = BYTES_HEADS, len(BYTES_HEADS)

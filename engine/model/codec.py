@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from engine.errors import InvalidValue, StoreDamaged
+from engine.model.cbor import encode_flat
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import Int64, Value
 
@@ -45,6 +46,8 @@ def encode(value: Value) -> bytes:
         InvalidValue: it holds something that `normalize` would have refused.
     """
     try:
+        if (data := encode_flat(value)) is not None:
+            return data
         # The quickest way to learn that all of it is of exact builtin types: marshal refuses
         # subclasses.  cbor2 would write an Int64 as a plain integer, unless given encoders,
         # and those take longer for every item.
@@ -114,27 +117,6 @@ _ENCODERS: Final[Mapping[type, Callable[[cbor2.CBOREncoder, Any], Any]]] = {
         _refuse,
     ),
 }
-
-
-NULL: Final = b"\xf6"
-"""What `encode` makes of `None`."""
-
-
-def bytes_head(length: int) -> bytes:
-    """What `encode` writes before `length` bytes, for those who put a record together."""
-    if length < len(BYTES_HEADS):
-        return BYTES_HEADS[length]
-    return b"\x5a" + length.to_bytes(4, "big")
-
-
-def _short_bytes_head(length: int) -> bytes:
-    if length < 24:
-        return bytes((0x40 | length,))
-    return bytes((0x58, length)) if length < 256 else b"\x59" + length.to_bytes(2, "big")
-
-
-BYTES_HEADS: Final = tuple(map(_short_bytes_head, range(4096)))
-"""What `bytes_head` returns for short ones."""
 
 
 def decode(data: bytes | memoryview) -> Value:

@@ -1,0 +1,77 @@
+"""What is put together by hand is what the library would have written."""
+
+from __future__ import annotations
+
+import math
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.model.cbor import bytes_head, encode_flat
+from engine.model.values import Int64
+
+SCALAR = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**64), 2**64 - 1),
+    st.integers(-300, 70_000),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="ascii"), max_size=300),
+)
+
+
+@given(SCALAR)
+def test_a_scalar_is_spelled_as_the_library_spells_it(value: object) -> None:
+    assert cbor2.dumps(value) == encode_flat(value)
+
+
+@given(st.dictionaries(st.text(max_size=80), SCALAR, max_size=40))
+def test_an_object_of_scalars_is_spelled_as_the_library_spells_it(value: dict[str, object]) -> None:
+    assert cbor2.dumps(value) == encode_flat(value)
+
+
+@pytest.mark.parametrize("count", [0, 23, 24, 255, 256])
+def test_objects_of_any_size_are_spelled_so_or_left_to_the_library(count: int) -> None:
+    value = {f"field {n}": n for n in range(count)}
+
+    assert (cbor2.dumps(value) if count < 256 else None) == encode_flat(value)
+
+
+@pytest.mark.parametrize("length", [0, 23, 24, 255, 256, 4095, 4096, 65_535, 65_536, 2**32])
+def test_bytes_of_any_length_have_their_head(length: int) -> None:
+    head = bytes_head(length)
+
+    assert length == 2**32 or cbor2.dumps(bytes(length)) == head + bytes(length)
+    assert 2 == head[0] >> 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "\u00e9",
+        "a" * 4_096,
+        math.nan,
+        math.inf,
+        2**64,
+        Int64(1),
+        b"bytes",
+        [1],
+        {"a": [1]},
+        {"a": {"b": 1}},
+        {"a": Int64(1)},
+        {"a": math.nan},
+        {"a": "\u00e9"},
+        type("Text", (str,), {})("a"),
+    ],
+    ids=repr,
+)
+def test_everything_else_is_left_to_the_library(other: object) -> None:
+    assert encode_flat(other) is None
+
+
+@pytest.mark.parametrize("names", [{1: 2}, {"\ud800": 1}])
+def test_what_is_no_name_of_a_field_is_refused(names: dict[object, object]) -> None:
+    with pytest.raises(ValueError, match=r"name of a field|surrogates"):
+        encode_flat(names)
