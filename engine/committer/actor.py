@@ -279,6 +279,7 @@ class Committer:
             self._roll_back(batch, error)
             return
         self._publish(batch)
+        await self._answer(batch[-1].ts)
         await self._runtime.pause("committer.published")
 
     def _publish(self, batch: list[StagedCommit]) -> None:
@@ -299,10 +300,24 @@ class Committer:
             self._recent.append(commit, commit.size_bytes)
         self._forget_staged()
         self._published.advance(last.ts)
-        self._waiters.release(last.ts)
-        self.lane.admit()
         self.stats["batches"] += 1
         self.stats["commits"] += len(batch)
+
+    async def _answer(self, upto: int) -> None:
+        """
+        Wake those who wait for what is durable now.
+
+        When nothing else is staged the disk has nothing to do, and would have nothing until
+        all of them have had their turn, and after that they would all wait for it.  So half of
+        them go first, and what these stage is being written while the others run.
+        """
+        try:
+            if not self._pending and self._waiters.release_half(upto):
+                self.lane.admit()
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._waiters.release(upto)
+            self.lane.admit()
 
     def _roll_back(self, batch: list[StagedCommit], error: StoreFull) -> None:
         """Nothing of the batch was written: everybody who saw it runs again."""

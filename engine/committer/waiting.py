@@ -30,6 +30,13 @@ class DurableWaiters:
 
         await trio.lowlevel.wait_task_rescheduled(forget)
 
+    def release_half(self, upto: int) -> int:
+        """Wake the older half of those whom `release` would wake; how many that are."""
+        count = sum(ts <= upto for ts, _ in self._waiting) // 2
+        for _ in range(count):
+            trio.lowlevel.reschedule(self._waiting.popleft()[1])
+        return count
+
     def release(self, upto: int) -> None:
         while self._waiting and self._waiting[0][0] <= upto:
             trio.lowlevel.reschedule(self._waiting.popleft()[1])
