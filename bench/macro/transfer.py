@@ -50,6 +50,8 @@ ALPHAS = (0.0, 1.5)
 OPEN_LOOP_SHARE = 0.6
 """Of the closed-loop rate at 50 callers: a load that leaves room to breathe."""
 QUERY_CALLERS = 4
+PAIRS = 200_000
+"""Drawn for each case: more than are transferred in it, so that few accounts come twice."""
 
 
 class Account(Document):
@@ -115,14 +117,18 @@ class _Load:
     seed: int
     _dice: random.Random = field(init=False)
     _weights: list[float] = field(init=False)
+    pair: Callable[[], tuple[int, int]] = field(init=False)
+    """The next pair; all were drawn before anything is measured, and come again after the last."""
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)
         self._weights = list(
             itertools.accumulate((n + 1) ** -self.alpha for n in range(self.accounts))
         )
+        drawn = [self._draw() for _ in range(PAIRS)]
+        self.pair = itertools.cycle(drawn).__next__
 
-    def pair(self) -> tuple[int, int]:
+    def _draw(self) -> tuple[int, int]:
         source = self._one()
         while (target := self._one()) == source:
             pass

@@ -294,10 +294,11 @@ class Committer:
             epoch=self._durable.epoch,
         )
         self._snapshots.publish(last.ts, last.catalog)
+        sizes = [commit.size_bytes for commit in batch]
+        self._staged_bytes -= sum(sizes)
         for commit in batch:
-            self._staged_bytes -= commit.size_bytes
             commit.published()
-            self._recent.append(commit, commit.size_bytes)
+        self._recent.extend(batch, sizes)
         self._forget_staged()
         self._published.advance(last.ts)
         self.stats["batches"] += 1

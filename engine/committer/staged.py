@@ -100,7 +100,11 @@ class Staged:
         while self._commits and self._commits[0].ts <= ts:
             commit = self._commits.popleft()
             for write in commit.writes:
-                _pop_first(self.rows, write.key)
+                versions = self.rows[write.key]
+                if len(versions) == 1:
+                    del self.rows[write.key]
+                else:
+                    del versions[0]
                 if write.before is None or write.after is None:
                     prefix, key, _ = _by_id_entry(write)
                     _pop_first(self._entries[prefix], key)
@@ -126,11 +130,7 @@ def _by_id_entry(write: RowWrite) -> tuple[bytes, bytes, bytes | None]:
     return prefix, write.key[4:], None if write.after is None else write.key
 
 
-def _pop_first(
-    versions: dict[bytes, list[tuple[int, bytes | None]]]
-    | SortedDict[bytes, list[tuple[int, bytes | None]]],
-    key: bytes,
-) -> None:
+def _pop_first(versions: SortedDict[bytes, list[tuple[int, bytes | None]]], key: bytes) -> None:
     found = versions[key]
     found.pop(0)
     if not found:

@@ -48,6 +48,8 @@ class Deployment:
 
     def environment_of(self, component: str) -> Variables:
         """What `env` is in functions of `component`."""
+        if not component:
+            return self.application.environment
         place = self.application.at(component)
         return NO_VARIABLES if place is None else place.environment
 

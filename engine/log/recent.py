@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 FORGOTTEN_AT_ONCE: Final = 64
@@ -44,10 +44,14 @@ class Recent(Generic[C]):
 
     def append(self, commit: C, size_bytes: int = 0) -> None:
         """Add the newest commit; the oldest ones go when there is no room."""
-        self._stamps.append(commit.ts)
-        self._commits.append(commit)
-        self._sizes.append(size_bytes)
-        self._bytes += size_bytes
+        self.extend([commit], [size_bytes])
+
+    def extend(self, commits: Sequence[C], sizes_bytes: Sequence[int]) -> None:
+        """Add the newest commits, oldest first."""
+        self._stamps += [commit.ts for commit in commits]
+        self._commits += commits
+        self._sizes += sizes_bytes
+        self._bytes += sum(sizes_bytes)
         while len(self._commits) > self._count_max or (
             self._bytes > self._bytes_max and len(self._commits) > 1
         ):
