@@ -195,6 +195,8 @@ class Watcher:
                 return said["value"]
 
     def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._process.kill()
         self._process.wait()
 
