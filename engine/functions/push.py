@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from engine.app.registry import Application
@@ -88,14 +89,16 @@ class Push:
 
         Raises:
             PushRefused: nothing changed; names the document and the rule in the way.
+            StoreFull: there is no room on the disk; the next push goes on from there.
         """
         parts = {"": self._application, **self._application.mounts}
         schemas = {c: part.schema for c, part in parts.items() if part.schema is not None}
-        added = await self._prepare(schemas)
+        added = await self._turns.write(partial(_add_missing, schemas), self._source)
         try:
-            for index in self._backfilling():
+            for _, index in self._indexes(IndexState.BACKFILLING):
                 await self._backfill(index)
-            dropped = await self._check_and_switch(parts, schemas)
+            switched = partial(self._check_and_switch, parts, schemas)
+            dropped = await self._turns.repeat(switched, durable=True)
         except (PushRefused, SchemaViolation):
             await self._undo()
             raise
@@ -105,41 +108,21 @@ class Push:
     async def sweep(self) -> None:
         """Remove the entries of dropped indexes, also those that an earlier run left."""
         for row, index in self._indexes(IndexState.DROPPING):
-            lower = b""
-            while True:
-                async with self._turns.turn() as turn:
-                    if index.kind is not IndexKind.RANGE:
-                        break
-                    changes = _removals(turn.view, index, lower)
-                    if not changes:
-                        break
-                    lower = changes[-1][1] + b"\0"
-                    covered = [index.index_id, lower]
-                    self._turns.stage_slice(Kind.DROP, covered, changes, self._source)
-            async with self._turns.turn() as turn:
-                turn.put_row(row, None)
-                self._turns.stage(turn, self._source)
+            lower: bytes | None = b"" if index.kind is IndexKind.RANGE else None
+            while lower is not None:
+                lower = await self._turns.write(partial(self._drop_slice, index, lower))
+            await self._turns.write(partial(_remove_row, row), self._source)
+
+    def _drop_slice(self, index: IndexInfo, lower: bytes, turn: Transaction) -> bytes | None:
+        """Stage the removal of the next entries; returns where to go on, or None at the end."""
+        changes = _removals(turn.view, index, lower)
+        if not changes:
+            return None
+        after = changes[-1][1] + b"\0"
+        self._turns.stage_slice(Kind.DROP, [index.index_id, after], changes, self._source)
+        return after
 
     # Prepare
-
-    async def _prepare(self, schemas: dict[str, Schema]) -> list[str]:
-        lines: list[str] = []
-        async with self._turns.turn() as turn:
-            for component, schema in schemas.items():
-                for name, declared in schema.tables.items():
-                    table = turn.catalog.table(component, name)
-                    if table is None:
-                        table = turn.create_table(component, name)
-                        lines.append(f"added table {name}")
-                    for wanted in declared_indexes(declared, table):
-                        line = _add_index(turn, table, wanted)
-                        lines += [line] if line else []
-            if lines:
-                self._turns.stage(turn, self._source)
-        return lines
-
-    def _backfilling(self) -> list[IndexInfo]:
-        return [index for _, index in self._indexes(IndexState.BACKFILLING)]
 
     def _indexes(self, state: IndexState) -> list[tuple[bytes, IndexInfo]]:
         tables = self._committer.head.catalog.by_number.values()
@@ -154,32 +137,33 @@ class Push:
         if index.kind is not IndexKind.RANGE:
             return
         after, done = b"", 0
-        while True:
-            async with self._turns.turn() as turn:
-                rows, changes = _additions(turn.view, index, after)
-                if not rows:
-                    return
-                covered = [index.index_id, after, rows[-1]]
-                self._turns.stage_slice(Kind.BACKFILL, covered, changes, self._source)
+        while rows := await self._turns.write(partial(self._fill_slice, index, after)):
             after, done = rows[-1] + b"\0", done + len(rows)
             self._progress(f"index {index.name}", done, None)
+
+    def _fill_slice(self, index: IndexInfo, after: bytes, turn: Transaction) -> list[bytes]:
+        """Stage the entries of the next rows; returns these rows."""
+        rows, changes = _additions(turn.view, index, after)
+        if rows:
+            covered = [index.index_id, after, rows[-1]]
+            self._turns.stage_slice(Kind.BACKFILL, covered, changes, self._source)
+        return rows
 
     # Check and switch
 
     async def _check_and_switch(
-        self, parts: dict[str, Application], schemas: dict[str, Schema]
+        self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
     ) -> list[str]:
-        async with self._turns.turn(durable=True) as turn:
-            stored = _stored_schemas(turn)
-            await self._check_documents(turn, schemas, stored)
-            lines = _enable_and_drop(turn, schemas)
-            for component, schema in schemas.items():
-                _store_schema(turn, stored.get(component), component, schema)
-            lines += sync_crons(turn, parts)
-            deployed = {"digest": self._application.digest, "at": turn.now_ms}
-            turn.put_row(DEPLOYMENT_KEY, deployed)
-            deployment = self._deployment()
-            self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
+        stored = _stored_schemas(turn)
+        await self._check_documents(turn, schemas, stored)
+        lines = _enable_and_drop(turn, schemas)
+        for component, schema in schemas.items():
+            _store_schema(turn, stored.get(component), component, schema)
+        lines += sync_crons(turn, parts)
+        deployed = {"digest": self._application.digest, "at": turn.now_ms}
+        turn.put_row(DEPLOYMENT_KEY, deployed)
+        deployment = self._deployment()
+        self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
         return lines
 
     def _deployment(self) -> Deployment:
@@ -223,11 +207,12 @@ class Push:
 
     async def _undo(self) -> None:
         """Take back the indexes that were added for a push which failed."""
-        async with self._turns.turn() as turn:
-            for row, _ in self._indexes(IndexState.BACKFILLING):
-                _set_state(turn, row, IndexState.DROPPING)
-            self._turns.stage(turn, self._source)
+        await self._turns.write(self._drop_unfinished, self._source)
         await self.sweep()
+
+    def _drop_unfinished(self, turn: Transaction) -> None:
+        for row, _ in self._indexes(IndexState.BACKFILLING):
+            _set_state(turn, row, IndexState.DROPPING)
 
 
 def declared_indexes(declared: Any, table: TableInfo) -> Iterator[IndexInfo]:
@@ -254,6 +239,21 @@ def declared_indexes(declared: Any, table: TableInfo) -> Iterator[IndexInfo]:
                 "filter_fields": list(spec.filter_fields),
             },
         )
+
+
+def _add_missing(schemas: dict[str, Schema], turn: Transaction) -> list[str]:
+    """Add the tables and indexes that are not there; a line for each."""
+    lines: list[str] = []
+    for component, schema in schemas.items():
+        for name, declared in schema.tables.items():
+            table = turn.catalog.table(component, name)
+            if table is None:
+                table = turn.create_table(component, name)
+                lines.append(f"added table {name}")
+            for wanted in declared_indexes(declared, table):
+                line = _add_index(turn, table, wanted)
+                lines += [line] if line else []
+    return lines
 
 
 def _same_definition(a: IndexInfo, b: IndexInfo) -> bool:
@@ -311,6 +311,10 @@ def _enable_and_drop(turn: Transaction, schemas: dict[str, Schema]) -> list[str]
             elif index.state is not target.state:
                 _set_state(turn, index.row, target.state)
     return lines
+
+
+def _remove_row(row: bytes, turn: Transaction) -> None:
+    turn.put_row(row, None)
 
 
 def _set_state(turn: Transaction, row: bytes, state: IndexState) -> None:

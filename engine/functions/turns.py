@@ -7,7 +7,7 @@ application and are bounded by their slices, not by a function's limits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -47,12 +47,28 @@ class Turns:
         Raises:
             StoreFull: there is no room on the disk; nothing was done.
         """
+
+        async def written(transaction: Transaction) -> T:
+            result = work(transaction)
+            self.stage(transaction, source)
+            return result
+
+        return await self.repeat(written)
+
+    async def repeat(
+        self, work: Callable[[Transaction], Awaitable[T]], *, durable: bool = False
+    ) -> T:
+        """
+        As `write`, for work that stages what it wrote itself, and may let others run.
+
+        Args:
+            durable: keep the lane until what it staged is.
+        """
         alone = False
         while True:
             try:
-                async with self.turn(durable=alone) as transaction:
-                    result = work(transaction)
-                    self.stage(transaction, source)
+                async with self.turn(durable=durable or alone, alone=alone) as transaction:
+                    result = await work(transaction)
             except RunAgain as again:
                 if alone and isinstance(again.__cause__, StoreFull):
                     raise again.__cause__ from None
@@ -78,12 +94,15 @@ class Turns:
         return committer.obstacle
 
     @asynccontextmanager
-    async def turn(self, *, durable: bool = False) -> AsyncIterator[Transaction]:
+    async def turn(
+        self, *, durable: bool = False, alone: bool = False
+    ) -> AsyncIterator[Transaction]:
         """
         A transaction, the lane being held; what is staged in the block is durable after it.
 
         Args:
             durable: keep the lane until then.
+            alone: begin when nothing is staged, so that what refuses the batch is its own doing.
 
         Raises:
             RunAgain: a batch was refused; nothing of it was written.
@@ -91,6 +110,9 @@ class Turns:
         committer = self._committer
         await committer.lane.enter(self._limits.lane_deadline_s)
         try:
+            if alone:
+                with suppress(RunAgain):
+                    await committer.settled(committer.head.ts, committer.generation)
             snapshot = committer.pin()
             try:
                 head = committer.head

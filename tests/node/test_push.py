@@ -1,0 +1,128 @@
+"""Pushes: what they leave behind, and what they make of batches that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import trio
+
+from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.decorators import mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.validators import v
+from engine.errors import StoreFull
+from engine.indexes.verify import verify
+from engine.store.memory_store import MemoryStore
+from engine.transaction.transaction import Transaction
+from tests.node.nodes import application, ask, mutate, serving
+
+LARGE = 1_000_000
+ROWS = 1_200
+"""Three slices of a backfill."""
+
+plain = Table({"n": v.number(), "text": v.string()})
+indexed = Schema(items=Table({"n": v.number(), "text": v.string()}).index("by_n", ["n"]))
+
+
+@mutation
+async def fill(ctx: MutationCtx, count: int) -> None:
+    for n in range(count):
+        await ctx.db.insert("items", {"n": n % 7, "text": ""})
+
+
+@mutation
+async def put_large(ctx: MutationCtx) -> None:
+    await ctx.db.insert("items", {"n": 0, "text": "x" * LARGE})
+
+
+@query
+async def count_of(ctx: QueryCtx, n: int) -> int:
+    return len(await ctx.db.query("items").with_index("by_n", n=n).collect())
+
+
+FUNCTIONS: Sequence[Any] = [fill, put_large, count_of]
+
+
+class PickyStore(MemoryStore):
+    """One that refuses batches by their number, counted from `watch`, or for their size."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self._numbers = numbers
+        self._seen: int | None = None
+
+    def watch(self) -> None:
+        self._seen = 0
+
+    async def apply(self, batch: bytes) -> None:
+        if self._seen is not None:
+            self._seen += 1
+            if self._seen in self._numbers or len(batch) > LARGE:
+                raise StoreFull("no room for this one")
+        await super().apply(batch)
+
+
+# One batch each: what is added, three slices, the switch.
+@pytest.mark.parametrize("refused", range(1, 6))
+async def test_a_push_goes_on_after_a_batch_that_is_refused(
+    refused: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = PickyStore(refused)
+    async with serving([*FUNCTIONS, Schema(items=plain)], store=store) as node:
+        await mutate(node, fill, ROWS)
+        store.watch()
+
+        lines = await node.push(application(*FUNCTIONS, indexed))
+
+        assert ["added index items.by_n"] == lines
+        assert ROWS // 7 == await ask(node, count_of, 6)
+        *_, findings = verify(store.snapshot)
+        assert [] == findings.problems
+
+
+async def test_a_push_without_room_says_so_and_the_next_one_ends_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = PickyStore(3, 4)  # a slice, twice
+    async with serving([*FUNCTIONS, Schema(items=plain)], store=store) as node:
+        await mutate(node, fill, ROWS)
+        store.watch()
+        with pytest.raises(StoreFull):
+            await node.push(application(*FUNCTIONS, indexed))
+
+        await node.push(application(*FUNCTIONS, indexed))
+
+        assert ROWS // 7 == await ask(node, count_of, 6)
+        *_, findings = verify(store.snapshot)
+        assert [] == findings.problems
+
+
+async def test_the_engines_own_transactions_are_not_refused_for_what_others_write(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = PickyStore()
+    told = 0
+
+    async def ask_too_much() -> None:
+        nonlocal told
+        for _ in range(20):
+            with pytest.raises(StoreFull):
+                await mutate(node, put_large)
+            told += 1
+
+    def insert(turn: Transaction) -> str:
+        return turn.insert("", "items", {"n": 1, "text": "small"})
+
+    async with serving([*FUNCTIONS, indexed], store=store) as node:
+        store.watch()
+        inserted = 0
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask_too_much)
+            while told < 60:
+                await node.functions.turns.write(insert)
+                inserted += 1
+
+        assert inserted == await ask(node, count_of, 1)
