@@ -4,7 +4,8 @@ A push: from the application that serves to the one that was just loaded.
     prepare    missing tables and indexes are added; indexes on tables with
                documents are filled in slices, each a log record, while the old
                functions serve
-    check      documents of tables whose schema changed meet the new one
+    check      documents of tables whose schema changed meet the new one; of two that a new
+               unique index forbids there is none
     switch     one transaction: indexes enabled and dropped, schemas, crons, deployment
     sweep      entries of dropped indexes are removed, in slices
 
@@ -40,8 +41,10 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.codec import decode
 from engine.model.commits import Kind, Source
-from engine.model.ids import row_key_of
+from engine.model.ids import id_of, row_key_of
+from engine.model.keys import decode_key
 from engine.model.limits import Limits
+from engine.model.values import UNDEFINED
 from engine.transaction.transaction import Transaction
 from engine.transaction.view import View
 
@@ -49,6 +52,8 @@ trace = tracer(__name__)
 
 SLICE_ROWS: Final = 500
 """Rows of one backfill slice: a few milliseconds of the lane, and one record."""
+_TAIL_BYTES: Final = 9 + 16
+"""`_creationTime` and the internal id, with which the key of every entry ends."""
 
 Progress = Callable[[str, int, int | None], None]
 """What is being done, how much of it is done, and how much there is, if known."""
@@ -156,6 +161,7 @@ class Push:
     ) -> list[str]:
         stored = _stored_schemas(turn)
         await self._check_documents(turn, schemas, stored)
+        await self._check_unique(turn)
         lines = _enable_and_drop(turn, schemas)
         for component, schema in schemas.items():
             _store_schema(turn, stored.get(component), component, schema)
@@ -203,6 +209,29 @@ class Push:
                 ) from None
             if done % SLICE_ROWS == 0:
                 self._progress(f"documents of {table.name}", done, None)
+                await self._runtime.sleep(0)
+
+    async def _check_unique(self, turn: Transaction) -> None:
+        """Two documents that a unique index forbids, from before it was one, refuse the push."""
+        for state in (IndexState.BACKFILLING, IndexState.STAGED):
+            for _, index in self._indexes(state):
+                if index.unique:
+                    await self._check_unique_index(turn.view, index)
+
+    async def _check_unique_index(self, view: View, index: IndexInfo) -> None:
+        before, other = b"", b""
+        entries = view.entries(index, b"", None, reverse=False)
+        for done, (key, row) in enumerate(entries, 1):
+            fields = key[:-_TAIL_BYTES]
+            if fields == before and UNDEFINED not in (values := decode_key(fields)):
+                shared = dict(zip(index.field_names, values, strict=False))
+                raise PushRefused(
+                    f"the documents {id_of(other)} and {id_of(row)} both have {shared!r}, which "
+                    f"the unique index {index.name!r} forbids. Nothing was changed."
+                )
+            before, other = fields, row
+            if done % SLICE_ROWS == 0:
+                self._progress(f"unique index {index.name}", done, None)
                 await self._runtime.sleep(0)
 
     async def _undo(self) -> None:

@@ -12,7 +12,7 @@ from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.errors import StoreFull
+from engine.errors import IndexNotFound, PushRefused, StoreFull
 from engine.indexes.verify import verify
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
@@ -126,3 +126,38 @@ async def test_the_engines_own_transactions_are_not_refused_for_what_others_writ
                 inserted += 1
 
         assert inserted == await ask(node, count_of, 1)
+
+
+# What is there already.
+
+
+async def test_a_unique_index_over_two_documents_that_it_forbids_is_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    unique = Schema(items=Table(v.any()).index("by_n", ["n", "text"], unique=True))
+    store = MemoryStore()
+    async with serving([*FUNCTIONS, Schema(items=plain)], store=store) as node:
+        await mutate(node, fill, 8)
+
+        with pytest.raises(PushRefused, match=r"both have \{'n': 0, 'text': ''\}, which the uniq"):
+            await node.push(application(*FUNCTIONS, unique))
+
+        with pytest.raises(IndexNotFound):
+            await ask(node, count_of, 0)
+        *_, findings = verify(store.snapshot)
+        assert [] == findings.problems
+
+
+@pytest.mark.parametrize("staged", [False, True])
+async def test_a_unique_index_is_had_where_documents_differ_or_lack_the_field(
+    staged: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    first = Schema(items=Table(v.any()).index("by_m", ["m"], unique=True, staged=staged))
+    unique = Schema(items=Table(v.any()).index("by_m", ["m"], unique=True))
+    async with serving([*FUNCTIONS, Schema(items=Table(v.any()))]) as node:
+        await mutate(node, fill, ROWS)
+
+        await node.push(application(*FUNCTIONS, first))
+        await node.push(application(*FUNCTIONS, unique))
+
+        await mutate(node, fill, 1)  # without `m`, as all of them
