@@ -162,7 +162,7 @@ class Push:
         stored = _stored_schemas(turn)
         await self._check_documents(turn, schemas, stored)
         await self._check_unique(turn)
-        lines = _enable_and_drop(turn, schemas)
+        lines = [*_changed_tables(schemas, stored), *_enable_and_drop(turn, schemas)]
         for component, schema in schemas.items():
             _store_schema(turn, stored.get(component), component, schema)
         lines += sync_crons(turn, parts)
@@ -186,7 +186,7 @@ class Push:
     ) -> None:
         checks = self._deployment().schemas
         for component, schema in schemas.items():
-            before = json.loads(stored[component]["tables"]) if component in stored else {}
+            before = _tables_of(stored.get(component))
             for name, declared in schema.tables.items():
                 if before.get(name) == declared.validator.to_json():
                     continue
@@ -339,6 +339,8 @@ def _enable_and_drop(turn: Transaction, schemas: dict[str, Schema]) -> list[str]
                     lines.append(f"dropped index {table.name}.{index.name}")
             elif index.state is not target.state:
                 _set_state(turn, index.row, target.state)
+                if index.state is not IndexState.BACKFILLING:
+                    lines.append(f"{target.state.value} index {table.name}.{index.name}")
     return lines
 
 
@@ -380,6 +382,23 @@ def _stored_schemas(turn: Transaction) -> dict[str, Any]:
     index = SCHEMAS_BY_COMPONENT
     read = turn.read_slice(index, b"", None, reverse=False, rows_max=1_000)
     return {doc["component"]: doc for doc in read.docs}
+
+
+def _tables_of(stored: Any) -> dict[str, Any]:
+    """The validators of a stored schema, by table."""
+    tables: dict[str, Any] = json.loads(stored["tables"]) if stored is not None else {}
+    return tables
+
+
+def _changed_tables(schemas: dict[str, Schema], stored: dict[str, Any]) -> Iterator[str]:
+    """A line for each table whose documents are declared otherwise than before."""
+    for component, schema in schemas.items():
+        for name, before in _tables_of(stored.get(component)).items():
+            declared = schema.tables.get(name)
+            if declared is None:
+                yield f"removed table {name} from the schema; its documents stay"
+            elif declared.validator.to_json() != before:
+                yield f"changed table {name}"
 
 
 def _store_schema(turn: Transaction, stored: Any, component: str, schema: Schema) -> None:

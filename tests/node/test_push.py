@@ -161,3 +161,26 @@ async def test_a_unique_index_is_had_where_documents_differ_or_lack_the_field(
         await node.push(application(*FUNCTIONS, unique))
 
         await mutate(node, fill, 1)  # without `m`, as all of them
+
+
+async def test_each_change_of_the_schema_is_said(autojump_clock: trio.testing.MockClock) -> None:
+    def declared(**tables: Table) -> Any:
+        return application(*FUNCTIONS, Schema(**tables))
+
+    number, text = {"n": v.number()}, {"n": v.number(), "text": v.optional(v.string())}
+    async with serving(declared(items=Table(number))) as node:
+        said = [
+            await node.push(declared(items=Table(text).index("by_n", ["n"], staged=True))),
+            await node.push(declared(items=Table(text).index("by_n", ["n"]))),
+            await node.push(declared(others=Table(number))),
+        ]
+
+    assert [
+        ["added index items.by_n", "changed table items"],
+        ["enabled index items.by_n"],
+        [
+            "added table others",
+            "removed table items from the schema; its documents stay",
+            "dropped index items.by_n",
+        ],
+    ] == said
