@@ -28,6 +28,8 @@ def _folder(module: ModuleType) -> str:
 
 _CARRIERS: Final = tuple(map(_folder, (asyncio, outcome, trio)))
 """What stands between the engine and a function that it calls."""
+_IMPORTER: Final = os.path.join(ENGINE, "functions", "modules.py")
+"""What `import` is in an application's modules: an error of it is theirs."""
 
 
 def trimmed(error: E) -> E:
@@ -38,7 +40,7 @@ def trimmed(error: E) -> E:
     inside the engine.
     """
     frames = list(_frames(error.__traceback__))
-    if frames and _is_engine(frames[-1]) and not isinstance(error, EngineError):
+    if frames and _is_at_fault(frames[-1]) and not isinstance(error, EngineError):
         return error
     first = next((at for at, frame in enumerate(frames) if not _is_carrier(frame)), len(frames))
     kept = [frame for frame in frames[first:] if not _is_engine(frame)]
@@ -57,6 +59,10 @@ def _file(trace: TracebackType) -> str:
 
 def _is_engine(trace: TracebackType) -> bool:
     return _file(trace).startswith(ENGINE)
+
+
+def _is_at_fault(innermost: TracebackType) -> bool:
+    return _is_engine(innermost) and _file(innermost) != _IMPORTER
 
 
 def _is_carrier(trace: TracebackType) -> bool:

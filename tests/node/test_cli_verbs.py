@@ -163,6 +163,20 @@ def test_check_finds_a_handler_with_a_bad_annotation(project: Path) -> None:
     assert "app.py:24: late: argument `at`" in bad.err
 
 
+def test_a_missing_module_is_shown_by_the_line_that_imports_it_and_nothing_of_ours(
+    project: Path,
+) -> None:
+    (project / "app.py").write_text("import no_such_module\n")
+
+    said = headrace(project, "check")
+
+    assert (
+        f"error: {project}/app.py:1: ModuleNotFoundError: No module named 'no_such_module'\n"
+        f'  File "{project}/app.py", line 1, in <module>\n'
+        "    import no_such_module\n"
+    ) == said.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "why"),
