@@ -86,7 +86,14 @@ def read_documents(file: Path) -> Iterator[dict[str, Any]]:
         raise UsageError(f"{file}: an import is a .jsonl, .json or .csv file")
     if not file.is_file():
         raise UsageError(f"{file}: there is no such file")
-    return read(file)
+    return _explained(file, read(file))
+
+
+def _explained(file: Path, documents: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from documents
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is no UTF-8 text ({error}); convert it first") from None
 
 
 def _of_jsonl(file: Path) -> Iterator[dict[str, Any]]:

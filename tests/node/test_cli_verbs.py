@@ -10,6 +10,8 @@ import pytest
 import structlog
 
 from engine.cli import main
+from engine.cli.imports import read_documents
+from engine.errors import UsageError
 from tests.node.command_line import headrace
 
 APP = """
@@ -97,6 +99,14 @@ def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
     ]
     assert "5\n" == counted.out
     assert 0 == sound.code
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_a_file_that_is_no_text_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(UsageError, match=rf"{name} is no UTF-8 text"):
+        list(read_documents(tmp_path / name))
 
 
 @pytest.mark.slow
