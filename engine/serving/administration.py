@@ -118,9 +118,8 @@ class Administration:
             table = catalog.table(component, name)
             if table is None:
                 known = sorted(n for c, n in catalog.by_name if c == component and n[:1] != "_")
-                raise RequestRefused(
-                    404, "TableNotFound", f"There is no table {name!r}; there are {known}"
-                )
+                there = f"there are {', '.join(known)}" if known else "there are none"
+                raise RequestRefused(404, "TableNotFound", f"There is no table {name!r}; {there}")
             documents: list[Json] = []
             for image in islice(_by_creation(snapshot, table, is_descending), limit):
                 documents.append(to_wire(decode(image)))
