@@ -19,7 +19,8 @@ BANNER: Final = """\
 db, api, internal and run are there, and `await` at top level; each input is one transaction.
   await db.query("messages").take(3)
   await run(api.messages.send, {"body": "hello"})
-Ctrl-D to leave."""
+exit, or Ctrl-D, to leave."""
+LEAVING: Final = frozenset({"exit", "exit()", "quit", "quit()"})
 
 
 def add(verbs: Any) -> None:
@@ -47,10 +48,11 @@ def run(options: argparse.Namespace) -> int:
             return _evaluate(client, session, options.command)
         if not sys.stdin.isatty():
             return _evaluate(client, session, sys.stdin.read())
-        return _converse(client, session)
+        return converse(client, session)
 
 
-def _converse(client: AdminClient, session: str) -> Exit:
+def converse(client: AdminClient, session: str) -> Exit:
+    """Read inputs and show what comes of them, until there are no more."""
     try:
         import readline  # noqa: F401 - so that `input` has a history
     except ImportError:
@@ -69,6 +71,8 @@ def _converse(client: AdminClient, session: str) -> Exit:
             gathered = ""
             note("")
             continue
+        if gathered.strip() in LEAVING:
+            return Exit.DONE
         if _is_complete(complete, gathered):
             if gathered.strip():
                 _evaluate(client, session, gathered)

@@ -5,8 +5,9 @@ The shell's inputs, each run as one transaction of the deployed application.
     for doc in await db.query("messages").collect(): await db.delete(doc["_id"])
     await run(api.messages.send, {"body": "hello"})
 
-An input is what Python takes at top level, and may await.  What it assigns is
-there for the next one of the same session.
+An input is what Python takes at top level, and may await.  If it ends with an
+expression, its value is shown.  What it assigns is there for the next one of
+the same session.
 """
 
 from __future__ import annotations
@@ -62,9 +63,11 @@ class Shell:
     async def _evaluate(self, ctx: MutationCtx, session: str, source: str) -> str | None:
         namespace = self._namespace(session)
         namespace.update(ctx=ctx, db=ctx.db, run=self._runner(ctx))
-        value = eval(_compiled(source), namespace)
-        if inspect.iscoroutine(value):
-            value = await value
+        value = None
+        for code in _compiled(source):
+            value = eval(code, namespace)
+            if inspect.iscoroutine(value):
+                value = await value
         if value is None:
             return None
         namespace["_"] = value
@@ -92,18 +95,21 @@ class Shell:
         return run
 
 
-def _compiled(source: str) -> CodeType:
-    """One input, as an expression if it is one, so that its value can be shown."""
+def _compiled(source: str) -> list[CodeType]:
+    """The statements of an input; if it ends with an expression that by itself, to be shown."""
     try:
-        try:
-            return _compiled_as("eval", source)
-        except SyntaxError:
-            return _compiled_as("exec", source)
+        tree = ast.parse(source, FILE)
+        parts: list[ast.Module | ast.Expression] = [tree]
+        if tree.body and isinstance(last := tree.body[-1], ast.Expr):
+            tree.body.pop()
+            parts.append(ast.Expression(last.value))
+        return [_compiled_part(part) for part in parts]
     except SyntaxError as error:
         raise UsageError(f"line {error.lineno}: {error.msg}") from None
 
 
-def _compiled_as(mode: str, source: str) -> CodeType:
-    code = compile(source, FILE, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+def _compiled_part(part: ast.Module | ast.Expression) -> CodeType:
+    mode = "eval" if isinstance(part, ast.Expression) else "exec"
+    code = compile(part, FILE, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     assert isinstance(code, CodeType), "no tree was asked for"
     return code

@@ -10,7 +10,10 @@ import pytest
 import structlog
 
 from engine.cli import main
+from engine.cli.client import AdminClient
+from engine.cli.failures import Exit
 from engine.cli.imports import read_documents
+from engine.cli.shell import converse
 from engine.errors import UsageError
 from tests.node.command_line import headrace
 
@@ -141,13 +144,26 @@ def test_an_input_of_the_shell_is_one_transaction(project: Path) -> None:
     several = headrace(
         project,
         "shell",
-        stdin=f'for _ in range(2):\n    {insert}\nprint(await db.count("people"))\n',
+        stdin=f'for _ in range(2):\n    {insert}\nprint(2)\nawait db.count("people")\n',
     )
+    unknown = headrace(project, "data", "persons")
 
     assert 1 == failed.code
     assert "division by zero" in failed.err
     assert "0\n" == shown.out
     assert "[LOG] 2" in several.err
+    assert "2\n" == several.out
+    assert "There is no table 'persons'; there are people" in unknown.err
+
+
+@pytest.mark.parametrize("word", ["exit", "quit()"])
+def test_the_shell_is_left_by_the_words_that_leave_python(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: word)
+
+    with AdminClient("http://127.0.0.1:1", "key") as nobody:
+        assert Exit.DONE == converse(nobody, "session")
 
 
 @pytest.mark.slow
