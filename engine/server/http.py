@@ -63,7 +63,18 @@ class Readiness:
 
 AskReadiness: TypeAlias = Callable[[], Awaitable[Readiness]]
 
-UNSUPPORTED: Final = ("/api/run_test_function", "/api/deploy2/*", "/api/push_config")
+_JAVASCRIPT: Final = "that is about JavaScript functions, which this server does not run"
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    "/api/deploy2/*": _JAVASCRIPT,
+    "/api/push_config": _JAVASCRIPT,
+    "/api/run_test_function": _JAVASCRIPT,
+    "/api/list_environment_variables": "variables are those of the process and of .env.local",
+    "/api/update_environment_variables": "set variables in the process or in .env.local",
+    "/api/export/*": "export documents with `headrace data TABLE --json`",
+    "/api/import/*": "import documents with `headrace import`",
+    "/api/perform_import": "import documents with `headrace import`",
+    "/api/stream_function_logs": "follow logs with `headrace logs --follow`",
+}
 """Of the official command line, which would repeat a request that is answered with 404."""
 
 _METHODS: Final = "GET, POST, OPTIONS, PATCH, DELETE, PUT"
@@ -91,7 +102,11 @@ class Operations:
             get("/", self._front),
             get("/readyz", self._ready),
             Route(method="POST", path="/api/debug_event", handler=partial(_text, "")),
-            *(Route(method="POST", path=path, handler=_unsupported) for path in UNSUPPORTED),
+            *(
+                Route(method=method, path=path, handler=partial(_unsupported, instead))
+                for path, instead in UNSUPPORTED.items()
+                for method in ("GET", "POST")
+            ),
         ]
 
     async def _front(self, _request: Request) -> Response:
@@ -194,9 +209,8 @@ async def _text(text: str, _request: Request) -> Response:
     return text_response(text)
 
 
-async def _unsupported(request: Request) -> Response:
-    message = f"{request.path} is about JavaScript functions, which this server does not run"
-    raise RequestRefused(501, "Unsupported", message)
+async def _unsupported(instead: str, request: Request) -> Response:
+    raise RequestRefused(501, "Unsupported", f"{request.path} is not served: {instead}")
 
 
 # Browsers of other origins.

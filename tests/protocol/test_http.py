@@ -313,6 +313,9 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(
         ("GET", "/api/mutation", 405),
         ("POST", "/api/run_test_function", 501),
         ("POST", "/api/deploy2/start_push", 501),
+        ("POST", "/api/update_environment_variables", 501),
+        ("POST", "/api/export/request/zip", 501),
+        ("GET", "/api/stream_function_logs", 501),
     ],
 )
 async def test_what_is_not_there_is_said_in_json(method: str, path: str, status: int) -> None:
