@@ -105,7 +105,11 @@ class Listener:
         self._closed.set()
 
     def _listen(self) -> list[trio.abc.Listener[Any]]:
-        sockets = self._config.create_sockets()
+        try:
+            sockets = self._config.create_sockets()
+        except OSError as error:
+            where = ", ".join(self._config.bind)
+            raise OSError(error.errno, f"{error.strerror or error} ({where})") from None
         tls = self._config.create_ssl_context()
         listeners: list[trio.abc.Listener[Any]] = []
         urls = []

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import trio
 
+from engine.cli.failures import only
+from engine.errors import EngineError
 from ops.helpdesk import check, serve
 
 HERE = Path(__file__).parent
@@ -23,11 +25,15 @@ def main() -> int:
     options = parser.parse_args()
     if options.check:
         return check.run()
+    code = 0
     try:
         trio.run(serve.run, options.data, options.port, not options.empty)
     except* KeyboardInterrupt:
         print("Stopped.")
-    return 0
+    except* (OSError, EngineError) as failed:
+        print(f"The help desk cannot be served: {only(failed)}", file=sys.stderr)
+        code = 1
+    return code
 
 
 if __name__ == "__main__":
