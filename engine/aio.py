@@ -22,9 +22,16 @@ on when that has ended.  A mutation that was cancelled may have been committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    MutableMapping,
+)
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -39,9 +46,10 @@ from engine.kernel.asyncio_loop import run_on_asyncio
 from engine.kernel.errands import Errands, WhenDrained
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
+from engine.server.listener import ListenConfig
 from engine.server.requests import error_response
 from engine.server.server import Server, ServerConfig
-from engine.trio_thread import Feed, TrioThread
+from engine.trio_thread import Feed, Held, TrioThread
 
 __all__ = ["Engine", "Opening", "RemoteEngine", "connect", "open"]
 
@@ -175,6 +183,27 @@ class Engine(_Threaded):
         Python, Swift and Kotlin clients drop it and need the engine at the root.
         """
         return Asgi(self._engine.asgi, self._errands)
+
+    @asynccontextmanager
+    async def listen(self, config: ListenConfig | None = None) -> AsyncIterator[tuple[str, ...]]:
+        """
+        As `engine.Engine.listen`: serve clients inside the block, which is given the URLs.
+
+        For a program or a notebook that has no server of its own to mount `asgi` in.
+
+        Raises:
+            OSError: an address cannot be had.
+        """
+        holding = Held(self._errands, partial(self._engine.listen, config))
+        try:
+            await _settled(holding.entered, give_up=holding.cancel)
+            yield holding.entered.result()
+        except BaseException:
+            holding.cancel()
+            raise
+        finally:
+            holding.leave()
+            await _settled(holding.ended)
 
     async def push(self, app: AppSource, /) -> list[str]:
         """As `engine.Engine.push`."""

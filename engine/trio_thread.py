@@ -179,29 +179,53 @@ class Feed(Generic[R]):
         self._results.close()
 
 
+class Held(Generic[T]):
+    """
+    An async context manager, entered on trio and held open there until `leave`.
+
+    Attributes:
+        entered: what it gave; or why it could not be entered.
+        ended: settled when it is left.
+    """
+
+    def __init__(
+        self, errands: Errands, make: Callable[[], AbstractAsyncContextManager[T]]
+    ) -> None:
+        self.entered: Future[T] = Future()
+        self.ended: Future[None] = Future()
+        self._make = make
+        self._leaving = trio.Event()
+        self._errands = errands
+        self._errand = errands.begin(self._hold, self._answer, WhenDrained.GO_ON)
+
+    def leave(self) -> None:
+        """Leave it, as at the end of its block.  Safe in any thread, and does not wait."""
+        self._errands.send(self._leaving.set)
+
+    def cancel(self) -> None:
+        """Leave it at once, as when its block is cancelled."""
+        self._errands.cancel(self._errand)
+
+    async def _hold(self) -> None:
+        async with self._make() as value:
+            self.entered.set_result(value)
+            await self._leaving.wait()
+
+    def _answer(self, result: outcome.Outcome[None]) -> None:
+        if isinstance(result, outcome.Error) and not self.entered.done():
+            self.entered.set_exception(result.error)
+        self.ended.set_result(None)
+
+
 @contextmanager
 def held(errands: Errands, make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
-    """An async context manager, entered on trio and held open there for the block of a thread."""
-    entered: Future[T] = Future()
-    ended: Future[None] = Future()
-    leaving = trio.Event()
-
-    async def hold() -> None:
-        async with make() as value:
-            entered.set_result(value)
-            await leaving.wait()
-
-    def answer(result: outcome.Outcome[None]) -> None:
-        if isinstance(result, outcome.Error) and not entered.done():
-            entered.set_exception(result.error)
-        ended.set_result(None)
-
-    errand = errands.begin(hold, answer, WhenDrained.GO_ON)
+    """What `make` returns, held open on trio for the block of a thread."""
+    holding = Held(errands, make)
     try:
-        yield entered.result()
+        yield holding.entered.result()
     except BaseException:
-        errands.cancel(errand)
+        holding.cancel()
         raise
     finally:
-        errands.send(leaving.set)
-        ended.result()
+        holding.leave()
+        holding.ended.result()

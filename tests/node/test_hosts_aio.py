@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import fastapi
 import httpx
@@ -19,6 +19,7 @@ import uvicorn
 from engine import (
     DeclarationError,
     Failed,
+    ListenConfig,
     Ok,
     OutcomeUnknown,
     Stopped,
@@ -382,6 +383,43 @@ def test_a_mounted_engine_is_called_beside_the_hosts_own_routes() -> None:
             return [sent.json()["status"], own.json(), version.status_code]
 
     assert under_asyncio(story()) == ["success", ["a"], 200]
+
+
+def test_a_program_without_a_server_of_its_own_can_listen_to_clients() -> None:
+    async def story() -> tuple[Any, ...]:
+        call = {"path": "messages:send", "args": {"body": "a"}}
+        async with opened() as engine, httpx.AsyncClient() as client:
+            async with engine.listen(ListenConfig(bind=("127.0.0.1:0",))) as (url,):
+                sent = await client.post(f"{url}/api/mutation", json=call)
+            with pytest.raises(httpx.ConnectError):
+                await client.post(f"{url}/api/mutation", json=call)
+            return sent.json()["status"], await engine.query("messages:bodies")
+
+    assert under_asyncio(story()) == ("success", ["a"])
+
+
+def test_listening_ends_with_the_task_that_listens() -> None:
+    async def story() -> list[str]:
+        async with opened() as engine:
+            urls: list[str] = []
+
+            async def listen() -> None:
+                async with engine.listen(ListenConfig(bind=("127.0.0.1:0",))) as (url,):
+                    urls.append(url)
+                    await asyncio.Event().wait()
+
+            listening = asyncio.create_task(listen())
+            await until(lambda: urls)
+            listening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await listening
+            async with httpx.AsyncClient() as client:
+                with pytest.raises(httpx.ConnectError):
+                    await client.get(urls[0])
+            await engine.mutation("messages:send", {"body": "a"})
+            return cast("list[str]", await engine.query("messages:bodies"))
+
+    assert under_asyncio(story()) == ["a"]
 
 
 def test_a_mounted_engine_has_live_queries() -> None:
