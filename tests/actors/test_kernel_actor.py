@@ -46,6 +46,13 @@ class Quitter(Recorded):
         task_status.started()
 
 
+class Unable(Recorded):
+    """An actor that cannot start."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ARG002 - never does
+        raise OSError("no such disk")
+
+
 async def test_the_order_that_starts_them_is_reversed_to_drain_them(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -117,3 +124,9 @@ async def test_an_error_in_the_block_cancels_the_actor(
             raise KeyError("mine")
 
     assert events == ["log started"]
+
+
+async def test_what_keeps_one_from_starting_comes_out_as_it_is() -> None:
+    with pytest.raises(OSError, match="no such disk"):
+        async with running(Unable("log", []), grace_s=5):
+            pytest.fail("it never started")

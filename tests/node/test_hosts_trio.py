@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import re
 import sys
 import traceback
 from collections.abc import AsyncIterator
@@ -21,6 +23,7 @@ from engine import (
     Engine,
     Failed,
     InvalidValue,
+    ListenConfig,
     MutationCtx,
     NotAwaited,
     Ok,
@@ -104,6 +107,19 @@ async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path)
 
     async with opened(tmp_path) as engine:
         assert await engine.query("messages:bodies") == ["kept"]
+
+
+@pytest.mark.filterwarnings(  # hypercorn leaves the socket that it could not bind to the collector
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+async def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
+    async with opened() as engine, engine.listen(ListenConfig(bind=("127.0.0.1:0",))) as (url,):
+        address = url.removeprefix("http://")
+
+        with pytest.raises(OSError, match=re.escape(f"in use ({address})")):
+            async with engine.listen(ListenConfig(bind=(address,))):
+                pytest.fail("two listen at one address")
+    gc.collect()  # here, where the warning is ignored
 
 
 def test_under_asyncio_it_says_which_host_to_use() -> None:
