@@ -466,5 +466,5 @@ def _server(node: Node, config: ServerConfig) -> Server:
 
 async def readiness(node: Node) -> Readiness:
     """Whether a mutation could be committed now, and if not, why."""
-    obstacle = await node.functions.turns.obstacle()
+    obstacle = node.store.obstacle() or await node.functions.turns.obstacle()
     return Readiness(is_ready=obstacle is None, progress={"reason": obstacle} if obstacle else {})

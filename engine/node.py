@@ -22,6 +22,7 @@ import trio
 
 from engine.app.registry import Application
 from engine.committer.actor import Committer, Head
+from engine.errors import StoreFailed
 from engine.functions.deployment import Deployment
 from engine.functions.jobs import Jobs
 from engine.functions.push import Progress, Push
@@ -45,7 +46,7 @@ from engine.subscriptions.handle import Subscriptions
 trace = tracer(__name__)
 
 DRAIN_S = 10.0
-READER_CHECK_EVERY_S = 10.0
+STORE_CHECK_EVERY_S = 10.0
 STALL_S = 1.0
 
 
@@ -152,7 +153,7 @@ async def running_node(
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
             if not runtime.is_virtual:
-                nursery.start_soon(_check_readers, store, runtime)
+                nursery.start_soon(_look_after, store, runtime)
                 nursery.start_soon(_notice_stalls, functions, runtime)
             yield Node(
                 store=store,
@@ -171,10 +172,17 @@ async def running_node(
         snapshots.close()
 
 
-async def _check_readers(store: Store, runtime: Runtime) -> None:
-    """Now and then free what killed processes hold: it keeps old pages from being used again."""
+async def _look_after(store: Store, runtime: Runtime) -> None:
+    """
+    Now and then free what killed processes hold: it keeps old pages from being used again.
+
+    Raises:
+        StoreFailed: nothing can be written any more; whoever only reads would never find out.
+    """
     while True:
-        await runtime.sleep(READER_CHECK_EVERY_S)
+        await runtime.sleep(STORE_CHECK_EVERY_S)
+        if obstacle := store.obstacle():
+            raise StoreFailed(obstacle)
         if freed := store.reader_check():
             trace.info("store.readers_freed", count=freed)
 

@@ -151,6 +151,9 @@ class Store(Protocol):
             Stopped: the store was closed or forked; nothing was written.
         """
 
+    def obstacle(self) -> str | None:
+        """Why no batch will be taken any more, if so; it has to be opened again then."""
+
     def reader_check(self) -> int:
         """Free what processes that were killed still hold of the store; how much that was."""
 

@@ -187,6 +187,10 @@ class LmdbStore:
         self._refuse_if_closed()
         self._opened.lock.set_url(url)
 
+    def obstacle(self) -> str | None:
+        """As `Store.obstacle`: a batch whose fate is not known, or a writer that is gone."""
+        return self._failure or self._opened.writer.obstacle()
+
     def reader_check(self) -> int:
         """
         Free what killed processes were still reading; how many there were.

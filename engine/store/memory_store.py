@@ -129,6 +129,10 @@ class MemoryStore:
             copy._write(self._in_flight)
         return copy
 
+    def obstacle(self) -> str | None:
+        """As `Store.obstacle`."""
+        return self._failure
+
     def reader_check(self) -> int:
         """As `Store.reader_check`: no other process can hold anything."""
         return 0

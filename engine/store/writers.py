@@ -56,6 +56,9 @@ class Writer(Protocol):
     async def write(self, batch: bytes) -> Answer:
         """Write `batch`; waits for the answer whatever is cancelled."""
 
+    def obstacle(self) -> str | None:
+        """Why it will not write any more, if so."""
+
     def describe(self) -> dict[str, object]:
         """Where it runs, and the flags of its environment."""
 
@@ -100,6 +103,9 @@ class ThreadWriter:
         answer = await trio.lowlevel.wait_task_rescheduled(_cannot_be_cancelled)
         assert isinstance(answer, Answer)
         return answer
+
+    def obstacle(self) -> str | None:
+        return None
 
     def describe(self) -> dict[str, object]:
         return {"writer": "thread", "writer_pid": os.getpid(), **self._opened}
@@ -161,6 +167,9 @@ class ProcessWriter:
             except OSError as error:
                 return self._gone(str(error))
         return answer or self._gone("it ended")
+
+    def obstacle(self) -> str | None:
+        return None if self._process.poll() is None else self._gone("it ended").message
 
     def describe(self) -> dict[str, object]:
         return {"writer": "process", "writer_pid": self.pid, **self._opened}

@@ -403,6 +403,12 @@ class TestFates:
             await store.apply(puts(Tree.ROWS, {b"k": b"v"}))
 
         assert {} == state(store)[Tree.ROWS]
+        assert "may or may not" in str(store.obstacle())
+
+    async def test_nothing_is_in_the_way_of_a_store_that_takes_batches(self, store: Store) -> None:
+        await store.apply(puts(Tree.ROWS, {b"k": b"v"}))
+
+        assert store.obstacle() is None
 
     async def test_cancelled_before_it_begins_a_batch_is_not_written(self, store: Store) -> None:
         with trio.CancelScope() as scope:

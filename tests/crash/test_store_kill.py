@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import IO, Literal
 
 import pytest
+import trio
 
+from engine import Engine
 from engine.errors import StoreFailed, StoreLocked
+from engine.host import readiness
 from engine.model.limits import ORPHAN_WRITER_S_MAX
 from engine.store.directory_lock import LOCK_FILE, WRITER_FILE, FileLock
 from engine.store.lmdb_store import LMDB_FOLDER, LmdbStore, read_lock
@@ -179,6 +182,25 @@ async def test_without_its_writer_a_store_fails_and_says_why(tmp_path: Path) -> 
         assert last_batch(store) >= 1  # what is durable can still be read
     with LmdbStore.open(tmp_path) as again:
         await again.apply(batch_of(last_batch(again) + 1))
+
+
+async def test_an_engine_without_its_writer_is_not_ready_and_ends_though_nobody_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.node.STORE_CHECK_EVERY_S", 0.5)
+
+    with pytest.raises(BaseExceptionGroup) as ended:
+        async with Engine.open(tmp_path, app=[]) as engine:
+            pid = engine.node.store.describe()["writer_pid"]
+            assert isinstance(pid, int)
+            os.kill(pid, signal.SIGKILL)
+            while (ready := await readiness(engine.node)).is_ready:  # noqa: ASYNC110 - a process ends
+                await trio.sleep(0.01)
+            await trio.sleep(10)
+
+    assert not ready.is_ready
+    assert f"writer process {pid} is gone" in str(ready.progress["reason"])
+    assert ended.group_contains(StoreFailed, match=f"writer process {pid} is gone")
 
 
 async def test_a_writer_killed_in_mid_load_leaves_no_batch_in_part(tmp_path: Path) -> None:
