@@ -1,5 +1,6 @@
 """
-Finds handlers of queries and mutations that change a global of their module.
+Finds handlers of queries and mutations that change a global of their module, themselves or by a
+function of the module that they call.
 
 Such a change is no part of the transaction: it stays when the function fails,
 happens again when it runs again, and is gone after a reload.  Only what can be
@@ -37,24 +38,24 @@ def find(text: bytes, file: str) -> Iterator[str]:
     """
     tree = ast.parse(text, file)
     names, containers = _globals_of(tree)
-    for handler in _handlers(tree):
-        ours = names - _locals_of(handler)
+    for function, who in _run_by_handlers(tree):
+        ours = names - _locals_of(function)
         found = {
-            (getattr(node, "lineno", handler.lineno), name)
-            for node in ast.walk(handler)
+            (getattr(node, "lineno", function.lineno), name)
+            for node in ast.walk(function)
             for name in _changed(node, containers)
             if name in ours
         }
         for line, name in sorted(found):
             yield (
-                f"{file}:{line}: {handler.name} changes the module's global `{name}`, which is no "
+                f"{file}:{line}: {who} changes the module's global `{name}`, which is no "
                 "part of the transaction: it stays if the function fails, happens again if it "
                 "runs again, and is lost with a reload. Keep it in a table, or use an action"
             )
 
 
 def _globals_of(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """Names that the module assigns, and those of them that are containers."""
+    """Names of variables and classes of the module, and those of them that are containers."""
     names: set[str] = set()
     containers: set[str] = set()
     for statement in tree.body:
@@ -65,6 +66,8 @@ def _globals_of(tree: ast.Module) -> tuple[set[str], set[str]]:
                 targets, assigned = statement.targets, statement.value
             case ast.AnnAssign():
                 targets, assigned = [statement.target], statement.value
+            case ast.ClassDef():
+                names.add(statement.name)
         bound = {node.id for target in targets for node in _names_in(target)}
         names |= bound
         if assigned is not None and _is_container(assigned):
@@ -79,6 +82,29 @@ def _is_container(value: ast.expr) -> bool:
         case ast.Call(func=function):
             return _last_name(function) in CONTAINERS
     return False
+
+
+def _run_by_handlers(tree: ast.Module) -> Iterator[tuple[Handler, str]]:
+    """The handlers, and the module's functions that they call; each with what to call it."""
+    callers = list(_handlers(tree))
+    yield from ((handler, handler.name) for handler in callers)
+    helpers = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, Handler) and not node.decorator_list
+    }
+    while callers:
+        caller = callers.pop()
+        for name in _called(caller):
+            if (helper := helpers.pop(name, None)) is not None:
+                yield helper, f"{name}, which {caller.name} calls,"
+                callers.append(helper)
+
+
+def _called(function: Handler) -> Iterator[str]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id
 
 
 def _handlers(tree: ast.Module) -> Iterator[Handler]:

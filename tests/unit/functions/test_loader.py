@@ -701,6 +701,7 @@ def warnings_of(text: str, write: Write, loaded: Load) -> list[str]:
         "del cache['a']",
         "seen.append(1)",
         "settings.debug = True",
+        "Settings.debug = True",
         "[seen.append(x) for x in 'ab']",
         "found, cache['a'] = 1, 2",
     ],
@@ -713,6 +714,7 @@ count = 0
 cache: dict = {{"a": {{}}}}
 seen = list()
 settings = object()
+class Settings: ...
 @mutation
 async def send(ctx) -> None:
     {line}
@@ -720,6 +722,29 @@ async def send(ctx) -> None:
     (warning,) = warnings_of(text, write, loaded)
 
     assert warning.startswith("send changes the module's global `")
+
+
+def test_a_global_that_a_handlers_helper_changes_is_warned_of_once(
+    write: Write, loaded: Load
+) -> None:
+    text = """
+count = 0
+def note() -> None:
+    global count
+    count += 1
+def note_twice() -> None:
+    note(); note()
+@query
+async def first(ctx) -> None:
+    note_twice()
+@query
+async def second(ctx) -> None:
+    note()
+"""
+    (warning,) = warnings_of(text, write, loaded)
+
+    assert warning.startswith("note, which ")
+    assert "calls, changes the module's global `count`" in warning
 
 
 @pytest.mark.parametrize(
