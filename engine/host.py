@@ -120,7 +120,8 @@ class Engine(AsyncInterface):
                 _node(home.store, limits, runtime or SystemRuntime()) as node,
             ):
                 if app is not None:
-                    await node.push(application)
+                    with body:
+                        await node.push(application)
                     make_live(application)
                 asgi = _server(node, server or ServerConfig())
                 async with running(asgi, grace_s=limits.drain_s):

@@ -28,12 +28,16 @@ from engine import (
     NotAwaited,
     Ok,
     OutOfRetention,
+    PushRefused,
     QueryCtx,
+    Schema,
     Stopped,
     StoreLocked,
+    Table,
     UsageError,
     mutation,
     query,
+    v,
 )
 from tests.node import hosted
 
@@ -92,6 +96,24 @@ async def test_an_application_that_cannot_be_loaded_leaves_the_directory_free(
 
     async with opened(tmp_path / "data") as engine:
         assert await engine.query("messages:bodies") == []
+
+
+async def test_documents_that_do_not_fit_refuse_the_opening_and_leave_the_directory_free(
+    tmp_path: Path,
+) -> None:
+    @mutation
+    async def put(ctx: MutationCtx) -> None:
+        await ctx.db.insert("things", {"n": 1})
+
+    async with Engine.open(tmp_path, app=[put]) as engine:
+        await engine.mutation(put)
+
+    with pytest.raises(PushRefused, match="does not fit"):
+        async with Engine.open(tmp_path, app=[put, Schema(things=Table({"n": v.string()}))]):
+            pytest.fail("what is there has a number")
+
+    async with Engine.open(tmp_path, app=[put]) as again:
+        await again.mutation(put)
 
 
 async def test_a_directory_that_is_open_here_is_not_opened_twice(tmp_path: Path) -> None:
