@@ -113,7 +113,7 @@ class Engine(AsyncInterface):
             sys.setswitchinterval(switch_interval_s)
         if gc_threshold is not None:
             gc.set_threshold(gc_threshold, *gc.get_threshold()[1:])
-        application = Application(functions={}) if app is None else await load_application(app)
+        application = Application(functions={}) if app is None else await _loaded(app)
         with plain_errors() as body:
             async with (
                 _home(data, limits, url, application) as home,
@@ -197,7 +197,7 @@ class Engine(AsyncInterface):
             DeclarationError: it cannot be loaded. The version before serves on.
             PushRefused: the documents do not fit its schema. The version before serves on.
         """
-        application = await load_application(app)
+        application = await _loaded(app)
         lines = await self.node.push(application, progress)
         make_live(application)
         self._home.application = application
@@ -399,6 +399,15 @@ def told(failure: Failure, target: Target, caller: Caller) -> Exception:
 
 
 # Opening.
+
+
+async def _loaded(app: AppSource) -> Application:
+    """The application; whoever embeds the engine is told by a trace what is odd about it."""
+    application = await load_application(app)
+    if application is not app:
+        for warning in application.warnings:
+            trace.warning("application.doubtful", warning=warning)
+    return application
 
 
 async def load_application(app: AppSource) -> Application:

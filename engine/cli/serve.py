@@ -130,9 +130,12 @@ async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
 
 async def _push_at_start(served: Served) -> None:
     changes = await served.push()
+    application = served.deployer.application
+    for warning in application.warnings:
+        note(f"warning: {warning}")
     for change in changes:
         note(change)
-    note(f"pushed {served.deployer.application.digest}; ready")
+    note(f"pushed {application.digest}; ready")
 
 
 async def _push_on_hangup(served: Served) -> None:

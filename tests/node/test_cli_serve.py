@@ -27,6 +27,7 @@ class Note(Document):
 
 
 schema = Schema(notes=Table(Note))
+FAILED: list[str] = []
 
 
 @mutation
@@ -41,6 +42,7 @@ async def texts(ctx) -> list[str]:
 
 @query
 def fails(ctx) -> None:
+    FAILED.append("once more")
     raise ValueError("a secret")
 
 
@@ -87,6 +89,7 @@ def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(ap
         seed = _post(server.url, "action", "notes:seed")
 
     key = (where / "db" / "admin.key").read_text().strip()
+    assert "warning: notes.py:" in server.said
     assert 4 == second.code
     assert str(server.process.pid) in second.err
     assert server.url in second.err

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from engine import (
     ConvexError,
@@ -96,6 +97,22 @@ async def test_an_application_that_cannot_be_loaded_leaves_the_directory_free(
 
     async with opened(tmp_path / "data") as engine:
         assert await engine.query("messages:bodies") == []
+
+
+async def test_whoever_embeds_an_application_is_told_of_globals_that_it_changes(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "counting.py").write_text(
+        "from engine import query\n\nSEEN = []\n\n"
+        "@query\nasync def count(ctx) -> None:\n    SEEN.append(1)\n"
+    )
+
+    with capture_logs() as traces:
+        async with Engine.open(":memory:", app=tmp_path / "counting.py"):
+            pass
+
+    (told,) = (each["warning"] for each in traces if each["event"] == "application.doubtful")
+    assert "count changes the module's global `SEEN`" in told
 
 
 async def test_documents_that_do_not_fit_refuse_the_opening_and_leave_the_directory_free(
