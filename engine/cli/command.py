@@ -33,6 +33,7 @@ from engine.cli import (
     versions,
 )
 from engine.cli.failures import Exit, explain
+from engine.errors import UsageError
 from engine.kernel.trace import trace_to_stderr
 
 VERBS: Final = (
@@ -50,6 +51,8 @@ VERBS: Final = (
     versions,
 )
 GROUP: Final = "headrace.commands"
+TRACE_VARIABLE: Final = "HEADRACE_TRACE"
+TRACE_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    trace_to_stderr(level=os.environ.get("HEADRACE_TRACE", "warning"))
+    level = os.environ.get(TRACE_VARIABLE, "warning")
+    if level not in TRACE_LEVELS:
+        return explain(UsageError(f"{TRACE_VARIABLE} is {', '.join(TRACE_LEVELS)}, not {level!r}"))
+    trace_to_stderr(level=level)
     added = {each.name: each for each in entry_points(group=GROUP)}
     parser = _parser(added)
     try:
@@ -79,7 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(added: dict[str, EntryPoint]) -> argparse.ArgumentParser:
-    epilog = "More verbs, of what is installed: " + ", ".join(sorted(added)) if added else None
+    epilog = (
+        f"{TRACE_VARIABLE}={'|'.join(TRACE_LEVELS)}: what is traced on stderr; by default warning."
+    )
+    if added:
+        epilog = f"More verbs, of what is installed: {', '.join(sorted(added))}. {epilog}"
     parser = argparse.ArgumentParser(
         prog="headrace",
         description="A reactive, durable backend engine that runs inside one Python process.",

@@ -104,6 +104,18 @@ def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
     assert 0 == sound.code
 
 
+@pytest.mark.usefixtures("in_process")
+def test_a_level_of_traces_that_there_is_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADRACE_TRACE", "loud")
+
+    code = main(["version"])
+
+    assert Exit.USAGE == code
+    assert "debug, info, warning, error, critical, not 'loud'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
 def test_a_file_that_is_no_text_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00")
