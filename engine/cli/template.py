@@ -12,6 +12,9 @@ version = "0.1.0"
 requires-python = ">=3.11"
 dependencies = ["headrace"]
 
+[dependency-groups]
+dev = ["pytest"]
+
 [tool.headrace]
 app = "backend"
 
