@@ -163,8 +163,7 @@ class Push:
         await self._check_documents(turn, schemas, stored)
         await self._check_unique(turn)
         lines = [*_changed_tables(schemas, stored), *_enable_and_drop(turn, schemas)]
-        for component, schema in schemas.items():
-            _store_schema(turn, stored.get(component), component, schema)
+        _store_schemas(turn, stored, schemas)
         lines += sync_crons(turn, parts)
         deployed = {"digest": self._application.digest, "at": turn.now_ms}
         turn.put_row(DEPLOYMENT_KEY, deployed)
@@ -187,8 +186,8 @@ class Push:
         checks = self._deployment().schemas
         for component, schema in schemas.items():
             before = _tables_of(stored.get(component))
-            for name, declared in schema.tables.items():
-                if before.get(name) == declared.validator.to_json():
+            for name, rule in _rules(schema).items():
+                if before.get(name) == rule:
                     continue
                 table = turn.catalog.table(component, name)
                 assert table is not None, "prepared"
@@ -379,13 +378,14 @@ def _removals(view: View, index: IndexInfo, lower: bytes) -> list[Change]:
 
 
 def _stored_schemas(turn: Transaction) -> dict[str, Any]:
+    """By component: what all documents of its tables have met."""
     index = SCHEMAS_BY_COMPONENT
     read = turn.read_slice(index, b"", None, reverse=False, rows_max=1_000)
     return {doc["component"]: doc for doc in read.docs}
 
 
 def _tables_of(stored: Any) -> dict[str, Any]:
-    """The validators of a stored schema, by table."""
+    """The rules of a stored schema, by table."""
     tables: dict[str, Any] = json.loads(stored["tables"]) if stored is not None else {}
     return tables
 
@@ -401,10 +401,24 @@ def _changed_tables(schemas: dict[str, Schema], stored: dict[str, Any]) -> Itera
                 yield f"changed table {name}"
 
 
+def _store_schemas(turn: Transaction, stored: dict[str, Any], schemas: dict[str, Schema]) -> None:
+    for component in stored.keys() - schemas.keys():
+        # Documents are not checked from now on, so a schema that comes back has to be.
+        turn.put_row(row_key_of(stored[component]["_id"]), None)
+    for component, schema in schemas.items():
+        _store_schema(turn, stored.get(component), component, schema)
+
+
 def _store_schema(turn: Transaction, stored: Any, component: str, schema: Schema) -> None:
-    tables = {name: table.validator.to_json() for name, table in schema.tables.items()}
-    doc = {"component": component, "tables": json.dumps(tables)}
+    doc = {"component": component, "tables": json.dumps(_rules(schema))}
     if stored is None:
         turn.insert_row(turn.catalog.by_number[SCHEMAS], doc)
     elif stored["tables"] != doc["tables"]:
         turn.put_row(row_key_of(stored["_id"]), {**stored, **doc})
+
+
+def _rules(schema: Schema) -> dict[str, Any]:
+    """What writes to its tables have to meet."""
+    if not schema.validates:
+        return {}
+    return {name: table.validator.to_json() for name, table in schema.tables.items()}
