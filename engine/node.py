@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -29,9 +29,9 @@ from engine.functions.push import Progress, Push
 from engine.functions.run import Functions
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.watchdog import Watchdog
-from engine.indexes.entries import Applied
 from engine.indexes.recovery import recover
 from engine.indexes.snapshot import Snapshots
+from engine.indexes.written import RecentCommits
 from engine.kernel.actor import running
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
@@ -60,14 +60,18 @@ class Node:
     functions: Functions
     scheduler: Scheduler
     published: Watermark
+    recent: RecentCommits
     runtime: Runtime
     limits: Limits
     nursery: trio.Nursery
     """For work that outlives whoever asked for it, such as actions."""
+    pushing: trio.Lock = field(default_factory=trio.Lock)
 
     async def push(self, application: Application, progress: Progress | None = None) -> list[str]:
         """
         Deploy `application`; it is durable and serves when this returns.
+
+        Pushes come one after another.
 
         Returns:
             What changed in tables, indexes and crons, a line each.
@@ -78,12 +82,14 @@ class Node:
         push = Push(
             application,
             committer=self.committer,
+            recent=self.recent,
             runtime=self.runtime,
             limits=self.limits,
             switch=self._switch,
             progress=progress or _silent,
         )
-        return await push.run()
+        async with self.pushing:
+            return await push.run()
 
     def table_number(self, component: str, name: str) -> int | None:
         table = self.committer.head.catalog.table(component, name)
@@ -112,7 +118,7 @@ async def running_node(
     snapshots = Snapshots(store, runtime.monotonic, limits.snapshot_age_s_max)
     snapshots.publish(head.ts, head.catalog)
     published = Watermark(head.ts)
-    recent: Recent[Applied] = Recent(
+    recent: RecentCommits = Recent(
         head.ts, count_max=limits.history_count_max, bytes_max=limits.history_bytes_max
     )
     subscriptions = Subscriptions(recent, processed_ts=head.ts)
@@ -162,6 +168,7 @@ async def running_node(
                 functions=functions,
                 scheduler=scheduler,
                 published=published,
+                recent=recent,
                 runtime=runtime,
                 limits=limits,
                 nursery=nursery,

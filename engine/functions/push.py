@@ -4,27 +4,36 @@ A push: from the application that serves to the one that was just loaded.
     prepare    missing tables and indexes are added; indexes on tables with
                documents are filled in slices, each a log record, while the old
                functions serve
-    check      documents of tables whose schema changed meet the new one; of two that a new
-               unique index forbids there is none
-    switch     one transaction: indexes enabled and dropped, schemas, crons, deployment
+    check      documents of tables whose schema changed meet the new one, in slices,
+               while the old functions serve; then what was written meanwhile, until
+               few rows are left
+    switch     the lane is held: the check of these few, and that there are no two
+               documents that a new unique index forbids; then one transaction: indexes
+               enabled and dropped, schemas, crons, deployment
     sweep      entries of dropped indexes are removed, in slices
 
-A push that fails before the switch has changed nothing that a function can see.
+What the old functions write during the check meets the old schema, and a document
+that does not fit the new one fails the push, not the write; unless it is repaired
+before the switch.  A push that fails has changed nothing that a function can see.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
+import trio
+
 from engine.app.registry import Application
 from engine.app.schema import Schema
-from engine.committer.actor import Committer
+from engine.committer.actor import Committer, RunAgain
 from engine.errors import PushRefused, SchemaViolation
 from engine.functions.crons import sync_crons
-from engine.functions.deployment import Deployment, SchemaChecks
+from engine.functions.deployment import Deployment
+from engine.functions.document_check import DocumentCheck
 from engine.functions.turns import Turns
 from engine.indexes.catalog import (
     DEPLOYMENT_KEY,
@@ -37,6 +46,8 @@ from engine.indexes.catalog import (
     TableInfo,
 )
 from engine.indexes.entries import Change, entry_key
+from engine.indexes.snapshot import SharedSnapshot
+from engine.indexes.written import RecentCommits, WrittenRows
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.codec import decode
@@ -54,6 +65,8 @@ SLICE_ROWS: Final = 500
 """Rows of one backfill slice: a few milliseconds of the lane, and one record."""
 _TAIL_BYTES: Final = 9 + 16
 """`_creationTime` and the internal id, with which the key of every entry ends."""
+CATCH_UP_SLICES_MAX: Final = 200
+"""A second, about; whoever writes faster than that waits for the rest of the check."""
 
 Progress = Callable[[str, int, int | None], None]
 """What is being done, how much of it is done, and how much there is, if known."""
@@ -62,6 +75,7 @@ Progress = Callable[[str, int, int | None], None]
 class Push:
     """
     Args:
+        recent: the newest commits, as followers find them.
         switch: called when the new deployment is durable, before anybody reads it.
         progress: told how far it has come.
     """
@@ -71,6 +85,7 @@ class Push:
         application: Application,
         *,
         committer: Committer,
+        recent: RecentCommits,
         runtime: Runtime,
         limits: Limits,
         switch: Callable[[Deployment], None],
@@ -78,6 +93,7 @@ class Push:
     ) -> None:
         self._application = application
         self._committer = committer
+        self._recent = recent
         self._runtime = runtime
         self._limits = limits
         self._turns = Turns(committer, runtime=runtime, limits=limits)
@@ -102,8 +118,7 @@ class Push:
         try:
             for _, index in self._indexes(IndexState.BACKFILLING):
                 await self._backfill(index)
-            switched = partial(self._check_and_switch, parts, schemas)
-            dropped = await self._turns.repeat(switched, durable=True)
+            dropped = await self._check_and_switch(parts, schemas)
         except (PushRefused, SchemaViolation):
             await self._undo()
             raise
@@ -154,14 +169,84 @@ class Push:
             self._turns.stage_slice(Kind.BACKFILL, covered, changes, self._source)
         return rows
 
-    # Check and switch
+    # Check
+
+    async def _check_while_serving(self, schemas: dict[str, Schema]) -> DocumentCheck:
+        """Look at all documents, except for a few that were written in the end."""
+        check = await self._begin_check(schemas)
+        while not await self._step(check.walk):
+            if progress := check.progress:
+                name, done = progress
+                self._progress(f"documents of {name}", done, None)
+            if check.is_outrun:
+                async with self._nobody_writing():
+                    await self._catch_up(check)
+        for _ in range(CATCH_UP_SLICES_MAX):
+            if check.is_nearly_done or check.is_outrun:
+                break
+            await self._step(check.catch_up)
+        return check
+
+    async def _begin_check(self, schemas: dict[str, Schema]) -> DocumentCheck:
+        tables, ts = await self._turns.write(partial(_tables_to_check, schemas))
+        return DocumentCheck(
+            tables,
+            self._deployment().schemas,
+            WrittenRows(self._recent, ts),
+            clock=self._runtime.monotonic,
+            slice_s_max=self._limits.slice_s_max,
+        )
+
+    async def _step(self, part: Callable[[SharedSnapshot], bool]) -> bool:
+        """Do a part of the check as of now, and let others have their turn."""
+        snapshot = self._committer.pin()
+        try:
+            is_done = part(snapshot)
+        finally:
+            self._committer.unpin(snapshot)
+        await self._runtime.pause("push.checked")
+        await trio.lowlevel.checkpoint()
+        return is_done
+
+    async def _catch_up(self, check: DocumentCheck) -> None:
+        while not await self._step(check.catch_up):
+            pass
+
+    @asynccontextmanager
+    async def _nobody_writing(self) -> AsyncIterator[None]:
+        """Hold the lane, and let everything be published that was written before."""
+        committer = self._committer
+        await committer.lane.enter(self._limits.lane_deadline_s)
+        try:
+            # What was refused was not written, and nothing is staged above it either.
+            with suppress(RunAgain):
+                await committer.settled(committer.head.ts, committer.generation)
+            yield
+        finally:
+            committer.lane.leave()
+
+    # Switch
 
     async def _check_and_switch(
-        self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
+        self, parts: dict[str, Application], schemas: dict[str, Schema]
     ) -> list[str]:
-        stored = _stored_schemas(turn)
-        await self._check_documents(turn, schemas, stored)
+        check = await self._check_while_serving(schemas)
+        await self._runtime.pause("push.switch")
+        switched = partial(self._switch_over, parts, schemas, check)
+        return await self._turns.repeat(switched, durable=True)
+
+    async def _switch_over(
+        self,
+        parts: dict[str, Application],
+        schemas: dict[str, Schema],
+        check: DocumentCheck,
+        turn: Transaction,
+    ) -> list[str]:
+        await self._committer.settled(turn.view.begin_ts, turn.view.generation)
+        await self._catch_up(check)
+        check.refuse_misfits()
         await self._check_unique(turn)
+        stored = _stored_schemas(turn)
         lines = [*_changed_tables(schemas, stored), *_enable_and_drop(turn, schemas)]
         _store_schemas(turn, stored, schemas)
         lines += sync_crons(turn, parts)
@@ -179,36 +264,6 @@ class Push:
             return None if table is None else table.number
 
         return Deployment(self._application, table_number)
-
-    async def _check_documents(
-        self, turn: Transaction, schemas: dict[str, Schema], stored: dict[str, Any]
-    ) -> None:
-        checks = self._deployment().schemas
-        for component, schema in schemas.items():
-            before = _tables_of(stored.get(component))
-            for name, rule in _rules(schema).items():
-                if before.get(name) == rule:
-                    continue
-                table = turn.catalog.table(component, name)
-                assert table is not None, "prepared"
-                await self._check_table(turn.view, table, checks)
-
-    async def _check_table(self, view: View, table: TableInfo, checks: SchemaChecks) -> None:
-        entries = view.entries(table.indexes["by_id"], b"", None, reverse=False)
-        for done, (_, key) in enumerate(entries, 1):
-            image = view.row(key)
-            assert image is not None, "a row of by_id is there"
-            doc = decode(image)
-            try:
-                checks.check(table.component, table.name, doc)
-            except SchemaViolation as error:
-                raise PushRefused(
-                    f"the document {doc['_id']} of {table.name!r} does not fit the new schema: "
-                    f"{error}. Nothing was changed."
-                ) from None
-            if done % SLICE_ROWS == 0:
-                self._progress(f"documents of {table.name}", done, None)
-                await self._runtime.sleep(0)
 
     async def _check_unique(self, turn: Transaction) -> None:
         """Two documents that a unique index forbids, from before it was one, refuse the push."""
@@ -399,6 +454,20 @@ def _changed_tables(schemas: dict[str, Schema], stored: dict[str, Any]) -> Itera
                 yield f"removed table {name} from the schema; its documents stay"
             elif declared.validator.to_json() != before:
                 yield f"changed table {name}"
+
+
+def _tables_to_check(schemas: dict[str, Schema], turn: Transaction) -> tuple[list[TableInfo], int]:
+    """The tables whose documents are to meet another rule than before, and when that was so."""
+    stored = _stored_schemas(turn)
+    found = []
+    for component, schema in schemas.items():
+        before = _tables_of(stored.get(component))
+        for name, rule in _rules(schema).items():
+            if before.get(name) != rule:
+                table = turn.catalog.table(component, name)
+                assert table is not None, "prepared"
+                found.append(table)
+    return found, turn.view.snapshot_ts
 
 
 def _store_schemas(turn: Transaction, stored: dict[str, Any], schemas: dict[str, Schema]) -> None:
