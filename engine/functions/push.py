@@ -1,9 +1,8 @@
 """
 A push: from the application that serves to the one that was just loaded.
 
-    prepare    missing tables and indexes are added; indexes on tables with
-               documents are filled in slices, each a log record, while the old
-               functions serve
+    prepare    missing tables and indexes are added; indexes are filled in slices,
+               each a log record, while the old functions serve
     check      documents of tables whose schema changed meet the new one, in slices,
                while the old functions serve; then what was written meanwhile, until
                few rows are left
@@ -14,7 +13,7 @@ A push: from the application that serves to the one that was just loaded.
 
 What the old functions write during the check meets the old schema, and a document
 that does not fit the new one fails the push, not the write; unless it is repaired
-before the switch.  A push that fails has changed nothing that a function can see.
+before the switch.  A push that fails has changed nothing: what it prepared is undone.
 """
 
 from __future__ import annotations
@@ -114,16 +113,16 @@ class Push:
         """
         parts = {"": self._application, **self._application.mounts}
         schemas = {c: part.schema for c, part in parts.items() if part.schema is not None}
-        added = await self._turns.write(partial(_add_missing, schemas), self._source)
+        added, lines = await self._turns.write(partial(_add_missing, schemas), self._source)
         try:
             for _, index in self._indexes(IndexState.BACKFILLING):
                 await self._backfill(index)
-            dropped = await self._check_and_switch(parts, schemas)
+            lines += await self._check_and_switch(parts, schemas)
         except (PushRefused, SchemaViolation):
-            await self._undo()
+            await self._undo(added)
             raise
         await self.sweep()
-        return added + dropped
+        return lines
 
     async def sweep(self) -> None:
         """Remove the entries of dropped indexes, also those that an earlier run left."""
@@ -288,14 +287,18 @@ class Push:
                 self._progress(f"unique index {index.name}", done, None)
                 await self._runtime.sleep(0)
 
-    async def _undo(self) -> None:
-        """Take back the indexes that were added for a push which failed."""
-        await self._turns.write(self._drop_unfinished, self._source)
+    # Undo
+
+    async def _undo(self, added: list[TableInfo]) -> None:
+        """Take back the tables and indexes that were added for a push which failed."""
+        await self._turns.write(partial(self._remove_added, added), self._source)
         await self.sweep()
 
-    def _drop_unfinished(self, turn: Transaction) -> None:
+    def _remove_added(self, tables: list[TableInfo], turn: Transaction) -> None:
         for row, _ in self._indexes(IndexState.BACKFILLING):
             _set_state(turn, row, IndexState.DROPPING)
+        for table in tables:
+            _remove_if_empty(turn, table)
 
 
 def declared_indexes(declared: Any, table: TableInfo) -> Iterator[IndexInfo]:
@@ -324,19 +327,23 @@ def declared_indexes(declared: Any, table: TableInfo) -> Iterator[IndexInfo]:
         )
 
 
-def _add_missing(schemas: dict[str, Schema], turn: Transaction) -> list[str]:
-    """Add the tables and indexes that are not there; a line for each."""
+def _add_missing(
+    schemas: dict[str, Schema], turn: Transaction
+) -> tuple[list[TableInfo], list[str]]:
+    """Add the tables and indexes that are not there; these tables, and a line for each of both."""
+    added: list[TableInfo] = []
     lines: list[str] = []
     for component, schema in schemas.items():
         for name, declared in schema.tables.items():
             table = turn.catalog.table(component, name)
             if table is None:
                 table = turn.create_table(component, name)
+                added.append(table)
                 lines.append(f"added table {name}")
             for wanted in declared_indexes(declared, table):
                 line = _add_index(turn, table, wanted)
                 lines += [line] if line else []
-    return lines
+    return added, lines
 
 
 def _same_definition(a: IndexInfo, b: IndexInfo) -> bool:
@@ -354,10 +361,7 @@ def _add_index(turn: Transaction, table: TableInfo, wanted: IndexInfo) -> str | 
         is_same = index.name == wanted.name and _same_definition(index, wanted)
         if is_same and index.state is not IndexState.DROPPING:
             return None
-    is_empty = not any(True for _ in turn.view.entries(current["by_id"], b"", None, reverse=False))
     replaces = wanted.name in current
-    ready = is_empty and not replaces
-    state = wanted.state if ready else IndexState.BACKFILLING
     turn.insert_row(
         turn.catalog.by_number[INDEXES],
         {
@@ -366,7 +370,7 @@ def _add_index(turn: Transaction, table: TableInfo, wanted: IndexInfo) -> str | 
             "table": table.number,
             "fields": wanted.field_names,
             "kind": wanted.kind.value,
-            "state": state.value,
+            "state": IndexState.BACKFILLING.value,
             "unique": wanted.unique,
             "options": dict(wanted.options),
         },
@@ -406,6 +410,18 @@ def _set_state(turn: Transaction, row: bytes, state: IndexState) -> None:
     doc = turn.get(row)
     assert doc is not None, "an index of the catalog has a row"
     turn.put_row(row, {**doc, "state": state.value})
+
+
+def _remove_if_empty(turn: Transaction, table: TableInfo) -> None:
+    """Take back a table, unless somebody has put a document into it."""
+    entries = turn.view.entries(table.indexes["by_id"], b"", None, reverse=False)
+    if next(entries, None) is not None:
+        return
+    for index in turn.catalog.by_number[table.number].indexes.values():
+        if index.row is not None:
+            turn.put_row(index.row, None)
+    assert table.row is not None, "a table of the catalog has a row"
+    turn.put_row(table.row, None)
 
 
 def _additions(view: View, index: IndexInfo, after: bytes) -> tuple[list[bytes], list[Change]]:

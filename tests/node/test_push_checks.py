@@ -246,7 +246,12 @@ async def test_a_push_with_more_misfits_than_anybody_repairs_is_refused_at_once(
 
 
 async def test_a_push_that_fails_leaves_everything(autojump_clock: trio.testing.MockClock) -> None:
-    wide = Schema.of({"things": Table(NUMBERS).index("by_n", ["n"])})
+    wide = Schema.of(
+        {
+            "things": Table(NUMBERS).index("by_n", ["n"]),
+            "others": Table(ANYTHING).index("by_n", ["n"]),
+        }
+    )
     async with world(2 * SLICE_ROWS) as w:
         await mutate(w.node, put, thing=w.ids[-1], value="no number")
         before = state_of(w)
