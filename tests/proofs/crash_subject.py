@@ -77,6 +77,7 @@ async def _state(engine: Engine) -> dict[str, Any]:
     while part := await engine.query(ledger, after=lines[-1][2] if lines else ""):
         lines += part
     return {
+        "pid": os.getpid(),
         "ledger": [[int(worker), int(number)] for worker, number, _ in lines],
         "totals": await engine.query(totals),
         "problems": findings.problems,
