@@ -2,8 +2,9 @@
 The command line: `headrace VERB ...`.
 
 Each verb is a module that says what it takes (`add`) and does it (`run`).  Other
-distributions add verbs by the entry-point group `headrace.commands`: a name, and a
-function that is given the arguments after it and returns an exit code or `None`.
+distributions add verbs of other names by the entry-point group `headrace.commands`:
+a name, and a function that is given the arguments after it and returns an exit code
+or `None`.
 
 Exit codes: 0 done, 1 a function failed or something is wrong with what was looked at,
 2 usage, 3 nobody answers, 4 refused by a lock, a push or a limit.
@@ -14,42 +15,35 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-from engine.cli import (
-    check,
-    data,
-    dev,
-    imports,
-    init,
-    logs,
-    push,
-    run,
-    serve,
-    shell,
-    verification,
-    versions,
-)
 from engine.cli.failures import Exit, explain
 from engine.errors import UsageError
 from engine.kernel.trace import trace_to_stderr
 
-VERBS: Final = (
-    init,
-    dev,
-    serve,
-    push,
-    run,
-    data,
-    logs,
-    imports,
-    shell,
-    check,
-    verification,
-    versions,
-)
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+VERBS: Final = {
+    "init": "init",
+    "dev": "dev",
+    "serve": "serve",
+    "push": "push",
+    "run": "run",
+    "data": "data",
+    "logs": "logs",
+    "import": "imports",
+    "shell": "shell",
+    "check": "check",
+    "verify": "verification",
+    "version": "versions",
+}
+"""
+Each verb and its module here, which is imported when the verb is asked for: together they would
+take longer than any of them, and `serve` starts twice.
+"""
 GROUP: Final = "headrace.commands"
 TRACE_VARIABLE: Final = "HEADRACE_TRACE"
 TRACE_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -67,11 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if level not in TRACE_LEVELS:
         return explain(UsageError(f"{TRACE_VARIABLE} is {', '.join(TRACE_LEVELS)}, not {level!r}"))
     trace_to_stderr(level=level)
-    added = {each.name: each for each in entry_points(group=GROUP)}
-    parser = _parser(added)
     try:
-        if given and given[0] in added:
-            return _run_added(added[given[0]], given[1:])
+        if given and given[0] in VERBS:
+            parser = _parser(given[:1])
+        else:
+            added = _added_verbs()
+            if given and given[0] in added:
+                return _run_added(added[given[0]], given[1:])
+            parser = _parser(VERBS, added)
         options = parser.parse_args(given)
         return int(options.run(options))
     except KeyboardInterrupt:
@@ -84,7 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return explain(error)
 
 
-def _parser(added: dict[str, EntryPoint]) -> argparse.ArgumentParser:
+def _added_verbs() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {each.name: each for each in entry_points(group=GROUP)}
+
+
+def _parser(names: Iterable[str], added: Iterable[str] = ()) -> argparse.ArgumentParser:
     epilog = (
         f"{TRACE_VARIABLE}={'|'.join(TRACE_LEVELS)}: what is traced on stderr; by default warning."
     )
@@ -97,8 +100,8 @@ def _parser(added: dict[str, EntryPoint]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="the same as the verb")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add(verbs)
+    for name in names:
+        import_module(f"{__package__}.{VERBS[name]}").add(verbs)
     return parser
 
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from engine.cli.calls import lines_of
+from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import Exit, only, told
 from engine.cli.project import Project, add_app, find_project, new_verb
-from engine.cli.serve import STUCK_S, end_in
 from engine.cli.watch import changed, look
 from engine.errors import EngineError, UsageError
 

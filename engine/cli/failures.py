@@ -21,7 +21,6 @@ from engine.errors import (
     Unreachable,
     UsageError,
 )
-from engine.functions.tracebacks import trimmed
 
 
 class Exit(enum.IntEnum):
@@ -98,5 +97,7 @@ def _syntax(error: SyntaxError) -> list[str]:
 
 
 def _frames(error: Exception) -> list[str]:
+    from engine.functions.tracebacks import trimmed  # only whoever fails waits for trio
+
     frames = traceback.extract_tb(trimmed(error).__traceback__)
     return "".join(traceback.format_list(frames)).rstrip().splitlines()

@@ -1,8 +1,8 @@
 """
 `headrace serve`: an application in production.
 
-    start     re-executed with the hash seed of the data directory; listens at once, and /readyz
-              answers 503 until the first push is done
+    start     re-executed with the hash seed of the data directory, before anything large is
+              imported; listens at once, and /readyz answers 503 until the first push is done
     SIGHUP    reads the application again and pushes it; the version before serves meanwhile
     SIGTERM   sends clients away and finishes what runs, for `drain_s` at most
 """
@@ -14,20 +14,12 @@ import os
 import secrets
 import signal
 import sys
-import threading
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import trio
-
-from engine.cli.failures import Exit, only, told
-from engine.cli.output import note
+from engine.cli.failures import Exit
 from engine.cli.project import add_app, find_project, new_verb
-from engine.errors import EngineError, UsageError
-
-if TYPE_CHECKING:
-    from engine.serving import Served
+from engine.errors import UsageError
 
 PORT: Final = 3210
 SEED_FILE: Final = "hash.seed"
@@ -35,10 +27,6 @@ SEED_VARIABLE: Final = "PYTHONHASHSEED"
 SEED_MAX: Final = 2**32 - 1
 REEXECUTED_VARIABLE: Final = "HEADRACE_REEXECUTED"
 """Set in the process that was started anew, so that it is not again."""
-STUCK_EXIT: Final = 70
-"""Ended although something still ran. That is safe: whatever was acknowledged is durable."""
-STUCK_S: Final = 1.0
-"""On top of `drain_s`, for what is cut off to end in order."""
 
 
 def add(verbs: Any) -> None:
@@ -70,10 +58,9 @@ def run(options: argparse.Namespace) -> int:
     data = Path(options.data)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to push anew
     reexecute_with_seed(data)
-    trio.run(
-        partial(_serve, app, data, f"{options.host}:{options.port}", options.allow_shell),
-        restrict_keyboard_interrupt_to_checkpoints=True,
-    )
+    from engine.cli.service import run_service
+
+    run_service(app, data, f"{options.host}:{options.port}", allow_shell=options.allow_shell)
     return Exit.DONE
 
 
@@ -89,6 +76,7 @@ def reexecute_with_seed(data: Path) -> None:
     """
     seed = _kept_seed(data)
     if os.environ.get(SEED_VARIABLE) == seed or REEXECUTED_VARIABLE in os.environ:
+        os.environ.pop(REEXECUTED_VARIABLE, None)
         return
     environment = {**os.environ, SEED_VARIABLE: seed, REEXECUTED_VARIABLE: "1"}
     sys.stdout.flush()
@@ -105,52 +93,3 @@ def _kept_seed(data: Path) -> str:
         return str(int(file.read_text()))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be kept: {error}") from None
-
-
-async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
-    from engine.serving import serving
-
-    os.environ.pop(REEXECUTED_VARIABLE, None)
-    async with (
-        serving(data, app=app, bind=bind, deferred=True, allow_shell=allow_shell) as served,
-        trio.open_nursery() as nursery,
-    ):
-        note(f"serving {app} at {served.url}, data in {data}")
-        if served.is_new_key:
-            note(f"admin key (kept in {data / 'admin.key'}): {served.admin_key}")
-        nursery.start_soon(_push_at_start, served)
-        nursery.start_soon(_push_on_hangup, served)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                break
-        end_in(served.engine.node.limits.drain_s + STUCK_S)
-        note("draining")
-        nursery.cancel_scope.cancel()
-
-
-async def _push_at_start(served: Served) -> None:
-    changes = await served.push()
-    application = served.deployer.application
-    for warning in application.warnings:
-        note(f"warning: {warning}")
-    for change in changes:
-        note(change)
-    note(f"pushed {application.digest}; ready")
-
-
-async def _push_on_hangup(served: Served) -> None:
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        async for _ in signals:
-            try:
-                await _push_at_start(served)
-            except EngineError as error:
-                for line in told(only(error)):
-                    note(line)
-                note("not pushed; the version before serves on")
-
-
-def end_in(seconds: float) -> None:
-    """End the process by then, whatever hangs."""
-    timer = threading.Timer(seconds, os._exit, (STUCK_EXIT,))
-    timer.daemon = True
-    timer.start()

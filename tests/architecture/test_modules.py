@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.command import VERBS
 from tests.architecture.source_tree import ROOT, Module, files, modules, parsed, third_party
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -56,7 +57,9 @@ def test_every_module_has_an_importer_or_is_an_entry() -> None:
     plugins = [
         target for group in PROJECT.get("entry-points", {}).values() for target in group.values()
     ]
-    entries = PUBLIC | PROCESSES | {target.partition(":")[0] for target in scripts + plugins}
+    verbs = {f"engine.cli.{module}" for module in VERBS.values()}  # imported by these names
+    entries = PUBLIC | PROCESSES | verbs
+    entries |= {target.partition(":")[0] for target in scripts + plugins}
 
     assert orphans(modules("engine"), entries) == []
 

@@ -151,8 +151,25 @@ def test_what_cannot_be_deployed_at_the_start_ends_serve(app: Path) -> None:
 
 
 def test_a_process_that_cannot_be_drained_is_ended() -> None:
-    stuck = "import time; from engine.cli.serve import end_in; end_in(0.1); time.sleep(30)"
+    stuck = "import time; from engine.cli.deadline import end_in; end_in(0.1); time.sleep(30)"
 
     ended = subprocess.run([sys.executable, "-c", stuck], cwd=ROOT, timeout=20, check=False)
 
     assert 70 == ended.returncode
+
+
+@pytest.mark.parametrize(
+    ("imported", "spared"),
+    [
+        ("engine.cli.command, engine.cli.serve", {"trio", "httpx", "hypercorn"}),
+    ],
+    ids=["before it is re-executed"],
+)
+def test_a_start_does_not_wait_for_what_it_does_not_need(imported: str, spared: set[str]) -> None:
+    code = f"import sys, {imported}; print(*sys.modules)"
+
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert set() == spared & set(modules.stdout.split())

@@ -1,0 +1,67 @@
+"""
+A server in production: from its first push to its last signal.
+
+What it imports takes most of a start, so `serve` imports it only when the process is the one that
+stays.
+"""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from engine.cli.deadline import STUCK_S, end_in
+from engine.cli.failures import only, told
+from engine.cli.output import note
+from engine.errors import EngineError
+from engine.serving import Served, serving
+
+
+def run_service(app: str, data: Path, bind: str, *, allow_shell: bool) -> None:
+    """Serve until a signal says that it is enough, then drain."""
+    trio.run(
+        partial(_serve, app, data, bind, allow_shell),
+        restrict_keyboard_interrupt_to_checkpoints=True,
+    )
+
+
+async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
+    async with (
+        serving(data, app=app, bind=bind, deferred=True, allow_shell=allow_shell) as served,
+        trio.open_nursery() as nursery,
+    ):
+        note(f"serving {app} at {served.url}, data in {data}")
+        if served.is_new_key:
+            note(f"admin key (kept in {data / 'admin.key'}): {served.admin_key}")
+        nursery.start_soon(_push_at_start, served)
+        nursery.start_soon(_push_on_hangup, served)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                break
+        end_in(served.engine.node.limits.drain_s + STUCK_S)
+        note("draining")
+        nursery.cancel_scope.cancel()
+
+
+async def _push_at_start(served: Served) -> None:
+    changes = await served.push()
+    application = served.deployer.application
+    for warning in application.warnings:
+        note(f"warning: {warning}")
+    for change in changes:
+        note(change)
+    note(f"pushed {application.digest}; ready")
+
+
+async def _push_on_hangup(served: Served) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            try:
+                await _push_at_start(served)
+            except EngineError as error:
+                for line in told(only(error)):
+                    note(line)
+                note("not pushed; the version before serves on")
