@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
@@ -40,13 +40,15 @@ from engine.kernel.trace import tracer
 from engine.model.limits import Limits
 from engine.model.values import copied
 from engine.node import Node, running_node
-from engine.remote import RemoteEngine, connect
 from engine.server.http import Readiness
 from engine.server.listener import ListenConfig, Listener
 from engine.server.server import Server, ServerConfig
 from engine.store.interface import Store
 from engine.store.lmdb_store import LmdbStore
 from engine.store.memory_store import MemoryStore
+
+if TYPE_CHECKING:
+    from engine.remote import RemoteEngine
 
 trace = tracer(__name__)
 
@@ -149,6 +151,8 @@ class Engine(AsyncInterface):
             Unauthenticated: the key is not the right one.
             DeclarationError: `app` cannot be loaded.
         """
+        from engine.remote import connect  # an HTTP client, of no use to an engine in here
+
         return connect(url, admin_key=admin_key, app=app)
 
     @property

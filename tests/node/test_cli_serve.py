@@ -162,8 +162,9 @@ def test_a_process_that_cannot_be_drained_is_ended() -> None:
     ("imported", "spared"),
     [
         ("engine.cli.command, engine.cli.serve", {"trio", "httpx", "hypercorn"}),
+        ("engine.cli.service", {"httpx", "joserfc", "cryptography"}),
     ],
-    ids=["before it is re-executed"],
+    ids=["before it is re-executed", "afterwards"],
 )
 def test_a_start_does_not_wait_for_what_it_does_not_need(imported: str, spared: set[str]) -> None:
     code = f"import sys, {imported}; print(*sys.modules)"
