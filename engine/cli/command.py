@@ -1,10 +1,10 @@
 """
 The command line: `headrace VERB ...`.
 
-Each verb is a module that says what it takes (`add`) and does it (`run`).  Other
-distributions add verbs of other names by the entry-point group `headrace.commands`:
-a name, and a function that is given the arguments after it and returns an exit code
-or `None`.
+Each verb is a module that says what it takes (`add`) and does it (`run`), one of them
+after what comes before anything is traced (`begin`).  Other distributions add verbs
+of other names by the entry-point group `headrace.commands`: a name, and a function
+that is given the arguments after it and returns an exit code or `None`.
 
 Exit codes: 0 done, 1 a function failed or something is wrong with what was looked at,
 2 usage, 3 nobody answers, 4 refused by a lock, a push or a limit.
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 from engine.cli.failures import Exit, explain
 from engine.errors import UsageError
-from engine.kernel.trace import trace_to_stderr
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -57,10 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    level = os.environ.get(TRACE_VARIABLE, "warning")
-    if level not in TRACE_LEVELS:
-        return explain(UsageError(f"{TRACE_VARIABLE} is {', '.join(TRACE_LEVELS)}, not {level!r}"))
-    trace_to_stderr(level=level)
     try:
         if given and given[0] in VERBS:
             parser = _parser(given[:1])
@@ -70,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _run_added(added[given[0]], given[1:])
             parser = _parser(VERBS, added)
         options = parser.parse_args(given)
+        if "begin" in options:
+            options.begin(options)
+        _trace()
         return int(options.run(options))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
@@ -105,7 +103,17 @@ def _parser(names: Iterable[str], added: Iterable[str] = ()) -> argparse.Argumen
     return parser
 
 
+def _trace() -> None:
+    level = os.environ.get(TRACE_VARIABLE, "warning")
+    if level not in TRACE_LEVELS:
+        raise UsageError(f"{TRACE_VARIABLE} is {', '.join(TRACE_LEVELS)}, not {level!r}")
+    from engine.kernel.trace import trace_to_stderr
+
+    trace_to_stderr(level=level)
+
+
 def _run_added(entry: EntryPoint, arguments: list[str]) -> int:
+    _trace()
     return int(entry.load()(arguments) or Exit.DONE)
 
 

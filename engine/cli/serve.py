@@ -50,16 +50,19 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--allow-shell", action="store_true", help="let administrators evaluate Python in it"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(begin=begin, run=run)
+
+
+def begin(options: argparse.Namespace) -> None:
+    find_project(options.app).required_app()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to push anew
+    reexecute_with_seed(Path(options.data))
 
 
 def run(options: argparse.Namespace) -> int:
-    app = find_project(options.app).required_app()
-    data = Path(options.data)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to push anew
-    reexecute_with_seed(data)
     from engine.cli.service import run_service
 
+    app, data = find_project(options.app).required_app(), Path(options.data)
     run_service(app, data, f"{options.host}:{options.port}", allow_shell=options.allow_shell)
     return Exit.DONE
 

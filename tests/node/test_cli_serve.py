@@ -161,7 +161,7 @@ def test_a_process_that_cannot_be_drained_is_ended() -> None:
 @pytest.mark.parametrize(
     ("imported", "spared"),
     [
-        ("engine.cli.command, engine.cli.serve", {"trio", "httpx", "hypercorn"}),
+        ("engine.cli.command, engine.cli.serve", {"trio", "structlog", "httpx", "hypercorn"}),
         ("engine.cli.service", {"httpx", "joserfc", "cryptography"}),
     ],
     ids=["before it is re-executed", "afterwards"],
