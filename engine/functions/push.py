@@ -3,11 +3,10 @@ A push: from the application that serves to the one that was just loaded.
 
     prepare    missing tables and indexes are added; indexes are filled in slices,
                each a log record, while the old functions serve
-    check      documents of tables whose schema changed meet the new one, in slices,
-               while the old functions serve; then what was written meanwhile, until
-               few rows are left
-    switch     the lane is held: the check of these few, and that there are no two
-               documents that a new unique index forbids; then one transaction: indexes
+    check      documents of tables whose schema changed meet the new one, and of two that
+               a new unique index forbids there is none, in slices, while the old
+               functions serve; then what was written meanwhile, until few rows are left
+    switch     the lane is held: the check of these few, then one transaction: indexes
                enabled and dropped, schemas, crons, deployment
     sweep      entries of dropped indexes are removed, in slices
 
@@ -34,6 +33,7 @@ from engine.functions.crons import sync_crons
 from engine.functions.deployment import Deployment
 from engine.functions.document_check import DocumentCheck
 from engine.functions.turns import Turns
+from engine.functions.unique_check import UniqueCheck
 from engine.indexes.catalog import (
     DEPLOYMENT_KEY,
     INDEXES,
@@ -51,10 +51,8 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.codec import decode
 from engine.model.commits import Kind, Source
-from engine.model.ids import id_of, row_key_of
-from engine.model.keys import decode_key
+from engine.model.ids import row_key_of
 from engine.model.limits import Limits
-from engine.model.values import UNDEFINED
 from engine.transaction.transaction import Transaction
 from engine.transaction.view import View
 
@@ -62,8 +60,6 @@ trace = tracer(__name__)
 
 SLICE_ROWS: Final = 500
 """Rows of one backfill slice: a few milliseconds of the lane, and one record."""
-_TAIL_BYTES: Final = 9 + 16
-"""`_creationTime` and the internal id, with which the key of every entry ends."""
 CATCH_UP_SLICES_MAX: Final = 200
 """A second, about; whoever writes faster than that waits for the rest of the check."""
 
@@ -196,6 +192,23 @@ class Push:
             slice_s_max=self._limits.slice_s_max,
         )
 
+    async def _check_unique(self) -> UniqueCheck:
+        """Look for documents that have in common what a new index wants to be unique."""
+        added = [*self._indexes(IndexState.BACKFILLING), *self._indexes(IndexState.STAGED)]
+        check = UniqueCheck(index for _, index in added if index.unique)
+        while not await self._step(check.walk):
+            if progress := check.progress:
+                name, done = progress
+                self._progress(f"unique index {name}", done, None)
+        return check
+
+    def _refuse_pairs(self, check: UniqueCheck) -> None:
+        snapshot = self._committer.pin()
+        try:
+            check.refuse_pairs(snapshot)
+        finally:
+            self._committer.unpin(snapshot)
+
     async def _step(self, part: Callable[[SharedSnapshot], bool]) -> bool:
         """Do a part of the check as of now, and let others have their turn."""
         snapshot = self._committer.pin()
@@ -229,9 +242,10 @@ class Push:
     async def _check_and_switch(
         self, parts: dict[str, Application], schemas: dict[str, Schema]
     ) -> list[str]:
+        unique = await self._check_unique()
         check = await self._check_while_serving(schemas)
         await self._runtime.pause("push.switch")
-        switched = partial(self._switch_over, parts, schemas, check)
+        switched = partial(self._switch_over, parts, schemas, check, unique)
         return await self._turns.repeat(switched, durable=True)
 
     async def _switch_over(
@@ -239,12 +253,13 @@ class Push:
         parts: dict[str, Application],
         schemas: dict[str, Schema],
         check: DocumentCheck,
+        unique: UniqueCheck,
         turn: Transaction,
     ) -> list[str]:
         await self._committer.settled(turn.view.begin_ts, turn.view.generation)
         await self._catch_up(check)
         check.refuse_misfits()
-        await self._check_unique(turn)
+        self._refuse_pairs(unique)
         stored = _stored_schemas(turn)
         lines = [*_changed_tables(schemas, stored), *_enable_and_drop(turn, schemas)]
         _store_schemas(turn, stored, schemas)
@@ -263,29 +278,6 @@ class Push:
             return None if table is None else table.number
 
         return Deployment(self._application, table_number)
-
-    async def _check_unique(self, turn: Transaction) -> None:
-        """Two documents that a unique index forbids, from before it was one, refuse the push."""
-        for state in (IndexState.BACKFILLING, IndexState.STAGED):
-            for _, index in self._indexes(state):
-                if index.unique:
-                    await self._check_unique_index(turn.view, index)
-
-    async def _check_unique_index(self, view: View, index: IndexInfo) -> None:
-        before, other = b"", b""
-        entries = view.entries(index, b"", None, reverse=False)
-        for done, (key, row) in enumerate(entries, 1):
-            fields = key[:-_TAIL_BYTES]
-            if fields == before and UNDEFINED not in (values := decode_key(fields)):
-                shared = dict(zip(index.field_names, values, strict=False))
-                raise PushRefused(
-                    f"the documents {id_of(other)} and {id_of(row)} both have {shared!r}, which "
-                    f"the unique index {index.name!r} forbids. Nothing was changed."
-                )
-            before, other = fields, row
-            if done % SLICE_ROWS == 0:
-                self._progress(f"unique index {index.name}", done, None)
-                await self._runtime.sleep(0)
 
     # Undo
 

@@ -17,7 +17,7 @@ from engine.app.registry import Application
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.errors import DocumentNotFound, PushRefused, SchemaViolation
-from engine.functions import document_check
+from engine.functions import document_check, unique_check
 from engine.indexes.catalog import IndexState
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
@@ -360,3 +360,40 @@ async def write_at_random(w: World, dice: random.Random) -> None:
                 await mutate(w.node, drop, thing=doc_id)
         if dice.random() < 0.3:
             await mutate(w.node, add, values=[2])
+
+
+def with_unique_n() -> Application:
+    return application(
+        put, values, Schema(things=Table(ANYTHING).index("by_n", ["n"], unique=True))
+    )
+
+
+async def test_two_documents_with_one_unique_key_may_be_told_apart_before_the_switch(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(5) as w:
+        await mutate(w.node, put, thing=w.ids[0], value=99)
+        await mutate(w.node, put, thing=w.ids[1], value=99)
+        hold = w.runtime.hold("push.switch")
+        async with pushing(w.node, with_unique_n()):
+            await hold.wait_reached()
+            await mutate(w.node, put, thing=w.ids[1], value=98)
+            hold.release()
+
+        with pytest.raises(SchemaViolation, match="by_n"):
+            await mutate(w.node, put, thing=w.ids[1], value=99)
+
+
+@pytest.mark.parametrize("slice_entries", [1, 2, 500])
+async def test_two_documents_with_one_unique_key_are_found_wherever_slices_end(
+    slice_entries: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(unique_check, "SLICE_ENTRIES", slice_entries)
+    async with world(6) as w:
+        await mutate(w.node, put, thing=w.ids[3], value=77)
+        await mutate(w.node, put, thing=w.ids[4], value=77)
+        hold = w.runtime.hold("push.checked")
+        async with pushing(w.node, with_unique_n(), refused="'n': 77"):
+            await hold.wait_reached()
+            await mutate(w.node, put, thing=w.ids[0], value=55)  # nobody waits meanwhile
+            hold.release()
