@@ -260,11 +260,13 @@ class Committer:
                 return []
             self._work = trio.Event()
             await self._work.wait()
+        limits = self._limits
         batch: list[StagedCommit] = []
-        size = 0
-        while self._pending and len(batch) < self._limits.batch_count_max:
+        size = changes = 0
+        while self._pending and len(batch) < limits.batch_count_max:
             size += self._pending[0].size_bytes
-            if batch and size > self._limits.batch_bytes_max:
+            changes += self._pending[0].changes_count
+            if batch and (size > limits.batch_bytes_max or changes > limits.batch_changes_max):
                 break
             batch.append(self._pending.popleft())
         return batch

@@ -47,6 +47,11 @@ class StagedCommit(Applied):
         self.size_bytes = len(record)
         self.on_publish = on_publish
 
+    @property
+    def changes_count(self) -> int:
+        """Keys that it writes: its record, its rows and their entries."""
+        return 1 + len(self.writes) + len(self.changes)
+
     def published(self) -> None:
         """It is durable: what only the disk needed is let go."""
         self.record = b""

@@ -87,6 +87,9 @@ class Limits:
     batch_count_max: int = 512
     batch_bytes_max: int = 8 << 20
     """A batch holds the disk; the next one gathers meanwhile."""
+    batch_changes_max: int = 10_000
+    """Records, rows and entries of a batch. The writer needs 2 to 10 microseconds for each, however
+    small: whoever shares a batch waits a tenth of a second for the others, and not several."""
     staged_count_max: int = 4_096
     staged_bytes_max: int = 64 << 20
     """Transactions may be ahead of the disk by this much; then mutations wait their patience."""
