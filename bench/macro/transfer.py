@@ -220,7 +220,6 @@ async def _open_loop(
         while trio.current_time() < end:
             await engine.query(read, account=ids[load.pair()[0]])
             queries += 1
-            await trio.lowlevel.checkpoint()
 
     began = trio.current_time()
     async with trio.open_nursery() as nursery:

@@ -235,6 +235,7 @@ class Committer:
         if generation != self.generation:
             raise RunAgain
         if ts <= self._durable.ts:
+            await trio.lowlevel.checkpoint()  # who calls in a loop lets others run
             return
         self._check_open()
         await self._waiters.wait(ts)
