@@ -116,7 +116,7 @@ async def running_node(
     """
     head = _read_head(store)
     snapshots = Snapshots(store, runtime.monotonic, limits.snapshot_age_s_max)
-    snapshots.publish(head.ts, head.catalog)
+    snapshots.publish(head.ts, head.catalog, head.counts)
     published = Watermark(head.ts)
     recent: RecentCommits = Recent(
         head.ts, count_max=limits.history_count_max, bytes_max=limits.history_bytes_max
@@ -221,6 +221,7 @@ def _read_head(store: Store) -> Head:
         state_hash=found.state_hash,
         catalog=found.catalog,
         epoch=found.epoch,
+        counts=found.counts,
     )
 
 

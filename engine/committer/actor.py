@@ -30,6 +30,7 @@ from engine.committer.staged import Staged, StagedCommit, changes_of
 from engine.committer.waiting import DurableWaiters
 from engine.errors import Conflict, OutcomeUnknown, Stopped, StoreFull
 from engine.indexes.catalog import Catalog
+from engine.indexes.counts import Counts, changed_counts, counts_after
 from engine.indexes.entries import Applied, Change, stored
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.kernel.runtime import Runtime
@@ -57,6 +58,7 @@ class Head(NamedTuple):
     state_hash: int
     catalog: Catalog
     epoch: int
+    counts: Counts
 
 
 class Committer:
@@ -197,6 +199,7 @@ class Committer:
         assert ts > head.ts, "timestamps only rise"
         state_hash = next_state_hash(head.state_hash, writes)
         catalog = head.catalog.folded(writes)
+        counts = counts_after(head.counts, writes)
         record, record_hash = encode_record(
             ts=ts,
             epoch=head.epoch,
@@ -215,9 +218,10 @@ class Committer:
             record=record,
             record_hash=record_hash,
             state_hash=state_hash,
+            counts=counts,
             on_publish=on_publish,
         )
-        self._head = Head(ts, record_hash, state_hash, catalog, head.epoch)
+        self._head = Head(ts, record_hash, state_hash, catalog, head.epoch, counts)
         self._staged.add(commit)
         self._pending.append(commit)
         self._staged_bytes += commit.size_bytes
@@ -274,7 +278,7 @@ class Committer:
 
     async def _persist(self, batch: list[StagedCommit]) -> None:
         self._in_flight = batch
-        encoded = _encode(batch)
+        encoded = _encode(batch, self._durable.counts)
         await self._runtime.pause("committer.persist")
         try:
             await self._store.apply(encoded)
@@ -295,8 +299,9 @@ class Committer:
             state_hash=last.state_hash,
             catalog=last.catalog,
             epoch=self._durable.epoch,
+            counts=last.counts,
         )
-        self._snapshots.publish(last.ts, last.catalog)
+        self._snapshots.publish(last.ts, last.catalog, last.counts)
         sizes = [commit.size_bytes for commit in batch]
         self._staged_bytes -= sum(sizes)
         for commit in batch:
@@ -396,9 +401,11 @@ class _CommitClock:
             )
 
 
-def _encode(batch: Sequence[StagedCommit]) -> bytes:
+def _encode(batch: Sequence[StagedCommit], counts: Counts) -> bytes:
     """Fold a batch into store writes; of each row and entry only the last version is written."""
     folded = Batch()
+    for name, count in changed_counts(counts, batch[-1].counts):
+        folded.put(Tree.META, name, count)
     for commit in batch:
         folded.put(Tree.LOG, ts_key(commit.ts), commit.record)
         for write in commit.writes:

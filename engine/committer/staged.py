@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sortedcontainers import SortedDict
 
 from engine.indexes.catalog import Catalog, IndexInfo, by_id_prefix
+from engine.indexes.counts import Counts
 from engine.indexes.entries import Applied, Change, changes
 from engine.model.commits import RowWrite
 
@@ -25,7 +26,15 @@ OverlayEntry = tuple[bytes, bytes | None]
 class StagedCommit(Applied):
     """One transaction from its decision on; when it is published, followers see it."""
 
-    __slots__ = ("changes", "on_publish", "record", "record_hash", "size_bytes", "state_hash")
+    __slots__ = (
+        "changes",
+        "counts",
+        "on_publish",
+        "record",
+        "record_hash",
+        "size_bytes",
+        "state_hash",
+    )
 
     def __init__(
         self,
@@ -37,6 +46,7 @@ class StagedCommit(Applied):
         record: bytes,
         record_hash: bytes,
         state_hash: int,
+        counts: Counts,
         on_publish: Callable[[], None] | None,
     ) -> None:
         super().__init__(ts, writes, catalog)
@@ -44,6 +54,7 @@ class StagedCommit(Applied):
         self.record = record
         self.record_hash = record_hash
         self.state_hash = state_hash
+        self.counts = counts
         self.size_bytes = len(record)
         self.on_publish = on_publish
 

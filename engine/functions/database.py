@@ -15,7 +15,7 @@ from typing import Any
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
 from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
-from engine.functions.calls import Call, Calls, Steps
+from engine.functions.calls import Call, Calls
 from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.model.ids import decode_id, row_key_of
@@ -74,21 +74,16 @@ class Reader(DatabaseReader):
         return self._access.calls.run(self._normalize_id, table, id)
 
     def count(self, table: Any, /) -> Call[int]:
-        return self._access.calls.defer(lambda: self._count(table))
+        return self._access.calls.run(self._count, table)
 
     @property
     def system(self) -> SystemReader:
         return SystemReader(self._access)
 
-    def _count(self, table: Any) -> Steps[int]:
+    def _count(self, table: Any) -> int:
         access = self._access
         found = access.transaction.table(access.component, _user_table(table))
-        total = 0
-        if found is not None:
-            for counted in access.transaction.count(found):
-                total += counted
-                yield from access.calls.breathe()
-        return total
+        return 0 if found is None else access.transaction.count(found)
 
     def _get(self, table_or_id: Any, id: Any) -> Any:
         key = self._key(table_or_id, id)

@@ -30,7 +30,7 @@ from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
-from engine.transaction.view import View
+from engine.transaction.view import View, view_of
 
 trace = tracer(__name__)
 
@@ -97,7 +97,7 @@ class Jobs:
         lower, upper = pending_until(now_ms)
         snapshot = self._snapshots.acquire()
         try:
-            reader = self._reader(View(snapshot, begin_ts=snapshot.ts, catalog=snapshot.catalog))
+            reader = self._reader(view_of(snapshot))
             due = reader.read_slice(
                 JOBS_BY_DUE, lower, upper, reverse=False, rows_max=LOOK_ROWS_MAX
             )
@@ -115,7 +115,7 @@ class Jobs:
         """When the first pending job that is no tick of a cron is due."""
         snapshot = self._snapshots.acquire()
         try:
-            reader = self._reader(View(snapshot, begin_ts=snapshot.ts, catalog=snapshot.catalog))
+            reader = self._reader(view_of(snapshot))
             first = reader.read_slice(
                 JOBS_BY_DUE,
                 BEGUN[1],

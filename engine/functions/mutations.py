@@ -146,6 +146,7 @@ class Mutations:
             committer.pin(),
             begin_ts=head.ts,
             catalog=head.catalog,
+            counts=head.counts,
             staged=committer.staged,
             generation=committer.generation,
             is_validated=is_validated,

@@ -50,7 +50,7 @@ from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
-from engine.transaction.view import View
+from engine.transaction.view import View, view_of
 
 SNAPSHOTS_TRIED: Final = 3
 """A query that outlived its snapshot runs on a newer one, so often."""
@@ -180,7 +180,7 @@ class Functions:
 
     async def _view_at(self, snapshot: SharedSnapshot, ts: int) -> View:
         if snapshot.ts == ts:
-            return View(snapshot, begin_ts=ts, catalog=snapshot.catalog)
+            return view_of(snapshot)
         for view in self._past.view(snapshot, ts):
             if view is not None:
                 return view

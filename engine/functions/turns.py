@@ -121,6 +121,7 @@ class Turns:
                     snapshot,
                     begin_ts=head.ts,
                     catalog=head.catalog,
+                    counts=head.counts,
                     staged=committer.staged,
                     generation=generation,
                 )

@@ -33,6 +33,7 @@ SYSTEM_INDEX_ID_MIN: Final = 1
 USER_INDEX_ID_MIN: Final = 1001
 _BY_ID: Final = 0x8000_0000
 _BY_CREATION_TIME: Final = 0x4000_0000
+_COUNT: Final = 0xC000_0000
 
 DEPLOYMENT_KEY: Final = row_key(DEPLOYMENTS, b"current".ljust(16, b"\0"))
 """The row that a push writes; whatever depends on the code has read it."""
@@ -59,6 +60,8 @@ class IndexKind(enum.Enum):
     RANGE = "range"
     SEARCH = "search"
     VECTOR = "vector"
+    COUNT = "count"
+    """No index: the one key that is touched when a row is added or removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class TableInfo:
     maintained: tuple[tuple[IndexInfo, bytes, tuple[str, ...] | None], ...]
     """Indexes with entries: index, prefix, and top-level fields (`None` if one is nested)."""
     by_prefix: Mapping[bytes, IndexInfo]
-    """All its indexes, by the prefix of their keys."""
+    """All its indexes and its count, by the prefix of their keys."""
     is_system: bool
     row: bytes | None = None
 
@@ -146,9 +149,24 @@ def make_table(
             for index in all_indexes.values()
             if index.kind is IndexKind.RANGE and index.state is not IndexState.DROPPING
         ),
-        by_prefix={index.prefix: index for index in all_indexes.values()},
+        by_prefix={index.prefix: index for index in (*all_indexes.values(), _count_of(number))},
         is_system=number < USER_TABLE_NUMBER_MIN,
         row=row,
+    )
+
+
+def count_prefix(table_number: int) -> bytes:
+    """Prefix of the key that stands for the number of a table's rows."""
+    return (_COUNT | table_number).to_bytes(4, "big")
+
+
+def _count_of(number: int) -> IndexInfo:
+    return IndexInfo(
+        index_id=_COUNT | number,
+        name="count",
+        table_number=number,
+        fields=(),
+        kind=IndexKind.COUNT,
     )
 
 

@@ -116,6 +116,8 @@ class Applied:
         if index is None:
             return ()
         writes = [w for w in self.writes if w.table_number == index.table_number]
+        if index.kind is IndexKind.COUNT:
+            return [b""] if any((w.before is None) is not (w.after is None) for w in writes) else ()
         if index.kind is not IndexKind.RANGE:
             return [write.key[4:] for write in writes]
         return {key for write in writes for key in _both(index, write)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from engine.errors import StoreDamaged
 from engine.indexes.catalog import INDEXES, TABLES, Catalog
+from engine.indexes.counts import META_PREFIX, Counts, counts_of
 from engine.log.records import GENESIS, decode_record
 from engine.store.interface import Snapshot, Tree
 
@@ -25,6 +26,7 @@ class Recovered:
     state_hash: int
     epoch: int
     catalog: Catalog
+    counts: Counts
 
 
 def recover(snapshot: Snapshot) -> Recovered:
@@ -38,8 +40,12 @@ def recover(snapshot: Snapshot) -> Recovered:
     catalog = Catalog.of_rows(
         [*_rows_of(snapshot, TABLES), *_rows_of(snapshot, INDEXES)],
     )
+    names = snapshot.range(Tree.META, META_PREFIX, META_PREFIX + b"\xff" * 5)
+    counts = counts_of(names)
     if last is None:
-        return Recovered(ts=0, record_hash=GENESIS, state_hash=0, epoch=1, catalog=catalog)
+        return Recovered(
+            ts=0, record_hash=GENESIS, state_hash=0, epoch=1, catalog=catalog, counts=counts
+        )
     record = decode_record(last[1])
     if record.ts != int.from_bytes(last[0], "big"):
         raise StoreDamaged(f"the last log record says {record.ts} and is filed elsewhere")
@@ -49,6 +55,7 @@ def recover(snapshot: Snapshot) -> Recovered:
         state_hash=record.state_hash,
         epoch=record.epoch,
         catalog=catalog,
+        counts=counts,
     )
 
 

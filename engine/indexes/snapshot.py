@@ -18,6 +18,7 @@ from functools import partial
 
 from engine.errors import SnapshotTooOld
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
+from engine.indexes.counts import Counts
 from engine.model.limits import ENTRY_KEY_BYTES_MAX
 from engine.store.interface import Snapshot, Store, Tree
 
@@ -26,9 +27,19 @@ Entry = tuple[bytes, bytes]
 
 
 class SharedSnapshot:
-    """A store snapshot, its timestamp and its catalog."""
+    """A store snapshot, its timestamp, its catalog and its counts."""
 
-    __slots__ = ("_age_s_max", "_clock", "_leases", "_retired", "_store", "catalog", "row", "ts")
+    __slots__ = (
+        "_age_s_max",
+        "_clock",
+        "_leases",
+        "_retired",
+        "_store",
+        "catalog",
+        "counts",
+        "row",
+        "ts",
+    )
 
     row: Callable[[bytes], bytes | None]
     """The encoded document of a row key, or `None`."""
@@ -38,6 +49,7 @@ class SharedSnapshot:
         store: Snapshot,
         ts: int,
         catalog: Catalog,
+        counts: Counts,
         clock: Callable[[], float],
         age_s_max: float,
     ) -> None:
@@ -49,6 +61,7 @@ class SharedSnapshot:
         self._leases = 0
         self.ts = ts
         self.catalog = catalog
+        self.counts = counts
 
     def lease(self) -> None:
         self._leases += 1
@@ -158,7 +171,7 @@ class Snapshots:
         assert self._current is not None, "nothing was published yet"
         return self._current
 
-    def publish(self, ts: int, catalog: Catalog) -> None:
+    def publish(self, ts: int, catalog: Catalog, counts: Counts) -> None:
         """
         Open the snapshot that readers use from now on.
 
@@ -169,7 +182,7 @@ class Snapshots:
         newest = int.from_bytes(last[0], "big") if last else 0
         assert newest == ts, f"the store is at {newest}, but {ts} was to be published"
         previous = self._current
-        self._current = SharedSnapshot(opened, ts, catalog, self._clock, self._age_s_max)
+        self._current = SharedSnapshot(opened, ts, catalog, counts, self._clock, self._age_s_max)
         self._current.lease()
         self._leased[ts] = self._current
         if previous is not None:

@@ -18,6 +18,7 @@ is left out.  Nothing is changed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from typing import Any, Final
 
 from engine.errors import EngineError, StoreDamaged
 from engine.indexes.catalog import IndexInfo, IndexKind, IndexState, TableInfo
+from engine.indexes.counts import Counts
 from engine.indexes.entries import entry_key, stored
 from engine.indexes.recovery import recover
 from engine.log.records import GENESIS, decode_record, next_state_hash, row_hash, ts_key
@@ -117,6 +119,7 @@ class _Check:
         self._previous: bytes | None = GENESIS
         self._state_hash: int | None = 0
         self._rows = _Sum()
+        self._counts: Counter[int] = Counter()
         self._rows_walked: bytes | None = b""
         """The rows below this key are in the sums; `None` is all of them."""
         self._by_table: dict[bytes, list[_Index]] = {}
@@ -194,6 +197,7 @@ class _Check:
 
     def _add_row(self, key: bytes, image: bytes, times: int = 1) -> None:
         self._rows.add(row_hash(key, image), times)
+        self._counts[int.from_bytes(key[:4], "big")] += times
         indexes = self._by_table.get(key[:4])
         if indexes:
             try:
@@ -227,7 +231,16 @@ class _Check:
             self.found.problems.append(
                 "the rows are not those that the log's state hash stands for"
             )
+        self._check_counts(recover(snapshot).counts)
         return True
+
+    def _check_counts(self, stored: Counts) -> None:
+        for number in sorted({*stored, *self._counts}):
+            said, found = stored.get(number, 0), self._counts[number]
+            if said != found:
+                self.found.problems.append(
+                    f"table {number} is said to have {said} rows, and {found} are there"
+                )
 
     def entries(self, index: _Index, snapshot: Snapshot) -> bool:
         """A slice of an index; at its end, whether its entries are those of the documents."""

@@ -27,23 +27,28 @@ _NOTHING: Final[tuple[OverlayEntry, ...]] = ()
 class Overlay:
     """Row images by key, and the index entries that follow from them."""
 
-    __slots__ = ("_indexes", "_journal", "rows")
+    __slots__ = ("_grown", "_indexes", "_journal", "rows")
 
     def __init__(self) -> None:
         self.rows: dict[bytes, RowWrite] = {}
         """The last image of each row: `after` is what a reader sees."""
         self._journal: list[RowWrite] = []
         self._indexes: dict[bytes, _IndexOverlay] = {}
+        self._grown: dict[int, int] = {}
 
     def write(self, step: RowWrite) -> None:
         """Lay `step` over what is there; its `before` is what was seen until now."""
         self.rows[step.key] = step
         self._journal.append(step)
+        if (step.before is None) is not (step.after is None):
+            self._grow(step.table_number, 1 if step.before is None else -1)
 
     def absorb(self, upper: Overlay) -> None:
         """Take over everything that `upper`, which lies on this one, has."""
         self.rows.update(upper.rows)
         self._journal += upper._journal
+        for number, count in upper._grown.items():
+            self._grow(number, count)
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
@@ -55,9 +60,16 @@ class Overlay:
         overlay.follow(self._journal)
         return overlay.scan(lower, upper, reverse)
 
+    def grown(self, table_number: int) -> int:
+        """How many more rows a table has with it than without."""
+        return self._grown.get(table_number, 0)
+
     @property
     def is_empty(self) -> bool:
         return not self._journal
+
+    def _grow(self, table_number: int, count: int) -> None:
+        self._grown[table_number] = self._grown.get(table_number, 0) + count
 
 
 class _IndexOverlay:

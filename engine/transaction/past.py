@@ -61,7 +61,13 @@ class Past:
             overlay.write(RowWrite(key, snapshot.row(key), image))
             if count % SLICE_RECORDS == 0:
                 yield None
-        yield View(snapshot, begin_ts=ts, catalog=snapshot.catalog, past=overlay)
+        yield View(
+            snapshot,
+            begin_ts=ts,
+            catalog=snapshot.catalog,
+            counts=snapshot.counts,
+            past=overlay,
+        )
 
     def _keep(self, ts: int, moment: _Moment) -> None:
         if len(moment.images) <= KEPT_ROWS_MAX:

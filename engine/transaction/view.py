@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from engine.indexes.catalog import Catalog, IndexInfo
+from engine.indexes.counts import Counts
 from engine.indexes.snapshot import Entry, SharedSnapshot
 from engine.transaction.overlay import Overlay, OverlayEntry, merged
 
@@ -42,6 +43,7 @@ class View:
 
     Args:
         begin_ts: the newest commit it shows.
+        counts: rows of each table at `begin_ts`, or, with a `past`, at the snapshot.
         generation: the committer's at the time; a failed batch raises it, and
             whatever this view has shown is then to be thrown away.
         is_validated: others may commit meanwhile, so what was read from this view is
@@ -53,6 +55,7 @@ class View:
         "_staged",
         "begin_ts",
         "catalog",
+        "counts",
         "generation",
         "is_validated",
         "snapshot",
@@ -64,6 +67,7 @@ class View:
         *,
         begin_ts: int,
         catalog: Catalog,
+        counts: Counts,
         staged: StagedVersions | None = None,
         past: Overlay | None = None,
         generation: int = 0,
@@ -74,6 +78,7 @@ class View:
         self._past = past
         self.begin_ts = begin_ts
         self.catalog = catalog
+        self.counts = counts
         self.generation = generation
         self.is_validated = is_validated
 
@@ -97,6 +102,11 @@ class View:
                 return step.after
         return self.snapshot.row(row_key)
 
+    def count(self, table_number: int) -> int:
+        """How many rows a table has."""
+        total = self.counts.get(table_number, 0)
+        return total if self._past is None else total + self._past.grown(table_number)
+
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
     ) -> Iterator[Entry]:
@@ -109,3 +119,8 @@ class View:
             past = self._past.entries(index, lower, upper, reverse=reverse)
             return merged(below, past, reverse=reverse)
         return below
+
+
+def view_of(snapshot: SharedSnapshot) -> View:
+    """What is durable and published, and nothing else."""
+    return View(snapshot, begin_ts=snapshot.ts, catalog=snapshot.catalog, counts=snapshot.counts)

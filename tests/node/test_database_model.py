@@ -81,8 +81,15 @@ async def write(ctx: MutationCtx, steps: list[Any]) -> list[Any]:
         elif verb == "delete":
             await ctx.db.delete(doc_id)
         else:
-            answers.append(await ctx.db.query("things").with_index("by_ab").collect())
+            found = await ctx.db.query("things").with_index("by_ab").collect()
+            assert len(found) == await ctx.db.count("things")
+            answers.append(found)
     return answers
+
+
+@query
+async def count(ctx: QueryCtx) -> int:
+    return await ctx.db.count("things")
 
 
 @query
@@ -109,7 +116,7 @@ async def pages(ctx: QueryCtx, opts: Any, order: str) -> Any:
 
 
 def application(tables: Schema, digest: str) -> Application:
-    functions = {f.handler.__name__: f for f in (write, scan, between, equal, pages)}
+    functions = {f.handler.__name__: f for f in (write, count, scan, between, equal, pages)}
     with loading("t"):
         for function in functions.values():
             function.module = "t"
@@ -215,6 +222,7 @@ def in_order(model: Model, fields: list[str]) -> list[dict[str, Any]]:
 
 
 async def check(node: Node, model: Model, ts: int | None = None, *, widened: bool = False) -> None:
+    assert len(model) == await read(node, "count", ts=ts)
     for index, fields in {"by_creation_time": [], **INDEXES}.items():
         if index == "by_nested" and not widened:
             continue

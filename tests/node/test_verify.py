@@ -16,6 +16,7 @@ from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.errors import Stopped
 from engine.indexes.catalog import USER_INDEX_ID_MIN
+from engine.indexes.counts import META_PREFIX
 from engine.indexes.verify import Findings, verify
 from engine.kernel.runtime import VirtualRuntime
 from engine.log.records import decode_record, encode_record
@@ -70,6 +71,21 @@ async def written(count: int = 5) -> MemoryStore:
         for n in range(count):
             await mutate(node, add, n=n)
     return store
+
+
+async def test_a_count_that_is_not_that_of_the_rows_is_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = await written()
+    name = META_PREFIX + ROWS
+    batch = Batch()
+    batch.put(Tree.META, name, (6).to_bytes(8, "big"))
+    await store.apply(batch.encode())
+
+    *_, findings = verify(store.snapshot)
+
+    table = USER_TABLE_NUMBER_MIN
+    assert [f"table {table} is said to have 6 rows, and 5 are there"] == findings.problems
 
 
 async def findings_meanwhile(store: MemoryStore, *, slice_rows: int, seed: int) -> Findings:
