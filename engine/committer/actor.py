@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -243,6 +244,18 @@ class Committer:
             return
         self._check_open()
         await self._waiters.wait(ts)
+
+    async def wait_settled(self) -> None:
+        """
+        Wait until nothing is staged, whatever became of it.
+
+        Whoever holds the lane then has the next batch to itself: what refuses it is its own doing.
+
+        Raises:
+            OutcomeUnknown: the disk failed meanwhile.
+        """
+        with suppress(RunAgain):
+            await self.settled(self._head.ts, self.generation)
 
     # The actor
 

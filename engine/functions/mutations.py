@@ -103,6 +103,8 @@ class Mutations:
             if not lane.enter_nowait():
                 await lane.enter(self._limits.mutation_patience_s)
             try:
+                if alone:
+                    await committer.wait_settled()
                 view = self._pin()
                 try:
                     done = await attempt(view)

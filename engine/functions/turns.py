@@ -111,8 +111,7 @@ class Turns:
         await committer.lane.enter(self._limits.lane_deadline_s)
         try:
             if alone:
-                with suppress(RunAgain):
-                    await committer.settled(committer.head.ts, committer.generation)
+                await committer.wait_settled()
             snapshot = committer.pin()
             try:
                 head = committer.head

@@ -235,6 +235,31 @@ async def test_one_oversized_transaction_fails_alone(
         assert await w.read("get", name="poison") is None
 
 
+async def test_one_that_runs_again_is_not_told_of_a_batch_that_another_one_spoils(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = PickyStore()
+    answers: list[MutationResult] = []
+
+    async def put(name: str) -> None:
+        answers.extend([await w.mutate("put", name=name, value=value) for value in range(20)])
+
+    async def spoil() -> None:
+        for _ in range(20):
+            with pytest.raises(StoreFull):
+                await w.mutate("put", name="poison", value=1)
+
+    async with world(store=store, limits=Limits()) as w:
+        store.refused = b"poison"
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(spoil)
+            for number in range(20):
+                nursery.start_soon(put, f"n{number}")
+
+    assert [None] * 400 == [answer.failure for answer in answers]
+
+
 async def test_staging_is_bounded_and_says_overloaded(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
