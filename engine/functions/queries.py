@@ -11,7 +11,8 @@ import copy
 import difflib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, NoReturn
+from math import inf
+from typing import Any, Final, NoReturn
 
 from engine.app.contexts import Query, Range, TableQuery
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
@@ -19,6 +20,7 @@ from engine.functions.calls import Call, Calls, Steps
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import is_readable
 from engine.model.codec import encode
+from engine.model.limits import DOCUMENT_BYTES_MAX
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
 from engine.transaction.pagination import (
     SPLIT_ITEMS,
@@ -36,6 +38,9 @@ from engine.transaction.usage import Usage
 
 Doc = dict[str, Any]
 Present = Callable[[Doc], Doc | None]
+
+NEAR: Final = 0.75
+"""A page that used this part of a limit had better be split."""
 
 
 class PaginationState:
@@ -277,12 +282,13 @@ class QueryBuilder(Query[Any]):
         status: str | None = None
         is_cut = False
         while not scan.is_exhausted and (request.end is not None or len(found) < request.items):
-            if is_cut := _is_over(request, len(scan.keys), usage.bytes_read - before_bytes):
+            size = usage.bytes_read - before_bytes
+            if is_cut := _is_over(request, len(scan.keys), size):
                 status = "SplitRequired"
                 break
             wanted = None if request.end is not None else request.items - len(found)
             try:
-                found += scan.read(_bounded(wanted, request, len(scan.keys)))
+                found += scan.read(wanted, _rows_left(request, len(scan.keys), size))
             except LimitExceeded:
                 if not scan.keys:
                     raise
@@ -290,7 +296,8 @@ class QueryBuilder(Query[Any]):
                 break
             yield from self._calls.breathe()
         position = self._position(scan, request, is_cut, len(found))
-        if status is None and _is_large(len(found), usage):
+        size = usage.bytes_read - before_bytes
+        if status is None and (_is_large(len(found), usage) or _is_near(request, scan, size)):
             status = "SplitRecommended"
         return found, position, status, _split(scan, plan.fingerprint)
 
@@ -391,19 +398,29 @@ def _is_over(request: PageRequest, rows: int, size: int) -> bool:
     )
 
 
-def _bounded(wanted: int | None, request: PageRequest, rows: int) -> int | None:
-    if request.rows_max is None or request.end is not None:
-        return wanted
-    left = max(1, request.rows_max - rows)
-    return left if wanted is None else min(wanted, left)
+def _rows_left(request: PageRequest, rows: int, size: int) -> int | None:
+    """How many rows may surely be read before it has to be asked again whether a page is over."""
+    left = []
+    if request.end is None and request.rows_max is not None:
+        left.append(request.rows_max - rows)
+    if request.end is None and request.bytes_max is not None:
+        left.append((request.bytes_max - size) // DOCUMENT_BYTES_MAX)
+    return max(1, min(left)) if left else None
+
+
+def _is_near(request: PageRequest, scan: Scan, size: int) -> bool:
+    """Whether a page came near the maxima that it was given."""
+    return request.end is None and (
+        len(scan.keys) > NEAR * (request.rows_max or inf)
+        or size > NEAR * (request.bytes_max or inf)
+    )
 
 
 def _is_large(count: int, usage: Usage) -> bool:
-    ratio = 0.75
     return (
         count > SPLIT_ITEMS
-        or usage.documents_read > ratio * usage.limits.documents_read_max
-        or usage.bytes_read > ratio * usage.limits.bytes_read_max
+        or usage.documents_read > NEAR * usage.limits.documents_read_max
+        or usage.bytes_read > NEAR * usage.limits.bytes_read_max
     )
 
 

@@ -52,8 +52,13 @@ class Scan:
         if plan.index is not None:
             transaction.usage.count_range()
 
-    def read(self, count: int | None) -> list[Doc]:
-        """The next documents: at most `count` that the filters accept, of at most a slice."""
+    def read(self, count: int | None, rows_max: int | None = None) -> list[Doc]:
+        """
+        The next documents: at most `count` that the filters accept, of at most a slice.
+
+        Args:
+            rows_max: read no more than these, accepted or not.
+        """
         if self.is_exhausted or self._plan.index is None:
             return []
         read = self._transaction.read_slice(
@@ -61,7 +66,7 @@ class Scan:
             self._lower,
             self._upper,
             reverse=self._plan.reverse,
-            rows_max=self._slice_rows_max,
+            rows_max=min(self._slice_rows_max, rows_max or self._slice_rows_max),
             count=count,
             accepts=self._plan.accepts if self._plan.predicates else None,
         )

@@ -139,8 +139,12 @@ class Transaction:
         """
         Read documents of an interval, in index order.
 
-        Stops after `rows_max` documents, or when `count` of them were accepted.
+        Stops after `rows_max` documents, when `count` of them were accepted, and before one that
+        the limits forbid, if it has read another.
         The read set grows by the part of the interval that was looked at.
+
+        Raises:
+            LimitExceeded: the first document is one too many.
         """
         self.view.check_age()
         read = Slice()
@@ -148,7 +152,13 @@ class Transaction:
             for key, row in self._entries(index, lower, upper, reverse):
                 image = self._row(row)
                 assert image is not None, "an index entry leads to a row"
-                self.usage.count_read(len(image))
+                try:
+                    self.usage.count_read(len(image))
+                except LimitExceeded:
+                    if not read.keys:
+                        raise
+                    self.usage.uncount_read(len(image))
+                    break
                 doc = decode(image)
                 read.keys.append(key)
                 if accepts is None or accepts(doc):

@@ -35,6 +35,11 @@ class Usage:
         if self.bytes_read > limits.bytes_read_max:
             raise _over("bytes_read_max", self.bytes_read, limits, _ADVICE_READ)
 
+    def uncount_read(self, size: int) -> None:
+        """Take back what `count_read` refused: it was not read after all."""
+        self.documents_read -= 1
+        self.bytes_read -= size
+
     def count_range(self) -> None:
         """Count one index range."""
         self.ranges_read += 1

@@ -1,0 +1,117 @@
+"""Pages that end before they are full: limits of the function, and those that a client gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.decorators import mutation, query
+from engine.app.types import PaginationOptions
+from engine.errors import LimitExceeded
+from engine.model.limits import Limits
+from engine.node import Node
+from tests.node.nodes import ask, mutate, serving
+
+LIMITS = replace(Limits(), documents_read_max=1_000, bytes_read_max=1 << 20)
+
+
+@mutation
+async def fill(ctx: MutationCtx, count: int, size: int, first: int = 0) -> None:
+    for n in range(first, first + count):
+        await ctx.db.insert("items", {"n": n, "text": "x" * size})
+
+
+@query
+async def page(ctx: QueryCtx, opts: PaginationOptions, modulo: int = 1) -> Any:
+    items = ctx.db.query("items").filter(lambda q: q.field("n") % modulo == 0)
+    return await items.paginate(opts)
+
+
+@query
+async def everything(ctx: QueryCtx) -> Any:
+    return await ctx.db.query("items").collect()
+
+
+APP = [fill, page, everything]
+
+
+async def fill_with_more_than_may_be_read(node: Node) -> None:
+    for first in (0, 7, 14):
+        await mutate(node, fill, 7, 100_000, first)
+        await trio.sleep(1)
+
+
+async def numbers(node: Node, *, modulo: int = 1, **options: Any) -> tuple[list[int], str | None]:
+    """The numbers on the first page, and what is said of it."""
+    found = await ask(node, page, {"numItems": 500, "cursor": None, **options}, modulo)
+    return [doc["n"] for doc in found["page"]], found["pageStatus"]
+
+
+async def walked(node: Node, **options: Any) -> list[int]:
+    """The numbers of all pages, one after the other."""
+    seen: list[int] = []
+    cursor, is_done = None, False
+    while not is_done:
+        found = await ask(node, page, {"numItems": 500, "cursor": cursor, **options})
+        seen += [doc["n"] for doc in found["page"]]
+        cursor, is_done = found["continueCursor"], found["isDone"]
+    return seen
+
+
+async def test_a_page_of_large_documents_ends_where_the_function_may_read_no_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP, limits=LIMITS) as node:
+        await fill_with_more_than_may_be_read(node)
+
+        assert (list(range(10)), "SplitRequired") == await numbers(node)
+        assert list(range(21)) == await walked(node)
+
+
+async def test_what_is_no_page_still_fails_at_the_limit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP, limits=LIMITS) as node:
+        await fill_with_more_than_may_be_read(node)
+
+        with pytest.raises(LimitExceeded, match="bytes read"):
+            await ask(node, everything)
+
+
+@pytest.mark.parametrize("modulo", [1, 3])
+async def test_a_page_reads_no_more_rows_than_it_was_told(
+    modulo: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(APP) as node:
+        await mutate(node, fill, 20, 1)
+
+        found = await numbers(node, modulo=modulo, maximumRowsRead=7)
+
+        assert ([n for n in range(7) if n % modulo == 0], "SplitRequired") == found
+        assert list(range(20)) == await walked(node, maximumRowsRead=7)
+
+
+async def test_a_page_reads_no_more_bytes_than_it_was_told_and_at_least_a_document(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP) as node:
+        await mutate(node, fill, 5, 1_000)
+
+        assert ([0, 1, 2], "SplitRequired") == await numbers(node, maximumBytesRead=2_500)
+        assert ([0], "SplitRequired") == await numbers(node, maximumBytesRead=1)
+        assert list(range(5)) == await walked(node, maximumBytesRead=1)
+
+
+async def test_a_page_that_comes_near_a_maximum_is_recommended_to_be_split(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP) as node:
+        await mutate(node, fill, 8, 1)
+
+        assert "SplitRecommended" == (await numbers(node, maximumRowsRead=10))[1]
+        assert None is (await numbers(node, maximumRowsRead=11))[1]
