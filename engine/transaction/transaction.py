@@ -21,6 +21,7 @@ from engine.indexes.catalog import (
     TABLES,
     Catalog,
     IndexInfo,
+    IndexState,
     TableInfo,
     count_prefix,
 )
@@ -381,7 +382,8 @@ class Transaction:
             if table is None or last.after is None:
                 continue
             for index in table.indexes.values():
-                if index.unique:
+                # One that is not enabled yet is the push's to check, which it may refuse.
+                if index.unique and index.state is IndexState.ENABLED:
                     self._check_unique_key(index, key, last)
 
     def _check_unique_key(self, index: IndexInfo, key: bytes, last: RowWrite) -> None:

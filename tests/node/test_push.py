@@ -14,6 +14,7 @@ from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.errors import IndexNotFound, PushRefused, StoreFull
 from engine.indexes.verify import verify
+from engine.kernel.runtime import VirtualRuntime
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
 from tests.node.nodes import application, ask, mutate, serving
@@ -22,8 +23,9 @@ LARGE = 1_000_000
 ROWS = 1_200
 """Three slices of a backfill."""
 
-plain = Table({"n": v.number(), "text": v.string()})
-indexed = Schema(items=Table({"n": v.number(), "text": v.string()}).index("by_n", ["n"]))
+FIELDS = {"n": v.number(), "text": v.string(), "m": v.optional(v.string())}
+plain = Table(FIELDS)
+indexed = Schema(items=Table(FIELDS).index("by_n", ["n"]))
 
 
 @mutation
@@ -35,6 +37,11 @@ async def fill(ctx: MutationCtx, count: int) -> None:
 @mutation
 async def put_large(ctx: MutationCtx) -> None:
     await ctx.db.insert("items", {"n": 0, "text": "x" * LARGE})
+
+
+@mutation
+async def mark(ctx: MutationCtx, m: str) -> str:
+    return await ctx.db.insert("items", {"n": 0, "text": "", "m": m})
 
 
 @query
@@ -146,6 +153,28 @@ async def test_a_unique_index_over_two_documents_that_it_forbids_is_refused(
             await ask(node, count_of, 0)
         *_, findings = verify(store.snapshot)
         assert [] == findings.problems
+
+
+async def test_while_a_unique_index_is_filled_the_push_fails_and_not_who_writes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    unique = Schema(items=Table(v.any()).index("by_m", ["m"], unique=True))
+    runtime = VirtualRuntime()
+    async with serving([*FUNCTIONS, mark, Schema(items=plain)], runtime=runtime) as node:
+        first = await mutate(node, mark, "a")
+        hold = runtime.hold("committer.persist", skip=1)
+        async with trio.open_nursery() as nursery:
+
+            async def push() -> None:
+                with pytest.raises(PushRefused, match=r"both have \{'m': 'a'\}"):
+                    await node.push(application(*FUNCTIONS, mark, unique))
+
+            nursery.start_soon(push)
+            await hold.wait_reached()
+            hold.release()
+            second = await mutate(node, mark, "a")
+
+        assert first != second
 
 
 @pytest.mark.parametrize("staged", [False, True])
