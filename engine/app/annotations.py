@@ -375,11 +375,12 @@ class _Reader:
         if self._args is not None:
             parameters, extras = self._overridden(parameters, extras), None
         self._refuse_twins(ctx, parameters)
+        returns = self._read_returns()
         try:
             return Signature(
                 tuple(parameters),
                 extras,
-                self._read_returns(),
+                returns,
                 self._where,
                 None if ctx.kind is ctx.POSITIONAL_ONLY else ctx.name,
             )

@@ -669,6 +669,16 @@ def test_an_annotation_that_no_value_can_honour_is_refused(annotation: str, inst
     assert instead in message
 
 
+def test_a_refusal_of_the_result_names_its_place_once() -> None:
+    async def handler(ctx: Any) -> complex:
+        return 1j
+
+    message = refused(handler)
+
+    assert ": the result: `complex` is no type of value" in message
+    assert 1 == message.count(__file__)
+
+
 def test_a_refusal_inside_of_a_class_names_the_field() -> None:
     class Event(TypedDict):
         when: complex
