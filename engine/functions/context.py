@@ -108,9 +108,10 @@ class QueryContext(QueryCtx):
         function = scope.deployment.find(
             path, kind, component=component, may_call_internal=component == scope.component
         )
-        if scope.depth + 1 >= scope.limits.call_depth_max:
+        levels = scope.depth + 2  # the outermost function counts
+        if levels > scope.limits.call_depth_max:
             raise LimitExceeded(
-                "call_depth_max", scope.depth + 1, scope.limits.call_depth_max, "nested calls"
+                "call_depth_max", levels, scope.limits.call_depth_max, "functions inside functions"
             )
         inner = scope._replace(component=component, path=path, depth=scope.depth + 1)
         if component != scope.component:

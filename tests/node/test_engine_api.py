@@ -13,6 +13,7 @@ import engine
 from engine import (
     ActionCtx,
     Engine,
+    LimitExceeded,
     MutationCtx,
     NotAwaited,
     QueryCtx,
@@ -238,3 +239,18 @@ async def test_gather_keeps_the_order_of_results() -> None:
     assert await gather(after(0.02), after(0.01), after(0)) == (0.02, 0.01, 0)
     assert await async_map(after, [0.01, 0]) == [0.01, 0]
     assert await gather() == ()
+
+
+# Functions inside functions.
+
+
+@query
+async def descend(ctx: QueryCtx, levels: int) -> int:
+    return 1 + (await ctx.run_query(descend, levels - 1) if levels > 1 else 0)
+
+
+async def test_functions_go_as_deep_as_the_limit_says_and_no_deeper() -> None:
+    async with Engine.open(":memory:", app=[descend]) as engine:
+        assert 8 == await engine.query(descend, 8)
+        with pytest.raises(LimitExceeded, match=r"functions inside functions: 9 is over .* of 8"):
+            await engine.query(descend, 9)
