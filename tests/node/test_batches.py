@@ -10,7 +10,7 @@ import trio
 from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
 from engine.model.limits import Limits
-from engine.store.interface import decode_batch
+from engine.store.interface import Tree, decode_batch
 from engine.store.memory_store import MemoryStore
 from tests.node.nodes import mutate, serving
 
@@ -27,14 +27,14 @@ def changes_of(documents: int) -> int:
 
 
 class CountingStore(MemoryStore):
-    """Remembers how many keys each batch writes."""
+    """Remembers how many records, rows and entries each batch writes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: list[int] = []
 
     async def apply(self, batch: bytes) -> None:
-        self.counts.append(sum(len(keys) for keys, _ in decode_batch(batch)))
+        self.counts.append(sum(len(keys) for keys, _ in decode_batch(batch)[Tree.LOG :]))
         await super().apply(batch)
 
 
