@@ -25,7 +25,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from engine.errors import StoreDamaged
-from engine.model.cbor import BYTES_HEADS, NULL, bytes_head
+from engine.model.cbor import NULL, add_items, bytes_head
 from engine.model.codec import decode, encode
 from engine.model.commits import Kind, RowWrite, Source
 
@@ -102,15 +102,8 @@ def encode_record(
         encode(args),
         _BACK.pack(_UINT, seed, _UINT, now_ns),
     ]
-    heads, short = BYTES_HEADS, len(BYTES_HEADS)
     for write in writes:
-        for item in (write.key, write.before, write.after):
-            if item is None:
-                parts.append(NULL)
-            else:
-                length = len(item)
-                parts.append(heads[length] if length < short else bytes_head(length))
-                parts.append(item)
+        add_items(parts, (write.key, write.before, write.after))
     body = b"".join(parts)
     digest = blake2b(body, digest_size=HASH_BYTES).digest()
     return zlib.crc32(body).to_bytes(4, "big") + body, digest

@@ -7,7 +7,7 @@ every head is in a table.  What is not that simple is left to `codec`, which ask
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ _pack_4: Final = Struct(">BI").pack
 _pack_8: Final = Struct(">BQ").pack
 _pack_float: Final = Struct(">Bd").pack
 
-_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _OBJECT = 0x00, 0x20, 0x40, 0x60, 0xA0
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _OBJECT = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
 _FLOAT: Final = 0xFB
 
 
@@ -40,16 +40,32 @@ def _head(kind: int, number: int) -> bytes:
     return _pack_4(kind | 26, number) if number < 0x1_0000_0000 else _pack_8(kind | 27, number)
 
 
-BYTES_HEADS: Final = tuple(_head(_BYTES, length) for length in range(_SHORT))
-"""What comes before so many bytes."""
+_BYTES_HEADS: Final = tuple(_head(_BYTES, length) for length in range(_SHORT))
 _TEXT_HEADS: Final = tuple(_head(_TEXT, length) for length in range(_SHORT))
 _OBJECT_HEADS: Final = tuple(_head(_OBJECT, count) for count in range(256))
 _INTEGERS: Final = tuple(_head(_UNSIGNED, number) for number in range(_SMALL))
 
 
 def bytes_head(length: int) -> bytes:
-    """What comes before `length` bytes, also if they are too many for `BYTES_HEADS`."""
+    """What comes before `length` bytes."""
     return _head(_BYTES, length)
+
+
+def array_head(count: int) -> bytes:
+    """What comes before the `count` items of an array."""
+    return _head(_ARRAY, count)
+
+
+def add_items(parts: list[bytes], items: Iterable[bytes | None]) -> None:
+    """Add each item, bytes or null, with its head, to `parts` of something that is to be joined."""
+    heads, short, add = _BYTES_HEADS, _SHORT, parts.append
+    for item in items:
+        if item is None:
+            add(NULL)
+        else:
+            length = len(item)
+            add(heads[length] if length < short else _head(_BYTES, length))
+            add(item)
 
 
 def encode_flat(value: object) -> bytes | None:

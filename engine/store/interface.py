@@ -19,7 +19,9 @@ from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Protocol, Self, TypeAlias, cast
 
-from engine.model.codec import decode, encode
+from engine.errors import InvalidValue
+from engine.model.cbor import add_items, array_head
+from engine.model.codec import decode
 
 Changes: TypeAlias = Mapping[bytes, bytes | None]
 """The new value of each key; None deletes it."""
@@ -73,10 +75,18 @@ class Batch:
         Raises:
             InvalidValue: a key or a value is not bytes.
         """
-        # Flat lists, so that both ends walk them in C. The writer puts them in order: where
+        # Flat lists, so that the writer walks them in C. It puts them in order as well: where
         # that is another process, it costs this one nothing.
-        lists = [[list(changes), list(changes.values())] for changes in self._changes]
-        return encode(cast("list[object]", lists))
+        parts = [array_head(len(Tree))]
+        try:
+            for changes in self._changes:
+                parts += (array_head(2), array_head(len(changes)))
+                add_items(parts, changes)
+                parts.append(array_head(len(changes)))
+                add_items(parts, changes.values())
+            return b"".join(parts)
+        except TypeError as error:
+            raise InvalidValue(f"a batch holds bytes only: {error}") from None
 
 
 def decode_batch(data: bytes) -> list[tuple[list[bytes], list[bytes | None]]]:

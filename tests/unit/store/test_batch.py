@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,9 +58,10 @@ def test_what_was_merged_counts_as_said_then() -> None:
     assert ([b"a", b"b"], [None, b"after"]) == tuple(decode_batch(batch.encode())[Tree.ROWS])
 
 
-def test_only_bytes_that_can_be_encoded_make_a_batch() -> None:
+@pytest.mark.parametrize("foreign", ["text", 1, object()], ids=["text", "integer", "object"])
+def test_only_bytes_make_a_batch(foreign: Any) -> None:
     batch = Batch()
-    batch.put(Tree.ROWS, b"a", object())  # type: ignore[arg-type]
+    batch.put(Tree.ROWS, b"a", foreign)
 
     with pytest.raises(InvalidValue):
         batch.encode()
