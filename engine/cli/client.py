@@ -22,10 +22,12 @@ class AdminClient:
     Args:
         url: of the server, with its prefix if it has one.
         key: the administrator's.
+        is_own: whether the server is in this process.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, *, is_own: bool = False) -> None:
         self.url = url.rstrip("/")
+        self.is_own = is_own
         self._key = key
         # A proxy of the environment has no business between an administrator and a server.
         self._http = httpx.Client(

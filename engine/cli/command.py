@@ -33,6 +33,8 @@ VERBS: Final = {
     "run": "run",
     "data": "data",
     "logs": "logs",
+    "log": "log",
+    "replay": "replays",
     "import": "imports",
     "shell": "shell",
     "check": "check",

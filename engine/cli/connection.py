@@ -90,7 +90,7 @@ def _opened(
     thread.start()
     served, _ = thread.opened.result()
     try:
-        with AdminClient(served.url, served.admin_key) as client:
+        with AdminClient(served.url, served.admin_key, is_own=True) as client:
             yield client
     finally:
         thread.stop()

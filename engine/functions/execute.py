@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from engine.app.environment import current_variables
 from engine.app.registered import Kind, RegisteredFunction
@@ -25,11 +25,14 @@ from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, Failure, failure_of
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import Runtime
+from engine.model.commits import Source
 from engine.model.limits import Limits
 from engine.model.values import size_of
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View
+
+Wrap: TypeAlias = Callable[[RegisteredFunction], Callable[..., Coroutine[Any, Any, Any]]]
 
 
 class Request(NamedTuple):
@@ -91,6 +94,16 @@ class Executor:
             limits=self._limits,
         )
 
+    def again(self, kind: Kind, source: Source) -> Execution:
+        """An execution with the clock and the dice of an earlier one."""
+        return Execution(
+            kind=kind,
+            path=source.path,
+            now_ns=source.now_ns,
+            seed=source.seed,
+            limits=self._limits,
+        )
+
     def transaction(self, view: View, execution: Execution) -> Transaction:
         """A transaction over `view` for an execution."""
         return Transaction(
@@ -107,9 +120,14 @@ class Executor:
         execution: Execution,
         transaction: Transaction,
         pagination: PaginationState,
+        *,
+        wrap: Wrap | None = None,
     ) -> Outcome:
         """
         Run the handler to its end; what it raises is part of the outcome.
+
+        Args:
+            wrap: makes what is run instead of the handler, of the function.
 
         Raises:
             RunAgain, SnapshotTooOld: what it saw does not hold; nothing may be made of it.
@@ -118,7 +136,7 @@ class Executor:
         value: Any = None
         failure: Failure | None = None
         try:
-            value = await self._call(request, execution, transaction, pagination)
+            value = await self._call(request, execution, transaction, pagination, wrap)
         except (RunAgain, SnapshotTooOld):
             raise
         except Exception as error:
@@ -162,6 +180,7 @@ class Executor:
         execution: Execution,
         transaction: Transaction,
         pagination: PaginationState,
+        wrap: Wrap | None,
     ) -> Any:
         deployment = self.deployment
         kind, path, args, caller, component = request
@@ -181,7 +200,10 @@ class Executor:
             path,
         )
         ctx = MutationContext(scope) if kind is Kind.MUTATION else QueryContext(scope)
-        handler = function.handler if function.is_async else _driven(function.handler)
+        if wrap is not None:
+            handler = wrap(function)
+        else:
+            handler = function.handler if function.is_async else _driven(function.handler)
         outside = current_variables.set(deployment.environment_of(component))
         try:
             result = await drive(

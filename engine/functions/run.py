@@ -9,7 +9,7 @@ Running functions: from a path and arguments to a value that may be told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
 from engine.functions.places import Places
 from engine.functions.queries import PaginationState
+from engine.functions.replay import Replayed, component_of, replay
 from engine.functions.results import (
     ActionResult,
     Caller,
@@ -46,7 +47,7 @@ from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.kernel.runtime import Runtime
 from engine.kernel.watermark import Watermark
 from engine.model.codec import encode
-from engine.model.commits import SessionRequest
+from engine.model.commits import RowWrite, SessionRequest, Source
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
@@ -232,6 +233,35 @@ class Functions:
             OutcomeUnknown: the disk failed; it may or may not be done.
         """
         return self._mutations.run(Request(Kind.MUTATION, path, args, caller, component), request)
+
+    async def replay(
+        self, source: Source, writes: Sequence[RowWrite], *, after: int, debugs: bool = False
+    ) -> Replayed:
+        """
+        Run a mutation of the past again, on the state of `after`, and compare what it writes.
+
+        Nothing is written, and nobody is told.
+
+        Args:
+            source, writes: of its log record.
+            after: the ts of the commit before it.
+            debugs: stop at its first line in a debugger on this process's terminal.
+
+        Raises:
+            FunctionNotFound: the deployed code has no such mutation.
+            SnapshotTooOld: it takes too long.
+        """
+        snapshot = self._snapshots.acquire()
+        try:
+            by_number = snapshot.catalog.by_number
+            tables = [table for w in writes if (table := by_number.get(w.table_number))]
+            component = component_of(self.deployment, source, tables)
+            view = Past.with_its_catalog(await self._view_at(snapshot, after))
+            return await replay(
+                self._executor, view, source, writes, component=component, debugs=debugs
+            )
+        finally:
+            self._snapshots.release(snapshot)
 
     async def run_job(self, key: bytes) -> MutationResult | None:
         """Run the mutation of a scheduled job exactly once; `None` if there is nothing to run."""

@@ -8,6 +8,9 @@ What an administrator asks of a running server, besides functions: routes under 
     GET   executions?after=&wait=                   what ran since a cursor; waits for it
     POST  push                                      read the application again
     GET   verify                                    a line of JSON a slice
+    GET   log?after=&last=&limit=&wait=             records in short; waits for new ones
+    GET   record?ts=                                one record, with its images
+    POST  replay      {ts, debug}                   run its mutation again, and compare
     POST  shell       {session, source}             one input; only where it was allowed
 
 Values travel in the lossless encoding of the wire.
@@ -35,6 +38,15 @@ from engine.node import Node
 from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
 from engine.server.server import OPERATORS_PREFIX
 from engine.serving.deployer import Deployer
+from engine.serving.records import (
+    compared,
+    in_full,
+    in_short,
+    record_at,
+    records_after,
+    records_before,
+    refuse_unless_replayable,
+)
 from engine.serving.shell import PATH as SHELL_PATH
 from engine.store.interface import Snapshot, Tree
 
@@ -45,6 +57,7 @@ INTERNAL_BYTES: Final = 16
 WAIT_S_MAX: Final = 25.0
 """For new executions; below what proxies allow an answer to take."""
 DOCUMENTS_SHOWN_MAX: Final = 10_000
+RECORDS_SHOWN_MAX: Final = 1_000
 LINES_TYPE: Final = "application/x-ndjson"
 
 
@@ -68,6 +81,9 @@ class Administration:
             ("GET", "executions"): self._executions,
             ("POST", "push"): self._push,
             ("GET", "verify"): self._verify,
+            ("GET", "log"): self._log,
+            ("GET", "record"): self._record,
+            ("POST", "replay"): self._replay,
             ("POST", "shell"): self._shell,
         }
         return [
@@ -91,12 +107,13 @@ class Administration:
     async def tables(self) -> list[dict[str, Any]]:
         """The application's tables, with their indexes and how many documents they have."""
         with self._snapshot() as snapshot:
-            catalog = recover(snapshot).catalog
+            end = recover(snapshot)
+            catalog, counts = end.catalog, end.counts
             return [
                 {
                     "component": table.component,
                     "name": table.name,
-                    "documents": await _count(snapshot, table),
+                    "documents": counts.get(table.number, 0),
                     "indexes": [
                         f"{index.name} ({', '.join(index.field_names)})"
                         for index in table.indexes.values()
@@ -183,6 +200,42 @@ class Administration:
             await trio.lowlevel.checkpoint()
         yield _line(found, is_done=True)
 
+    async def _log(self, request: Request) -> Response:
+        published = self._node.published
+        after = _number(request, "after", 0)
+        with trio.move_on_after(min(_number(request, "wait", 0), WAIT_S_MAX)):
+            await published.wait_reached(after + 1)
+        limit = min(_number(request, "limit", 100), RECORDS_SHOWN_MAX)
+        last = _number(request, "last", 0)
+        with self._snapshot() as snapshot:
+            if last:
+                found = records_before(snapshot, None, min(last, RECORDS_SHOWN_MAX))
+            else:
+                found = records_after(snapshot, after, limit)
+            catalog = recover(snapshot).catalog
+            return json_response({"records": [in_short(each, catalog) for each in found]})
+
+    async def _record(self, request: Request) -> Response:
+        with self._snapshot() as snapshot:
+            record = record_at(snapshot, _number(request, "ts", 0))
+            return json_response(in_full(record, recover(snapshot).catalog))
+
+    async def _replay(self, request: Request) -> Response:
+        asked = await self._object(request)
+        ts, debugs = _whole(asked.get("ts")), asked.get("debug") is True
+        if debugs and not self._allow_shell:
+            raise RequestRefused(403, "ShellRefused", "This server runs nothing in a debugger")
+        with self._snapshot() as snapshot:
+            record = record_at(snapshot, ts)
+            before = records_before(snapshot, ts, 1)
+            catalog = recover(snapshot).catalog
+        refuse_unless_replayable(record)
+        replayed = await self._node.functions.replay(
+            record.source, record.writes, after=before[-1].ts if before else 0, debugs=debugs
+        )
+        digest = self._deployer.application.digest
+        return json_response(compared(record, replayed, catalog, digest))
+
     async def _shell(self, request: Request) -> Response:
         if not self._allow_shell:
             raise RequestRefused(
@@ -259,14 +312,6 @@ def _explained(handler: Handler) -> Handler:
     return explained
 
 
-async def _count(snapshot: Snapshot, table: TableInfo) -> int:
-    number = 0
-    for _ in snapshot.range(Tree.ROWS, *_span(table)):
-        number += 1
-        await _now_and_then(number)
-    return number
-
-
 def _by_creation(snapshot: Snapshot, table: TableInfo, is_descending: bool) -> Iterator[bytes]:
     """The images of a table's documents in the order of their creation, or against it."""
     prefix = table.indexes["by_creation_time"].prefix
@@ -282,8 +327,16 @@ async def _now_and_then(rows: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def _span(table: TableInfo) -> tuple[bytes, bytes]:
-    return table.row_prefix, (table.number + 1).to_bytes(4, "big")
+def _whole(value: Json) -> int:
+    """
+    Raises:
+        RequestRefused: it is no whole number, as a number or in digits.
+    """
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if isinstance(value, int | float) and value == int(value):
+        return int(value)
+    raise bad_json("ts has to be a whole number, in a string: JSON numbers are not exact there")
 
 
 def _number(request: Request, name: str, default: int) -> int:

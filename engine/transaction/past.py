@@ -10,12 +10,14 @@ for whoever asks for the same one again: then only newer records are added.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.indexes.catalog import INDEXES, TABLES, Catalog, index_of_row
 from engine.indexes.snapshot import SharedSnapshot
 from engine.log.records import decode_record
+from engine.model.codec import decode
 from engine.model.commits import RowWrite
 from engine.transaction.overlay import Overlay
 from engine.transaction.view import View
@@ -69,8 +71,34 @@ class Past:
             past=overlay,
         )
 
+    @staticmethod
+    def with_its_catalog(view: View) -> View:
+        """
+        The view with the tables that there were then, for who writes.
+
+        Indexes that were dropped since are left out: their entries are gone.
+        """
+        rows = [*_rows_of(view, TABLES), *_rows_of(view, INDEXES)]
+        known = {prefix for table in view.catalog.by_number.values() for prefix in table.by_prefix}
+        kept = [(key, image) for key, image in rows if _is_known(key, image, known)]
+        return view.with_catalog(Catalog.of_rows(kept))
+
     def _keep(self, ts: int, moment: _Moment) -> None:
         if len(moment.images) <= KEPT_ROWS_MAX:
             self._kept[ts] = moment
             if len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)
+
+
+def _rows_of(view: View, table_number: int) -> Iterator[tuple[bytes, bytes]]:
+    table = view.catalog.by_number[table_number]
+    for _, key in view.entries(table.indexes["by_id"], b"", None, reverse=False):
+        image = view.row(key)
+        assert image is not None, "a row of by_id is there"
+        yield key, image
+
+
+def _is_known(key: bytes, image: bytes, known: Collection[bytes]) -> bool:
+    if int.from_bytes(key[:4], "big") != INDEXES:
+        return True
+    return index_of_row(key, decode(image)).prefix in known

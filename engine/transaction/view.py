@@ -82,6 +82,19 @@ class View:
         self.generation = generation
         self.is_validated = is_validated
 
+    def with_catalog(self, catalog: Catalog) -> View:
+        """The same state under another catalog."""
+        return View(
+            self.snapshot,
+            begin_ts=self.begin_ts,
+            catalog=catalog,
+            counts=self.counts,
+            staged=self._staged,
+            past=self._past,
+            generation=self.generation,
+            is_validated=self.is_validated,
+        )
+
     @property
     def snapshot_ts(self) -> int:
         return self.snapshot.ts

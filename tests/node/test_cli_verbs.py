@@ -48,6 +48,8 @@ VERBS = (
     "run",
     "data",
     "logs",
+    "log",
+    "replay",
     "import",
     "shell",
     "check",
@@ -102,6 +104,34 @@ def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
     ]
     assert "5\n" == counted.out
     assert 0 == sound.code
+
+
+@pytest.mark.slow
+def test_a_commit_is_listed_shown_and_run_again(project: Path) -> None:
+    app = project / "app.py"
+    app.write_text(
+        f"{APP}\n\n@mutation\nasync def add(ctx: MutationCtx, age: float) -> None:\n"
+        "    await ctx.db.insert(Person, {'name': 'ada', 'age': age})\n"
+    )
+    headrace(project, "run", "app:add", '{"age": 36}')
+
+    listed = headrace(project, "log", "tail", "-n", "1", "--json")
+    tail = headrace(project, "log", "tail")
+    ts = listed.json["ts"]
+    shown = headrace(project, "log", "show", ts)
+    same = headrace(project, "replay", ts)
+    app.write_text(app.read_text().replace("'age': age", "'age': age + 1"))
+    other = headrace(project, "replay", ts)
+    missing = headrace(project, "replay", "1")
+
+    assert ("app:add", {"insert people": 1}) == (listed.json["path"], listed.json["writes"])
+    assert f"{ts}  app:add  insert people" in tail.out
+    assert ({"age": 36}, 36) == (shown.json["args"], shown.json["writes"][0]["after"]["age"])
+    assert (0, "the same 1 row as then, bit for bit") == (same.code, same.out.splitlines()[-1])
+    assert Exit.FAILED == other.code
+    assert "the code is another one" in other.out
+    assert '"age": 37' in other.out
+    assert (Exit.USAGE, "error: There is no commit 1") == (missing.code, missing.err[:27])
 
 
 @pytest.mark.usefixtures("in_process")

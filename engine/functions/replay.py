@@ -1,0 +1,131 @@
+"""
+A mutation of the past, run again on the state that it found.
+
+A log record says which function it was, with which arguments, dice and clock; what it wrote
+follows from these and the state before it.  So the same code writes the same again, into nothing:
+what it would have written is compared, and dropped.  Who called is not recorded.
+"""
+
+from __future__ import annotations
+
+import pdb
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.app.registered import Kind, RegisteredFunction
+from engine.errors import FunctionNotFound
+from engine.functions.deployment import Deployment
+from engine.functions.execute import Executor, Outcome, Request
+from engine.functions.queries import PaginationState
+from engine.functions.results import Caller
+from engine.indexes.catalog import SCHEDULED_FUNCTIONS, TableInfo
+from engine.model.commits import RowWrite, Source
+from engine.model.limits import USER_TABLE_NUMBER_MIN
+from engine.transaction.view import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A row that was written otherwise than now, `None` being no write of it."""
+
+    key: bytes
+    then: RowWrite | None
+    now: RowWrite | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What came of running it again."""
+
+    outcome: Outcome
+    compared: int
+    """Rows that it wrote then."""
+    differences: Sequence[Difference]
+
+
+async def replay(
+    executor: Executor,
+    view: View,
+    source: Source,
+    writes: Sequence[RowWrite],
+    *,
+    component: str,
+    debugs: bool = False,
+) -> Replayed:
+    """
+    Run the mutation of `source` on `view`, the state before it, and compare with `writes`.
+
+    Args:
+        debugs: stop at its first line in a debugger on this process's terminal.
+
+    Raises:
+        FunctionNotFound: the deployed code has no such mutation.
+    """
+    execution = executor.again(Kind.MUTATION, source)
+    transaction = executor.transaction(view, execution)
+    request = Request(Kind.MUTATION, source.path, source.args or {}, Caller(admin=True), component)
+    outcome = await executor.run(
+        request, execution, transaction, PaginationState(None), wrap=_debugged if debugs else None
+    )
+    now = {} if outcome.failure else {write.key: write for write in transaction.finish()}
+    then = {write.key: write for write in writes}
+    mine = [key for key in {**then, **now} if _is_its_own(key, then.get(key))]
+    return Replayed(
+        outcome=outcome,
+        compared=sum(key in then for key in mine),
+        differences=[
+            Difference(key=key, then=then.get(key), now=now.get(key))
+            for key in mine
+            if not _is_same(then.get(key), now.get(key))
+        ],
+    )
+
+
+def component_of(deployment: Deployment, source: Source, tables: Sequence[TableInfo]) -> str:
+    """
+    The component whose mutation it was: the application's, or that of the tables it wrote.
+
+    Raises:
+        FunctionNotFound: none of them has it.
+    """
+    candidates = ["", *sorted({table.component for table in tables if table.component})]
+    for component in candidates:
+        function = deployment.application.find(source.path, component)
+        if function is not None and function.kind is Kind.MUTATION:
+            return component
+    raise FunctionNotFound(f"the code that is deployed now has no mutation {source.path}")
+
+
+def _is_its_own(key: bytes, then: RowWrite | None) -> bool:
+    """Whether a function wrote the row, and not the engine beside it: sessions, ends of jobs."""
+    number = int.from_bytes(key[:4], "big")
+    if number == SCHEDULED_FUNCTIONS:
+        return then is None or then.before is None
+    return number >= USER_TABLE_NUMBER_MIN
+
+
+def _is_same(then: RowWrite | None, now: RowWrite | None) -> bool:
+    if then is None or now is None:
+        return then is now
+    return then.before == now.before and then.after == now.after
+
+
+def _debugged(function: RegisteredFunction) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """The handler, stopped at its first line."""
+    code = function.handler.__code__
+    debugger = pdb.Pdb(nosigint=True)
+    debugger.rcLines += [f"tbreak {code.co_filename}:{_first_line(code.co_lines())}", "continue"]
+
+    async def stepped(ctx: Any, **arguments: Mapping[str, Any]) -> Any:
+        debugger.set_trace()
+        result = function.handler(ctx, **arguments)
+        return await result if isinstance(result, Coroutine) else result
+
+    return stepped
+
+
+def _first_line(lines: Iterable[tuple[int, int, int | None]]) -> int:
+    """Of the code's body, after the `def`."""
+    found = [line for _, _, line in lines if line is not None]
+    return next((line for line in found if line != found[0]), found[0])

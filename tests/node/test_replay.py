@@ -1,0 +1,149 @@
+"""A mutation of the past writes the same again, or what it writes now is told."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.app.contexts import MutationCtx
+from engine.app.decorators import mutation
+from engine.errors import FunctionNotFound
+from engine.functions.replay import Replayed
+from engine.log.records import Record, decode_record
+from engine.model.commits import SessionRequest, Source
+from engine.node import Node
+from engine.store.interface import Tree
+from engine.store.memory_store import MemoryStore
+from tests.node import test_database_model as model
+from tests.node.nodes import ADMIN, mutate, serving
+
+PATH = "tests/node/test_replay:"
+FACTOR = {"n": 1}
+
+
+@mutation
+async def add(ctx: MutationCtx, n: float) -> str:
+    drawn = [ctx.random.random(), str(ctx.uuid4()), ctx.now_ms]
+    return await ctx.db.insert("things", {"n": n * FACTOR["n"], "drawn": drawn})
+
+
+@mutation
+async def add_in_parts(ctx: MutationCtx, n: float) -> None:
+    await ctx.run_mutation(add, n=n)
+    with pytest.raises(ZeroDivisionError):
+        await ctx.run_mutation(add_and_fail, n=n)
+    await ctx.scheduler.run_after(5, add, n=n)
+
+
+@mutation
+async def add_and_fail(ctx: MutationCtx, n: float) -> None:
+    await ctx.db.insert("things", {"n": n / 0})
+
+
+APP = [add, add_in_parts, add_and_fail]
+
+
+def records(store: MemoryStore) -> list[Record]:
+    with store.snapshot() as snapshot:
+        return [decode_record(data) for _, data in snapshot.range(Tree.LOG, b"", None)]
+
+
+async def replayed(node: Node, record: Record, before: Record) -> Replayed:
+    return await node.functions.replay(record.source, record.writes, after=before.ts)
+
+
+async def all_replayed(node: Node, store: MemoryStore, prefix: str) -> list[Replayed]:
+    found = records(store)
+    return [
+        await replayed(node, record, before)
+        for before, record in pairwise(found)
+        if record.source.path.startswith(prefix)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_mutation_of_a_history_writes_the_same_again(
+    autojump_clock: MockClock, seed: int
+) -> None:
+    history = model.History(seed)
+    store = MemoryStore()
+    async with model.opened(store, model.schema, seed) as node:
+        for _ in range(30):
+            await history.step(node)
+
+        again = await all_replayed(node, store, "t:")
+
+    assert 30 >= len(again) > 20
+    assert [[]] * len(again) == [list(each.differences) for each in again]
+    assert sum(each.compared for each in again) > 30
+
+
+async def test_what_the_engine_writes_beside_a_mutation_is_left_out(
+    autojump_clock: MockClock,
+) -> None:
+    store = MemoryStore()
+    async with serving(APP, store=store) as node:
+        session = SessionRequest(session_id=bytes(16), request_id=1)
+        await node.functions.mutation(PATH + "add", {"n": 1}, caller=ADMIN, request=session)
+        await mutate(node, add_in_parts, n=2)
+        await trio.sleep(1)
+
+        again = await all_replayed(node, store, PATH)
+
+    paths = [each.outcome.request.path.removeprefix(PATH) for each in again]
+    assert ["add", "add_in_parts", "add"] == paths
+    assert [(1, []), (2, []), (1, [])] == [(e.compared, list(e.differences)) for e in again]
+
+
+async def test_what_it_writes_otherwise_is_told(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    async with serving(APP, store=store) as node:
+        await mutate(node, add, n=2)
+        monkeypatch.setitem(FACTOR, "n", 10)
+
+        again = await all_replayed(node, store, PATH)
+
+    (difference,) = again[0].differences
+    assert difference.then is not None
+    assert difference.now is not None
+    then: Any = difference.then.after_doc
+    now: Any = difference.now.after_doc
+    assert (2, 20) == (then["n"], now["n"])
+    assert {**then, "n": 20} == now
+
+
+async def test_nothing_is_written_and_nobody_is_told(autojump_clock: MockClock) -> None:
+    store = MemoryStore()
+    async with serving(APP, store=store) as node:
+        await mutate(node, add, n=1)
+        before = (
+            len(records(store)),
+            node.published.value,
+            list(node.functions.executions.after(0)),
+        )
+
+        await all_replayed(node, store, PATH)
+
+        after = (
+            len(records(store)),
+            node.published.value,
+            list(node.functions.executions.after(0)),
+        )
+
+    assert before == after
+
+
+async def test_a_mutation_that_is_gone_is_named(autojump_clock: MockClock) -> None:
+    async with serving(APP) as node:
+        await mutate(node, add, n=1)
+        source = Source("gone:send", args={}, seed=random.Random(1).getrandbits(64))
+
+        with pytest.raises(FunctionNotFound, match="gone:send"):
+            await node.functions.replay(source, [], after=node.published.value)
