@@ -22,6 +22,7 @@ import trio
 
 from engine.app.registry import Application
 from engine.committer.actor import Committer, Head
+from engine.committer.retention import Retention
 from engine.errors import StoreFailed
 from engine.functions.deployment import Deployment
 from engine.functions.jobs import Jobs
@@ -61,6 +62,7 @@ class Node:
     scheduler: Scheduler
     published: Watermark
     recent: RecentCommits
+    retention: Retention
     runtime: Runtime
     limits: Limits
     nursery: trio.Nursery
@@ -158,6 +160,8 @@ async def running_node(
         ):
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
+            retention = Retention(committer, store, runtime=runtime, limits=limits)
+            nursery.start_soon(retention.run)
             if not runtime.is_virtual:
                 nursery.start_soon(_look_after, store, runtime)
                 nursery.start_soon(_notice_stalls, functions, runtime)
@@ -169,6 +173,7 @@ async def running_node(
                 scheduler=scheduler,
                 published=published,
                 recent=recent,
+                retention=retention,
                 runtime=runtime,
                 limits=limits,
                 nursery=nursery,

@@ -39,6 +39,7 @@ from engine.kernel.trace import tracer
 from engine.kernel.watermark import Watermark
 from engine.log.recent import Recent
 from engine.log.records import encode_record, next_state_hash, ts_key
+from engine.log.retention import ANCHOR_NAME, Trim, encode_anchor
 from engine.model.commits import Kind, RowWrite, Source
 from engine.model.limits import Limits
 from engine.model.reads import ReadSet
@@ -180,6 +181,7 @@ class Committer:
         kind: Kind = Kind.WRITES,
         covered: Sequence[Any] = (),
         changes: Sequence[Change] | None = None,
+        trim: Trim | None = None,
         ts: int | None = None,
         on_publish: Callable[[], None] | None = None,
     ) -> int:
@@ -188,6 +190,7 @@ class Committer:
 
         Args:
             changes: entry changes, where they are not those of `writes`.
+            trim: records that go with this one.
             ts: what `next_ts` gave, if nothing was staged since.
             on_publish: called when it is durable, before any reader sees it.
 
@@ -220,6 +223,7 @@ class Committer:
             record_hash=record_hash,
             state_hash=state_hash,
             counts=counts,
+            trim=trim,
             on_publish=on_publish,
         )
         self._head = Head(ts, record_hash, state_hash, catalog, head.epoch, counts)
@@ -421,6 +425,9 @@ def _encode(batch: Sequence[StagedCommit], counts: Counts) -> bytes:
         folded.put(Tree.META, name, count)
     for commit in batch:
         folded.put(Tree.LOG, ts_key(commit.ts), commit.record)
+        if commit.trim is not None:
+            folded.merge(Tree.LOG, dict.fromkeys(commit.trim.keys))
+            folded.put(Tree.META, ANCHOR_NAME, encode_anchor(commit.trim.anchor))
         for write in commit.writes:
             if write.after is None:
                 folded.delete(Tree.ROWS, write.key)

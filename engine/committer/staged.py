@@ -18,6 +18,7 @@ from sortedcontainers import SortedDict
 from engine.indexes.catalog import Catalog, IndexInfo, by_id_prefix
 from engine.indexes.counts import Counts
 from engine.indexes.entries import Applied, Change, changes
+from engine.log.retention import Trim
 from engine.model.commits import RowWrite
 
 OverlayEntry = tuple[bytes, bytes | None]
@@ -34,6 +35,7 @@ class StagedCommit(Applied):
         "record_hash",
         "size_bytes",
         "state_hash",
+        "trim",
     )
 
     def __init__(
@@ -47,6 +49,7 @@ class StagedCommit(Applied):
         record_hash: bytes,
         state_hash: int,
         counts: Counts,
+        trim: Trim | None,
         on_publish: Callable[[], None] | None,
     ) -> None:
         super().__init__(ts, writes, catalog)
@@ -55,13 +58,15 @@ class StagedCommit(Applied):
         self.record_hash = record_hash
         self.state_hash = state_hash
         self.counts = counts
+        self.trim = trim
         self.size_bytes = len(record)
         self.on_publish = on_publish
 
     @property
     def changes_count(self) -> int:
-        """Keys that it writes: its record, its rows and their entries."""
-        return 1 + len(self.writes) + len(self.changes)
+        """Keys that it writes or removes: records, rows and their entries."""
+        trimmed = 0 if self.trim is None else len(self.trim.keys)
+        return 1 + len(self.writes) + len(self.changes) + trimmed
 
     def published(self) -> None:
         """It is durable: what only the disk needed is let go."""

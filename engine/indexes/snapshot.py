@@ -19,6 +19,7 @@ from functools import partial
 from engine.errors import SnapshotTooOld
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
 from engine.indexes.counts import Counts
+from engine.log.retention import read_anchor
 from engine.model.limits import ENTRY_KEY_BYTES_MAX
 from engine.store.interface import Snapshot, Store, Tree
 
@@ -97,6 +98,11 @@ class SharedSnapshot:
         if index.kind is IndexKind.BY_ID:
             return self._rows(index.table_number, lower, upper, reverse)
         return self._entries(index, lower, upper, reverse)
+
+    @property
+    def anchor_ts(self) -> int:
+        """Up to here the log was trimmed: no state before it can be had."""
+        return read_anchor(self._store).ts
 
     def log(self, after: int, upto: int) -> Iterator[bytes]:
         """Encoded records with `after < ts <= upto`, in order."""

@@ -1,7 +1,7 @@
 """
 Verify: is what is on disk what was written?
 
-    chain     every record's checksum, that it continues the record before it, from the first
+    chain     every record's checksum, that it continues the record before it, from the anchor
               on, and that its state hash follows from its writes
     sum       the rows, hashed again, against the state hash of the last record
     indexes   the entries that the documents should have, against those that are there
@@ -31,7 +31,8 @@ from engine.indexes.catalog import IndexInfo, IndexKind, IndexState, TableInfo
 from engine.indexes.counts import Counts
 from engine.indexes.entries import entry_key, stored
 from engine.indexes.recovery import recover
-from engine.log.records import GENESIS, decode_record, next_state_hash, row_hash, ts_key
+from engine.log.records import decode_record, next_state_hash, row_hash, ts_key
+from engine.log.retention import read_anchor
 from engine.model.codec import decode
 from engine.model.commits import RowWrite
 from engine.store.interface import Snapshot, Tree
@@ -116,8 +117,8 @@ class _Check:
     def __init__(self, open_snapshot: Callable[[], Snapshot], *, slice_rows: int) -> None:
         self._open = open_snapshot
         self._slice_rows = slice_rows
-        self._previous: bytes | None = GENESIS
-        self._state_hash: int | None = 0
+        self._previous: bytes | None = None
+        self._state_hash: int | None = None
         self._rows = _Sum()
         self._counts: Counter[int] = Counter()
         self._rows_walked: bytes | None = b""
@@ -134,6 +135,9 @@ class _Check:
             StoreDamaged: the end of the history cannot be read.
         """
         with self._open() as snapshot:
+            anchor = read_anchor(snapshot)
+            self.found.ts = anchor.ts
+            self._previous, self._state_hash = anchor.record_hash, anchor.state_hash
             for table in recover(snapshot).catalog.by_number.values():
                 self._by_table[table.row_prefix] = [
                     _Index(table, index, walked=index.prefix)

@@ -53,6 +53,7 @@ class WrittenRows:
         return [key for commit in commits for key in commit.rows]
 
     def _from_log(self, snapshot: SharedSnapshot) -> list[bytes]:
+        assert self.ts >= snapshot.anchor_ts, "what is followed stays for `log_age_s_min`"
         log = snapshot.log(self.ts, snapshot.ts)
         records = [decode_record(data) for data in islice(log, SLICE_RECORDS)]
         if records:

@@ -107,6 +107,12 @@ class Limits:
     history_bytes_max: int = 64 << 20
     """The newest commits stay in memory, this much of their records, several times that decoded.
     A follower that is further behind starts anew."""
+    log_age_s_max: float = 30 * 86_400.0
+    log_bytes_max: int = 16 << 30
+    """Records of the log that are older, or more, go: the past can be read for as long as it is
+    there, and a disk is not to be filled by it alone."""
+    log_age_s_min: float = 3_600.0
+    """What follows the log may be this far behind, so nothing younger goes."""
     data_bytes_max: int = 1 << 40
 
     # Queries.

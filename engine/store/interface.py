@@ -167,8 +167,12 @@ class Store(Protocol):
     def reader_check(self) -> int:
         """Free what processes that were killed still hold of the store; how much that was."""
 
-    def size_bytes(self) -> int:
-        """Bytes that the trees take; falls when keys are deleted, though the file does not."""
+    def size_bytes(self, tree: Tree | None = None) -> int:
+        """
+        Bytes that `tree`, or all of them, take.
+
+        Falls when keys are deleted, though the file does not.
+        """
 
     def describe(self) -> dict[str, object]:
         """What operators may want to know; small, JSON."""

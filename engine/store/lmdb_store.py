@@ -148,12 +148,13 @@ class LmdbStore:
             self._is_applying = False
         self._note(answer, len(batch))
 
-    def size_bytes(self) -> int:
+    def size_bytes(self, tree: Tree | None = None) -> int:
         """As `Store.size_bytes`: whole pages."""
         self._refuse_if_closed()
         txn = self._begin()
         try:
-            return bytes_in_use(txn, self._opened.trees)
+            trees = self._opened.trees
+            return bytes_in_use(txn, trees if tree is None else trees[tree : tree + 1])
         finally:
             txn.abort()
 

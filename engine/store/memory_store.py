@@ -137,10 +137,11 @@ class MemoryStore:
         """As `Store.reader_check`: no other process can hold anything."""
         return 0
 
-    def size_bytes(self) -> int:
+    def size_bytes(self, tree: Tree | None = None) -> int:
         """As `Store.size_bytes`: of the keys and values themselves."""
         self._refuse_if_closed()
-        return sum(tree.size_bytes for tree in self._trees)
+        trees = self._trees if tree is None else (self._trees[tree],)
+        return sum(each.size_bytes for each in trees)
 
     def describe(self) -> dict[str, object]:
         """Sizes, snapshots and batches so far."""

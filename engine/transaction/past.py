@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.errors import OutOfRetention
 from engine.indexes.catalog import INDEXES, TABLES, Catalog, index_of_row
 from engine.indexes.snapshot import SharedSnapshot
 from engine.log.records import decode_record
@@ -47,7 +48,16 @@ class Past:
         Yields `None` now and then, and in the end the view of `snapshot` as it was at `ts`.
 
         The snapshot stays leased meanwhile.
+
+        Raises:
+            OutOfRetention: the log does not go back so far any more.
         """
+        anchor_ts = snapshot.anchor_ts
+        if ts < anchor_ts:
+            raise OutOfRetention(
+                f"ts {ts} is further back than the log is kept; the oldest is {anchor_ts} "
+                "(log_age_s_max, log_bytes_max)"
+            )
         moment = self._kept.pop(ts, None)
         if moment is None or moment.upto > snapshot.ts:
             moment = _Moment(ts)

@@ -124,8 +124,10 @@ def application(tables: Schema, digest: str) -> Application:
 
 
 @asynccontextmanager
-async def opened(store: MemoryStore, tables: Schema, seed: int) -> AsyncIterator[Node]:
-    limits = Limits()
+async def opened(
+    store: MemoryStore, tables: Schema, seed: int, limits: Limits | None = None
+) -> AsyncIterator[Node]:
+    limits = limits or Limits()
     watchdog = Watchdog(limits)
     watchdog.start()
     try:
