@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -37,7 +38,8 @@ class LockHolder:
     """
     The process that has a directory open.
 
-    pid: None in the instant before it has said so. url: None if it does not listen.
+    pid: None in the instant before it has said so, and where the disk had no room to.
+    url: None if it does not listen.
     """
 
     pid: int | None
@@ -83,7 +85,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let others have it, also if a process that was forked has not let go of it yet."""
-        os.ftruncate(self.descriptor, 0)
+        self._put(b"")
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         os.close(self.descriptor)
 
@@ -98,9 +100,12 @@ class FileLock:
         self.release()
 
     def _write(self) -> None:
-        data = json.dumps({"pid": self.holder.pid, "url": self.holder.url}).encode()
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, data, 0)
+        self._put(json.dumps({"pid": self.holder.pid, "url": self.holder.url}).encode())
+
+    def _put(self, data: bytes) -> None:
+        """Write over what is there, which a full disk has room for; spaces are nothing in JSON."""
+        with suppress(OSError):  # it is locked all the same; who has it is said where there is room
+            os.pwrite(self.descriptor, data.ljust(os.fstat(self.descriptor).st_size), 0)
 
 
 def read_lock(directory: Path) -> LockHolder | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
 from contextlib import suppress
 from itertools import repeat
@@ -27,8 +28,11 @@ from engine.store.interface import Tree, decode_batch
 Trees: TypeAlias = tuple[lmdb._Database, ...]
 
 DATA_FILE: Final = "data.mdb"
+READERS_FILE: Final = "lock.mdb"
 TREE_NAMES: Final = tuple(tree.name.lower().encode() for tree in Tree)
 FILE_MODE: Final = 0o600
+READERS_FILE_BYTES: Final = 128 + 64 * STORE_READERS_MAX
+"""As LMDB makes it: a head, and a line of the processor's cache for each reader."""
 
 _UNREADABLE: Final = (
     lmdb.InvalidError,
@@ -61,6 +65,7 @@ def open_environment(path: Path, *, readonly: bool, sync: bool) -> lmdb.Environm
     try:
         if not readonly:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _allocate_readers(path / READERS_FILE)
         env = lmdb.open(
             str(path),
             map_size=STORE_MAP_BYTES,
@@ -80,6 +85,30 @@ def open_environment(path: Path, *, readonly: bool, sync: bool) -> lmdb.Environm
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
     _check_length(env, path / DATA_FILE)
     return env
+
+
+def _allocate_readers(file: Path) -> None:
+    """
+    Take the room of the table of readers before anything is mapped.
+
+    LMDB makes it as a hole. A snapshot that is the first on its page of the table would find no
+    room for the page on a full disk, and end the process by SIGBUS.
+
+    Raises:
+        OSError: there is no room now.
+    """
+    if sys.platform == "darwin":
+        return  # has no such call, and none that leaves alone what others have written
+    # Closing it lets go of all locks that this process has on it: none, before it is opened.
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, READERS_FILE_BYTES)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+        # A file system that cannot promise room, such as one that never writes in place.
+    finally:
+        os.close(descriptor)
 
 
 def _check_length(env: lmdb.Environment, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -80,3 +81,27 @@ def test_reading_who_holds_keeps_nobody_out(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="cannot be opened"):
         FileLock(tmp_path / "missing" / LOCK_FILE)
+
+
+def test_a_lock_is_had_also_where_there_is_no_room_to_say_by_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", _no_room)
+
+    with FileLock(tmp_path / LOCK_FILE) as lock, pytest.raises(StoreLocked):
+        lock.set_url("http://here:1")
+        FileLock(tmp_path / LOCK_FILE)
+
+    FileLock(tmp_path / LOCK_FILE).release()
+
+
+def test_the_room_that_a_lock_has_taken_is_kept_for_whoever_opens_next(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / LOCK_FILE)
+    held_bytes = (tmp_path / LOCK_FILE).stat().st_size
+    lock.release()
+
+    assert (tmp_path / LOCK_FILE).stat().st_size == held_bytes > 0
+
+
+def _no_room(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from engine.errors import StoreFailed
 from engine.store.answer import Answer, Fate
 from engine.store.interface import Batch, Tree
-from engine.store.lmdb_environment import DATA_FILE, LmdbWriter, bytes_in_use
+from engine.store.lmdb_environment import DATA_FILE, READERS_FILE, LmdbWriter, bytes_in_use
 
 
 def writer_of(path: Path) -> LmdbWriter:
@@ -46,6 +49,29 @@ def test_bytes_in_use_are_those_of_the_trees_pages(tmp_path: Path) -> None:
 
     # The value with its header in whole pages, and one leaf with its key.
     assert (1 << 20) + 2 * 4096 == after - before
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="cannot be asked for there")
+def test_the_table_of_readers_has_its_room_before_a_disk_is_full(tmp_path: Path) -> None:
+    with writer_of(tmp_path / "store"):
+        found = (tmp_path / "store" / READERS_FILE).stat()
+
+    # Else mapping a part of it would end the process, and not raise.
+    assert found.st_size <= found.st_blocks * 512
+
+
+def test_a_table_of_readers_for_which_there_is_no_room_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", _no_room, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+
+    with pytest.raises(StoreFailed, match="No space left"):
+        writer_of(tmp_path / "store")
+
+
+def _no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_bytes_that_are_no_batch_are_no_refusal(tmp_path: Path) -> None:
