@@ -108,6 +108,7 @@ class Engine(AsyncInterface):
             StoreDamaged: it is not what an engine wrote, or is of a newer format.
             DeclarationError: the application cannot be loaded.
             PushRefused: the documents that are there do not fit its schema.
+            StoreFull: there is no room to deploy anything but what is deployed already.
             UsageError: this is not trio.
         """
         _refuse_unless_trio()

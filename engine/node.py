@@ -80,6 +80,7 @@ class Node:
 
         Raises:
             PushRefused: nothing changed.
+            StoreFull: there is no room on the disk, and this is not what is deployed already.
         """
         push = Push(
             application,

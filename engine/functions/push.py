@@ -28,7 +28,7 @@ import trio
 from engine.app.registry import Application
 from engine.app.schema import Schema
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import PushRefused, SchemaViolation
+from engine.errors import PushRefused, SchemaViolation, StoreFull
 from engine.functions.crons import sync_crons
 from engine.functions.deployment import Deployment
 from engine.functions.document_check import DocumentCheck
@@ -105,7 +105,8 @@ class Push:
 
         Raises:
             PushRefused: nothing changed; names the document and the rule in the way.
-            StoreFull: there is no room on the disk; the next push goes on from there.
+            StoreFull: there is no room on the disk; the next push goes on from there. If the
+                same is deployed already it serves, and nobody is told.
         """
         parts = {"": self._application, **self._application.mounts}
         schemas = {c: part.schema for c, part in parts.items() if part.schema is not None}
@@ -246,7 +247,29 @@ class Push:
         check = await self._check_while_serving(schemas)
         await self._runtime.pause("push.switch")
         switched = partial(self._switch_over, parts, schemas, check, unique)
-        return await self._turns.repeat(switched, durable=True)
+        try:
+            return await self._turns.repeat(switched, durable=True)
+        except StoreFull:
+            if await self._turns.repeat(partial(self._take_up, parts, schemas)):
+                return []
+            raise
+
+    async def _take_up(
+        self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
+    ) -> bool:
+        """
+        Serve what is deployed already, without writing that it is; whether it is just that.
+
+        So an engine that is opened on a full disk can be read.
+        """
+        await self._committer.settled(turn.view.begin_ts, turn.view.generation)
+        self._change(parts, schemas, turn)
+        deployed = turn.get(DEPLOYMENT_KEY)
+        is_same = deployed is not None and deployed["digest"] == self._application.digest
+        if turn.finish() or not is_same:
+            return False
+        self._switch(self._deployment())
+        return True
 
     async def _switch_over(
         self,
@@ -260,15 +283,21 @@ class Push:
         await self._catch_up(check)
         check.refuse_misfits()
         self._refuse_pairs(unique)
-        stored = _stored_schemas(turn)
-        lines = [*_changed_tables(schemas, stored), *_enable_and_drop(turn, schemas)]
-        _store_schemas(turn, stored, schemas)
-        lines += sync_crons(turn, parts)
+        lines = self._change(parts, schemas, turn)
         deployed = {"digest": self._application.digest, "at": turn.now_ms}
         turn.put_row(DEPLOYMENT_KEY, deployed)
         deployment = self._deployment()
         self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
         return lines
+
+    def _change(
+        self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
+    ) -> list[str]:
+        """Make indexes, schemas and crons those of the application; a line for each change."""
+        stored = _stored_schemas(turn)
+        lines = [*_changed_tables(schemas, stored), *_enable_and_drop(turn, schemas)]
+        _store_schemas(turn, stored, schemas)
+        return lines + sync_crons(turn, parts)
 
     def _deployment(self) -> Deployment:
         committer = self._committer

@@ -63,6 +63,9 @@ class PickyStore(MemoryStore):
     def watch(self) -> None:
         self._seen = 0
 
+    def make_room(self) -> None:
+        self._seen = None
+
     async def apply(self, batch: bytes) -> None:
         if self._seen is not None:
             self._seen += 1
@@ -104,6 +107,38 @@ async def test_a_push_without_room_says_so_and_the_next_one_ends_it(
         assert ROWS // 7 == await ask(node, count_of, 6)
         *_, findings = verify(store.snapshot)
         assert [] == findings.problems
+
+
+async def test_an_engine_that_is_opened_without_room_serves_what_was_deployed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = [*FUNCTIONS, indexed]
+    store = PickyStore(*range(1, 20))
+    async with serving(app, store=store) as node:
+        await mutate(node, fill, 7)
+    store.watch()
+
+    async with serving(app, store=store, runtime=VirtualRuntime(2)) as node:
+        assert 1 == await ask(node, count_of, 6)
+        with pytest.raises(StoreFull):
+            await mutate(node, fill, 7)
+        store.make_room()
+        await mutate(node, fill, 7)
+        assert 2 == await ask(node, count_of, 6)
+
+
+@pytest.mark.parametrize("other", [[*FUNCTIONS, mark, indexed], [*FUNCTIONS, Schema(items=plain)]])
+async def test_nothing_new_is_deployed_without_room(
+    other: list[Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    store = PickyStore(*range(1, 20))
+    async with serving([*FUNCTIONS, indexed], store=store) as node:
+        store.watch()
+
+        with pytest.raises(StoreFull):
+            await node.push(application(*other))
+
+        assert 0 == await ask(node, count_of, 6)
 
 
 async def test_the_engines_own_transactions_are_not_refused_for_what_others_write(
