@@ -265,7 +265,9 @@ class LmdbWriter:
             write_batch(self.env, self.trees, batch, data_bytes_max=self._data_bytes_max)
         except Exception as error:
             fate = self._fate(error)
-            return Answer(fate=fate, message=f"{type(error).__name__}: {error}")
+            cut_short = fate is Fate.REFUSED and getattr(error, "code", 0) == errno.EIO
+            why = "a write was cut short, " if cut_short else ""
+            return Answer(fate=fate, message=f"{why}{type(error).__name__}: {error}")
         written = self.env.info()["last_txnid"] != before
         return Answer(fate=Fate.WRITTEN, flushes=written * flushes_of(self.env))
 
