@@ -26,6 +26,10 @@ from tests.proofs.crash_subject import session_of
 SCRATCH_EVERY = 5
 SCRATCH_LENGTH_MAX = 30_000
 """More than a page holds, so that pages of their own are taken and given back."""
+BULK_DOCUMENTS = 8
+BULK_TEXT_LENGTH = 1_000_000
+BULK_BYTES = 2 * BULK_DOCUMENTS * BULK_TEXT_LENGTH
+"""On disk: as rows, and in the log."""
 
 schema = Schema(
     ledger=Table(
@@ -59,12 +63,31 @@ async def _replace_scratch(ctx: MutationCtx, worker: int, number: int) -> None:
     await ctx.db.insert("scratch", {"worker": worker, "text": text})
 
 
+@mutation
+async def bulk(ctx: MutationCtx) -> None:
+    """Write as much as one transaction may, or nearly."""
+    for _ in range(BULK_DOCUMENTS):
+        await ctx.db.insert("scratch", {"worker": -1, "text": "z" * BULK_TEXT_LENGTH})
+
+
+@mutation
+async def nudge(ctx: MutationCtx) -> None:
+    """Write as little as one transaction can."""
+    row = (
+        await ctx.db.query("scratch").with_index("by_worker", lambda r: r.eq("worker", -2)).first()
+    )
+    if row is None:
+        await ctx.db.insert("scratch", {"worker": -2, "text": ""})
+    else:
+        await ctx.db.patch(row["_id"], {"text": "" if row["text"] else "n"})
+
+
 @query
 async def totals(ctx: QueryCtx) -> list[Any]:
     return [[d["worker"], d["count"]] for d in await ctx.db.query("totals").collect()]
 
 
-APP: list[Any] = [schema, credit, totals]
+APP: list[Any] = [schema, credit, bulk, nudge, totals]
 
 
 async def credit_once(node: Node, worker: int, number: int) -> None:

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.proofs.disk import Disk
-from tests.proofs.power_loss_check import LEDGER, Checker, Problem, Told
 from tests.proofs.proof import Plan, Verdict
+from tests.proofs.reopening import LEDGER, Checker, Problem, Told
 from tests.proofs.write_trace import Event, Flush, Say, Write, events, obstacle, traced
 
 PROMISE = "What was acknowledged is there once after the power fails, and the engine opens."

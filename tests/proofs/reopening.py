@@ -1,8 +1,8 @@
 """
-What an engine makes of a directory as a power cut may have left it.
+What an engine makes of a directory in which another has ended: `check(directory, told)`.
 
-It runs in a process of its own: what is read of a damaged store can end a process, or keep it
-busy for ever, and that is a finding like any other.
+It can be had in a process of its own, by a `Checker`: what is read of a damaged store can end a
+process, or keep it busy for ever, and that is a finding like any other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """
-    What the outside world had been told when the power failed.
+    What the outside world had been told when the engine ended.
 
     acknowledged: for each worker, the first number that was not. shown: for each, the greatest
     total that a subscription had shown.
@@ -131,26 +131,32 @@ def _compare(store: Store, told: Told, *, retried: bool) -> Iterator[Problem]:
     for text in findings.problems:
         yield Problem(VERIFY, when + text)
     lines, totals = read_ledger(store)
-    for line, times in lines.items():
-        if times > 1:
-            yield Problem(LEDGER, f"{when}{line} is there {times} times")
     for worker, first in enumerate(told.acknowledged):
-        wanted = set(range(first + retried))
-        found = {number for of, number in lines if of == worker}
-        if missing := wanted - found:
-            yield Problem(
-                LEDGER, f"{when}{sorted(missing)[:5]} of {worker} were acknowledged and lost"
-            )
-        if beyond := found - wanted - {first}:
-            yield Problem(LEDGER, f"{when}{sorted(beyond)[:5]} of {worker} were never sent")
-        if totals.get(worker, 0) < told.shown[worker]:
-            yield Problem(
-                SHOWN,
-                f"{when}{worker} has {totals.get(worker, 0)} where {told.shown[worker]} were shown",
-            )
-    counted = Counter(worker for worker, _ in lines.elements())
-    if totals != dict(counted):
-        yield Problem(LEDGER, f"{when}totals {totals} for a ledger of {dict(counted)}")
+        numbers = [number for of, number in lines.elements() if of == worker]
+        for text in _differences(numbers, first, is_answered=retried):
+            yield Problem(LEDGER, f"{when}worker {worker}: {text}")
+        total, shown = totals.get(worker, 0), told.shown[worker]
+        if total != len(numbers):
+            text = f"a total of {total} for {len(numbers)} lines"
+            yield Problem(LEDGER, f"{when}worker {worker}: {text}")
+        if total < shown:
+            yield Problem(SHOWN, f"{when}worker {worker}: {total} where {shown} were shown")
+
+
+def _differences(numbers: list[int], first: int, *, is_answered: bool) -> Iterator[str]:
+    """
+    What is wrong with a worker's numbers.
+
+    Args:
+        first: it was sent; all before it were acknowledged. is_answered: by now it was, too.
+    """
+    wanted, found = set(range(first + is_answered)), set(numbers)
+    if missing := wanted - found:
+        yield f"{sorted(missing)[:5]} were acknowledged and lost"
+    if beyond := found - set(range(first + 1)):
+        yield f"{sorted(beyond)[:5]} were never sent"
+    if len(found) < len(numbers):
+        yield f"{[n for n, times in Counter(numbers).items() if times > 1][:5]} are there twice"
 
 
 async def _retry(store: Store, told: Told) -> None:
