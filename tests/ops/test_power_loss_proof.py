@@ -154,6 +154,20 @@ def test_a_trace_becomes_what_was_done_and_when(tmp_path: Path) -> None:
     ] == happened
 
 
+@pytest.mark.parametrize(("there", "reached"), [("xabc", "abc"), ("xaby", "ab"), ("x", "")])
+def test_a_write_that_was_cut_off_counts_as_far_as_it_came(
+    there: str, reached: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "f"
+    file.write_text(there)
+    begun = Write(path=file, offset=1, data=b"abc", synchronous=True)
+
+    _, end, left = power_loss._as_left(Event(10, None, begun))
+
+    assert Write(path=file, offset=1, data=reached.encode(), synchronous=False) == left
+    assert end is not None
+
+
 # Verdicts.
 
 

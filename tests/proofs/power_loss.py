@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -193,7 +193,7 @@ def _traced_steps(directory: Path, plant: str) -> list[_Step]:
     for life in range(LIVES):
         trace = directory / f"trace-{life}"
         _live(directory / "data", plant, trace, witness.told().acknowledged)
-        found = events(trace, directory)
+        found = [_as_left(event) for event in events(trace, directory)]
         order = [(event.begin, _Step(event, is_end=False)) for event in found]
         order += [
             (event.end, _Step(event, is_end=True)) for event in found if event.end is not None
@@ -204,6 +204,20 @@ def _traced_steps(directory: Path, plant: str) -> list[_Step]:
             if isinstance(step.event.what, Say) and not step.is_end:
                 witness.hear(step.event.what.text)
     return steps
+
+
+def _as_left(event: Event) -> Event:
+    """A write that the death of its process cut off, as far as the cache has it."""
+    what = event.what
+    if event.end is not None or not isinstance(what, Write):
+        return event
+    with what.path.open("rb") as file:
+        file.seek(what.offset)
+        there = file.read(len(what.data))
+    pairs = enumerate(zip(what.data, there, strict=False))
+    reached = next((n for n, (wanted, found) in pairs if wanted != found), len(there))
+    done = replace(what, data=what.data[:reached], synchronous=False)
+    return Event(event.begin, sys.maxsize, done)
 
 
 def _live(data: Path, plant: str, trace: Path, first: tuple[int, ...]) -> None:
