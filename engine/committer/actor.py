@@ -309,7 +309,9 @@ class Committer:
     def _publish(self, batch: list[StagedCommit]) -> None:
         last = batch[-1]
         self._in_flight = []
-        self._refusal = None
+        if self._refusal is not None:
+            trace.warning("committer.recovered", batches_refused=self.stats["batches_refused"])
+            self._refusal = None
         self._durable = Head(
             ts=last.ts,
             record_hash=last.record_hash,
@@ -347,7 +349,8 @@ class Committer:
 
     def _roll_back(self, batch: list[StagedCommit], error: StoreFull) -> None:
         """Nothing of the batch was written: everybody who saw it runs again."""
-        trace.warning("committer.batch_refused", count=len(batch), error=str(error))
+        if self._refusal is None:  # the first of what may be hundreds a second
+            trace.warning("committer.batch_refused", count=len(batch), error=str(error))
         self._refusal = error
         self.generation += 1
         self.stats["batches_refused"] += 1
