@@ -18,14 +18,13 @@ from engine.indexes.catalog import IndexInfo
 from engine.indexes.snapshot import SharedSnapshot
 from engine.model.ids import id_of
 from engine.model.keys import decode_key, past
+from engine.model.limits import ENTRY_TAIL_BYTES
 from engine.model.values import UNDEFINED
 
 SLICE_ENTRIES: Final = 500
 """In one snapshot: a millisecond or two."""
 PAIRS_MAX: Final = 500
 """Found and to be looked at again; with more of them the walk ends, and they are."""
-_TAIL_BYTES: Final = 9 + 16
-"""`_creationTime` and the internal id, with which the key of every entry ends."""
 
 
 class UniqueCheck:
@@ -72,7 +71,7 @@ class UniqueCheck:
         entries = snapshot.entries(index, self._lower, None, reverse=False)
         keys = [key for key, _ in islice(entries, SLICE_ENTRIES)]
         for key in keys:
-            fields = key[:-_TAIL_BYTES]
+            fields = key[:-ENTRY_TAIL_BYTES]
             if fields == self._last and UNDEFINED not in decode_key(fields):
                 self._pairs[index.index_id, fields] = index
             self._last = fields

@@ -2,23 +2,36 @@
 From documents to index entries: the one rule that staging, recovery and `verify` share.
 
 A stored entry key is the index's prefix followed by the entry key: the encoded
-field values and the document's 16 id bytes.  An entry key longer than
-`ENTRY_KEY_BYTES_MAX` does not fit LMDB; it is stored under its first bytes and
-its digest, with the whole key as the value.  Such entries share a bucket and
-are put in order when they are read.
+values of the declared fields, then those of `_creationTime` and the document's
+16 id bytes, which are of a fixed size.
+
+    short     prefix, fields, tail                       value: nothing
+    bucketed  prefix, head of fields, digest, tail       value: the rest of the fields
+
+Fields that do not fit LMDB are stored under their head and their digest.  So
+entries with the same fields lie together, in order, and are found by a seek;
+those whose fields only begin alike share a bucket, and are put in order when
+they are read.  Every stored key of the full length is bucketed, and no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
 from engine.model.commits import RowWrite
-from engine.model.keys import encode_key
-from engine.model.limits import ENTRY_KEY_BYTES_MAX
+from engine.model.keys import encode_key, end_of_values, past
+from engine.model.limits import (
+    ENTRY_DIGEST_BYTES,
+    ENTRY_HEAD_BYTES,
+    ENTRY_TAIL_BYTES,
+    STORE_KEY_BYTES_MAX,
+)
 from engine.model.values import UNDEFINED, get_path
+
+_BUCKETED_BYTES_MIN: Final = ENTRY_HEAD_BYTES + ENTRY_TAIL_BYTES
 
 Change = tuple[bytes, bytes, bytes | None]
 """Index prefix, entry key, and the row key it leads to; `None` removes the entry."""
@@ -62,9 +75,39 @@ def _same_objects(before: dict[str, Any], after: dict[str, Any], fields: Sequenc
 
 def stored(prefix: bytes, key: bytes) -> tuple[bytes, bytes]:
     """The key and value under which an entry key is stored."""
-    if len(key) <= ENTRY_KEY_BYTES_MAX:
+    if len(key) < _BUCKETED_BYTES_MIN:
         return prefix + key, b""
-    return prefix + key[:ENTRY_KEY_BYTES_MAX] + sha256(key).digest(), key
+    fields, tail = key[:-ENTRY_TAIL_BYTES], key[-ENTRY_TAIL_BYTES:]
+    return stored_fields(prefix, fields) + tail, fields[ENTRY_HEAD_BYTES:]
+
+
+def stored_fields(prefix: bytes, fields: bytes) -> bytes:
+    """What the stored keys of all entries with these bucketed fields begin with."""
+    return prefix + fields[:ENTRY_HEAD_BYTES] + sha256(fields).digest()
+
+
+def is_bucketed(stored_key: bytes) -> bool:
+    return len(stored_key) == STORE_KEY_BYTES_MAX
+
+
+def bucket_of(stored_key: bytes) -> bytes:
+    """What the stored keys of a bucket begin with, and no others."""
+    return stored_key[: len(stored_key) - ENTRY_TAIL_BYTES - ENTRY_DIGEST_BYTES]
+
+
+def entry_key_of(stored_key: bytes, rest: bytes) -> bytes:
+    """The entry key of a bucketed entry."""
+    return bucket_of(stored_key)[4:] + rest + stored_key[-ENTRY_TAIL_BYTES:]
+
+
+def bucketed_fields(index: IndexInfo, lower: bytes, upper: bytes | None) -> bytes | None:
+    """The declared fields that all keys of an interval share, if they do and are bucketed."""
+    if upper is None or len(lower) < ENTRY_HEAD_BYTES:
+        return None
+    end = end_of_values(lower, len(index.fields) - 1)
+    if end is None or end < ENTRY_HEAD_BYTES or upper > past(lower[:end]):
+        return None
+    return lower[:end]
 
 
 class Applied:

@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from engine.errors import SnapshotTooOld
+from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
 from engine.indexes.counts import Counts
+from engine.indexes.entries import bucket_of, bucketed_fields, is_bucketed, stored_fields
 from engine.log.retention import read_anchor
-from engine.model.limits import ENTRY_KEY_BYTES_MAX
+from engine.model.keys import increment
+from engine.model.limits import ENTRY_HEAD_BYTES
 from engine.store.interface import Snapshot, Store, Tree
 
 Entry = tuple[bytes, bytes]
@@ -92,12 +95,26 @@ class SharedSnapshot:
             )
 
     def entries(
-        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
+        self,
+        index: IndexInfo,
+        lower: bytes,
+        upper: bytes | None,
+        *,
+        reverse: bool,
+        buckets: Buckets | None = None,
     ) -> Iterator[Entry]:
-        """Entries of `index` from `lower` to `upper`, exclusive, in order."""
+        """
+        Entries of `index` from `lower` to `upper`, exclusive, in order.
+
+        Args:
+            buckets: those that the reader has walked already.
+        """
         if index.kind is IndexKind.BY_ID:
             return self._rows(index.table_number, lower, upper, reverse)
-        return self._entries(index, lower, upper, reverse)
+        fields = bucketed_fields(index, lower, upper)
+        if fields is not None and upper is not None:
+            return self._entries_with(index, fields, lower, upper, reverse)
+        return self._entries(index, lower, upper, reverse, buckets)
 
     @property
     def anchor_ts(self) -> int:
@@ -123,43 +140,54 @@ class SharedSnapshot:
             yield key[4:], key
 
     def _entries(
-        self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool
+        self,
+        index: IndexInfo,
+        lower: bytes,
+        upper: bytes | None,
+        reverse: bool,
+        buckets: Buckets | None,
     ) -> Iterator[Entry]:
-        prefix = index.prefix
         row_prefix = index.table_number.to_bytes(4, "big")
-        bucket: list[bytes] = []
-        for key, value in self._stored(prefix, lower, upper, reverse):
-            if bucket and not (value and value.startswith(bucket[0][:ENTRY_KEY_BYTES_MAX])):
-                yield from _unpack(bucket, lower, upper, reverse, row_prefix)
-                bucket = []
-            if value:
-                bucket.append(value)
+        start, end = _stored_interval(index.prefix, lower, upper)
+        while True:
+            for key, _ in self._store.range(Tree.ENTRIES, start, end, reverse=reverse):
+                if is_bucketed(key):
+                    break
+                entry = key[4:]
+                if entry >= lower and (upper is None or entry < upper):
+                    yield entry, row_prefix + key[-16:]
             else:
-                yield key[4:], row_prefix + key[-16:]
-        yield from _unpack(bucket, lower, upper, reverse, row_prefix)
+                return
+            buckets = buckets or Buckets(None)
+            for entry in buckets.entries(self._store, key, lower, upper, reverse=reverse):
+                yield entry, row_prefix + entry[-16:]
+            head = bucket_of(key)
+            start, end = (start, head) if reverse else (_after(head), end)
 
-    def _stored(
-        self, prefix: bytes, lower: bytes, upper: bytes | None, reverse: bool
+    def _entries_with(
+        self, index: IndexInfo, fields: bytes, lower: bytes, upper: bytes, reverse: bool
     ) -> Iterator[Entry]:
-        """Stored entries that may lie in the interval; those of a bucket at its edge may not."""
-        start = prefix + lower[:ENTRY_KEY_BYTES_MAX]
-        if upper is None:
-            end = (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
-        elif len(upper) <= ENTRY_KEY_BYTES_MAX:
-            end = prefix + upper
-        else:
-            end = prefix + upper[:ENTRY_KEY_BYTES_MAX] + b"\xff" * 33
-        for key, value in self._store.range(Tree.ENTRIES, start, end, reverse=reverse):
-            if value or (key[4:] >= lower and (upper is None or key[4:] < upper)):
-                yield key, value
+        """Entries of an interval in which all have these bucketed fields: they lie together."""
+        row_prefix = index.table_number.to_bytes(4, "big")
+        begin = stored_fields(index.prefix, fields)
+        start, end = begin + lower[len(fields) :], begin + upper[len(fields) :]
+        for key, _ in self._store.range(Tree.ENTRIES, start, end, reverse=reverse):
+            yield fields + key[len(begin) :], row_prefix + key[-16:]
 
 
-def _unpack(
-    bucket: list[bytes], lower: bytes, upper: bytes | None, reverse: bool, row_prefix: bytes
-) -> Iterator[Entry]:
-    for key in sorted(bucket, reverse=reverse):
-        if key >= lower and (upper is None or key < upper):
-            yield key, row_prefix + key[-16:]
+def _stored_interval(prefix: bytes, lower: bytes, upper: bytes | None) -> tuple[bytes, bytes]:
+    """Where everything of an interval is stored; more of a bucket at its edge may be, too."""
+    start = prefix + lower[:ENTRY_HEAD_BYTES]
+    if upper is None:
+        return start, _after(prefix)
+    end = prefix + upper[:ENTRY_HEAD_BYTES]
+    return start, end if len(upper) <= ENTRY_HEAD_BYTES else _after(end)
+
+
+def _after(prefix: bytes) -> bytes:
+    bound = increment(prefix)
+    assert bound is not None, "no index has an id of 0xff only"
+    return bound
 
 
 class Snapshots:

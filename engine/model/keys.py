@@ -174,6 +174,17 @@ def decode_key(key: bytes) -> list[Value | Undefined]:
     return values
 
 
+def end_of_values(key: bytes, count: int) -> int | None:
+    """Where the first `count` values of `key` end; None if it does not hold that many."""
+    at = 0
+    try:
+        for _ in range(count):
+            _, at = _decode_at(key, at, VALUE_NESTING_MAX)
+    except (Refusal, IndexError, ValueError):
+        return None
+    return at
+
+
 def _decode_at(key: bytes, at: int, room: int) -> tuple[Value | Undefined, int]:
     """The value at `at`, and where the next one begins."""
     tag = key[at]

@@ -36,12 +36,15 @@ LOAD_S_MAX: Final = 10.0
 """To import the modules of an application; who saves a file waits for it."""
 CREATION_TIME_MAX: Final = 2.0**53
 
-ENTRY_KEY_BYTES_MAX: Final = 475
-"""LMDB keys stop at 511 bytes: 32 for a digest, 4 for the index id, and this for the key itself."""
-
 STORE_KEY_BYTES_MAX: Final = 511
 """LMDB's own."""
-assert ENTRY_KEY_BYTES_MAX + 32 + 4 <= STORE_KEY_BYTES_MAX
+ENTRY_TAIL_BYTES: Final = 9 + 16
+"""What every entry key ends with: an encoded `_creationTime` and the document's id."""
+ENTRY_DIGEST_BYTES: Final = 32
+ENTRY_HEAD_BYTES: Final = 450
+"""What is left of a store key beside the index id, a digest and the tail. Fields that take as much,
+or more, are bucketed under their first bytes, and none that take less."""
+assert 4 + ENTRY_HEAD_BYTES + ENTRY_DIGEST_BYTES + ENTRY_TAIL_BYTES == STORE_KEY_BYTES_MAX
 STORE_MAP_BYTES: Final = 1 << 40
 """Address space of a store, taken once: to resize the map would end every open snapshot."""
 STORE_READERS_MAX: Final = 1024

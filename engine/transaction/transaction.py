@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol
 
 from engine.errors import DocumentNotFound, InvalidId, InvalidValue, LimitExceeded, SchemaViolation
+from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import (
     BY_TABLE_NAME,
     TABLES,
@@ -94,6 +95,7 @@ class Transaction:
         self._layers: list[Overlay] = [Overlay()]
         self._saved: list[tuple[Catalog, tuple[int, int, int, int]]] = []
         self._originals: dict[bytes, bytes | None] = {}
+        self._buckets: Buckets | None = None
 
     # Reading
 
@@ -156,10 +158,9 @@ class Transaction:
                 try:
                     self.usage.count_read(len(image))
                 except LimitExceeded:
-                    if not read.keys:
-                        raise
-                    self.usage.uncount_read(len(image))
-                    break
+                    if read.keys:
+                        self.usage.uncount_read(len(image))
+                    raise
                 doc = decode(image)
                 read.keys.append(key)
                 if accepts is None or accepts(doc):
@@ -168,6 +169,9 @@ class Transaction:
                     break
             else:
                 read.is_exhausted = True
+        except LimitExceeded:
+            if not read.keys:
+                raise
         finally:
             self._record(index, lower, upper, reverse, read)
         return read
@@ -201,7 +205,9 @@ class Transaction:
     def _entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool
     ) -> Iterator[Entry]:
-        entries = self.view.entries(index, lower, upper, reverse=reverse)
+        if self._buckets is None:
+            self._buckets = Buckets(self.usage)
+        entries = self.view.entries(index, lower, upper, reverse=reverse, buckets=self._buckets)
         for layer in self._layers:
             if not layer.is_empty:
                 own = layer.entries(index, lower, upper, reverse=reverse)

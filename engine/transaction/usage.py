@@ -25,18 +25,18 @@ class Usage:
     functions_scheduled: int = 0
     scheduled_args_bytes: int = 0
 
-    def count_read(self, size: int) -> None:
-        """Count one document of `size` bytes as read."""
+    def count_read(self, size: int, advice: str = _ADVICE_READ) -> None:
+        """Count one document, or a walked index entry, of `size` bytes as read."""
         self.documents_read += 1
         self.bytes_read += size
         limits = self.limits
         if self.documents_read > limits.documents_read_max:
-            raise _over("documents_read_max", self.documents_read, limits, _ADVICE_READ)
+            raise _over("documents_read_max", self.documents_read, limits, advice)
         if self.bytes_read > limits.bytes_read_max:
-            raise _over("bytes_read_max", self.bytes_read, limits, _ADVICE_READ)
+            raise _over("bytes_read_max", self.bytes_read, limits, advice)
 
     def uncount_read(self, size: int) -> None:
-        """Take back what `count_read` refused: it was not read after all."""
+        """Take back what `count_read` has counted, or refused: it was not read after all."""
         self.documents_read -= 1
         self.bytes_read -= size
 

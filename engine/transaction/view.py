@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.counts import Counts
 from engine.indexes.snapshot import Entry, SharedSnapshot
@@ -121,10 +122,16 @@ class View:
         return total if self._past is None else total + self._past.grown(table_number)
 
     def entries(
-        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
+        self,
+        index: IndexInfo,
+        lower: bytes,
+        upper: bytes | None,
+        *,
+        reverse: bool,
+        buckets: Buckets | None = None,
     ) -> Iterator[Entry]:
         """Entries of `index` in `[lower, upper)`, in order; read to the end or dropped at once."""
-        below = self.snapshot.entries(index, lower, upper, reverse=reverse)
+        below = self.snapshot.entries(index, lower, upper, reverse=reverse, buckets=buckets)
         if self._staged is not None:
             above = self._staged.entries(index, lower, upper, reverse=reverse, upto=self.begin_ts)
             return merged(below, above, reverse=reverse)

@@ -21,13 +21,14 @@ from engine.functions.results import Caller
 from engine.functions.watchdog import Watchdog
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
-from engine.model.limits import ENTRY_KEY_BYTES_MAX, Limits
+from engine.model.limits import ENTRY_HEAD_BYTES, Limits
 from engine.model.values import UNDEFINED, Int64, compare, get_path
 from engine.node import Node, running_node
 from engine.store.memory_store import MemoryStore
 
 ADMIN = Caller(admin=True)
-LONG = "long" * (ENTRY_KEY_BYTES_MAX // 4 + 30)
+LONG = "long" * (ENTRY_HEAD_BYTES // 4 + 30)
+EDGE = "e" * (ENTRY_HEAD_BYTES - 4)
 VALUES: list[Any] = [
     None,
     True,
@@ -45,6 +46,11 @@ VALUES: list[Any] = [
     LONG,
     LONG + "a",
     LONG + "b",
+    EDGE,
+    EDGE + "\0",
+    EDGE + "\0b",
+    EDGE + "e",
+    EDGE + "e\0b",
     b"",
     b"\x00\xff",
     [1, "a"],
@@ -110,13 +116,18 @@ async def equal(ctx: QueryCtx, a: Any) -> list[Any]:
 
 
 @query
+async def exact(ctx: QueryCtx, a: Any, b: Any) -> list[Any]:
+    return await ctx.db.query("things").with_index("by_ab", a=a, b=b).collect()
+
+
+@query
 async def pages(ctx: QueryCtx, opts: Any, order: str) -> Any:
     things = ctx.db.query("things").with_index("by_ab")
     return await (things.order("desc") if order == "desc" else things).paginate(opts)
 
 
 def application(tables: Schema, digest: str) -> Application:
-    functions = {f.handler.__name__: f for f in (write, count, scan, between, equal, pages)}
+    functions = {f.handler.__name__: f for f in (write, count, scan, between, equal, exact, pages)}
     with loading("t"):
         for function in functions.values():
             function.module = "t"
@@ -245,6 +256,12 @@ async def check_ranges(node: Node, model: Model, dice: random.Random) -> None:
     assert same(inside, await read(node, "between", low=low, high=high)), (low, high)
     equal_docs = [d for d in in_order(model, ["a", "b"]) if same(get_path(d, "a"), low)]
     assert same(equal_docs, await read(node, "equal", a=low)), low
+    for doc in expected:
+        if (a := get_path(doc, "a")) is not UNDEFINED and (
+            b := get_path(doc, "b")
+        ) is not UNDEFINED:
+            both = [d for d in expected if same(get_path(d, "a"), a) and same(get_path(d, "b"), b)]
+            assert same(both, await read(node, "exact", a=a, b=b)), (a, b)
 
 
 async def check_pages(node: Node, model: Model, dice: random.Random) -> None:

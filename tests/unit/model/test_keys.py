@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidValue
-from engine.model.keys import decode_key, encode_key, encode_value_key, increment, past
+from engine.model.keys import (
+    decode_key,
+    encode_key,
+    encode_value_key,
+    end_of_values,
+    increment,
+    past,
+)
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import INT64_MAX, INT64_MIN, UNDEFINED, Int64, Value, compare
 from tests.unit.model.canonical import (
@@ -137,6 +144,16 @@ def test_the_keys_that_begin_with_some_values_lie_between_them_and_past_them(
     begins = [place(value) for value in key[: len(first)]] == [place(value) for value in first]
 
     assert begins == (start <= encode_key(key) < stop)
+
+
+@given(KEY, KEY, st.binary(max_size=16))
+def test_the_first_values_of_a_key_end_where_their_own_key_does(
+    first: list[Value], rest: list[Value], tail: bytes
+) -> None:
+    start = encode_key(first)
+
+    assert len(start) == end_of_values(start + encode_key(rest) + tail, len(first))
+    assert None is end_of_values(start, len(first) + 1)
 
 
 @given(TEXT, TEXT)
