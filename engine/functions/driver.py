@@ -38,6 +38,7 @@ from engine.model.limits import Limits
 
 if TYPE_CHECKING:
     from engine.app.registered import Kind
+    from engine.transaction.usage import Usage
 
 trace = tracer(__name__)
 
@@ -121,6 +122,15 @@ class Execution:
     def user_time_s(self) -> float:
         """Seconds of the application's own code so far, the slice that is running left out."""
         return max(0.0, self.limits.user_time_s_max - self.left_s)
+
+    def note_times(self, usage: Usage) -> None:
+        """Have it warn of the seconds that it took, if they are near what it may take."""
+        for limit, left_s in (
+            ("user_time_s_max", self.left_s),
+            ("system_time_s_max", self.engine_left_s),
+        ):
+            allowed = getattr(self.limits, limit)
+            usage.note(limit, allowed - left_s, allowed)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from engine.app.environment import current_variables
 from engine.app.registered import Kind, RegisteredFunction
@@ -26,13 +26,14 @@ from engine.functions.results import Caller, Failure, failure_of
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import Runtime
 from engine.model.commits import Source
-from engine.model.limits import Limits
+from engine.model.limits import WARNING_RATIO, Limits
 from engine.model.values import size_of
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View
 
 Wrap: TypeAlias = Callable[[RegisteredFunction], Callable[..., Coroutine[Any, Any, Any]]]
+_LEFT_RATIO: Final = 1 - WARNING_RATIO
 
 
 class Request(NamedTuple):
@@ -141,7 +142,13 @@ class Executor:
             raise
         except Exception as error:
             failure = failure_of(error)
-        for warning in transaction.usage.warnings():
+        limits, usage = self._limits, transaction.usage
+        if (
+            execution.left_s < limits.user_time_s_max * _LEFT_RATIO
+            or execution.engine_left_s < limits.system_time_s_max * _LEFT_RATIO
+        ):
+            execution.note_times(usage)
+        for warning in usage.warnings():
             execution.log("WARN", warning)
         return Outcome(
             value,
@@ -150,7 +157,7 @@ class Executor:
             request,
             self._runtime.now_ns(),
             (self._runtime.monotonic() - began) * 1000,
-            transaction.usage,
+            usage,
         )
 
     def tell(self, outcome: Outcome) -> None:
@@ -187,6 +194,8 @@ class Executor:
         function = deployment.find(path, kind, component=component, may_call_internal=caller.admin)
         tables = deployment.tables_of(component)
         signature = function.signature
+        if args:
+            check_size("args_bytes_max", function, args, transaction.usage)
         arguments = signature.load(args, tables)
         scope = Scope(
             execution,
@@ -214,7 +223,7 @@ class Executor:
         ctx.close()
         value = signature.dump(result, tables)
         if value is not None:
-            self._check_size(function, value)
+            check_size("result_bytes_max", function, value, transaction.usage)
         return value
 
     def _slice(self) -> Slice:
@@ -223,10 +232,23 @@ class Executor:
         limits = self._limits
         return Slice(rows_max=limits.slice_rows_max, seconds_max=limits.slice_s_max)
 
-    def _check_size(self, function: RegisteredFunction, value: Any) -> None:
-        size, allowed = size_of(value), self._limits.result_bytes_max
+
+def check_size(
+    limit: Literal["args_bytes_max", "result_bytes_max"],
+    function: RegisteredFunction,
+    value: Any,
+    usage: Usage,
+) -> None:
+    """
+    Raises:
+        LimitExceeded: the arguments or the result of `function` are too large.
+    """
+    size, allowed = size_of(value), getattr(usage.limits, limit)
+    if size >= allowed * WARNING_RATIO:
         if size > allowed:
-            raise LimitExceeded("result_bytes_max", size, allowed, f"bytes from {function.path}")
+            what = f"bytes {'to' if limit == 'args_bytes_max' else 'from'} {function.path}"
+            raise LimitExceeded(limit, size, allowed, what)
+        usage.note(limit, size, allowed)
 
 
 class LazyDice:

@@ -23,7 +23,7 @@ from engine.functions.actions import ActionContext, ActionScope
 from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
-from engine.functions.execute import Executor, Request
+from engine.functions.execute import Executor, Request, check_size
 from engine.functions.history import ExecutionLog, ExecutionRecord
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
@@ -51,6 +51,7 @@ from engine.model.commits import RowWrite, SessionRequest, Source
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
+from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
 
 SNAPSHOTS_TRIED: Final = 3
@@ -298,17 +299,22 @@ class Functions:
         request = Request(Kind.ACTION, path, args, caller, component)
         execution = self._executor.begin(Kind.ACTION, path)
         began = self._runtime.monotonic()
+        usage = Usage(self.limits)
         value: Any = None
         failure: Failure | None = None
         self.running_actions[path] += 1
         try:
-            value = await self._act(request, execution)
+            value = await self._act(request, execution, usage)
         except Exception as error:
             failure = failure_of(error)
         finally:
             self.running_actions[path] -= 1
             if not self.running_actions[path]:
                 del self.running_actions[path]
+        seconds = self._runtime.monotonic() - began
+        usage.note("action_time_s_max", seconds, self.limits.action_time_s_max)
+        for warning in usage.warnings():
+            execution.log("WARN", warning)
         lines = tuple(execution.log_lines)
         self.executions.add(
             ExecutionRecord(
@@ -317,19 +323,20 @@ class Functions:
                 component=component,
                 request_id=caller.request_id,
                 ended_ns=self._runtime.now_ns(),
-                duration_ms=(self._runtime.monotonic() - began) * 1000,
+                duration_ms=seconds * 1000,
                 error=failure.message if failure else None,
                 log_lines=lines,
             )
         )
         return ActionResult(value=value, failure=failure, log_lines=lines)
 
-    async def _act(self, request: Request, execution: Execution) -> Any:
+    async def _act(self, request: Request, execution: Execution, usage: Usage) -> Any:
         _, path, args, caller, component = request
         function = self.deployment.find(
             path, Kind.ACTION, component=component, may_call_internal=caller.admin
         )
         tables = self.deployment.tables_of(component)
+        check_size("args_bytes_max", function, dict(args), usage)
         arguments = function.signature.load(dict(args), tables)
         ctx = ActionContext(
             ActionScope(
@@ -351,4 +358,6 @@ class Functions:
                 execution.log("WARN", f"{name} was called and never awaited, so it never ran")
         if deadline.cancelled_caught:
             raise FunctionTimeout(f"the action {path} ran longer than {limit_s:g} s")
-        return function.signature.dump(result, tables)
+        value = function.signature.dump(result, tables)
+        check_size("result_bytes_max", function, value, usage)
+        return value

@@ -24,6 +24,8 @@ SHOWN_LENGTH_MAX: Final = 400
 DOCUMENT_BYTES_MAX: Final = 1 << 20
 """One row must stay cheap to copy through the log, the overlay and a transition."""
 DOCUMENT_NESTING_MAX: Final = 16
+WARNING_RATIO: Final = 0.8
+"""A log line warns a function that used this part of any limit."""
 INDEX_FIELDS_MAX: Final = 16
 """Counting the implicit `_creationTime`."""
 FILTER_FIELDS_MAX: Final = 16
@@ -79,8 +81,6 @@ class Limits:
     """A C call that cannot be interrupted for this long aborts the process, stacks on stderr."""
     log_lines_max: int = 256
     log_line_bytes_max: int = 32_768
-    warning_ratio: float = 0.8
-    """A log line warns a function that used this part of any limit."""
 
     # The slice between two checkpoints of a transaction.
     slice_rows_max: int = 256

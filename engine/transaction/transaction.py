@@ -33,7 +33,12 @@ from engine.model.commits import RowWrite
 from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.ids import id_of, make_internal, row_key
 from engine.model.keys import encode_key, past
-from engine.model.limits import DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX, TABLES_MAX
+from engine.model.limits import (
+    DOCUMENT_BYTES_MAX,
+    DOCUMENT_NESTING_MAX,
+    TABLES_MAX,
+    WARNING_RATIO,
+)
 from engine.model.reads import ReadSet
 from engine.model.values import UNDEFINED, measure, normalize, strictly_equal
 from engine.transaction.overlay import Overlay, merged
@@ -366,8 +371,8 @@ class Transaction:
             if not is_system:
                 size, nesting = measure(doc)
                 self.usage.count_write(size)
-                if size > DOCUMENT_BYTES_MAX or nesting > DOCUMENT_NESTING_MAX:
-                    _refuse_document(doc, size, nesting)
+                if size > _BYTES_NEAR or nesting > _NESTING_NEAR:
+                    self._check_document(doc, size, nesting)
             after = encode(doc)
             if after == image:
                 return
@@ -376,6 +381,12 @@ class Transaction:
         self._layers[-1].write(step)
         if is_system:
             self.catalog = self.catalog.folded([step])
+
+    def _check_document(self, doc: Doc, size: int, nesting: int) -> None:
+        self.usage.note("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX)
+        self.usage.note("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX)
+        if size > DOCUMENT_BYTES_MAX or nesting > DOCUMENT_NESTING_MAX:
+            _refuse_document(doc, size, nesting)
 
     def _next_creation_time(self) -> float:
         current = self._creation_time
@@ -411,6 +422,10 @@ class Transaction:
                     f"in the unique index {index.name!r}"
                 )
 
+
+_BYTES_NEAR: Final = DOCUMENT_BYTES_MAX * WARNING_RATIO - 1
+_NESTING_NEAR: Final = DOCUMENT_NESTING_MAX * WARNING_RATIO - 1
+"""Documents up to here need no closer look."""
 
 _SYSTEM_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
 """What the keys of the engine's own rows begin with; these are bounded by what is put in them."""

@@ -1,4 +1,9 @@
-"""How much of each limit one execution has used."""
+"""
+How much of each limit one execution has used.
+
+What is added up is counted here.  What is a size or a time of one thing is
+noted by whoever measures it anyway, and only where it comes near its limit.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.errors import LimitExceeded
-from engine.model.limits import Limits
+from engine.model.limits import WARNING_RATIO, Limits
 
 _ADVICE_READ = "Read through an index, or paginate."
 _ADVICE_WRITE = "Split the work over several mutations."
@@ -24,6 +29,14 @@ class Usage:
     bytes_written: int = 0
     functions_scheduled: int = 0
     scheduled_args_bytes: int = 0
+    noted: dict[str, tuple[float, float]] | None = None
+    """The largest use of a limit that was noted, and what is allowed, by the limit's name."""
+
+    def note(self, limit: str, used: float, allowed: float) -> None:
+        """Warn of `used` in the end, if it is near or over what is allowed."""
+        if used >= allowed * WARNING_RATIO:
+            noted = self.noted = self.noted or {}
+            noted[limit] = (max(used, noted.get(limit, (0, 0))[0]), allowed)
 
     def count_read(self, size: int, advice: str = _ADVICE_READ) -> None:
         """Count one document, or a walked index entry, of `size` bytes as read."""
@@ -86,7 +99,7 @@ class Usage:
 
     def warnings(self) -> Iterable[str]:
         """A sentence for every limit of which more than the warning ratio was used."""
-        limits, ratio = self.limits, self.limits.warning_ratio
+        limits, ratio = self.limits, WARNING_RATIO
         is_modest = (
             self.documents_read < limits.documents_read_max * ratio
             and self.bytes_read < limits.bytes_read_max * ratio
@@ -95,6 +108,7 @@ class Usage:
             and self.bytes_written < limits.bytes_written_max * ratio
             and self.functions_scheduled < limits.functions_scheduled_max * ratio
             and self.scheduled_args_bytes < limits.scheduled_args_bytes_max * ratio
+            and self.noted is None
         )
         return () if is_modest else self._warnings()
 
@@ -109,8 +123,17 @@ class Usage:
             "scheduled_args_bytes",
         ):
             used, allowed = getattr(self, name), getattr(self.limits, f"{name}_max")
-            if used >= allowed * self.limits.warning_ratio:
-                yield f"{name.replace('_', ' ')}: {used} of at most {allowed} ({name}_max)"
+            if used >= allowed * WARNING_RATIO:
+                yield _warning(f"{name}_max", used, allowed)
+        for limit, (used, allowed) in (self.noted or {}).items():
+            yield _warning(limit, used, allowed)
+
+
+def _warning(limit: str, used: float, allowed: float) -> str:
+    what = limit.lower().removesuffix("_max").removesuffix("_s").replace("_", " ")
+    unit = " s" if limit.endswith("_s_max") else ""
+    shown = f"{used:.2f}" if isinstance(used, float) else f"{used}"
+    return f"{what}: {shown}{unit} of at most {allowed:.10g}{unit} ({limit})"
 
 
 def _over(limit: str, used: int, limits: Limits, advice: str) -> LimitExceeded:

@@ -1,0 +1,155 @@
+"""A log line warns a function that has used four fifths of a limit, whichever it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.decorators import action, mutation, query
+from engine.model.limits import Limits
+from tests.node.nodes import ADMIN, serving
+
+MODULE = __name__.replace(".", "/")
+LIMITS = replace(
+    Limits(),
+    args_bytes_max=1_000,
+    result_bytes_max=1_000,
+    documents_written_max=10,
+    user_time_s_max=0.2,
+    action_time_s_max=10.0,
+)
+
+
+@mutation
+async def insert(ctx: MutationCtx, count: int, size: int = 0, depth: int = 0) -> None:
+    nested: Any = 0
+    for _ in range(depth):
+        nested = [nested]
+    for _ in range(count):
+        await ctx.db.insert("items", {"text": "x" * size, "nested": nested})
+
+
+@mutation
+async def take(ctx: MutationCtx, text: str) -> None:
+    """Its arguments are all that it has."""
+
+
+@query
+async def give(ctx: QueryCtx, size: int) -> str:
+    return "x" * size
+
+
+@query
+async def compute(ctx: QueryCtx, until: float) -> None:
+    while time.perf_counter() < until:
+        pass
+
+
+@action
+async def act(ctx: ActionCtx, text: str, size: int, seconds: float) -> str:
+    await trio.sleep(seconds)
+    return "x" * size
+
+
+APP = [insert, take, give, act]
+
+
+async def warnings(path: str, args: dict[str, Any]) -> Sequence[str]:
+    async with serving(APP, limits=LIMITS) as node:
+        functions = node.functions
+        result: Any
+        if path == "give":
+            result = await functions.query(f"{MODULE}:give", args, caller=ADMIN)
+            result.live.release()
+        elif path == "act":
+            result = await functions.action(f"{MODULE}:act", args, caller=ADMIN)
+        else:
+            result = await functions.mutation(f"{MODULE}:{path}", args, caller=ADMIN)
+    assert result.failure is None, result.failure.message
+    return [line.removeprefix("[WARN] ") for line in result.log_lines]
+
+
+@pytest.mark.parametrize(
+    ("path", "args", "warning"),
+    [
+        ("insert", {"count": 8}, "documents written: 8 of at most 10 (documents_written_max)"),
+        (
+            "insert",
+            {"count": 2, "size": 900_000},
+            "document bytes: 900086 of at most 1048576 (DOCUMENT_BYTES_MAX)",
+        ),
+        (
+            "insert",
+            {"count": 1, "depth": 12},
+            "document nesting: 13 of at most 16 (DOCUMENT_NESTING_MAX)",
+        ),
+        ("take", {"text": "x" * 800}, "args bytes: 809 of at most 1000 (args_bytes_max)"),
+        ("give", {"size": 900}, "result bytes: 902 of at most 1000 (result_bytes_max)"),
+        (
+            "act",
+            {"text": "x" * 800, "size": 0, "seconds": 0},
+            "args bytes: 840 of at most 1000 (args_bytes_max)",
+        ),
+        (
+            "act",
+            {"text": "", "size": 900, "seconds": 0},
+            "result bytes: 902 of at most 1000 (result_bytes_max)",
+        ),
+        (
+            "act",
+            {"text": "", "size": 0, "seconds": 9},
+            "action time: 9.00 s of at most 10 s (action_time_s_max)",
+        ),
+    ],
+)
+async def test_a_function_that_comes_near_a_limit_is_warned(
+    path: str, args: dict[str, Any], warning: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert [f"'{warning}'"] == await warnings(path, args)
+
+
+@pytest.mark.parametrize(
+    ("path", "args"),
+    [
+        ("insert", {"count": 7, "size": 800_000, "depth": 11}),
+        ("take", {"text": "x" * 700}),
+        ("give", {"size": 700}),
+        ("act", {"text": "x" * 700, "size": 700, "seconds": 7}),
+    ],
+)
+async def test_a_function_that_stays_away_from_the_limits_is_not(
+    path: str, args: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    assert [] == await warnings(path, args)
+
+
+async def test_seconds_of_its_own_code_are_warned_of(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([compute], limits=LIMITS) as node:
+        until = time.perf_counter() + 0.18
+        result = await node.functions.query(f"{MODULE}:compute", {"until": until}, caller=ADMIN)
+        result.live.release()
+
+    assert ["user time"] == [line[8:17] for line in result.log_lines]
+
+
+@pytest.mark.parametrize(
+    ("path", "args", "complaint"),
+    [
+        ("take", {"text": "x" * 1_000}, "bytes to .*:take: 1,009 is over the limit of 1,000"),
+        ("give", {"size": 1_000}, "bytes from .*:give: 1,002 is over the limit of 1,000"),
+    ],
+)
+async def test_arguments_and_results_that_are_too_large_are_refused(
+    path: str, args: dict[str, Any], complaint: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        await warnings(path, args)
