@@ -19,9 +19,8 @@ from engine.errors import DocumentNotFound, InvalidValue
 from engine.functions.crons import is_tick, tick_ended
 from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job
 from engine.indexes.catalog import SCHEDULED_FUNCTIONS
-from engine.model.codec import encode
 from engine.model.ids import row_key_of
-from engine.model.values import normalize
+from engine.model.values import normalize, size_of
 from engine.transaction.transaction import Transaction
 
 
@@ -43,7 +42,7 @@ def schedule(
         due_ms: milliseconds since 1970; in the past is now.
     """
     plain = normalize(dict(args))
-    transaction.usage.count_scheduled(len(encode(plain)))
+    transaction.usage.count_scheduled(size_of(plain))
     return add_job(
         transaction, owner=owner, component=component, path=path, args=plain, due_ms=due_ms
     )

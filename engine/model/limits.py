@@ -67,6 +67,7 @@ class Limits:
     result_bytes_max: int = 16 << 20
     documents_read_max: int = 32_000
     bytes_read_max: int = 16 << 20
+    """As they are stored; whatever else counts bytes takes those of `values.measure`."""
     ranges_read_max: int = 4_096
     documents_written_max: int = 16_000
     bytes_written_max: int = 16 << 20

@@ -40,7 +40,7 @@ from engine.model.limits import (
     WARNING_RATIO,
 )
 from engine.model.reads import ReadSet
-from engine.model.values import UNDEFINED, measure, normalize, strictly_equal
+from engine.model.values import UNDEFINED, measure, normalize, size_of, strictly_equal
 from engine.transaction.overlay import Overlay, merged
 from engine.transaction.usage import Usage
 from engine.transaction.view import View
@@ -366,7 +366,7 @@ class Transaction:
         after = None
         is_system = key.startswith(_SYSTEM_ROWS)
         if doc is None:
-            self.usage.count_write(len(image) if image is not None else 0)
+            self.usage.count_write(size_of(old) if old is not None else 0)
         else:
             if not is_system:
                 size, nesting = measure(doc)

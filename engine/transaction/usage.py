@@ -1,7 +1,9 @@
 """
 How much of each limit one execution has used.
 
-What is added up is counted here.  What is a size or a time of one thing is
+What is added up is counted here.  Bytes are those of `values.measure`, except
+that what is read counts as it is stored: to measure it would cost a third of
+reading it.  What is a size or a time of one thing is
 noted by whoever measures it anyway, and only where it comes near its limit.
 """
 

@@ -13,8 +13,11 @@ import trio.testing
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
+from engine.errors import LimitExceeded
 from engine.model.limits import Limits
-from tests.node.nodes import ADMIN, serving
+from engine.model.values import size_of
+from engine.node import Node
+from tests.node.nodes import ADMIN, mutate, serving
 
 MODULE = __name__.replace(".", "/")
 LIMITS = replace(
@@ -50,6 +53,23 @@ async def give(ctx: QueryCtx, size: int) -> str:
 async def compute(ctx: QueryCtx, until: float) -> None:
     while time.perf_counter() < until:
         pass
+
+
+@mutation
+async def insert_and_delete(ctx: MutationCtx) -> str:
+    doc_id = await ctx.db.insert("items", {"numbers": list(range(20))})
+    await ctx.db.delete(doc_id)
+    return doc_id
+
+
+@mutation
+async def schedule(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, compute_numbers, list(range(20)))
+
+
+@mutation
+async def compute_numbers(ctx: MutationCtx, numbers: list[int]) -> None:
+    """Its argument is all that it has."""
 
 
 @action
@@ -153,3 +173,37 @@ async def test_arguments_and_results_that_are_too_large_are_refused(
 ) -> None:
     with pytest.raises(AssertionError, match=complaint):
         await warnings(path, args)
+
+
+async def test_a_deleted_document_counts_as_many_bytes_as_it_did_when_it_was_written(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([insert_and_delete]) as node:
+        gone = await mutate(node, insert_and_delete)
+        *_, (_, execution) = node.functions.executions.after(0)
+
+    document = {"numbers": list(range(20)), "_id": gone, "_creationTime": 0.5}
+    assert 2 * size_of(document) == execution.bytes_written
+
+
+async def test_scheduled_arguments_count_as_limits_count_values(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    size = size_of({"numbers": list(range(20))})
+
+    async with serving([schedule, compute_numbers], limits=scheduling(size)) as node:
+        await mutate(node, schedule)
+    async with serving([schedule, compute_numbers], limits=scheduling(size - 1)) as node:
+        refusal = await refused(node, schedule)
+
+    assert f"{size} is over the limit of {size - 1}" in refusal
+
+
+def scheduling(size: int) -> Limits:
+    return replace(Limits(), scheduled_args_bytes_max=size)
+
+
+async def refused(node: Node, fn: Any) -> str:
+    with pytest.raises(LimitExceeded) as caught:
+        await mutate(node, fn)
+    return str(caught.value)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine.errors import InvalidValue, StoreDamaged
 from engine.model.codec import INT64_TAG, decode, encode
 from engine.model.limits import VALUE_NESTING_MAX
-from engine.model.values import INT64_MAX, INT64_MIN, Int64, Value
+from engine.model.values import INT64_MAX, INT64_MIN, Int64, Value, size_of
 from tests.unit.model.canonical import VALUE, bits_of, float_of_bits, nested, same
 
 
@@ -25,6 +25,11 @@ from tests.unit.model.canonical import VALUE, bits_of, float_of_bits, nested, sa
 def test_what_is_encoded_comes_back_the_same_to_the_bit_and_in_order(value: Value) -> None:
     assert same(value, decode(encode(value)))
     assert same(value, decode(memoryview(encode(value))))
+
+
+@given(VALUE)
+def test_a_value_takes_between_a_ninth_and_twice_the_bytes_that_limits_count(value: Value) -> None:
+    assert size_of(value) / 9 <= len(encode(value)) <= 2 * size_of(value)
 
 
 @given(st.integers(0, 2**64 - 1))
