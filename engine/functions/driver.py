@@ -31,7 +31,7 @@ import trio
 from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
 from engine.functions import refusals
 from engine.functions.log_lines import Level, add_line
-from engine.functions.slots import ENGINE, Slot, TimeIsUp
+from engine.functions.slots import ENGINE, Releasable, Slot, TimeIsUp
 from engine.functions.watchdog import Watchdog
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
@@ -55,6 +55,9 @@ CLOSE_ATTEMPTS_MAX: Final = 3
 CLOSE_S_MIN: Final = 0.1
 """For the `finally` blocks of a handler that is closed, whatever it has used up."""
 
+HELD_MAX: Final = 10_000
+"""A kilobyte each, in a function that logs in a loop."""
+
 _NOWHERE: Final = Slot()
 
 
@@ -72,6 +75,7 @@ class Execution:
         "_random",
         "_slot",
         "engine_left_s",
+        "held",
         "interruptions",
         "is_closed",
         "is_overdrawn",
@@ -97,6 +101,8 @@ class Execution:
         self.now_ns = now_ns
         self.limits = limits
         self.log_lines: list[str] = []
+        self.held: list[Releasable] | None = None
+        """What is released with the answer, if there is anything."""
         self.observed_identity = False
         self.observed_random = False
         self.observed_time = False
@@ -145,6 +151,13 @@ class Execution:
     def log(self, level: Level, *parts: Any) -> None:
         """Add a log line; beyond `log_lines_max` they are dropped, and one says so."""
         add_line(self.log_lines, self.limits, level, parts)
+
+    def hold(self, one: Releasable, /) -> None:
+        """Keep something until the answer is given; beyond `HELD_MAX` it is dropped."""
+        if self.held is None:
+            self.held = []
+        if len(self.held) < HELD_MAX:
+            self.held.append(one)
 
     def enter(self) -> None:
         """

@@ -7,7 +7,7 @@ saw may not be durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -23,6 +23,7 @@ from engine.functions.driver import Execution, drive
 from engine.functions.history import ExecutionLog, ExecutionRecord
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, Failure, failure_of
+from engine.functions.slots import Releasable
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import Runtime
 from engine.model.commits import Source
@@ -61,6 +62,7 @@ class Outcome:
     ended_ns: int = 0
     duration_ms: float = 0.0
     usage: Usage | None = None
+    held: Sequence[Releasable] | None = None
 
 
 class Executor:
@@ -158,10 +160,14 @@ class Executor:
             self._runtime.now_ns(),
             (self._runtime.monotonic() - began) * 1000,
             usage,
+            execution.held,
         )
 
     def tell(self, outcome: Outcome) -> None:
-        """Record an execution where others see it: its log lines, and that it was."""
+        """Record an execution where others see it: its log lines and records, and that it was."""
+        if outcome.held is not None:
+            for held in outcome.held:
+                held.release()
         request, usage = outcome.request, outcome.usage
         assert usage is not None, "what was run was measured"
         self._executions.add(

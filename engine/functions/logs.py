@@ -4,6 +4,10 @@ What functions print and log becomes lines of whoever is listening.
     print("posting", body)        [LOG] 'posting' 'hello'
     logging.info("sent %d", 3)    [INFO] 'sent 3'
     log.warning("late", by=2.0)   [WARN] 'late' { by: 2 }
+
+The handlers of the host get a record of `logging` too.  One that a query or
+mutation makes waits for the answer: until then nobody knows whether what it
+speaks of has happened, and a run that is thrown away has said nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +18,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from engine.functions.log_lines import Level, add_line
 from engine.functions.slots import active
+from engine.kernel.trace import tracer
 from engine.model.limits import Limits
+
+trace = tracer(__name__)
 
 # Who is listening.
 
@@ -89,8 +96,9 @@ def capture_logging() -> None:
     Let log records that functions make become log lines too, once in a process.
 
     It is the record factory that is wrapped: handlers, levels and
-    `logging.basicConfig` of the host stay as they are, and every record goes on
-    to wherever it would have gone.
+    `logging.basicConfig` of the host stay as they are.  The records of an action
+    go on at once to wherever they would have gone, those of a query or mutation
+    when they are released.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "captures", False):
@@ -101,13 +109,42 @@ def capture_logging() -> None:
 def _capturing(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
     def capture(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        to = listener()
+        running = active()
+        to = running or _action.get()
         if to is not None and record.name.partition(".")[0] not in OWN_LOGGERS:
             to.log(level_of(record.levelno), _message(record))
+            if running is not None:
+                running.hold(_Held.of(record))
         return record
 
     capture.captures = True  # type: ignore[attr-defined]  # how it is known again
     return capture
+
+
+UNHANDLED: Final = -sys.maxsize
+"""No handler takes a record of this level."""
+
+
+class _Held(NamedTuple):
+    """A record that no handler has taken yet, and its own level."""
+
+    record: logging.LogRecord
+    level: int
+
+    @staticmethod
+    def of(record: logging.LogRecord) -> _Held:
+        """Keep `record`, which its logger is about to hand to the handlers, from all of them."""
+        held = _Held(record, record.levelno)
+        record.levelno = UNHANDLED
+        return held
+
+    def release(self) -> None:
+        """Hand it to the handlers, as its logger would have; one that fails does no harm."""
+        self.record.levelno = self.level
+        try:
+            logging.getLogger(self.record.name).handle(self.record)
+        except Exception as error:
+            trace.error("logs.handler_failed", logger=self.record.name, error=repr(error))
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -39,6 +39,12 @@ _set_tracer = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.py_object)(("PyEva
 _delete_item = ctypes.cast(_api.PyObject_DelItem, ctypes.c_void_p)
 
 
+class Releasable(Protocol):
+    """Something that others hear of only when the answer is given."""
+
+    def release(self) -> None: ...
+
+
 class Running(Protocol):
     """A run of a query or mutation, as those know it who find it by `active`."""
 
@@ -54,6 +60,7 @@ class Running(Protocol):
     def watchdog(self) -> object: ...
     def read_clock(self) -> int: ...
     def log(self, level: Level, *parts: Any) -> None: ...
+    def hold(self, one: Releasable, /) -> None: ...
     def lift_limit(self) -> None: ...
 
 

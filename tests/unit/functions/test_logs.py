@@ -150,7 +150,7 @@ def handled() -> Iterator[list[logging.LogRecord]]:
     root.removeHandler(handler)
 
 
-async def test_logging_becomes_lines_and_goes_on_to_the_host(
+async def test_logging_becomes_lines_and_goes_on_to_the_host_when_it_is_released(
     watchdog: Watchdog, handled: list[logging.LogRecord]
 ) -> None:
     log = logging.getLogger("backend.messages")
@@ -162,10 +162,21 @@ async def test_logging_becomes_lines_and_goes_on_to_the_host(
         log.error("c")
         log.critical("d")
 
-    lines = await lines_of(act, watchdog)
+    running = execution()
+    await run_plain(act, watchdog, within=running)
+    before = list(handled)
+    for held in running.held or ():
+        held.release()
 
-    assert ["[DEBUG] 'a'", "[INFO] 'sent 3'", "[WARN] 'b'", "[ERROR] 'c'", "[ERROR] 'd'"] == lines
-    assert 5 == len(handled)
+    assert [
+        "[DEBUG] 'a'",
+        "[INFO] 'sent 3'",
+        "[WARN] 'b'",
+        "[ERROR] 'c'",
+        "[ERROR] 'd'",
+    ] == running.log_lines
+    assert [] == before
+    assert [10, 20, 30, 40, 50] == [record.levelno for record in handled]
 
 
 async def test_a_message_that_does_not_fit_its_arguments_is_shown_without(
