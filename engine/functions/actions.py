@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from engine.app.contexts import ActionCtx, Auth, Committed, Scheduler
 from engine.errors import NotAllowed
+from engine.functions import absences
 from engine.functions.context import call_target, due_after, due_at
 from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
 from engine.functions.scheduling import cancel_job, schedule
@@ -133,21 +134,22 @@ class ActionCalls:
 class ActionContext(ActionCtx):
     """`ctx` of an action."""
 
-    def __init__(self, scope: ActionScope) -> None:
+    def __init__(self, scope: ActionScope, calls: ActionCalls) -> None:
         self._scope = scope
-        self.calls = ActionCalls(scope.path)
+        self._calls = calls
 
-    @property
-    def db(self) -> NoReturn:
-        raise no_database("await ")
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absences.of_action(name, "await ")
 
     @property
     def auth(self) -> ActionAuth:
-        return ActionAuth(self._scope.caller, self.calls)
+        return ActionAuth(self._scope.caller, self._calls)
 
     @property
     def scheduler(self) -> ActionScheduler:
-        return ActionScheduler(self._scope, self.calls)
+        return ActionScheduler(self._scope, self._calls)
 
     @property
     def now(self) -> datetime:
@@ -191,7 +193,7 @@ class ActionContext(ActionCtx):
             # A component shows others its public functions, and does not know their users.
             caller = caller._replace(admin=False, identity=None)
         plain = normalize(dict(raw))
-        return self.calls.make(f"{verb}({path})", lambda: run(component, path, plain, caller))
+        return self._calls.make(f"{verb}({path})", lambda: run(component, path, plain, caller))
 
     async def _query(
         self, component: str, path: str, args: Mapping[str, Any], caller: Caller
@@ -270,14 +272,6 @@ class ActionScheduler(Scheduler):
             )
 
         return self._calls.make(f"schedule({path})", write)
-
-
-def no_database(wait: str) -> NotAllowed:
-    """For whoever asks an action for its `ctx.db`; `wait` is how its calls are waited for."""
-    return NotAllowed(
-        "an action has no database of its own; read and write in functions that have one, and "
-        f"call them: {wait}ctx.run_query(...) or {wait}ctx.run_mutation(...)"
-    )
 
 
 def _value(value: Any, failure: Failure | None) -> Any:

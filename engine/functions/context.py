@@ -12,13 +12,14 @@ import random
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import InvalidValue, LimitExceeded
+from engine.functions import absences
 from engine.functions.calls import Call, Calls, Slice, Steps
 from engine.functions.database import DatabaseAccess, Reader, Writer
 from engine.functions.deployment import Deployment
@@ -52,6 +53,7 @@ class QueryContext(QueryCtx):
 
     db: Any
     _database: ClassVar[type[Reader]] = Reader
+    _kind: ClassVar[Kind] = Kind.QUERY
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -88,12 +90,10 @@ class QueryContext(QueryCtx):
     def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
         return self._nested(Kind.QUERY, fn, args, kwargs)
 
-    def close(self) -> None:
-        """
-        Raises:
-            NotAwaited: a call was made and never awaited.
-        """
-        self._calls.close()
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absences.of_context(self._kind, name)
 
     def _nested(
         self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -125,6 +125,7 @@ class MutationContext(QueryContext, MutationCtx):
     __slots__ = ()
 
     _database = Writer
+    _kind = Kind.MUTATION
 
     @property
     def scheduler(self) -> SchedulerAccess:
@@ -132,6 +133,16 @@ class MutationContext(QueryContext, MutationCtx):
 
     def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
         return self._nested(Kind.MUTATION, fn, args, kwargs)
+
+
+def close_context(ctx: QueryContext) -> None:
+    """
+    The function of `ctx` has ended.
+
+    Raises:
+        NotAwaited: a call was made and never awaited.
+    """
+    ctx._calls.close()
 
 
 class AuthAccess(Auth):
@@ -226,7 +237,7 @@ def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scop
         ctx = MutationContext(scope) if is_mutation else QueryContext(scope)
         with using(scope.deployment.environment_of(scope.component)):
             result = yield from scope.execution.nested(lambda: function.handler(ctx, **arguments))
-        ctx.close()
+        close_context(ctx)
         value = function.signature.dump(result, tables)
     except BaseException:
         if is_mutation:

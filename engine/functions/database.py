@@ -10,11 +10,12 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
 from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
+from engine.functions import absences
 from engine.functions.calls import Call, Calls
 from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
@@ -79,6 +80,11 @@ class Reader(DatabaseReader):
     @property
     def system(self) -> SystemReader:
         return SystemReader(self._access)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absences.of_reader(name)
 
     def _count(self, table: Any) -> int:
         access = self._access
@@ -176,6 +182,11 @@ class SystemReader(DatabaseReader):
     @property
     def system(self) -> SystemReader:
         return self
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absences.of_system(name)
 
     def _normalize_id(self, table: str, id: str) -> str | None:
         found = self._access.transaction.catalog.table("", table)

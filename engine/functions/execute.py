@@ -17,7 +17,7 @@ from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
 from engine.errors import LimitExceeded, SnapshotTooOld
 from engine.functions.calls import SeededSlice, Slice
-from engine.functions.context import MutationContext, QueryContext, Scope
+from engine.functions.context import MutationContext, QueryContext, Scope, close_context
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution, drive
 from engine.functions.history import ExecutionLog, ExecutionRecord
@@ -226,7 +226,7 @@ class Executor:
             )
         finally:
             current_variables.reset(outside)
-        ctx.close()
+        close_context(ctx)
         value = signature.dump(result, tables)
         if value is not None:
             check_size("result_bytes_max", function, value, transaction.usage)

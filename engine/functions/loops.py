@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
@@ -30,12 +30,13 @@ from engine.app.blocking import BlockingActionCtx, BlockingAuth, BlockingSchedul
 from engine.app.contexts import Committed
 from engine.app.registered import RegisteredFunction
 from engine.errors import FunctionAborted, NotAllowed, Stopped
+from engine.functions import absences
 from engine.functions.actions import (
     ActionAuth,
     ActionCall,
+    ActionCalls,
     ActionContext,
     ActionScheduler,
-    no_database,
 )
 from engine.functions.logs import listener
 from engine.kernel.asyncio_loop import AsyncioThread, run_on_asyncio
@@ -64,10 +65,17 @@ class Loops:
         return int(self._threads.borrowed_tokens) + self._on_asyncio
 
     async def run(
-        self, function: RegisteredFunction, ctx: ActionContext, arguments: Mapping[str, Any]
+        self,
+        function: RegisteredFunction,
+        ctx: ActionContext,
+        arguments: Mapping[str, Any],
+        calls: ActionCalls,
     ) -> Any:
         """
         Run an action where its declaration says, and return what it returns.
+
+        Args:
+            calls: those that `ctx` makes.
 
         Raises:
             Exception: what the action raised.
@@ -81,7 +89,7 @@ class Loops:
             case "thread":
                 return await self._run_in_thread(name, call, ctx)
             case "asyncio":
-                return await self._run_on_asyncio(name, call, ctx)
+                return await self._run_on_asyncio(name, call, ctx, calls)
 
     def close(self) -> None:
         """Cancel what is left on the asyncio loop, and end its thread; blocks until then."""
@@ -104,10 +112,10 @@ class Loops:
         return answers[0].unwrap()
 
     async def _run_on_asyncio(
-        self, name: str, call: Callable[[Any], Any], ctx: ActionContext
+        self, name: str, call: Callable[[Any], Any], ctx: ActionContext, calls: ActionCalls
     ) -> Any:
         async with open_errands(partial(_has_ended, name)) as errands:
-            ctx.calls.carry_by(errands.run_from_asyncio)
+            calls.carry_by(errands.run_from_asyncio)
             work = partial(_supervised, name, call, ctx)
             self._on_asyncio += 1
             try:
@@ -170,9 +178,10 @@ class ThreadContext(BlockingActionCtx):
         self._ctx = ctx
         self._errands = errands
 
-    @property
-    def db(self) -> NoReturn:
-        raise no_database("")
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absences.of_action(name, "")
 
     @property
     def auth(self) -> ThreadAuth:

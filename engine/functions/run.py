@@ -19,7 +19,7 @@ from engine.app.environment import using
 from engine.app.registered import Kind
 from engine.committer.actor import Committer
 from engine.errors import FunctionTimeout, OutOfRetention, SnapshotTooOld
-from engine.functions.actions import ActionContext, ActionScope
+from engine.functions.actions import ActionCalls, ActionContext, ActionScope
 from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
@@ -338,6 +338,7 @@ class Functions:
         tables = self.deployment.tables_of(component)
         check_size("args_bytes_max", function, dict(args), usage)
         arguments = function.signature.load(dict(args), tables)
+        calls = ActionCalls(path)
         ctx = ActionContext(
             ActionScope(
                 functions=self,
@@ -346,15 +347,16 @@ class Functions:
                 caller=caller,
                 component=component,
                 path=path,
-            )
+            ),
+            calls,
         )
         limit_s = self.limits.action_time_s_max
         try:
             environment = using(self.deployment.environment_of(component))
             with trio.move_on_after(limit_s) as deadline, listening(execution), environment:
-                result = await self.loops.run(function, ctx, arguments)
+                result = await self.loops.run(function, ctx, arguments, calls)
         finally:
-            for name in ctx.calls.close():
+            for name in calls.close():
                 execution.log("WARN", f"{name} was called and never awaited, so it never ran")
         if deadline.cancelled_caught:
             raise FunctionTimeout(f"the action {path} ran longer than {limit_s:g} s")

@@ -1,0 +1,78 @@
+"""
+What a context does not have, and what to write instead.
+
+Type checkers see no such attributes.  Whoever runs without one, or has the
+wrong kind of function in mind, is told at the line that asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from engine.app.registered import Kind
+from engine.errors import NotAllowed
+
+_READS_ONLY: Final = "a query only reads, so it has no {}: "
+_WRITE: Final = (
+    _READS_ONLY + "make it a mutation, `@mutation async def ...(ctx: MutationCtx)`, "
+    "or leave the writing to whoever calls it"
+)
+_FROM_OUTSIDE: Final = (
+    "write the action so that it calls this {}, `await ctx.run_{}(...)`, or have the client call it"
+)
+
+_CONTEXT: Final[Mapping[Kind, Mapping[str, str]]] = {
+    Kind.QUERY: {
+        "run_mutation": _WRITE.format("ctx.run_mutation"),
+        "scheduler": _READS_ONLY.format("ctx.scheduler")
+        + "schedule in a mutation, `await ctx.scheduler.run_after(...)`",
+        "run_action": "a query reaches nothing but the database, so it has no ctx.run_action: "
+        + _FROM_OUTSIDE.format("query", "query"),
+        "commit": _WRITE.format("ctx.commit"),
+    },
+    Kind.MUTATION: {
+        "run_action": "a mutation may run again, so it has no ctx.run_action: have the action run "
+        "once this is committed, `await ctx.scheduler.run_after(0, ...)`, or "
+        + _FROM_OUTSIDE.format("mutation", "mutation"),
+        "commit": "a mutation is committed when it has returned, so it has no ctx.commit: call "
+        "others as a part of it, `await ctx.run_mutation(...)`",
+    },
+}
+
+_WRITES: Final = ("insert", "patch", "replace", "delete")
+
+
+class Absent(NotAllowed, AttributeError):
+    """An attribute that this kind of function does not have; also for `hasattr`."""
+
+
+def of_context(kind: Kind, name: str) -> AttributeError:
+    """Why `ctx` of a query or mutation has no attribute `name`."""
+    text = _CONTEXT[kind].get(name)
+    return Absent(text) if text else AttributeError(f"ctx of a {kind.value} has no {name!r}")
+
+
+def of_reader(name: str) -> AttributeError:
+    """Why `ctx.db` of a query has no attribute `name`."""
+    if name in _WRITES:
+        return Absent(_WRITE.format(f"ctx.db.{name}"))
+    return AttributeError(f"ctx.db has no {name!r}")
+
+
+def of_system(name: str) -> AttributeError:
+    """Why `ctx.db.system` has no attribute `name`."""
+    if name in _WRITES:
+        return Absent(f"the engine's own tables are read, so ctx.db.system has no {name}")
+    return AttributeError(f"ctx.db.system has no {name!r}")
+
+
+def of_action(name: str, wait: str) -> AttributeError:
+    """Why `ctx` of an action has no attribute `name`; `wait` is how its calls are waited for."""
+    if name == "db":
+        return Absent(
+            "an action has no database of its own, so it has no ctx.db; read and write in "
+            f"functions that have one, and call them: {wait}ctx.run_query(...) or "
+            f"{wait}ctx.run_mutation(...)"
+        )
+    return AttributeError(f"ctx of an action has no {name!r}")
