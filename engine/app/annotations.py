@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, TypeAlias, get_args, get_origin
+from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
 
 from engine.app.shapes import (
     Dump,
@@ -50,6 +50,18 @@ from engine.errors import (
 from engine.model.values import UNDEFINED, Value, copied, normalize
 
 Handler: TypeAlias = Callable[..., Any]
+Recipient: TypeAlias = Literal[
+    "a query", "a mutation", "an action", "an action that is a plain `def`", "a trigger"
+]
+"""Who is given a context; each class of contexts says whom it is for, as `_recipient`."""
+
+CONTEXTS: Final[Mapping[Recipient, str]] = {
+    "a query": "QueryCtx",
+    "a mutation": "MutationCtx",
+    "an action": "ActionCtx",
+    "an action that is a plain `def`": "BlockingActionCtx",
+    "a trigger": "TriggerCtx",
+}
 Fields: TypeAlias = Mapping[str, Annotation]
 """`args=`: names on the wire, and validators or annotations."""
 
@@ -114,6 +126,7 @@ class Signature:
         returns: Annotation = UNDEFINED,
         is_hidden: Callable[[object], bool] | None = None,
         local: Mapping[str, Any] | None = None,
+        recipient: Recipient | None = None,
     ) -> Signature:
         """
         Read the signature of `handler`, whose first parameter is the context.
@@ -123,11 +136,12 @@ class Signature:
             returns: a validator or annotation, instead of the one after the arrow.
             is_hidden: globals of the handler's module that annotations do not mean.
             local: names around a handler that is defined in a function.
+            recipient: what the handler is, so that its context is that of none other.
 
         Raises:
             DeclarationError: an annotation or parameter that cannot be; names file and line.
         """
-        return _Reader(handler, args, returns, is_hidden, local or {}).read()
+        return _Reader(handler, args, returns, is_hidden, local or {}, recipient).read()
 
     @cached_property
     def secrets(self) -> frozenset[str]:
@@ -348,7 +362,9 @@ class _Reader:
         returns: Annotation,
         is_hidden: Callable[[object], bool] | None,
         local: Mapping[str, Any],
+        recipient: Recipient | None,
     ) -> None:
+        self._recipient = recipient
         self._handler = _described(handler)
         self._args = args
         self._returns = returns
@@ -364,6 +380,7 @@ class _Reader:
         if not given or given[0].kind in (given[0].KEYWORD_ONLY, given[0].VAR_KEYWORD):
             raise self._error("the first parameter is the context: write `ctx` before the others")
         ctx, *others = given
+        self._check_context(ctx)
         parameters: list[Parameter] = []
         extras: Shape | None = None
         for one in others:
@@ -395,6 +412,23 @@ class _Reader:
                 raise self._error(f"`{other.name}` and `{one.name}` are both `{one.wire}` outside")
             if one.name == ctx.name and ctx.kind is not ctx.POSITIONAL_ONLY:
                 raise self._error(f"`{ctx.name}` is the context and an argument; write `ctx, /`")
+
+    def _check_context(self, ctx: inspect.Parameter) -> None:
+        """Refuse the context of another kind of function; any other annotation is let pass."""
+        annotation = ctx.annotation
+        try:
+            while isinstance(annotation, str):
+                annotation = self._scope.evaluate(annotation)
+        except Unsupported:
+            return  # only type checkers see it
+        meant = vars(annotation).get("_recipient") if isinstance(annotation, type) else None
+        own = self._recipient
+        if meant is None or own is None or meant == own:
+            return
+        raise self._error(
+            f"`{ctx.name}: {annotation.__name__}` is for {meant}, and this is {own}: "
+            f"write `{ctx.name}: {CONTEXTS[own]}`, or make it {meant}"
+        )
 
     def _refuse_generators(self) -> None:
         if inspect.isgeneratorfunction(self._handler) or inspect.isasyncgenfunction(self._handler):

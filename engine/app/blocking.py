@@ -16,9 +16,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
 from random import Random
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, ParamSpec, TypeVar, overload
 from uuid import UUID
 
+from engine.app.annotations import Recipient
 from engine.app.contexts import (
     ActionFunction,
     Committed,
@@ -105,6 +106,7 @@ class BlockingActionCtx(ABC):
     """
 
     __slots__ = ()
+    _recipient: ClassVar[Recipient] = "an action that is a plain `def`"
 
     @property
     @abstractmethod

@@ -18,6 +18,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, get_args
 
+from engine.app.places import place_of_caller
 from engine.app.references import Reference
 from engine.app.validators import check_identifier
 from engine.errors import DeclarationError
@@ -112,6 +113,8 @@ class _Mounts:
 
     def __init__(self) -> None:
         self._mounts: dict[str, Mount] = {}
+        self.where = place_of_caller()
+        """File and line of the declaration."""
 
     @property
     def mounts(self) -> Mapping[str, Mount]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from inspect import isawaitable
 from random import Random
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 from uuid import UUID
 
+from engine.app.annotations import Recipient
 from engine.app.references import Reference
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.types import Page, PaginationOptions, UserIdentity
@@ -572,6 +573,7 @@ class QueryCtx(_Ctx):
     """What a query is given."""
 
     __slots__ = ()
+    _recipient: ClassVar[Recipient] = "a query"
 
     @property
     @abstractmethod
@@ -583,6 +585,7 @@ class MutationCtx(QueryCtx):
     """What a mutation is given."""
 
     __slots__ = ()
+    _recipient: ClassVar[Recipient] = "a mutation"
 
     @property
     @abstractmethod
@@ -616,6 +619,7 @@ class TriggerCtx(MutationCtx):
     """What a trigger is given."""
 
     __slots__ = ()
+    _recipient: ClassVar[Recipient] = "a trigger"
 
     @property
     @abstractmethod
@@ -627,6 +631,7 @@ class ActionCtx(_Ctx):
     """What an action is given: no database, but the functions that have one."""
 
     __slots__ = ()
+    _recipient: ClassVar[Recipient] = "an action"
 
     @property
     @abstractmethod

@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from engine.app.places import place_of_caller
 from engine.app.references import Reference, reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import DeclarationError, UsageError
@@ -125,6 +126,8 @@ class Crons:
 
     def __init__(self) -> None:
         self.jobs: list[CronSpec] = []
+        self.where = place_of_caller()
+        """File and line of the declaration."""
 
     def interval(
         self,

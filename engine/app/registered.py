@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
-from engine.app.annotations import Fields, Handler, Signature, location_of, where_of
+from engine.app.annotations import (
+    Fields,
+    Handler,
+    Recipient,
+    Signature,
+    location_of,
+    where_of,
+)
 from engine.app.structures import Annotation
 from engine.app.validators import Validator, check_identifier
 from engine.errors import DeclarationError
@@ -119,9 +126,21 @@ class RegisteredFunction:
             returns=self.options.returns,
             is_hidden=_is_registered,
             local=self._local,
+            recipient=self._recipient,
         )
         self._local = None  # it was only kept for this
         return signature
+
+    @property
+    def _recipient(self) -> Recipient:
+        """What it is, for its context."""
+        match self.kind:
+            case Kind.QUERY:
+                return "a query"
+            case Kind.MUTATION:
+                return "a mutation"
+            case Kind.ACTION:
+                return "an action that is a plain `def`" if self.loop == "thread" else "an action"
 
     @property
     def is_public(self) -> bool:

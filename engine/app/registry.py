@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from engine.app.component import App, Component
 from engine.app.crons import Crons, CronSpec
@@ -23,7 +23,17 @@ from engine.app.triggers import Trigger
 from engine.app.validators import IdOf
 from engine.errors import ArgumentValidationError, DeclarationError
 
-T = TypeVar("T")
+
+class Placed(Protocol):
+    """Something that an application has one of."""
+
+    @property
+    def where(self) -> str:
+        """File and line of the declaration."""
+        ...
+
+
+D = TypeVar("D", bound=Placed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,20 +175,20 @@ def _verify_cron(application: Application, job: CronSpec) -> None:
             raise DeclarationError(f"{where}: {error}") from None
 
 
-def only_one(kind: type[T], found: Sequence[tuple[str, T]]) -> T | None:
+def only_one(kind: type[D], found: Iterable[D]) -> D | None:
     """
-    The one object of a kind among the root modules, given with where it was found; or None.
+    The one object of a kind among those found in the root modules; or None.
 
     Raises:
-        DeclarationError: there are several.
+        DeclarationError: there are several; names the places.
     """
-    distinct = {id(one): (where, one) for where, one in found}
+    distinct = {id(one): one for one in found}
     if len(distinct) > 1:
-        places = " and ".join(where for where, _ in distinct.values())
+        places = " and ".join(one.where for one in distinct.values())
         raise DeclarationError(
-            f"{len(distinct)} objects of {kind.__name__}, in {places}; an application has one"
+            f"{len(distinct)} objects of {kind.__name__}, at {places}; an application has one"
         )
-    return next((one for _, one in distinct.values()), None)
+    return next(iter(distinct.values()), None)
 
 
 __all__ = ["Application", "functions_of", "loading", "merged", "only_one", "verify"]

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 
 from engine.app.bounds import Bounded
 from engine.app.documents import bind_document
+from engine.app.places import place_of_caller
 from engine.app.shapes import Scope, Unsupported, is_document, shape_of
 from engine.app.structures import is_typed_dict
 from engine.app.validators import (
@@ -400,6 +401,8 @@ class Schema:
 
     def _build(self, tables: Mapping[str, Table], *, validates: bool = True) -> None:
         self.tables: Mapping[str, Table] = types.MappingProxyType(dict(tables))
+        self.where = place_of_caller()
+        """File and line of the declaration."""
         self.validates = validates
         """Whether writes are checked; without it, only indexes are taken from the schema."""
         if len(tables) > TABLES_MAX:

@@ -32,7 +32,7 @@ from engine.app.component import App, Component, Mount
 from engine.app.crons import Crons
 from engine.app.environment import NO_VARIABLES, Variables, read_environment, using
 from engine.app.registered import RegisteredFunction
-from engine.app.registry import Application, functions_of, merged, only_one, verify
+from engine.app.registry import Application, Placed, functions_of, merged, only_one, verify
 from engine.app.schema import Schema
 from engine.app.triggers import Trigger
 from engine.errors import DeclarationError
@@ -44,7 +44,7 @@ from engine.functions.refusals import allow_reading, install_audit_hook
 from engine.functions.sources import DIGEST_BYTES, Source, Sources, read_file, read_folder
 from engine.model.limits import LOAD_S_MAX
 
-T = TypeVar("T")
+D = TypeVar("D", bound=Placed)
 
 Declared: TypeAlias = RegisteredFunction | Schema | App | Crons | Trigger[Any]
 DECLARED: Final = (RegisteredFunction, Schema, App, Crons, Trigger)
@@ -252,9 +252,7 @@ class _Loading:
             functions_of(source.path, names, made[source.name], component=path)
             for source, names in modules
         )
-        roots = [
-            (str(source.file), names) for source, names in modules if self._is_root(source.name)
-        ]
+        roots = [names for source, names in modules if self._is_root(source.name)]
         return Application(
             functions=MappingProxyType(functions),
             schema=_only(Schema, roots),
@@ -272,11 +270,11 @@ class _Loading:
             ),
         )
 
-    def _component(self, roots: Iterable[tuple[str, Mapping[Any, object]]]) -> Component | None:
+    def _component(self, roots: Iterable[Mapping[Any, object]]) -> Component | None:
         """The component that these modules are; others that they import are not meant."""
         found = [
-            (where, one)
-            for where, names in roots
+            one
+            for names in roots
             for one in names.values()
             if isinstance(one, Component) and one.package == self._sources.name
         ]
@@ -305,12 +303,11 @@ def _check_replaced(
             )
 
 
-def _only(kind: type[T], modules: Iterable[tuple[str, Mapping[Any, object]]]) -> T | None:
-    """The one object of a kind in some namespaces, given with where they are."""
-    found = [
-        (where, one) for where, names in modules for one in names.values() if isinstance(one, kind)
-    ]
-    return only_one(kind, found)
+def _only(kind: type[D], modules: Iterable[Mapping[Any, object]]) -> D | None:
+    """The one object of a kind in some namespaces."""
+    return only_one(
+        kind, [one for names in modules for one in names.values() if isinstance(one, kind)]
+    )
 
 
 def _with_mounts(application: Application, place: _Place) -> Application:
@@ -444,7 +441,7 @@ def _load_declared(declared: Sequence[Any]) -> Application:
         if isinstance(one, RegisteredFunction):
             one.bind(_module_path(one), one.handler.__name__)
             functions = merged([functions, {str(one.path): one}])
-    given = [("the list", dict(enumerate(declared)))]
+    given = [dict(enumerate(declared))]
     application = Application(
         functions=MappingProxyType(functions),
         schema=_only(Schema, given),

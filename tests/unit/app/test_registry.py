@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -169,6 +170,8 @@ def test_an_application_has_one_schema() -> None:
     one, two = Schema(), Schema()
 
     assert only_one(Schema, []) is None
-    assert only_one(Schema, [("schema.py", one), ("again.py", one)]) is one
-    with pytest.raises(DeclarationError, match=r"2 objects of Schema, in schema\.py and other\.py"):
-        only_one(Schema, [("schema.py", one), ("other.py", two)])
+    assert only_one(Schema, [one, one]) is one
+    with pytest.raises(DeclarationError, match="2 objects of Schema") as refused:
+        only_one(Schema, [one, two])
+    assert f"at {one.where} and {two.where}; an application has one" in str(refused.value)
+    assert re.fullmatch(r".*/test_registry\.py:\d+", one.where)

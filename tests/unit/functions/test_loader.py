@@ -207,9 +207,79 @@ def test_schema_app_and_crons_are_found_by_their_type(write: Write, loaded: Load
 
 def test_two_schemas_are_refused_with_both_places(write: Write) -> None:
     schema = "from engine.app.schema import Schema\nschema = Schema()"
+    folder = write(one=schema, other=f"\n{schema}")
 
-    with pytest.raises(DeclarationError, match=r"one\.py and .*other\.py"):
-        load(write(one=schema, other=schema))
+    with pytest.raises(DeclarationError, match="2 objects of Schema") as refused:
+        load(folder)
+
+    places = f"{folder}/one.py:3 and {folder}/other.py:4"
+    assert f"2 objects of Schema, at {places}; an application has one" == str(refused.value)
+
+
+CONTEXTS = ["QueryCtx", "MutationCtx", "ActionCtx", "BlockingActionCtx", "TriggerCtx"]
+HANDLERS = {
+    "@query\nasync def": ("QueryCtx", "a query"),
+    "@query\ndef": ("QueryCtx", "a query"),
+    "@mutation\nasync def": ("MutationCtx", "a mutation"),
+    "@internal_mutation\nasync def": ("MutationCtx", "a mutation"),
+    "@action\nasync def": ("ActionCtx", "an action"),
+    "@action\ndef": ("BlockingActionCtx", "an action that is a plain `def`"),
+}
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("annotated", CONTEXTS)
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_context_of_another_kind_of_function_is_refused_by_line(
+    write: Write, handler: str, annotated: str, quoted: bool
+) -> None:
+    meant, what = HANDLERS[handler]
+    text = (
+        "from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx, TriggerCtx\n"
+        "from engine.app.blocking import BlockingActionCtx\n"
+        f"{handler} f(ctx: {annotated}):\n    ...\n"
+    )
+    folder = write(messages=f"{FUTURE}{text}" if quoted else text)
+
+    if annotated == meant:
+        assert ["messages:f"] == list(load(folder).functions)
+        return
+    with pytest.raises(DeclarationError) as refused:
+        load(folder)
+
+    line = 5 if quoted else 4
+    assert str(refused.value).startswith(f"{folder}/messages.py:{line}: f: `ctx: {annotated}` is ")
+    assert f"this is {what}: write `ctx: {meant}`, or make it a" in str(refused.value)
+
+
+def test_what_else_a_context_is_called_is_the_type_checkers_to_judge(
+    write: Write, loaded: Load
+) -> None:
+    application = loaded(
+        write(
+            messages="""
+            from __future__ import annotations
+            from typing import TYPE_CHECKING, Any, Protocol
+            from engine.app.contexts import MutationCtx, QueryCtx
+            if TYPE_CHECKING:
+                from engine.app.contexts import ActionCtx
+
+            class Reads(Protocol):
+                db: Any
+
+            @query
+            async def a(ctx: QueryCtx | MutationCtx): ...
+            @query
+            async def b(ctx: Reads): ...
+            @query
+            async def c(ctx: ActionCtx): ...
+            @query
+            async def d(ctx: Any): ...
+            """
+        )
+    )
+
+    assert ["messages:a", "messages:b", "messages:c", "messages:d"] == list(application.functions)
 
 
 def test_postponed_annotations_find_the_classes_of_their_own_version(

@@ -1,0 +1,17 @@
+"""Where in an application something was declared, in the form that editors turn into a link."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+ENGINE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def place_of_caller() -> str:
+    """File and line of the innermost code under way that is not the engine's."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(ENGINE) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
