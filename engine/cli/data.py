@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from engine.cli.client import AdminClient
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
-from engine.cli.output import json_text, print_table
+from engine.cli.output import json_text, note, print_table
 from engine.cli.project import new_verb
 
 CELL_LENGTH_MAX: Final = 60
+LIMIT: Final = 100
+PAGE: Final = 1_000
+"""Documents of one request."""
 
 
 def add(verbs: Any) -> None:
@@ -25,7 +28,7 @@ def add(verbs: Any) -> None:
         "headrace data messages --json > messages.jsonl",
     )
     parser.add_argument("table", nargs="?", metavar="TABLE")
-    parser.add_argument("--limit", type=int, default=100, help="documents at most; 100")
+    parser.add_argument("--limit", type=int, help="documents at most; 100, and with --json all")
     parser.add_argument("--order", choices=("asc", "desc"), default="asc", help="by creation")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--component", default="", metavar="PATH", help="whose table it is")
@@ -35,27 +38,48 @@ def add(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with connected(options) as client:
-        found = _documents(client, options) if options.table else client.get("tables")
-    if options.json:
-        for one in found:
-            print(json_text(one))
-    elif options.table:
-        _print_documents(found)
-    else:
-        _print_tables(found)
+        if options.table and options.json:
+            for one in _documents(client, options, options.limit):
+                print(json_text(one))
+        elif options.table:
+            _print_documents(_first_documents(client, options))
+        elif options.json:
+            for one in client.get("tables"):
+                print(json_text(one))
+        else:
+            _print_tables(client.get("tables"))
     return Exit.DONE
 
 
-def _documents(client: AdminClient, options: argparse.Namespace) -> list[dict[str, Any]]:
-    answer = client.get(
-        "documents",
-        table=options.table,
-        component=options.component,
-        limit=max(0, options.limit),
-        order=options.order,
-    )
-    documents: list[dict[str, Any]] = answer["documents"]
-    return documents
+def _first_documents(client: AdminClient, options: argparse.Namespace) -> list[dict[str, Any]]:
+    limit = max(0, LIMIT if options.limit is None else options.limit)
+    found = list(_documents(client, options, limit + 1))
+    if len(found) > limit:
+        note(f"there are more than these {limit} documents; --limit shows more of them")
+    return found[:limit]
+
+
+def _documents(
+    client: AdminClient, options: argparse.Namespace, limit: int | None
+) -> Iterator[dict[str, Any]]:
+    """Documents of a table, all of them where there is no limit, read as they are asked for."""
+    left = limit
+    after: str | None = ""
+    while after is not None:
+        answer = client.get(
+            "documents",
+            table=options.table,
+            component=options.component,
+            limit=PAGE if left is None else max(0, min(left, PAGE)),
+            order=options.order,
+            after=after,
+        )
+        yield from answer["documents"]
+        after = answer["next"]
+        if left is not None:
+            left -= len(answer["documents"])
+            if left <= 0:
+                return
 
 
 def _print_tables(tables: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,9 @@
     .csv      a header, then a document a line; a cell is a number or a boolean where JSON would
               have it so, left out where it is empty, and else a string
 
+Documents may bring `_id` and `_creationTime`, as `headrace data TABLE --json` writes them; others
+are given to them. An empty table takes ids of another directory, and one with documents its own.
+
 The file goes in slices, each a transaction.  What is refused ends the import; the slices before
 stay, and the message says how many documents that are.
 """
@@ -152,12 +155,6 @@ def _parsed(place: str, text: str) -> Any:
 def _document(place: str, found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{place}: a document is a JSON object, not {json.dumps(found)[:80]}")
-    for name in ("_id", "_creationTime"):
-        if name in found:
-            raise UsageError(
-                f"{place}: the document has {name}, which only the engine gives; take _id and "
-                "_creationTime out of the file, and refer to documents by a field of your own"
-            )
     return found
 
 

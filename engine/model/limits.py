@@ -55,6 +55,9 @@ ORPHAN_WRITER_S_MAX: Final = 5.0
 """How long opening waits for the writer process of a killed engine to finish its last batch."""
 
 USER_TABLE_NUMBER_MIN: Final = 10_001
+TABLE_NUMBER_IMPORTED_MAX: Final = 1 << 24
+"""Of a table whose documents bring their ids: the next ones are counted on from there, and above
+2^30 numbers of tables would meet those of indexes."""
 SYSTEM_TABLE_NUMBER_MIN: Final = 513
 
 

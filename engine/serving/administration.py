@@ -3,7 +3,7 @@ What an administrator asks of a running server, besides functions: routes under 
 
     GET   functions                                 what is deployed
     GET   tables                                    with numbers of documents
-    GET   documents?table=&component=&limit=&order=
+    GET   documents?table=&component=&limit=&order=&after=     and where the next ones begin
     POST  import      {table, component, first, documents}     one transaction
     GET   executions?after=&wait=                   what ran since a cursor; waits for it
     POST  push                                      read the application again
@@ -18,9 +18,8 @@ Values travel in the lossless encoding of the wire.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -33,10 +32,11 @@ from engine.indexes.catalog import IndexKind, TableInfo
 from engine.indexes.recovery import recover
 from engine.indexes.verify import Findings, verify
 from engine.model.codec import decode
-from engine.model.json_values import Json, from_wire, to_wire
+from engine.model.json_values import Json, to_wire
 from engine.node import Node
 from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
 from engine.server.server import OPERATORS_PREFIX
+from engine.serving import imports
 from engine.serving.deployer import Deployer
 from engine.serving.records import (
     compared,
@@ -49,6 +49,7 @@ from engine.serving.records import (
 )
 from engine.serving.shell import PATH as SHELL_PATH
 from engine.store.interface import Snapshot, Tree
+from engine.transaction.transaction import Transaction
 
 SLICE_ROWS: Final = 1_000
 """Rows that are counted or shown before others get their turn."""
@@ -58,6 +59,8 @@ WAIT_S_MAX: Final = 25.0
 """For new executions; below what proxies allow an answer to take."""
 DOCUMENTS_SHOWN_MAX: Final = 10_000
 RECORDS_SHOWN_MAX: Final = 1_000
+DOCUMENTS_BYTES_MAX: Final = 4 << 20
+"""After which an answer ends, however few documents it has."""
 LINES_TYPE: Final = "application/x-ndjson"
 
 
@@ -137,11 +140,16 @@ class Administration:
                 known = sorted(n for c, n in catalog.by_name if c == component and n[:1] != "_")
                 there = f"there are {', '.join(known)}" if known else "there are none"
                 raise RequestRefused(404, "TableNotFound", f"There is no table {name!r}; {there}")
+            after = _bytes(request, "after")
             documents: list[Json] = []
-            for image in islice(_by_creation(snapshot, table, is_descending), limit):
+            last, size, is_more = b"", 0, False
+            for entry, image in _by_creation(snapshot, table, is_descending, after):
+                if is_more := len(documents) == limit or size > DOCUMENTS_BYTES_MAX:
+                    break
+                last, size = entry, size + len(image)
                 documents.append(to_wire(decode(image)))
                 await _now_and_then(len(documents))
-        return json_response({"documents": documents})
+        return json_response({"documents": documents, "next": last.hex() if is_more else None})
 
     # What is brought in.
 
@@ -158,20 +166,23 @@ class Administration:
             raise bad_json("documents has to be an array")
         first = asked.get("first", 1)
         number = int(first) if isinstance(first, int | float) else 1
-        checked = [self._checked(number + i, component, table, d) for i, d in enumerate(documents)]
-        await self._node.functions.turns.write(
-            lambda transaction: [transaction.insert(component, table, fields) for fields in checked]
-        )
-        return json_response({"imported": len(checked)})
+        async with self._node.pushing:  # a table may get another number
+            imported = await self._bring_in(component, table, number, documents)
+        return json_response({"imported": imported})
 
-    def _checked(self, number: int, component: str, table: str, document: Json) -> dict[str, Any]:
-        """A document that may be inserted."""
-        try:
-            fields = _fields(document)
-            self._node.functions.deployment.schemas.check(component, table, fields)
-        except UsageError as error:
-            raise RequestRefused(400, error.code, f"document {number}: {error}") from None
-        return fields
+    async def _bring_in(self, component: str, table: str, first: int, documents: list[Json]) -> int:
+        """Insert documents, all of them or none."""
+        turns, schemas = self._node.functions.turns, self._node.functions.deployment.schemas
+        read: list[imports.Imported] = []
+        for number, document in enumerate(documents, first):
+            with _numbered(number):
+                read.append(imports.read(document))
+        await turns.write(lambda turn: imports.place_table(turn, component, table, read))
+        for number, one in enumerate(read, first):
+            with _numbered(number):
+                schemas.check(component, table, one.fields)
+        await turns.write(lambda turn: _insert(turn, component, table, first, read))
+        return len(read)
 
     # What happens.
 
@@ -266,17 +277,21 @@ class Administration:
             snapshot.close()
 
 
-def _fields(document: Json) -> dict[str, Any]:
-    """What a document to be inserted is made of."""
-    fields = from_wire(document)
-    if not isinstance(fields, dict):
-        raise UsageError(f"a document is a JSON object, not {document!r}")
-    if "_id" in fields or "_creationTime" in fields:
-        raise UsageError(
-            "it has an _id or a _creationTime, which only the engine gives; leave them out, and "
-            "refer to documents by a field of your own"
-        )
-    return fields
+def _insert(
+    turn: Transaction, component: str, table: str, first: int, documents: Sequence[imports.Imported]
+) -> None:
+    for number, one in enumerate(documents, first):
+        with _numbered(number):
+            imports.insert(turn, component, table, one)
+
+
+@contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """What is refused in the block is refused with the number of its document."""
+    try:
+        yield
+    except UsageError as error:
+        raise RequestRefused(400, error.code, f"document {number}: {error}") from None
 
 
 def described_functions(application: Application) -> list[dict[str, Any]]:
@@ -312,14 +327,20 @@ def _explained(handler: Handler) -> Handler:
     return explained
 
 
-def _by_creation(snapshot: Snapshot, table: TableInfo, is_descending: bool) -> Iterator[bytes]:
-    """The images of a table's documents in the order of their creation, or against it."""
+def _by_creation(
+    snapshot: Snapshot, table: TableInfo, is_descending: bool, after: bytes
+) -> Iterator[tuple[bytes, bytes]]:
+    """Entries and images of a table's documents in the order of their creation, or against it."""
     prefix = table.indexes["by_creation_time"].prefix
-    upper = (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
-    for key, _ in snapshot.range(Tree.ENTRIES, prefix, upper, reverse=is_descending):
+    lower, upper = prefix, (int.from_bytes(prefix, "big") + 1).to_bytes(4, "big")
+    if after and is_descending:
+        upper = prefix + after
+    elif after:
+        lower = prefix + after + b"\0"
+    for key, _ in snapshot.range(Tree.ENTRIES, lower, upper, reverse=is_descending):
         image = snapshot.get(Tree.ROWS, table.row_prefix + key[-INTERNAL_BYTES:])
         assert image is not None, "an entry leads to a row"
-        yield image
+        yield key[len(prefix) :], image
 
 
 async def _now_and_then(rows: int) -> None:
@@ -346,6 +367,16 @@ def _number(request: Request, name: str, default: int) -> int:
     if not text.isdecimal():
         raise RequestRefused(400, "BadParameter", f"{name} has to be a whole number, not {text!r}")
     return int(text)
+
+
+def _bytes(request: Request, name: str) -> bytes:
+    text = request.query.get(name, "")
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise RequestRefused(
+            400, "BadParameter", f"{name} is what an answer said, not {text!r}"
+        ) from None
 
 
 def _line(found: Findings, *, is_done: bool) -> bytes:

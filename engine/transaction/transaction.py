@@ -234,13 +234,32 @@ class Transaction:
         table = self.table(component, name) or self.create_table(component, name)
         return self.insert_row(table, doc)
 
-    def insert_row(self, table: TableInfo, doc: Doc, internal: bytes | None = None) -> str:
-        """Add a row of checked, canonical fields; `internal` where an import brings its own id."""
+    def restore(
+        self,
+        table: TableInfo,
+        fields: Mapping[str, Any],
+        internal: bytes | None,
+        creation_time: float | None,
+    ) -> str:
+        """As `insert`, with the internal id and the creation time that it had elsewhere, if any."""
+        doc = _user_fields(normalize(fields), {})
+        if self._schema is not None:
+            self._schema.check(table.component, table.name, doc)
+        return self.insert_row(table, doc, internal, creation_time)
+
+    def insert_row(
+        self,
+        table: TableInfo,
+        doc: Doc,
+        internal: bytes | None = None,
+        creation_time: float | None = None,
+    ) -> str:
+        """Add a row of checked, canonical fields; an import may bring its id and its time."""
         key = row_key(table.number, internal or make_internal(self.now_ms, self._dice.randbytes(8)))
         doc_id = id_of(key)
         doc["_id"] = doc_id
         if "_creationTime" not in doc:
-            doc["_creationTime"] = self._next_creation_time()
+            doc["_creationTime"] = creation_time or self._next_creation_time()
         self.reads.points.add(key)
         self._write(key, None, None, doc)
         return doc_id
@@ -291,9 +310,12 @@ class Transaction:
         self.reads.points.add(key)
         self._write(key, image, decode(image) if image is not None else None, doc)
 
-    def create_table(self, component: str, name: str) -> TableInfo:
+    def create_table(self, component: str, name: str, number: int | None = None) -> TableInfo:
         """
         Add a table with the indexes that every table has.
+
+        Args:
+            number: one that no table has; the next one unless said.
 
         Raises:
             InvalidValue: no schema could ever have a table of that name.
@@ -306,7 +328,8 @@ class Transaction:
             raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables")
         # Two that add a table beside each other would give it one number.
         self.reads.add_range(BY_TABLE_NAME.prefix, b"", None)
-        number = self.catalog.next_table_number
+        number = number or self.catalog.next_table_number
+        assert number not in self.catalog.by_number, "a number is of one table"
         fields = {"name": name, "component": component, "number": number, "state": "active"}
         self.insert_row(self.catalog.by_number[TABLES], fields)
         return self.catalog.by_number[number]

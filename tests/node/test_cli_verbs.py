@@ -134,6 +134,49 @@ def test_a_commit_is_listed_shown_and_run_again(project: Path) -> None:
     assert (Exit.USAGE, "error: There is no commit 1") == (missing.code, missing.err[:27])
 
 
+PETS = """
+from headrace import Schema, Table, v
+
+schema = Schema({tables})
+"""
+OWNERS = 'owners=Table({"name": v.string()}).index("by_name", ["name"])'
+ANIMALS = 'pets=Table({"owner": v.id("owners"), "age": v.number()})'
+
+
+def household(folder: Path, *tables: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "app.py").write_text(PETS.format(tables=", ".join(tables)))
+    (folder / "pyproject.toml").write_text('[tool.headrace]\napp = "app.py"\n')
+    return folder
+
+
+@pytest.mark.slow
+def test_what_one_directory_shows_another_imports_with_ids_and_times(tmp_path: Path) -> None:
+    here = household(tmp_path / "here", OWNERS, ANIMALS)
+    there = household(tmp_path / "there", ANIMALS, OWNERS)
+    (here / "new.jsonl").write_text("".join(f'{{"name": "n{n}"}}\n' for n in range(150)))
+    headrace(here, "import", "--table", "owners", "new.jsonl")
+    owners = headrace(here, "data", "owners", "--json").out
+    (there / "owners.jsonl").write_text(owners)
+    owner = json.loads(owners.splitlines()[7])["_id"]
+    (here / "pet.jsonl").write_text(f'{{"owner": "{owner}", "age": 3}}\n')
+    headrace(here, "import", "--table", "pets", "pet.jsonl")
+    pets = headrace(here, "data", "pets", "--json").out
+    (there / "pets.jsonl").write_text(pets)
+
+    imported = [headrace(there, "import", "--table", t, f"{t}.jsonl") for t in ("owners", "pets")]
+    again = headrace(there, "import", "--table", "owners", "owners.jsonl")
+
+    assert [0, 0] == [each.code for each in imported], [each.err for each in imported]
+    assert owners == headrace(there, "data", "owners", "--json").out
+    assert pets == headrace(there, "data", "pets", "--json").out
+    assert 0 == headrace(there, "verify").code
+    assert 2 == again.code
+    assert f"document 1: there is a document '{json.loads(owners.splitlines()[0])['_id']}'" in (
+        again.err
+    )
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_level_of_traces_that_there_is_not_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -158,10 +201,14 @@ def test_a_file_that_is_no_text_is_refused_by_its_name(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"name": "ada", "age": 1, "_id": "x"}', ":2: the document has _id"),
+        ('{"name": "ada", "age": 1, "_id": "x"}', "document 2: 'x' is no document id"),
+        (
+            '{"name": "ada", "age": 1, "_creationTime": 0}',
+            "document 2: _creationTime is 0; it has to be milliseconds",
+        ),
         ('{"name": "ada"}', "document 2: a document of 'people' does not fit"),
     ],
-    ids=["id", "schema"],
+    ids=["id", "creation time", "schema"],
 )
 def test_a_document_that_cannot_be_is_refused_with_its_place(
     project: Path, line: str, why: str
