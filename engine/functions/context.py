@@ -12,7 +12,7 @@ import random
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple
 
 from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
 from engine.app.environment import using
@@ -46,6 +46,7 @@ class Scope(NamedTuple):
     depth: int = 0
 
 
+@absences.lacking(absences.CONTEXT[Kind.QUERY])
 class QueryContext(QueryCtx):
     """`ctx` of a query."""
 
@@ -53,7 +54,6 @@ class QueryContext(QueryCtx):
 
     db: Any
     _database: ClassVar[type[Reader]] = Reader
-    _kind: ClassVar[Kind] = Kind.QUERY
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -90,11 +90,6 @@ class QueryContext(QueryCtx):
     def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
         return self._nested(Kind.QUERY, fn, args, kwargs)
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise absences.of_context(self._kind, name)
-
     def _nested(
         self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Call[Any]:
@@ -119,13 +114,13 @@ class QueryContext(QueryCtx):
         return (yield from run_nested(function, raw, inner))
 
 
+@absences.lacking(absences.CONTEXT[Kind.MUTATION])
 class MutationContext(QueryContext, MutationCtx):
     """`ctx` of a mutation."""
 
     __slots__ = ()
 
     _database = Writer
-    _kind = Kind.MUTATION
 
     @property
     def scheduler(self) -> SchedulerAccess:

@@ -10,7 +10,7 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
@@ -48,6 +48,7 @@ class DatabaseAccess:
         self.slice_rows_max = slice_rows_max
 
 
+@absences.lacking(absences.READER)
 class Reader(DatabaseReader):
     """The database as a query sees it."""
 
@@ -80,11 +81,6 @@ class Reader(DatabaseReader):
     @property
     def system(self) -> SystemReader:
         return SystemReader(self._access)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise absences.of_reader(name)
 
     def _count(self, table: Any) -> int:
         access = self._access
@@ -162,6 +158,7 @@ class Writer(Reader, DatabaseWriter):
         self._access.transaction.delete(self._key(table_or_id, id))
 
 
+@absences.lacking(absences.SYSTEM)
 class SystemReader(DatabaseReader):
     """`db.system`: the engine's own tables, read-only."""
 
@@ -182,11 +179,6 @@ class SystemReader(DatabaseReader):
     @property
     def system(self) -> SystemReader:
         return self
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise absences.of_system(name)
 
     def _normalize_id(self, table: str, id: str) -> str | None:
         found = self._access.transaction.catalog.table("", table)
