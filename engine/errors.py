@@ -175,7 +175,7 @@ class FunctionAborted(EngineError):
     def __init__(self, function: str, raised: BaseException) -> None:
         try:
             shown = repr(raised)
-        except Exception:
+        except BaseException:
             shown = type(raised).__name__
         super().__init__(f"{function} raised {shown}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,6 +18,7 @@ from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
+from engine.app.validators import Tables
 from engine.errors import InvalidValue, LimitExceeded
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Slice, Steps
@@ -225,15 +226,14 @@ def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scop
     transaction = scope.transaction
     tables = scope.deployment.tables_of(scope.component)
     is_mutation = function.kind is Kind.MUTATION
-    arguments = function.signature.load(dict(raw), tables)
     if is_mutation:
         transaction.begin_child()
     try:
         ctx = MutationContext(scope) if is_mutation else QueryContext(scope)
         with using(scope.deployment.environment_of(scope.component)):
-            result = yield from scope.execution.nested(lambda: function.handler(ctx, **arguments))
-        close_context(ctx)
-        value = function.signature.dump(result, tables)
+            value = yield from scope.execution.nested(
+                lambda: run_handler(function, function.handler, ctx, raw, tables)
+            )
     except BaseException:
         if is_mutation:
             transaction.drop_child()
@@ -241,3 +241,24 @@ def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scop
     if is_mutation:
         transaction.merge_child()
     return value
+
+
+async def run_handler(
+    function: RegisteredFunction,
+    handler: Callable[..., Any],
+    ctx: QueryContext,
+    raw: Mapping[str, Any],
+    tables: Tables,
+) -> Any:
+    """
+    Run a handler on arguments as they were given; what it returns, as a value.
+
+    Making both is part of its slice: classes of the application that check themselves when
+    they are made, or are returned, run code that has to end in time and to fail this call only.
+    """
+    signature = function.signature
+    result = handler(ctx, **signature.load(dict(raw), tables))
+    if function.is_async or isinstance(result, Coroutine):
+        result = await result
+    close_context(ctx)
+    return signature.dump(result, tables)

@@ -21,9 +21,10 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import outcome
 import trio
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from engine.transaction.usage import Usage
 
 trace = tracer(__name__)
+
+E = TypeVar("E", bound=BaseException)
+T = TypeVar("T")
 
 
 class _Checkpoint:
@@ -451,6 +455,29 @@ async def drive(
     raise _failure(run, limits)
 
 
+@trio.lowlevel.enable_ki_protection
+def last_slice(execution: Execution, work: Callable[[E], T], error: E) -> T | None:
+    """
+    What `work` makes of the error of an execution that has ended: code of the error's class, too.
+
+    Returns:
+        `None` if it took longer than a moment.
+    """
+
+    async def working() -> T:
+        return work(error)
+
+    slot = execution._slot
+    if slot is _NOWHERE:
+        return work(error)
+    left_s = execution.left_s
+    execution.left_s = max(left_s, CLOSE_S_MIN)
+    run = _Run(working(), execution, slot)
+    run.slice(run.coroutine.send, None)
+    execution.left_s = left_s
+    return run.result  # type: ignore[no-any-return]
+
+
 def _failure(run: _Run, limits: Limits) -> BaseException:
     execution, error = run.execution, run.error
     if execution.left_s <= 0 or isinstance(error, TimeIsUp):
@@ -470,7 +497,9 @@ def _failure(run: _Run, limits: Limits) -> BaseException:
         return run.refusal
     if isinstance(error, Exception | trio.Cancelled):
         return error
-    aborted = FunctionAborted(execution.name, error)
+    aborted = last_slice(execution, partial(FunctionAborted, execution.name), error)
+    if aborted is None:
+        aborted = FunctionAborted(execution.name, BaseException(type(error).__name__))
     aborted.__cause__ = error
     return aborted
 

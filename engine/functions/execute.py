@@ -17,12 +17,12 @@ from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
 from engine.errors import LimitExceeded, SnapshotTooOld
 from engine.functions.calls import SeededSlice, Slice
-from engine.functions.context import MutationContext, QueryContext, Scope, close_context
+from engine.functions.context import MutationContext, QueryContext, Scope, run_handler
 from engine.functions.deployment import Deployment
-from engine.functions.driver import Execution, drive
+from engine.functions.driver import Execution, drive, last_slice
 from engine.functions.history import ExecutionLog, ExecutionRecord
 from engine.functions.queries import PaginationState
-from engine.functions.results import Caller, Failure, failure_of
+from engine.functions.results import Caller, Failure, failure_of, undescribed
 from engine.functions.slots import Releasable
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import Runtime
@@ -143,7 +143,7 @@ class Executor:
         except (RunAgain, SnapshotTooOld):
             raise
         except Exception as error:
-            failure = failure_of(error)
+            failure = last_slice(execution, failure_of, error) or undescribed(error)
         limits, usage = self._limits, transaction.usage
         if (
             execution.left_s < limits.user_time_s_max * _LEFT_RATIO
@@ -199,10 +199,8 @@ class Executor:
         kind, path, args, caller, component = request
         function = deployment.find(path, kind, component=component, may_call_internal=caller.admin)
         tables = deployment.tables_of(component)
-        signature = function.signature
         if args:
             check_size("args_bytes_max", function, args, transaction.usage)
-        arguments = signature.load(args, tables)
         scope = Scope(
             execution,
             transaction,
@@ -215,19 +213,17 @@ class Executor:
             path,
         )
         ctx = MutationContext(scope) if kind is Kind.MUTATION else QueryContext(scope)
-        if wrap is not None:
-            handler = wrap(function)
-        else:
-            handler = function.handler if function.is_async else _driven(function.handler)
+        handler = function.handler if wrap is None else wrap(function)
         outside = current_variables.set(deployment.environment_of(component))
         try:
-            result = await drive(
-                handler(ctx, **arguments), execution, limits=self._limits, watchdog=self._watchdog
+            value = await drive(
+                run_handler(function, handler, ctx, args, tables),
+                execution,
+                limits=self._limits,
+                watchdog=self._watchdog,
             )
         finally:
             current_variables.reset(outside)
-        close_context(ctx)
-        value = signature.dump(result, tables)
         if value is not None:
             check_size("result_bytes_max", function, value, transaction.usage)
         return value
@@ -270,13 +266,3 @@ class LazyDice:
         if self._random is None:
             self._random = Random(self._seed + 1)
         return self._random.randbytes(n)
-
-
-def _driven(handler: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """A `def` handler as one that can be driven."""
-
-    async def started(ctx: QueryContext, **arguments: Any) -> Any:
-        result = handler(ctx, **arguments)
-        return await result if isinstance(result, Coroutine) else result
-
-    return started

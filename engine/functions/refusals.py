@@ -23,7 +23,7 @@ from typing import Any, Final
 import trio
 
 from engine.errors import NotAllowed
-from engine.functions.slots import Running, active, slot_here
+from engine.functions.slots import ENGINE, Running, active, slot_here
 
 
 def refuse(what: str, advice: str = "use an action") -> None:
@@ -64,8 +64,10 @@ def take_back(trap: object, refusal: NotAllowed) -> bool:
 
 def _awaited(coroutine: Any) -> str:
     """The outermost thing on the chain of awaits that is of another package than the handler."""
-    home = _package(coroutine)
     awaited: Any = coroutine
+    if coroutine.cr_code.co_filename.startswith(ENGINE):
+        awaited = _next(coroutine) or coroutine  # what runs a handler is not the handler
+    home = _package(awaited)
     while (inner := _next(awaited)) is not None:
         awaited = inner
         if _package(awaited) != home:

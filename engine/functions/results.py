@@ -96,8 +96,25 @@ def failure_of(error: BaseException) -> Failure:
     """
     Describe what a function raised, with the application's own frames.
 
-    Raises nothing itself, whatever the error's text or data are made of.
+    Raises nothing itself, whatever the error's text or data are made of; whoever calls it
+    for an error of the application holds Ctrl-C back meanwhile.
     """
+    try:
+        return _described(error)
+    except BaseException as broken:
+        return undescribed(error, broken)
+
+
+def undescribed(error: BaseException, broken: BaseException | None = None) -> Failure:
+    """The failure for an error that cannot be described, as describing it raised `broken`."""
+    why = f"raised {type(broken).__name__}" if broken else "did not end"
+    name = type(error).__name__
+    message = f"Uncaught Error: {name}: (it cannot be shown: what it is made of {why})"
+    kind = FailureKind.APPLICATION
+    return Failure(message=speakable(message), data=UNDEFINED, error=error, kind=kind)
+
+
+def _described(error: BaseException) -> Failure:
     kind = FailureKind.USAGE if isinstance(error, UsageError) else FailureKind.APPLICATION
     data, complaint = _data_of(error)
     notes = [f"\n{note}" for note in (*getattr(error, "__notes__", ()), *complaint)]

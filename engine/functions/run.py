@@ -9,16 +9,17 @@ Running functions: from a path and arguments to a value that may be told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
 from engine.app.environment import using
 from engine.app.registered import Kind
+from engine.app.validators import Tables
 from engine.committer.actor import Committer
-from engine.errors import FunctionTimeout, OutOfRetention, SnapshotTooOld
+from engine.errors import FunctionAborted, FunctionTimeout, OutOfRetention, SnapshotTooOld
 from engine.functions.actions import ActionCalls, ActionContext, ActionScope
 from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
@@ -53,6 +54,9 @@ from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
 from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 SNAPSHOTS_TRIED: Final = 3
 """A query that outlived its snapshot runs on a newer one, so often."""
@@ -306,7 +310,7 @@ class Functions:
         try:
             value = await self._act(request, execution, usage)
         except Exception as error:
-            failure = failure_of(error)
+            failure = _failure(error)
         finally:
             self.running_actions[path] -= 1
             if not self.running_actions[path]:
@@ -337,7 +341,7 @@ class Functions:
         )
         tables = self.deployment.tables_of(component)
         check_size("args_bytes_max", function, dict(args), usage)
-        arguments = function.signature.load(dict(args), tables)
+        arguments = _converted(request, function.signature.load, args, tables)
         calls = ActionCalls(path)
         ctx = ActionContext(
             ActionScope(
@@ -360,6 +364,27 @@ class Functions:
                 execution.log("WARN", f"{name} was called and never awaited, so it never ran")
         if deadline.cancelled_caught:
             raise FunctionTimeout(f"the action {path} ran longer than {limit_s:g} s")
-        value = function.signature.dump(result, tables)
+        value = _converted(request, function.signature.dump, result, tables)
         check_size("result_bytes_max", function, value, usage)
         return value
+
+
+@trio.lowlevel.enable_ki_protection
+def _converted(request: Request, convert: Callable[[A, Tables], R], given: A, tables: Tables) -> R:
+    """
+    Arguments or result of an action, made by classes of the application.
+
+    Raises:
+        FunctionAborted: they raised SystemExit or another exception that is no `Exception`.
+    """
+    try:
+        return convert(given, tables)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise FunctionAborted(f"the action {request.path}", error) from error
+
+
+@trio.lowlevel.enable_ki_protection
+def _failure(error: Exception) -> Failure:
+    return failure_of(error)

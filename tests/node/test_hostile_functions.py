@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NoReturn
 
 import pytest
 
-from engine.app.contexts import ActionCtx, MutationCtx
-from engine.app.decorators import action, mutation
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.decorators import action, mutation, query
 from engine.errors import ConvexError
 from engine.functions.log_lines import line_of
 from engine.functions.results import Caller
 from engine.host import Engine
+from engine.model.limits import Limits
 
 MODULE = __name__.replace(".", "/")
 
@@ -89,3 +93,150 @@ def test_log_lines_can_always_be_sent(part: object) -> None:
 
     assert line.startswith("[WARN] ")
     assert line.encode()
+
+
+# Code of the application that runs where values are made of its objects, and words of its errors.
+
+
+def exits() -> NoReturn:
+    raise SystemExit(3)
+
+
+def spins() -> NoReturn:
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+ENDS: dict[str, Callable[[], NoReturn]] = {"exits": exits, "spins": spins}
+
+
+@dataclass
+class Checked:
+    how: str
+
+    def __post_init__(self) -> None:
+        if self.how in ENDS:
+            ENDS[self.how]()
+
+
+class Items(dict[str, Any]):
+    def __init__(self, how: str) -> None:
+        super().__init__(how=how)
+
+    def items(self) -> Any:
+        ENDS[self["how"]]()
+
+    def __iter__(self) -> Iterator[str]:
+        ENDS[self["how"]]()
+
+
+class Worded(Exception):
+    def __str__(self) -> str:
+        ENDS[self.args[0]]()
+
+
+class Noted(Exception):
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        ENDS[self.args[0]]()
+
+
+class Represented(BaseException):
+    def __repr__(self) -> str:
+        ENDS[self.args[0]]()
+
+
+@query
+async def take(ctx: QueryCtx, checked: Checked) -> str:
+    return checked.how
+
+
+@query
+async def pass_on(ctx: QueryCtx, how: str) -> Any:
+    return await ctx.run_query(f"{MODULE}:take", {"checked": {"how": how}})
+
+
+@query
+async def give(ctx: QueryCtx, how: str) -> Any:
+    return Items(how)
+
+
+@mutation
+def give_from_a_def(ctx: MutationCtx, how: str) -> Any:
+    return [Items(how)]
+
+
+@mutation
+async def say(ctx: MutationCtx, how: str) -> None:
+    raise Worded(how)
+
+
+@query
+async def note(ctx: QueryCtx, how: str) -> None:
+    raise Noted(how)
+
+
+@query
+async def represent(ctx: QueryCtx, how: str) -> None:
+    raise Represented(how)
+
+
+@mutation
+async def tell(ctx: MutationCtx, how: str) -> None:
+    raise ConvexError(Items(how))
+
+
+@action
+async def act_on(ctx: ActionCtx, checked: Checked) -> None: ...
+
+
+@action
+async def act_and_give(ctx: ActionCtx, how: str) -> Any:
+    return Items(how)
+
+
+@action
+async def act_and_say(ctx: ActionCtx, how: str) -> None:
+    raise Worded(how)
+
+
+CONVERTED = [take, pass_on, give, give_from_a_def, say, note, represent, tell]
+CONVERTED_BY_ACTIONS = [act_on, act_and_give, act_and_say]
+
+
+def _arguments(function: Any, how: str) -> dict[str, Any]:
+    return {"checked": {"how": how}} if function in (take, act_on) else {"how": how}
+
+
+@pytest.mark.parametrize(
+    "function", [*CONVERTED, *CONVERTED_BY_ACTIONS], ids=lambda f: f.handler.__name__
+)
+async def test_a_class_of_the_application_that_exits_ends_its_own_call(function: Any) -> None:
+    async with Engine.open(":memory:", app=[function, take, fine]) as engine:
+        call = getattr(engine.node.functions, function.kind.value)
+        path = f"{MODULE}:{function.name}"
+
+        result = await call(path, _arguments(function, "exits"), caller=Caller(admin=True))
+
+        assert result.failure is not None
+        assert any(name in result.failure.message for name in ("SystemExit", "Represented"))
+        assert "fine" == await engine.mutation(fine)
+
+
+@pytest.mark.parametrize("function", CONVERTED, ids=lambda f: f.handler.__name__)
+async def test_a_class_of_the_application_that_spins_is_ended_at_the_limit(function: Any) -> None:
+    limits = Limits(user_time_s_max=0.2)
+    async with Engine.open(":memory:", app=[function, take, fine], limits=limits) as engine:
+        call = getattr(engine.node.functions, function.kind.value)
+        path = f"{MODULE}:{function.name}"
+        began = perf_counter()
+
+        result = await call(path, _arguments(function, "spins"), caller=Caller(admin=True))
+
+        assert result.failure is not None
+        assert perf_counter() - began < 0.2 + 0.3 + 0.2
+        assert "fine" == await engine.mutation(fine)
