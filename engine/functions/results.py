@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from engine.errors import ConvexError, EngineError, FunctionTimeout, InvalidValue, UsageError
 from engine.model.codec import encode
 from engine.model.identity import Identity
+from engine.model.limits import ERROR_LENGTH_MAX, VALUE_BYTES_MAX
 from engine.model.text import speakable
-from engine.model.values import UNDEFINED, normalize
+from engine.model.values import UNDEFINED, normalize, size_of
 from engine.subscriptions.token import Live
 
 
@@ -118,8 +119,15 @@ def _described(error: BaseException) -> Failure:
     kind = FailureKind.USAGE if isinstance(error, UsageError) else FailureKind.APPLICATION
     data, complaint = _data_of(error)
     notes = [f"\n{note}" for note in (*getattr(error, "__notes__", ()), *complaint)]
-    message = f"Uncaught {_named(error)}{''.join(notes)}{_frames(error.__traceback__)}"
+    told = f"{_cut(_named(error))}{_cut(''.join(notes))}"
+    message = f"Uncaught {told}{_frames(error.__traceback__)}"
     return Failure(message=speakable(message), data=data, error=error, kind=kind)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= ERROR_LENGTH_MAX:
+        return text
+    return f"{text[:ERROR_LENGTH_MAX]}… (of {len(text):,} characters)"
 
 
 def _data_of(error: BaseException) -> tuple[Any, list[str]]:
@@ -127,9 +135,13 @@ def _data_of(error: BaseException) -> tuple[Any, list[str]]:
     if not isinstance(error, ConvexError):
         return UNDEFINED, []
     try:
-        return normalize(error.data), []
+        data = normalize(error.data)
     except InvalidValue as invalid:
         return UNDEFINED, [f"The data of this ConvexError cannot be sent: {invalid}"]
+    if (size := size_of(data)) > VALUE_BYTES_MAX:
+        why = f"{size:,} bytes are over the limit of {VALUE_BYTES_MAX:,} (VALUE_BYTES_MAX)"
+        return UNDEFINED, [f"The data of this ConvexError cannot be sent: {why}"]
+    return data, []
 
 
 def _text_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 VALUE_BYTES_MAX: Final = 32 << 20
-"""Any value at all; the clients assume it."""
+"""Any value at all, the data of an error too; the clients assume it."""
 VALUE_NESTING_MAX: Final = 64
 """Deep enough for people, shallow enough for recursion in C and Python alike."""
 ARRAY_ITEMS_MAX: Final = 8192
@@ -21,6 +21,9 @@ IDENTIFIER_LENGTH_MAX: Final = 64
 CRON_NAME_LENGTH_MAX: Final = 256
 SHOWN_LENGTH_MAX: Final = 400
 """Characters of a value or a validator in an error; people read it in a terminal."""
+ERROR_LENGTH_MAX: Final = 32_768
+"""Characters of an error's text, as of a log line: every client that shows the query is told it,
+and a thousand of them are remembered."""
 DOCUMENT_BYTES_MAX: Final = 1 << 20
 """One row must stay cheap to copy through the log, the overlay and a transition."""
 DOCUMENT_NESTING_MAX: Final = 16

@@ -17,6 +17,7 @@ from engine.functions.log_lines import line_of
 from engine.functions.results import Caller
 from engine.host import Engine
 from engine.model.limits import Limits
+from engine.model.values import UNDEFINED
 
 MODULE = __name__.replace(".", "/")
 
@@ -240,3 +241,33 @@ async def test_a_class_of_the_application_that_spins_is_ended_at_the_limit(funct
         assert result.failure is not None
         assert perf_counter() - began < 0.2 + 0.3 + 0.2
         assert "fine" == await engine.mutation(fine)
+
+
+# Errors of any size.
+
+
+@query
+async def go_on_and_on(ctx: QueryCtx) -> None:
+    raise ValueError("y" * (40 << 20))
+
+
+@query
+async def give_it_all(ctx: QueryCtx) -> None:
+    raise ConvexError({"all": "y" * (40 << 20)})
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [(go_on_and_on, "(of 41,943,059 characters)"), (give_it_all, "cannot be sent: 41,943,")],
+    ids=["text", "data"],
+)
+async def test_an_error_of_any_size_is_told_in_few_words(function: Any, said: str) -> None:
+    async with Engine.open(":memory:", app=[function]) as engine:
+        path = f"{MODULE}:{function.handler.__name__}"
+
+        result = await engine.node.functions.query(path, {}, caller=Caller(admin=True))
+
+        assert result.failure is not None
+        assert said in result.failure.message
+        assert len(result.failure.message) < 40_000
+        assert UNDEFINED is result.failure.data
