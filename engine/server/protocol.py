@@ -47,6 +47,7 @@ from engine.functions.results import ActionResult, Failure, MutationResult, Quer
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
 from engine.model.text import brief, speakable
+from engine.model.values import EXACT_INT_MAX
 from engine.server.messages import (
     Action,
     Authenticate,
@@ -288,8 +289,12 @@ class Protocol:
     # What came of it.
 
     def saw_clock(self, now_ms: float) -> None:
-        """Our clock when Connect arrived; a client that has none to compare says 0, or nothing."""
-        if self._client_ts:
+        """
+        Our clock when Connect arrived.
+
+        A client that has none to compare says 0, or nothing, or what no clock shows.
+        """
+        if self._client_ts and abs(self._client_ts) <= EXACT_INT_MAX:
             self._clock_skew_ms = round(self._client_ts - now_ms)
 
     def authenticated(self, who: Who) -> None:

@@ -14,6 +14,7 @@ from engine.functions.results import MutationResult
 from engine.model.identity import Identity
 from engine.model.json_values import encode_ts
 from engine.model.values import Int64
+from engine.server.messages import decode
 from engine.server.protocol import PING, Greeted, Nothing, Phase, Refuse, Verify
 from engine.server.who import Who
 from tests.protocol.cells import START_TS
@@ -134,10 +135,11 @@ def test_clients_learn_how_far_their_clock_is_off() -> None:
     assert transition["clientClockSkew"] == -12
 
 
-@pytest.mark.parametrize("client_ts", [None, 0])
-def test_a_client_without_a_clock_is_told_nothing_of_it(client_ts: float | None) -> None:
+@pytest.mark.parametrize("client_ts", ["null", "0", "1e308", "-1e999"])
+def test_a_client_without_a_clock_is_told_nothing_of_it(client_ts: str) -> None:
     talk = Talk()
-    talk.say(type="Connect", sessionId=SESSION, clientTs=client_ts)
+    connect = f'{{"type": "Connect", "sessionId": "{SESSION}", "clientTs": {client_ts}}}'
+    talk.protocol.receive(decode(connect), size_bytes=len(connect))
     talk.protocol.saw_clock(1_795_197_733_603.4)
     talk.modify()
 
