@@ -77,6 +77,9 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
 }
 """Of the official command line, which would repeat a request that is answered with 404."""
 
+ALIVE: Final = "/healthz"
+"""Answered however busy the rest is: who asks restarts a process that does not answer."""
+
 _METHODS: Final = "GET, POST, OPTIONS, PATCH, DELETE, PUT"
 
 
@@ -95,7 +98,7 @@ class Operations:
             "/version": self.version,
             "/instance_version": self.version,
             "/instance_name": self.instance_name,
-            "/healthz": "ok",
+            ALIVE: "ok",
         }
         return [
             *(get(path, partial(_text, text)) for path, text in texts.items()),
@@ -149,7 +152,7 @@ class HttpApi:
         return _with_cors(request, response)
 
     async def _routed(self, request: Request) -> Response:
-        if self._active > self._limits.http_requests_max:
+        if self._active > self._limits.http_requests_max and request.path != ALIVE:
             raise Overloaded("TooManyConcurrentRequests: the HTTP API", 0)
         method = "GET" if request.method == "HEAD" else request.method
         found = [route for route in self._routes if route.matches(request.path)]

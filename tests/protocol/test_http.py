@@ -364,8 +364,10 @@ async def test_more_requests_than_fit_are_refused() -> None:
         house.nursery.start_soon(house.http, "POST", "/api/query", call("m:show"))
         await trio.testing.wait_all_tasks_blocked()
         reply = await house.http("POST", "/api/query", call("m:show"))
+        alive = await house.http("GET", "/healthz")
 
     assert reply.status == 503
+    assert alive.status == 200
 
 
 async def test_the_server_answers_on_after_any_garbage() -> None:
