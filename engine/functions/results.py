@@ -11,6 +11,8 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import outcome
+
 from engine.errors import ConvexError, EngineError, FunctionTimeout, InvalidValue, UsageError
 from engine.model.codec import encode
 from engine.model.identity import Identity
@@ -161,13 +163,15 @@ def _named(error: BaseException) -> str:
 
 
 _ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_CARRIER = os.path.dirname(outcome.__file__) + os.sep
+"""By which errors come from threads and other loops; no frame of theirs is the application's."""
 
 
 def _frames(trace: TracebackType | None) -> str:
     lines = []
     for frame, line in traceback.walk_tb(trace):
         path = frame.f_code.co_filename
-        if path.startswith(_ENGINE):
+        if path.startswith((_ENGINE, _CARRIER)):
             continue
         source = linecache.getline(path, line).strip()
         shown = f"    at {frame.f_code.co_name} ({os.path.basename(path)}:{line})"

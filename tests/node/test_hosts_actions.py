@@ -23,6 +23,7 @@ from engine import (
     NotAllowed,
     action,
 )
+from engine.functions.results import Caller
 from tests.node import hosted
 
 APP = Path(hosted.__file__).parent
@@ -92,6 +93,18 @@ async def test_an_error_of_an_action_arrives_from_wherever_it_runs(loop: str) ->
             await engine.action(f"outside:fail_{loop}")
 
     assert caught.value.__notes__ == [f"in outside:fail_{loop}, request engine-1"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_client_is_shown_frames_of_the_application_only(loop: str) -> None:
+    async with opened() as engine:
+        path = f"outside:fail_{loop}"
+        result = await engine.node.functions.action(path, {}, caller=Caller(admin=True))
+
+    assert result.failure is not None
+    _, *frames = result.failure.message.splitlines()
+    assert frames
+    assert [] == [frame for frame in frames if "(outside.py:" not in frame]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
