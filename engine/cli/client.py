@@ -23,6 +23,9 @@ class AdminClient:
         url: of the server, with its prefix if it has one.
         key: the administrator's.
         is_own: whether the server is in this process.
+
+    Raises:
+        Unreachable: that is no URL.
     """
 
     def __init__(self, url: str, key: str, *, is_own: bool = False) -> None:
@@ -30,9 +33,10 @@ class AdminClient:
         self.is_own = is_own
         self._key = key
         # A proxy of the environment has no business between an administrator and a server.
-        self._http = httpx.Client(
-            base_url=self.url, timeout=httpx.Timeout(None, connect=CONNECT_S), trust_env=False
-        )
+        with self._explained():
+            self._http = httpx.Client(
+                base_url=self.url, timeout=httpx.Timeout(None, connect=CONNECT_S), trust_env=False
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -56,8 +60,7 @@ class AdminClient:
     def post(self, name: str, document: Mapping[str, Any]) -> Any:
         """As `get`, with something to be done."""
         with self._explained():
-            response = self._http.post(PREFIX + name, json=document, headers=self._headers)
-            return _answer(response)
+            return _answer(self._post(PREFIX + name, document, self._headers))
 
     def lines(self, name: str) -> Iterator[Any]:
         """As `get`, for a route that answers a line of JSON at a time."""
@@ -96,9 +99,16 @@ class AdminClient:
         }
         route = f"/api/{self._kind_of(path, component)}"
         with self._explained():
-            response = self._http.post(route, json=call, headers=self._authorized(identity))
-            envelope: dict[str, Any] = _answer(response)
+            envelope: dict[str, Any] = _answer(self._post(route, call, self._authorized(identity)))
             return envelope
+
+    def _post(
+        self, route: str, document: Mapping[str, Any], headers: dict[str, str]
+    ) -> httpx.Response:
+        # In ASCII, as half a surrogate pair is for the server to refuse: it knows whose it is.
+        content = json.dumps(document, allow_nan=False)
+        headers = {**headers, "content-type": "application/json"}
+        return self._http.post(route, content=content, headers=headers)
 
     def _kind_of(self, path: str, component: str) -> str:
         """What a function is, so that it is called once; for another spelling, "function"."""

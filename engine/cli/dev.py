@@ -26,7 +26,7 @@ import trio
 from engine.cli.calls import lines_of
 from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import Exit, only, told
-from engine.cli.project import Project, add_app, find_project, new_verb
+from engine.cli.project import Project, add_app, find_project, new_verb, port_number
 from engine.cli.watch import changed, look
 from engine.errors import EngineError, UsageError
 
@@ -53,7 +53,7 @@ def add(verbs: Any) -> None:
         ),
     )
     add_app(parser)
-    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT}; 0 is any free one")
+    parser.add_argument("--port", type=port_number, default=PORT, help=f"{PORT}; 0 is any free one")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1")
     parser.add_argument("--data", metavar="DIR", help="by default the project's .headrace")
     parser.set_defaults(run=run)

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
+from engine.cli.json_input import read_json
 from engine.cli.output import note, progress
 from engine.cli.project import new_verb
 from engine.errors import EngineError, UsageError
@@ -103,11 +104,11 @@ def _of_jsonl(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _document(f"{file}:{number}", _parsed(f"{file}:{number}", line))
+                yield _document(f"{file}:{number}", read_json(f"{file}:{number}: this is", line))
 
 
 def _of_json(file: Path) -> Iterator[dict[str, Any]]:
-    found = _parsed(str(file), file.read_text("utf-8"))
+    found = read_json(f"{file}: this is", file.read_text("utf-8"))
     if not isinstance(found, list):
         raise UsageError(f"{file} has to be an array of objects; for an object a line use .jsonl")
     for number, one in enumerate(found, 1):
@@ -133,8 +134,9 @@ def _of_csv(file: Path) -> Iterator[dict[str, Any]]:
                 )
             if row:
                 cells = zip(header, row, strict=True)
-                fields = {name: _cell(cell) for name, cell in cells if cell != ""}
-                yield _document(f"{file}, row {number}", fields)
+                place = f"{file}, row {number}"
+                fields = {name: _cell(place, cell) for name, cell in cells if cell != ""}
+                yield _document(place, fields)
 
 
 _READERS: Final[dict[str, Callable[[Path], Iterator[dict[str, Any]]]]] = {
@@ -145,23 +147,16 @@ _READERS: Final[dict[str, Callable[[Path], Iterator[dict[str, Any]]]]] = {
 }
 
 
-def _parsed(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{place}: this is no JSON: {error}") from None
-
-
 def _document(place: str, found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{place}: a document is a JSON object, not {json.dumps(found)[:80]}")
     return found
 
 
-def _cell(text: str) -> Any:
+def _cell(place: str, text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
-    return json.loads(text) if JSON_NUMBER.fullmatch(text) else text
+    return read_json(f"{place}: this is", text) if JSON_NUMBER.fullmatch(text) else text
 
 
 def _slices(documents: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

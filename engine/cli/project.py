@@ -20,6 +20,7 @@ from engine.errors import UsageError
 
 DATA_FOLDER: Final = ".headrace"
 DATA_VARIABLE: Final = "HEADRACE_DATA"
+PORT_MAX: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,14 @@ def add_app(parser: argparse.ArgumentParser) -> None:
         metavar="APP",
         help="a folder, a .py file or a dotted name; by default pyproject.toml's [tool.headrace]",
     )
+
+
+def port_number(text: str) -> int:
+    """The type of `--port`."""
+    number = int(text)
+    if not 0 <= number <= PORT_MAX:
+        raise argparse.ArgumentTypeError(f"a port is 0 to {PORT_MAX}, not {number}")
+    return number
 
 
 def examples(*lines: str) -> str:

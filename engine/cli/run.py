@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
+from engine.cli.json_input import read_json
 from engine.cli.output import json_text, note
 from engine.cli.project import new_verb
 from engine.errors import UsageError
+from engine.model.text import brief
 
 
 def add(verbs: Any) -> None:
@@ -34,8 +35,8 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    args = _object("the arguments", options.args)
-    identity = _object("--identity", options.identity) if options.identity else None
+    args = _object("the arguments", "are", options.args)
+    identity = _object("--identity", "is", options.identity) if options.identity else None
     with connected(options, needs_app=True) as client:
         envelope = client.call(
             options.function, args, component=options.component, identity=identity
@@ -51,15 +52,12 @@ def run(options: argparse.Namespace) -> int:
     return Exit.FAILED
 
 
-def _object(what: str, text: str) -> dict[str, Any]:
+def _object(what: str, verb: str, text: str) -> dict[str, Any]:
     """
     Raises:
         UsageError: it is no JSON object.
     """
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{what} {text!r} is no JSON: {error}") from None
+    found = read_json(f"{what} {brief(text)!r} {verb}", text)
     if not isinstance(found, dict):
-        raise UsageError(f"{what} has to be a JSON object, not {text!r}")
+        raise UsageError(f"{what} {verb} no JSON object, but {brief(text)!r}")
     return found

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.cli.failures import Exit
-from engine.cli.project import add_app, find_project, new_verb
+from engine.cli.project import add_app, find_project, new_verb, port_number
 from engine.errors import UsageError
 
 PORT: Final = 3210
@@ -45,7 +45,7 @@ def add(verbs: Any) -> None:
     )
     add_app(parser)
     parser.add_argument("--data", metavar="DIR", required=True, help="made if it is not there")
-    parser.add_argument("--port", type=int, default=PORT, help=f"{PORT}; 0 is any free one")
+    parser.add_argument("--port", type=port_number, default=PORT, help=f"{PORT}; 0 is any free one")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; 0.0.0.0 is everywhere")
     parser.add_argument(
         "--allow-shell", action="store_true", help="let administrators evaluate Python in it"

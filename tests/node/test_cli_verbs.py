@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,6 +198,25 @@ def test_a_file_that_is_no_text_is_refused_by_its_name(tmp_path: Path, name: str
         list(read_documents(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("a.jsonl", '{"n": NaN}', "a.jsonl:1: this is no JSON: NaN"),
+        ("a.jsonl", '{"n": 1e999}', "a.jsonl:1: this is no JSON: 1e999 is beyond"),
+        ("a.csv", "n\n1e999", "a.csv, row 2: this is no JSON: 1e999 is beyond"),
+        ("a.json", "[" * 100_000, "a.json: this is no JSON that can be read: nested too deep"),
+    ],
+    ids=["nan", "infinite", "infinite-cell", "deep"],
+)
+def test_what_python_would_read_but_json_does_not_have_is_refused_with_its_place(
+    tmp_path: Path, name: str, text: str, why: str
+) -> None:
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(UsageError, match=re.escape(why)):
+        list(read_documents(tmp_path / name))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "why"),
@@ -207,8 +227,9 @@ def test_a_file_that_is_no_text_is_refused_by_its_name(tmp_path: Path, name: str
             "document 2: _creationTime is 0; it has to be milliseconds",
         ),
         ('{"name": "ada"}', "document 2: a document of 'people' does not fit"),
+        ('{"name": "\\ud800", "age": 1}', "document 2: name: a str with a lone surrogate"),
     ],
-    ids=["id", "creation time", "schema"],
+    ids=["id", "creation time", "schema", "surrogate"],
 )
 def test_a_document_that_cannot_be_is_refused_with_its_place(
     project: Path, line: str, why: str
@@ -298,13 +319,18 @@ def test_a_missing_module_is_shown_by_the_line_that_imports_it_and_nothing_of_ou
     [
         (["data", "--url", "http://127.0.0.1:1", "--admin-key", "k"], 3, "no server answers"),
         (["data"], 2, "there is no data"),
+        (["data", "--url", "http://[::1", "--admin-key", "k"], 3, "is no URL"),
         (["run", "app:who", "[1"], 2, "no JSON"),
+        (["run", "app:who", "[" * 100_000], 2, "nested too deep"),
+        (["run", "app:who", '{"n": NaN}'], 2, "no JSON: NaN"),
+        (["serve", "--data", "d", "--port", "65536"], 2, "a port is 0 to 65535"),
+        (["dev", "--port", "-1"], 2, "a port is 0 to 65535"),
         (["run", "app:nope"], 1, "app:nope"),
         (["init", "."], 2, "not empty"),
         (["import", "--table", "people", "x.xml"], 2, ".jsonl"),
         (["no-such-verb"], 2, "invalid choice"),
     ],
-    ids=["unreachable", "no-data", "bad-json", "no-function", "not-empty", "format", "verb"],
+    ids=lambda one: " ".join(one)[:40] if isinstance(one, list) else "",
 )
 def test_the_exit_code_says_what_kind_of_refusal_it_is(
     project: Path, arguments: list[str], code: int, why: str
