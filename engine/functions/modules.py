@@ -102,10 +102,9 @@ class Modules:
             if folder is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             return _new_folder(name, folder), None
-        code = compile(source.text, str(source.file), "exec", dont_inherit=True)
         module = _new_module(source)
         vars(module)["__builtins__"] = self._builtins
-        return module, code
+        return module, _compiled(source)
 
     def _add(self, name: str, module: ModuleType) -> None:
         self._table[name] = module
@@ -186,6 +185,19 @@ def _new_folder(name: str, folder: Path) -> ModuleType:
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [str(folder)]
     return importlib.util.module_from_spec(spec)
+
+
+def _compiled(source: Source) -> CodeType:
+    try:
+        return compile(source.text, str(source.file), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        if error.filename is None:  # as of null bytes, for which nobody looks line by line
+            error.filename, error.lineno = str(source.file), _line_of_null(source.text)
+        raise
+
+
+def _line_of_null(text: bytes) -> int:
+    return text.partition(b"\0")[0].count(b"\n") + 1
 
 
 def _new_module(source: Source) -> ModuleType:

@@ -421,6 +421,7 @@ def test_anything_else_in_a_list_is_refused() -> None:
          r"messages:send is two functions, .*messages\.py:3.* and .*messages\.py:7"),
         ({"messages": "@query\ndef größe(ctx) -> None: ..."}, r"messages\.py:\d+.*größe"),
         ({"messages": "\n\ndef x(:\n"}, r"messages\.py:4: invalid syntax"),
+        ({"messages": "\n\nx = 1\0\n"}, r"messages\.py:4: source code .* null bytes"),
         ({"messages": "\n\n1 / 0\n"}, r"messages\.py:4: ZeroDivisionError: division by zero"),
         ({"messages": "import sys\nsys.exit(3)"}, r"messages\.py:3: SystemExit: 3"),
         ({"messages": "from .nothing import x"}, r"messages\.py:2: ModuleNotFoundError: .*nothing"),
