@@ -29,6 +29,7 @@ from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
 from engine.functions.scheduling import cancel_job, schedule
 from engine.model.limits import Limits
+from engine.model.values import normalize
 from engine.transaction.transaction import Transaction
 
 
@@ -232,7 +233,7 @@ def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scop
         ctx = MutationContext(scope) if is_mutation else QueryContext(scope)
         with using(scope.deployment.environment_of(scope.component)):
             value = yield from scope.execution.nested(
-                lambda: run_handler(function, function.handler, ctx, raw, tables)
+                lambda: run_handler(function, function.handler, ctx, normalize(dict(raw)), tables)
             )
     except BaseException:
         if is_mutation:
@@ -251,13 +252,13 @@ async def run_handler(
     tables: Tables,
 ) -> Any:
     """
-    Run a handler on arguments as they were given; what it returns, as a value.
+    Run a handler on arguments that are values; what it returns, as a value.
 
     Making both is part of its slice: classes of the application that check themselves when
     they are made, or are returned, run code that has to end in time and to fail this call only.
     """
     signature = function.signature
-    result = handler(ctx, **signature.load(dict(raw), tables))
+    result = handler(ctx, **signature.load(raw, tables))
     if function.is_async or isinstance(result, Coroutine):
         result = await result
     close_context(ctx)

@@ -13,6 +13,7 @@ import engine
 from engine import (
     ActionCtx,
     Engine,
+    InvalidValue,
     LimitExceeded,
     MutationCtx,
     NotAwaited,
@@ -254,3 +255,29 @@ async def test_functions_go_as_deep_as_the_limit_says_and_no_deeper() -> None:
         assert 8 == await engine.query(descend, 8)
         with pytest.raises(LimitExceeded, match=r"functions inside functions: 9 is over .* of 8"):
             await engine.query(descend, 9)
+
+
+@query
+async def add_up(ctx: QueryCtx, values: list[float], note: Any = None) -> float:
+    return sum(values)
+
+
+@query
+async def add_a_tuple(ctx: QueryCtx, path: str) -> list[float]:
+    by_path: float = await ctx.run_query(path, {"values": (1, 2)})
+    return [by_path, await ctx.run_query(add_up, values=[1, 2])]
+
+
+@query
+async def add_an_object(ctx: QueryCtx, path: str) -> float:
+    total: float = await ctx.run_query(path, {"values": [1], "note": object()})
+    return total
+
+
+async def test_arguments_of_a_path_are_values_as_those_of_a_function_are() -> None:
+    async with Engine.open(":memory:", app=[add_up, add_a_tuple, add_an_object]) as engine:
+        path = f"{__name__}:add_up".replace(".", "/")
+
+        assert [3, 3] == await engine.query(add_a_tuple, path)
+        with pytest.raises(InvalidValue, match="note: a object is not a value"):
+            await engine.query(add_an_object, path)
