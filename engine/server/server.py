@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from typing import Any, Final, TypeVar
 
 import trio
@@ -28,7 +29,7 @@ from engine.model.limits import Limits
 from engine.server.backend import Backend
 from engine.server.fanout import Fanout
 from engine.server.function_api import FunctionApi
-from engine.server.http import AskReadiness, HttpApi, Operations, Page, Readiness, blame
+from engine.server.http import ALIVE, AskReadiness, HttpApi, Operations, Page, Readiness, blame
 from engine.server.identity import Verifier
 from engine.server.outbox import Send
 from engine.server.requests import Receive, Request, Response, Route, error_response, path_of
@@ -41,6 +42,9 @@ T = TypeVar("T")
 
 DISCONNECT_S_MAX = 30.0
 """For a client to close its side, once we have closed ours."""
+
+REFUSED_S_MAX: Final = 1.0
+"""For the body of a request that nobody is going to look at."""
 
 TICK_S: Final = 1.0
 """How often sessions look at the clock, for silence and for clients that are stuck."""
@@ -211,23 +215,29 @@ class Server:
                 await _lifespan(receive, send)
 
     async def _respond(self, request: Request, send: Send) -> None:
-        if self._home is None or (self._is_draining and request.path != "/healthz"):
-            status, code, message = blame(Stopped("The server is not running"))
-            response = error_response(status, code, message)
-        elif self.is_holding and _is_of_clients(request.path):
-            status, code, message = blame(Stopped("The first push is not done yet; /readyz says"))
-            response = error_response(status, code, message)
+        if (reason := self._reason_to_refuse(request)) is not None:
+            response = error_response(*blame(Stopped(reason)))
+            patience_s = REFUSED_S_MAX
         else:
             response = await self._http.handle(request)
-            if not request.incoming.is_over:
+            patience_s = inf
+        # What is left of the body has to go somewhere for the host to come to its end.
+        if not request.incoming.is_over:
+            with trio.move_on_after(patience_s):
                 await request.skip(self._limits.http_body_bytes_max)
-            if not request.incoming.is_over:
-                # It has to go somewhere for the host to come to its end.
-                self._home.start_soon(_read_to_end, request.incoming.next)
+        if not request.incoming.is_over and self._home is not None and not self._closed.is_set():
+            self._home.start_soon(_read_to_end, request.incoming.next)
         if self._is_draining and request.can_close:
             # A client that keeps its connection busy would otherwise be waited for.
             response = replace(response, headers=(*response.headers, ("connection", "close")))
         await _send_response(response, send)
+
+    def _reason_to_refuse(self, request: Request) -> str | None:
+        if self._home is None or (self._is_draining and request.path != ALIVE):
+            return "The server is not running"
+        if self.is_holding and _is_of_clients(request.path):
+            return "The first push is not done yet; /readyz says"
+        return None
 
     async def _converse(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect

@@ -277,6 +277,23 @@ async def test_a_refused_request_leaves_nothing_behind_however_large_it_was() ->
     assert status == 401
 
 
+@pytest.mark.parametrize("is_draining", [False, True], ids=["holding", "draining"])
+async def test_a_request_at_a_bad_time_leaves_nothing_behind(is_draining: bool) -> None:
+    async with served() as house:
+        if is_draining:
+            house.engine.server.drain()
+        else:
+            house.engine.server.is_holding = True
+        async with await dialled(house.url) as stream:
+            request = post("/api/query", {"path": house.path("echo"), "args": {"value": 1}})
+            with trio.fail_after(5):
+                status, _ = await exchange(stream, request)
+        await house.until_connections(0)
+        is_idle = house.engine.server.is_idle
+
+    assert (503, True) == (status, is_idle)
+
+
 async def test_a_connection_is_kept_for_the_next_request() -> None:
     async with served() as house, await dialled(house.url) as stream:
         statuses = []
