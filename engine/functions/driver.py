@@ -63,6 +63,8 @@ HELD_MAX: Final = 10_000
 """A kilobyte each, in a function that logs in a loop."""
 
 _NOWHERE: Final = Slot()
+_GONE: Final = Slot()
+"""What remains of a closed execution marks this one, not a thread that drives others by then."""
 
 
 class Execution:
@@ -232,13 +234,13 @@ class Execution:
         Yields what is for `drive`; returns what the handler returned, or the
         coroutine it returned did.  Afterwards the slice is left, come what may.
         """
-        slot = self._slot
         try:
             self.enter()
             result = call()
             if isinstance(result, Coroutine):
                 result = yield from result.__await__()
         finally:
+            slot = self._slot
             was_marked = slot.execution is self
             slot.execution = None
             with slot.lock:
@@ -251,6 +253,13 @@ class Execution:
                 self.left_at = perf_counter()
                 self.left_s = slot.deadline - self.left_at
         return result
+
+    def abandon(self) -> None:
+        """
+        It was closed.  An async generator may still stand in the middle of a call: before Python
+        3.13 closing whoever awaits it does not close it, so it is when it is collected, some time.
+        """
+        self._slot = _GONE
 
     def lift_limit(self) -> None:
         """A debugger was attached: whoever sits at it may take their time."""
@@ -398,9 +407,11 @@ class _Run:
         for _ in range(CLOSE_ATTEMPTS_MAX):
             self.slice(self._close, None)
             if getattr(self.coroutine, "cr_frame", None) is None:
-                return
+                break
             execution.interruptions = 2
-        trace.error("driver.unclosed", function=execution.path, error=repr(self.error))
+        else:
+            trace.error("driver.unclosed", function=execution.path, error=repr(self.error))
+        execution.abandon()
 
     def _throw_timeout(self, _: None) -> Any:
         self.execution.interruptions += 1

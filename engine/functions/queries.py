@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
 from typing import Any, Final, NoReturn
@@ -160,11 +160,8 @@ class QueryBuilder(Query[Any]):
     def paginate(self, opts: Mapping[str, Any], /) -> Call[Any]:
         return self._calls.defer(lambda: self._paginate(opts))
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        stream = _Stream(self)
-        while docs := await self._calls.defer(stream.next_slice):
-            for doc in docs:
-                yield doc
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _Stream(self)
 
     def __await__(self) -> NoReturn:
         raise NotAllowed("a query is not awaited itself; end it: .collect(), .take(n), .first()")
@@ -341,15 +338,28 @@ class TableQueryBuilder(QueryBuilder, TableQuery[Any]):
         return self._copy()
 
 
-class _Stream:
-    """A scan that hands out a slice at a time, for `async for`."""
+class _Stream(AsyncIterator[Any]):
+    """
+    A scan that is read a slice at a time, for `async for`.
+
+    No generator: before Python 3.13 one that stands in a call is not closed with who awaits it.
+    """
 
     def __init__(self, query: QueryBuilder) -> None:
         self._query = query
         self._scan: Scan | None = None
         self._wanted = 8
+        self._docs: Iterator[Any] = iter(())
 
-    def next_slice(self) -> Steps[list[Any]]:
+    async def __anext__(self) -> Any:
+        for doc in self._docs:
+            return doc
+        self._docs = iter(await self._query._calls.defer(self._next_slice))
+        for doc in self._docs:
+            return doc
+        raise StopAsyncIteration
+
+    def _next_slice(self) -> Steps[list[Any]]:
         query = self._query
         if query._search is not None:
             raise NotAllowed("a search is read with take(n) or collect()")
@@ -358,9 +368,9 @@ class _Stream:
         while not self._scan.is_exhausted:
             found = query._shown(self._scan.read(self._wanted))
             self._wanted = min(self._wanted * 4, query._slice_rows_max)
+            yield from query._calls.breathe()
             if found:
                 return found
-            yield from query._calls.breathe()
         return []
 
 
