@@ -33,6 +33,7 @@ from engine.errors import (
     ProtocolViolation,
     SnapshotTooOld,
     Stopped,
+    StoreFull,
     Unauthenticated,
     Unreachable,
     UsageError,
@@ -285,15 +286,20 @@ class Session:
             args = call_arguments(call.path, call.args, component=call.component, who=call.who)
         except UsageError as error:
             return MutationResult(ts=None, value=None, failure=failure_of(error), log_lines=())
-        return await self._backend.mutation(
-            call.path,
-            args,
-            caller=_caller(call.who, call.request_id),
-            request=SessionRequest(
-                session_id=self._protocol.session_id.bytes, request_id=call.number
-            ),
-            component=call.component,
-        )
+        try:
+            return await self._backend.mutation(
+                call.path,
+                args,
+                caller=_caller(call.who, call.request_id),
+                request=SessionRequest(
+                    session_id=self._protocol.session_id.bytes, request_id=call.number
+                ),
+                component=call.component,
+            )
+        except StoreFull as error:
+            # A client that is sent away comes back and sends it again, and each time the batch
+            # that it is in is refused, with everybody else's in it.
+            return MutationResult(ts=None, value=None, failure=failure_of(error), log_lines=())
 
     async def _act(self, call: Call) -> None:
         if call.who.is_expired(self._runtime.now_ns()):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Raw, UnsetType
 
-from engine.errors import Overloaded
+from engine.errors import Overloaded, StoreFull
 from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
 from engine.model.values import UNDEFINED
 from engine.server.messages import (
@@ -51,8 +51,12 @@ class Spelling:
         head = f"[Request ID: {request_id}] Server Error"
         if not self.redact:
             return f"{head}\n{failure.message}"
-        error = failure.error
-        return f"{head}\nUncaught Overloaded: {error}" if isinstance(error, Overloaded) else head
+        match failure.error:
+            case Overloaded() as error:
+                return f"{head}\nUncaught Overloaded: {error}"
+            case StoreFull():  # whose text names a directory
+                return f"{head}\nUncaught StoreFull: the database has no room; nothing was done"
+        return head
 
     def log_lines(self, lines: tuple[str, ...]) -> tuple[str, ...]:
         return () if self.redact else tuple(lines)

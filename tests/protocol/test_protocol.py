@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from engine.errors import ConvexError, Overloaded, ProtocolViolation
+from engine.errors import ConvexError, Overloaded, ProtocolViolation, StoreFull
 from engine.functions.results import MutationResult
 from engine.model.identity import Identity
 from engine.model.json_values import encode_ts
@@ -369,16 +369,28 @@ def test_error_data_is_there_for_a_convex_error_even_when_it_is_null(data: Any) 
     assert transition["modifications"][0]["errorData"] == data
 
 
-def test_production_tells_by_name_that_it_was_overloaded() -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            Overloaded("the engine", 5),
+            "Overloaded: the engine had no room for 5 s; nothing was done, try again later",
+        ),
+        (
+            StoreFull("/data/of/ann took nothing"),
+            "StoreFull: the database has no room; nothing was done",
+        ),
+    ],
+)
+def test_production_tells_by_name_that_there_was_no_room(error: Exception, told: str) -> None:
     talk = Talk.opened(redact=True)
     talk.modify(talk.add(0))
 
-    transition = talk.transition(talk.result(error=Overloaded("the engine", 5)))
+    transition = talk.transition(talk.result(error=error))
 
     assert transition is not None
     assert transition["modifications"][0]["errorMessage"] == (
-        "[Request ID: 0123456789abcdef] Server Error\nUncaught Overloaded: the engine had no room "
-        "for 5 s; nothing was done, try again later"
+        f"[Request ID: 0123456789abcdef] Server Error\nUncaught {told}"
     )
 
 

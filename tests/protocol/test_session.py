@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from engine.errors import ConvexError, OutOfRetention, Overloaded, Stopped
+from engine.errors import ConvexError, OutOfRetention, Overloaded, Stopped, StoreFull
 from engine.functions.results import Caller
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
@@ -611,6 +611,23 @@ async def test_an_action_that_there_is_no_room_for_fails_and_leaves_the_others_a
     assert (1, False) == (refused["requestId"], refused["success"])
     assert "Uncaught Overloaded: the places for actions had no room for 10 s" in refused["result"]
     assert (0, True) == (answer["requestId"], answer["success"])
+
+
+async def test_a_mutation_that_finds_no_room_on_the_disk_fails_and_the_next_one_runs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.errors["m:put"] = [StoreFull("data/store took nothing")]
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.mutate(0, "m:put", value=1)
+        await wire.mutate(1, "m:put", value=2)
+        heard = await wire.hear_all()
+
+    refused, done = [each for each in heard if each["type"] == "MutationResponse"]
+    assert (0, False) == (refused["requestId"], refused["success"])
+    assert "Uncaught StoreFull: " in refused["result"]
+    assert (1, True) == (done["requestId"], done["success"])
 
 
 async def test_a_client_that_has_seen_the_newest_state_is_served(
