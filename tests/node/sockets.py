@@ -153,7 +153,10 @@ async def exchange(stream: trio.abc.Stream, request: bytes) -> tuple[int, bytes]
         if line.startswith(b"content-length:")
     )
     while len(body) < length:
-        body += await stream.receive_some(65536)
+        part = await stream.receive_some(65536)
+        if not part:
+            raise trio.BrokenResourceError(f"hung up in the middle of {data!r}")
+        body += part
     return int(head.split()[1]), body
 
 

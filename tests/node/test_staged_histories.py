@@ -260,6 +260,26 @@ async def test_one_that_runs_again_is_not_told_of_a_batch_that_another_one_spoil
     assert [None] * 400 == [answer.failure for answer in answers]
 
 
+async def test_who_runs_alone_is_not_refused_for_what_others_stage_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = PickyStore()
+    async with world(store=store, limits=replace(Limits(), staged_count_max=2)) as w:
+        store.refused = b"poison"
+        hold = store.hold()
+        answers: dict[str, list[Any]] = {name: [] for name in ("a", "b", "poison")}
+        async with trio.open_nursery() as nursery:
+            for name, kept in answers.items():
+                nursery.start_soon(_keep, w.mutate("put", name=name, value=1), kept)
+                await trio.testing.wait_all_tasks_blocked()
+            # The first two are to run again, alone; the third has waited for room and goes first.
+            store.fail_next(StoreFull("for once"))
+            hold.release()
+
+        assert isinstance(answers.pop("poison")[0], StoreFull)
+        assert [MutationResult] * 2 == [type(kept[0]) for kept in answers.values()]
+
+
 async def test_staging_is_bounded_and_says_overloaded(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
