@@ -209,8 +209,7 @@ def histories(draw: st.DrawFn) -> History:
     """Transactions that overlap and read by the dice, or one by one; then a read of everything."""
     plans = _plans(draw(PLANS))
     lists, steps, fates = _one_by_one(plans)
-    is_wild: bool = draw(st.booleans())
-    if is_wild:
+    if _coin(draw):
         lists = _any_lists(draw, plans)
         steps = [_by_the_dice(draw, plan, lists) for plan in plans]
         fates = [draw(FATES) for _ in plans]
@@ -219,13 +218,17 @@ def histories(draw: st.DrawFn) -> History:
     for number, (fate, plan) in enumerate(zip(fates, steps, strict=True)):
         appends = [step for step in plan if isinstance(step, Append)]
         running.append((fate, history.begin(f"client {number}", appends), plan))
-        while running and draw(st.booleans()):
+        while running and _coin(draw):
             at = draw(st.integers(0, len(running) - 1))
             _end(history, running.pop(at))
     for one in running:
         _end(history, one)
     history.done(history.begin("last", []), [r(key, *lists[key]) for key in (X, Y)])
     return history
+
+
+def _coin(draw: st.DrawFn) -> bool:
+    return draw(st.booleans())
 
 
 def _plans(drawn: list[list[tuple[bool, int]]]) -> list[Plan]:
