@@ -76,6 +76,8 @@ class WebSocket:
         return True
 
     async def _frame(self) -> tuple[int, bytes]:
+        if not await self._filled(2):
+            return CLOSE, b""
         first, length = await self._exactly(2)
         assert not first & 0x70, "compressed, although nobody agreed to that"
         if length == 126:
@@ -85,14 +87,20 @@ class WebSocket:
         return first & 15, await self._exactly(length)
 
     async def _exactly(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            part = await self.stream.receive_some(1 << 20)
-            if not part:
-                return struct.pack(">BB", 0x80 | CLOSE, 0)[:count]
-            self._buffer += part
+        if not await self._filled(count):
+            raise trio.BrokenResourceError("hung up in the middle of a frame")
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
         return data
+
+    async def _filled(self, count: int) -> bool:
+        """Whether so many bytes come before the server hangs up."""
+        while len(self._buffer) < count:
+            part = await self.stream.receive_some(1 << 20)
+            if not part:
+                return False
+            self._buffer += part
+        return True
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -131,7 +139,8 @@ async def handshake(stream: trio.abc.Stream, path: str, headers: str = "") -> We
     data = b""
     while b"\r\n\r\n" not in data:
         part = await stream.receive_some(65536)
-        assert part, f"hung up after {data!r}"
+        if not part:
+            raise trio.BrokenResourceError(f"hung up after {data!r}")
         data += part
     head, _, rest = data.partition(b"\r\n\r\n")
     return WebSocket(stream, head, rest)

@@ -32,7 +32,7 @@ from tests.proofs.proof import Plan, Verdict
 from tests.proofs.socket_clients import LOST, Client, Crowd, HttpClient, SyncClient
 from tests.simulation.lists import Programs
 from tests.simulation.lives import Tale, simulated
-from tests.simulation.planted import PLANTED, Bug
+from tests.simulation.planted import PLANTED, Plant
 
 PROMISE = "Whatever clients do and are told, some serial order in real time explains all of it."
 ROUNDS = 50
@@ -106,8 +106,8 @@ def _told(anomaly: Anomaly) -> str:
 
 def _prove_planted(plan: Plan) -> Verdict:
     caught = 0
-    for name, bug in PLANTED.items():
-        caught += _is_caught(name, bug, plan.seed)
+    for name, plant in PLANTED.items():
+        caught += _is_caught(name, plant, plan.seed)
     for name in ON_SOCKETS:
         crowd = _crowd(plan.seed)
         _run_rounds(plan.directory / "planted", crowd, PLANTED_ROUNDS, name)
@@ -118,10 +118,10 @@ def _prove_planted(plan: Plan) -> Verdict:
     return Verdict(held=caught == count, figure=f"{caught} of {count} planted bugs caught")
 
 
-def _is_caught(name: str, bug: Bug, first: int) -> bool:
+def _is_caught(name: str, plant: Plant, first: int) -> bool:
     for seed in range(first, first + PLANTED_SEEDS):
-        with bug.plant():
-            tale = simulated(seed, interleaves=bug.interleaves)
+        with plant():
+            tale = simulated(seed, interleaves=True)
         if kinds := _kinds(anomalies(tale.history.operations)):
             print(f"  {name}: {kinds}, by simulation {seed - first + 1}", flush=True)
             return True

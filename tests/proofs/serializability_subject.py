@@ -41,5 +41,5 @@ async def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     trace_to_stderr(level="critical")
-    with PLANTED[sys.argv[2]].plant() if len(sys.argv) > 2 else nullcontext():
+    with PLANTED[sys.argv[2]]() if len(sys.argv) > 2 else nullcontext():
         trio.run(main, Path(sys.argv[1]))

@@ -261,6 +261,8 @@ class HttpClient:
         operation = self._crowd.begin(self._name, program)
         call = {"path": path, "args": {"steps": program}, "format": "json"}
         status, body = await exchange(stream, post(f"/api/{kind}", call))
+        if status == 500:
+            raise Lost(body.decode())  # it may or may not be done
         answer = json.loads(body)
         if status == 200 and answer["status"] == "success":
             self._crowd.done(operation, program, answer["value"])

@@ -1,17 +1,19 @@
 """
 Bugs that a proof of serializability has to catch, each planted for the length of a block.
 
-    with PLANTED["a forgotten phantom"].plant():
+    with PLANTED["a forgotten phantom"]():
         ...
+
+Each is caught where mutations run beside each other; in the lane nobody conflicts with anybody, and
+most would do no harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
@@ -28,19 +30,10 @@ from engine.store.memory_store import MemorySnapshot, MemoryStore
 from engine.transaction.transaction import Transaction
 from engine.transaction.view import View
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bug:
-    """
-    plant: plants it until the block ends.
-    interleaves: whether it shows only where mutations run beside each other.
-    """
-
-    plant: Callable[[], AbstractContextManager[Any]]
-    interleaves: bool = True
+Plant: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
-def _in_place_of(owner: object, name: str, planted: object) -> Callable[[], Any]:
+def _in_place_of(owner: object, name: str, planted: object) -> Plant:
     return partial(patch.object, owner, name, planted)
 
 
@@ -210,27 +203,19 @@ def _never_found(*_: object) -> None:
     """No request was ever seen before."""
 
 
-PLANTED: Final[Mapping[str, Bug]] = {
-    "a read missing from the read set": Bug(plant=_in_place_of(Transaction, "get", _get_unnoticed)),
-    "an interval end off by one": Bug(
-        plant=_in_place_of(Transaction, "_record", _record_but_the_last)
+PLANTED: Final[Mapping[str, Plant]] = {
+    "a read missing from the read set": _in_place_of(Transaction, "get", _get_unnoticed),
+    "an interval end off by one": _in_place_of(Transaction, "_record", _record_but_the_last),
+    "a forgotten phantom": _in_place_of(Transaction, "_record", _record_what_is_there),
+    "a retry on the old snapshot": _in_place_of(Mutations, "_beside_others", _on_what_was),
+    "a staged version dropped too early": _in_place_of(
+        Committer, "_forget_staged", _forget_what_is_published
     ),
-    "a forgotten phantom": Bug(plant=_in_place_of(Transaction, "_record", _record_what_is_there)),
-    "a retry on the old snapshot": Bug(
-        plant=_in_place_of(Mutations, "_beside_others", _on_what_was)
+    "an answer before the fsync": _synced_late,
+    "an answer before the write": _in_place_of(Mutations, "__init__", _hasty_mutations),
+    "no validation": _in_place_of(committer_actor, "find_conflict", _no_conflict),
+    "a failed batch that nobody notices": _in_place_of(
+        Committer, "_roll_back", _roll_back_in_silence
     ),
-    "a staged version dropped too early": Bug(
-        plant=_in_place_of(Committer, "_forget_staged", _forget_what_is_published)
-    ),
-    "an answer before the fsync": Bug(plant=_synced_late, interleaves=False),
-    "an answer before the write": Bug(
-        plant=_in_place_of(Mutations, "__init__", _hasty_mutations), interleaves=False
-    ),
-    "no validation": Bug(plant=_in_place_of(committer_actor, "find_conflict", _no_conflict)),
-    "a failed batch that nobody notices": Bug(
-        plant=_in_place_of(Committer, "_roll_back", _roll_back_in_silence)
-    ),
-    "a request that is forgotten": Bug(
-        plant=_in_place_of(idempotence, "find", _never_found), interleaves=False
-    ),
+    "a request that is forgotten": _in_place_of(idempotence, "find", _never_found),
 }
