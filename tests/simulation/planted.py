@@ -23,6 +23,7 @@ from engine.committer import actor as committer_actor
 from engine.committer.actor import Committer
 from engine.functions import idempotence
 from engine.functions.mutations import Attempt, Mutations, Try
+from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.snapshot import Entry
 from engine.store.interface import Tree
@@ -96,6 +97,7 @@ class _OldView(View):
             new.snapshot,
             begin_ts=new.begin_ts,
             catalog=new.catalog,
+            counts=old.counts,
             generation=new.generation,
             is_validated=new.is_validated,
         )
@@ -105,9 +107,15 @@ class _OldView(View):
         return self._old.row(row_key)
 
     def entries(
-        self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
+        self,
+        index: IndexInfo,
+        lower: bytes,
+        upper: bytes | None,
+        *,
+        reverse: bool,
+        buckets: Buckets | None = None,
     ) -> Iterator[Entry]:
-        return self._old.entries(index, lower, upper, reverse=reverse)
+        return self._old.entries(index, lower, upper, reverse=reverse, buckets=buckets)
 
 
 _beside_others = Mutations._beside_others
