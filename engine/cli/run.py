@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.json_input import read_json
-from engine.cli.output import json_text, note
+from engine.cli.output import json_text, note, print_table
 from engine.cli.project import new_verb
 from engine.errors import UsageError
 from engine.model.text import brief
@@ -22,12 +23,16 @@ def add(verbs: Any) -> None:
         "headrace run messages:list",
         """headrace run messages:send '{"author": "ada", "body": "hello"}'""",
         """headrace run users:me --identity '{"issuer": "example.com", "subject": "ada"}'""",
+        "headrace run messages:list --explain",
         "headrace run messages:purge --url https://example.com --admin-key 'headrace|...'",
     )
     parser.add_argument("function", metavar="MODULE:FUNCTION")
     parser.add_argument("args", nargs="?", default="{}", metavar="JSON", help="its arguments")
     parser.add_argument(
         "--identity", metavar="JSON", help="act as this user: issuer and subject, and other claims"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="of a query: which indexes it reads, and how much"
     )
     parser.add_argument("--component", default="", metavar="PATH", help="where it is mounted")
     add_connection(parser, with_app=True)
@@ -37,6 +42,8 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     args = _object("the arguments", "are", options.args)
     identity = _object("--identity", "is", options.identity) if options.identity else None
+    if options.explain:
+        return _explain(options, args)
     with connected(options, needs_app=True) as client:
         envelope = client.call(
             options.function, args, component=options.component, identity=identity
@@ -50,6 +57,33 @@ def run(options: argparse.Namespace) -> int:
     if "errorData" in envelope:
         note(f"data: {json_text(envelope['errorData'])}")
     return Exit.FAILED
+
+
+def _explain(options: argparse.Namespace, args: dict[str, Any]) -> int:
+    call = {"path": options.function, "args": args, "component": options.component}
+    with connected(options, needs_app=True) as client:
+        found = client.post("explain", call)
+    for line in found["logLines"]:
+        note(line)
+    print_table(
+        ("table", "index", "range", "order", "filters", "read", "returned"),
+        [_reading(each) for each in found["readings"]],
+    )
+    by_id = found["documentsRead"] - sum(each["read"] for each in found["readings"])
+    print(
+        f"{found['documentsRead']:g} documents, {found['bytesRead']:g} bytes"
+        f"{f', {by_id:g} of them by id' if by_id else ''}; {found['durationMs']:.1f} ms"
+    )
+    if found["error"] is not None:
+        note(found["error"])
+        return Exit.FAILED
+    return Exit.DONE
+
+
+def _reading(reading: Mapping[str, Any]) -> list[str]:
+    counts = [f"{reading[name]:g}" for name in ("filters", "read", "returned")]
+    where = reading["range"] or "all"
+    return [reading["table"], reading["index"], where, reading["order"], *counts]
 
 
 def _object(what: str, verb: str, text: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from engine.transaction.pagination import (
 from engine.transaction.ranges import Bounds, interval_of
 from engine.transaction.scan import Plan, Predicate, Scan
 from engine.transaction.search import SearchBuilder, search
-from engine.transaction.transaction import Transaction
+from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
 
 Doc = dict[str, Any]
@@ -193,7 +193,22 @@ class QueryBuilder(Query[Any]):
             reverse=self._reverse,
             predicates=self._predicates,
             fingerprint=self._fingerprint(lower, upper),
+            reading=self._reading(),
         )
+
+    def _reading(self) -> Reading | None:
+        readings = self._transaction.readings
+        if readings is None:
+            return None
+        reading = Reading(
+            table=self._table,
+            index=self._index_name,
+            range=self._bounds.text,
+            order="desc" if self._reverse else "asc",
+            filters=len(self._predicates),
+        )
+        readings.append(reading)
+        return reading
 
     def _fingerprint(self, lower: bytes, upper: bytes | None) -> bytes:
         query = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
 
@@ -24,7 +24,7 @@ from engine.functions.actions import ActionCalls, ActionContext, ActionScope
 from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
-from engine.functions.execute import Executor, Request, check_size
+from engine.functions.execute import Executor, Outcome, Request, check_size
 from engine.functions.history import ExecutionLog, ExecutionRecord
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
@@ -52,6 +52,7 @@ from engine.model.commits import RowWrite, SessionRequest, Source
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
+from engine.transaction.transaction import Reading
 from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
 
@@ -60,6 +61,13 @@ R = TypeVar("R")
 
 SNAPSHOTS_TRIED: Final = 3
 """A query that outlived its snapshot runs on a newer one, so often."""
+
+
+class Explained(NamedTuple):
+    """A run of a query, and what it read."""
+
+    outcome: Outcome
+    readings: list[Reading]
 
 
 class Functions:
@@ -193,6 +201,24 @@ class Functions:
             await trio.lowlevel.checkpoint()
             snapshot.check_age()
         raise AssertionError("the last thing it yields is the view")
+
+    async def explain(
+        self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
+    ) -> Explained:
+        """Run a query now, whatever the cache has, and say what each of its queries read."""
+        request = Request(Kind.QUERY, path, args, caller, component)
+        snapshot = self._snapshots.acquire()
+        try:
+            execution = self._executor.begin(Kind.QUERY, path)
+            transaction = self._executor.transaction(view_of(snapshot), execution)
+            transaction.readings = []
+            outcome = await self._executor.run(
+                request, execution, transaction, PaginationState(None)
+            )
+            self._executor.tell(outcome)
+            return Explained(outcome, transaction.readings)
+        finally:
+            self._snapshots.release(snapshot)
 
     async def _run_query(self, request: Request, view: View, journal: str | None) -> QueryResult:
         execution = self._executor.begin(Kind.QUERY, request.path)

@@ -6,6 +6,7 @@ What an administrator asks of a running server, besides functions: routes under 
     GET   documents?table=&component=&limit=&order=&after=     and where the next ones begin
     POST  import      {table, component, first, documents}     one transaction
     GET   executions?after=&wait=                   what ran since a cursor; waits for it
+    POST  explain     {path, args, component}       run a query, and say what it read
     POST  push                                      read the application again
     GET   verify                                    a line of JSON a slice
     GET   log?after=&last=&limit=&wait=             records in short; waits for new ones
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +34,7 @@ from engine.indexes.catalog import IndexKind, TableInfo
 from engine.indexes.recovery import recover
 from engine.indexes.verify import Findings, verify
 from engine.model.codec import decode
-from engine.model.json_values import Json, to_wire
+from engine.model.json_values import Json, from_wire, to_wire
 from engine.node import Node
 from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
 from engine.server.server import OPERATORS_PREFIX
@@ -82,6 +84,7 @@ class Administration:
             ("GET", "documents"): self._documents,
             ("POST", "import"): self._import,
             ("GET", "executions"): self._executions,
+            ("POST", "explain"): self._explain,
             ("POST", "push"): self._push,
             ("GET", "verify"): self._verify,
             ("GET", "log"): self._log,
@@ -194,6 +197,31 @@ class Administration:
         found = list(log.after(after))
         cursor = found[-1][0] if found else after
         return json_response({"cursor": cursor, "executions": [r._asdict() for _, r in found]})
+
+    async def _explain(self, request: Request) -> Response:
+        asked = await self._object(request)
+        args = from_wire(asked.get("args", {}))
+        if not isinstance(args, dict):
+            raise bad_json("args has to be an object")
+        outcome, readings = await self._node.functions.explain(
+            str(asked.get("path")),
+            args,
+            caller=Caller(admin=True, request_id="explain"),
+            component=str(asked.get("component", "")),
+        )
+        usage = outcome.usage
+        assert usage is not None, "what was run was measured"
+        return json_response(
+            {
+                "value": None if outcome.failure else to_wire(outcome.value),
+                "error": outcome.failure.message if outcome.failure else None,
+                "logLines": list(outcome.log_lines),
+                "readings": [asdict(reading) for reading in readings],
+                "documentsRead": usage.documents_read,
+                "bytesRead": usage.bytes_read,
+                "durationMs": outcome.duration_ms,
+            }
+        )
 
     async def _push(self, _request: Request) -> Response:
         changes = await self._deployer.push()

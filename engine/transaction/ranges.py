@@ -15,6 +15,7 @@ from engine.errors import InvalidId, InvalidRange
 from engine.indexes.catalog import IndexInfo
 from engine.model.ids import decode_id, encode_id
 from engine.model.keys import encode_key, encode_value_key, increment, past
+from engine.model.text import brief
 from engine.model.values import UNDEFINED, normalize
 
 _PAST_EVERY_ID: Final = b"\xff" * 17
@@ -34,6 +35,17 @@ class Bounds:
         """What an index that it fits is on: the equal ones as given, then the one with bounds."""
         named = dict.fromkeys([*self.equal, *(b[0] for b in (self.lower, self.upper) if b)])
         return [name for name in named if name not in ("_creationTime", "_id")]
+
+    @property
+    def text(self) -> str:
+        """As people write it: `channel = "x", 5 < n <= 9`; empty for all of an index."""
+        parts = [f"{name} = {_shown(value)}" for name, value in self.equal.items()]
+        bounded = self.lower or self.upper
+        if bounded is not None:
+            low = f"{_shown(self.lower[1])} {_less(self.lower[2])} " if self.lower else ""
+            high = f" {_less(self.upper[2])} {_shown(self.upper[1])}" if self.upper else ""
+            parts.append(f"{low}{bounded[0]}{high}")
+        return ", ".join(parts)
 
     def add_equal(self, name: str, value: Any) -> None:
         if name in self.equal:
@@ -58,6 +70,14 @@ class Bounds:
                 f"bounds are on two fields, {self.lower[0]!r} and {self.upper[0]!r}; "
                 "only one field of a range may have them"
             )
+
+
+def _less(inclusive: bool) -> str:
+    return "<=" if inclusive else "<"
+
+
+def _shown(value: Any) -> str:
+    return brief(repr(value))
 
 
 def _canonical(value: Any) -> Any:

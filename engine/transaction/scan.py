@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.indexes.catalog import IndexInfo
-from engine.transaction.transaction import Transaction
+from engine.transaction.transaction import Reading, Transaction
 
 Doc = dict[str, Any]
 Predicate = Callable[[Doc], bool]
@@ -30,6 +30,8 @@ class Plan:
     reverse: bool = False
     predicates: tuple[Predicate, ...] = ()
     fingerprint: bytes = b""
+    reading: Reading | None = None
+    """Where it is noted what was read, if somebody wants to know."""
 
     def accepts(self, doc: Doc) -> bool:
         return all(predicate(doc) for predicate in self.predicates)
@@ -70,6 +72,9 @@ class Scan:
             count=count,
             accepts=self._plan.accepts if self._plan.predicates else None,
         )
+        if self._plan.reading is not None:
+            self._plan.reading.read += len(read.keys)
+            self._plan.reading.returned += len(read.docs)
         self.is_exhausted = read.is_exhausted
         self.keys += read.keys
         if read.keys:

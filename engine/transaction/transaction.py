@@ -74,6 +74,22 @@ class Slice:
     is_exhausted: bool = False
 
 
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """One query of a function, for whoever wants it explained."""
+
+    table: str
+    index: str
+    range: str
+    """As `Bounds.text`."""
+    order: str
+    filters: int
+    read: int = 0
+    """Documents that were looked at."""
+    returned: int = 0
+    """Those of them that the filters accepted."""
+
+
 class Transaction:
     """
     One execution's reads and writes.
@@ -93,6 +109,8 @@ class Transaction:
         self.usage = usage
         self.reads = ReadSet()
         self.catalog: Catalog = view.catalog
+        self.readings: list[Reading] | None = None
+        """Set where the queries are to be explained; each adds one."""
         self._schema = schema
         self._dice = dice
         self.now_ms = now_ns // 1_000_000

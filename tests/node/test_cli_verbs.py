@@ -108,6 +108,36 @@ def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_query_is_explained_by_what_it_read(project: Path) -> None:
+    (project / "app.py").write_text(
+        APP.replace("Table(Person)", 'Table(Person).index("by_name", ["name", "age"])')
+        + """
+
+@query
+async def adas(ctx: QueryCtx, oldest: float) -> int:
+    people = ctx.db.query(Person).with_index("by_name", lambda r: r.eq("name", "ada").lte("age", 40))
+    found = await people.order("desc").filter(lambda q: q.neq(q.field("age"), 36)).take(2)
+    await ctx.db.get(found[0]["_id"])
+    return len(found)
+"""
+    )
+    lines = [
+        f'{{"name": "{name}", "age": {age}}}' for name in ("ada", "bob") for age in range(30, 45)
+    ]
+    (project / "people.jsonl").write_text("\n".join(lines))
+    headrace(project, "import", "--table", "people", "people.jsonl")
+
+    explained = headrace(project, "run", "app:adas", '{"oldest": 40}', "--explain")
+    refused = headrace(project, "run", "app:count", "--explain")
+
+    shown = explained.out.splitlines()
+    assert "people\tby_name\tname = 'ada', age <= 40\tdesc\t1\t2\t2" == shown[1]
+    assert shown[2].startswith("3 documents, ")
+    assert "1 of them by id" in shown[2]
+    assert (Exit.FAILED, True) == (refused.code, "as Query, but it is defined as" in refused.err)
+
+
+@pytest.mark.slow
 def test_a_commit_is_listed_shown_and_run_again(project: Path) -> None:
     app = project / "app.py"
     app.write_text(
