@@ -115,8 +115,9 @@ def test_a_query_is_explained_by_what_it_read(project: Path) -> None:
 
 @query
 async def adas(ctx: QueryCtx, oldest: float) -> int:
-    people = ctx.db.query(Person).with_index("by_name", lambda r: r.eq("name", "ada").lte("age", 40))
-    found = await people.order("desc").filter(lambda q: q.neq(q.field("age"), 36)).take(2)
+    people = ctx.db.query(Person)
+    some = people.with_index("by_name", lambda r: r.eq("name", "ada").lte("age", oldest))
+    found = await some.order("desc").filter(lambda q: q.neq(q.field("age"), 36)).take(2)
     await ctx.db.get(found[0]["_id"])
     return len(found)
 """
