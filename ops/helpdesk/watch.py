@@ -8,6 +8,7 @@ asks is a process of its own: this file again, with `ask` behind the URL.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ def ask(url: str) -> None:
 
 
 def say(kind: str, value: Any) -> None:
-    print(json.dumps({"kind": kind, "value": value}), flush=True)
+    # In one piece, because two processes say something: `print` may write the end by itself.
+    os.write(1, (json.dumps({"kind": kind, "value": value}) + "\n").encode())
 
 
 if __name__ == "__main__":
