@@ -26,10 +26,9 @@ from engine.app.contexts import (
     Result,
 )
 from engine.app.references import Reference
-from engine.app.registered import RegisteredFunction
 from engine.functions.context import call_target
 from engine.model.timestamps import Moment, ts_of
-from engine.model.values import Value, normalize
+from engine.model.values import Value
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,8 +82,7 @@ def target_of(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Targ
         UsageError: neither.
     """
     component, path, raw = call_target(fn, args, kwargs, "")
-    own = raw if isinstance(fn, RegisteredFunction) else normalize(dict(raw))
-    return Target(component, path, own)
+    return Target(component, path, raw)
 
 
 class Results(ABC, Generic[R_co]):

@@ -23,7 +23,6 @@ from engine.functions.results import ActionResult, Caller, Failure, MutationResu
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.turns import Turns
 from engine.kernel.runtime import Runtime
-from engine.model.values import normalize
 
 T = TypeVar("T")
 
@@ -192,8 +191,7 @@ class ActionContext(ActionCtx):
         if component != scope.component:
             # A component shows others its public functions, and does not know their users.
             caller = caller._replace(admin=False, identity=None)
-        plain = normalize(dict(raw))
-        return self._calls.make(f"{verb}({path})", lambda: run(component, path, plain, caller))
+        return self._calls.make(f"{verb}({path})", lambda: run(component, path, raw, caller))
 
     async def _query(
         self, component: str, path: str, args: Mapping[str, Any], caller: Caller

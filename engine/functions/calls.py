@@ -103,6 +103,14 @@ class Calls:
                 "write `await` before it, in an `async def`"
             )
 
+    def in_own_time(self, work: Callable[..., T], *args: Any) -> T:
+        """Do `work`, which runs code of the application, in the middle of a call, as its slice."""
+        self.marks.enter()
+        try:
+            return work(*args)
+        finally:
+            self.marks.leave()
+
     def note_limit(self, error: Exception) -> None:
         """If a limit was exceeded, what is still called is on the application's own time."""
         if isinstance(error, LimitExceeded):

@@ -101,7 +101,9 @@ class QueryContext(QueryCtx):
         self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Steps[Any]:
         scope = self._scope
-        component, path, raw = call_target(fn, args, kwargs, scope.component)
+        component, path, raw = self._calls.in_own_time(
+            call_target, fn, args, kwargs, scope.component
+        )
         function = scope.deployment.find(
             path, kind, component=component, may_call_internal=component == scope.component
         )
@@ -181,7 +183,9 @@ class SchedulerAccess(Scheduler):
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str:
         scope = self._scope
-        component, path, raw = call_target(fn, args, kwargs, scope.component)
+        component, path, raw = self._calls.in_own_time(
+            call_target, fn, args, kwargs, scope.component
+        )
         return schedule(scope.transaction, scope.component, component, path, raw, due_ms=due_ms)
 
 
@@ -189,20 +193,25 @@ def call_target(
     fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], component: str
 ) -> tuple[str, str, Mapping[str, Any]]:
     """
-    Component, path and raw arguments of a call.
+    Component, path and canonical arguments of a call.
 
     Either a registered function followed by its arguments as in a call, or a
-    reference or string followed by one mapping.
+    reference or string followed by one mapping.  Runs code of the application
+    where there are classes of it among the arguments.
+
+    Raises:
+        UsageError: it is neither, or some argument is no value.
     """
     target, path = reference_of(fn)
     if isinstance(fn, RegisteredFunction):
         return target or component, path, fn.signature.bind(args, dict(kwargs))
-    if kwargs or len(args) > 1:
+    given = args[0] if args else {}
+    if kwargs or len(args) > 1 or not isinstance(given, Mapping):
         raise InvalidValue(
             "a reference or a string is followed by one dictionary of arguments; "
             "only a function object takes arguments as in a call"
         )
-    return target or component, path, args[0] if args else {}
+    return target or component, path, normalize(given)
 
 
 def due_after(now_ms: float, delay: float | timedelta) -> float:
@@ -233,7 +242,7 @@ def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scop
         ctx = MutationContext(scope) if is_mutation else QueryContext(scope)
         with using(scope.deployment.environment_of(scope.component)):
             value = yield from scope.execution.nested(
-                lambda: run_handler(function, function.handler, ctx, normalize(dict(raw)), tables)
+                lambda: run_handler(function, function.handler, ctx, raw, tables)
             )
     except BaseException:
         if is_mutation:

@@ -10,7 +10,7 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
@@ -20,6 +20,7 @@ from engine.functions.calls import Call, Calls
 from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.model.ids import decode_id, row_key_of
+from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.transaction import Transaction
 
 
@@ -134,25 +135,28 @@ class Writer(Reader, DatabaseWriter):
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access
         name = _user_table(table)
-        _check_mapping(doc, "insert")
-        return access.transaction.insert(access.component, name, doc)
+        return access.transaction.insert(access.component, name, self._plain(doc, "insert"))
 
     def _patch(self, table_or_id: Any, id_or_fields: Any, fields: Any) -> None:
         if fields is None:
             key, fields = self._key(table_or_id, None), id_or_fields
         else:
             key = self._key(table_or_id, id_or_fields)
-        if type(fields) is not dict:
-            _check_mapping(fields, "patch")
-        self._access.transaction.patch(key, fields)
+        self._access.transaction.patch(key, self._plain(fields, "patch"))
 
     def _replace(self, table_or_id: Any, id_or_doc: Any, doc: Any) -> None:
         if doc is None:
             key, doc = self._key(table_or_id, None), id_or_doc
         else:
             key = self._key(table_or_id, id_or_doc)
-        _check_mapping(doc, "replace")
-        self._access.transaction.replace(key, doc)
+        self._access.transaction.replace(key, self._plain(doc, "replace"))
+
+    def _plain(self, fields: Any, verb: str) -> Mapping[str, Any]:
+        """Fields without code of the application in them, which has run in its own time."""
+        if type(fields) is dict and _CODELESS.issuperset(map(type, fields.values())):
+            return fields
+        _check_mapping(fields, verb)
+        return self._access.calls.in_own_time(_canonical_fields, fields)
 
     def _delete(self, table_or_id: Any, id: Any) -> None:
         self._access.transaction.delete(self._key(table_or_id, id))
@@ -246,6 +250,17 @@ def _user_table(table: Any) -> str:
     if name.startswith("_"):
         raise NotAllowed(f"{name!r} is a system table; read it with db.system.query({name!r})")
     return name
+
+
+_CODELESS: Final = frozenset((str, int, float, bool, type(None), bytes, Int64, Undefined))
+"""Types of values that no class of the application can be."""
+
+
+def _canonical_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if value is UNDEFINED else normalize(value, path=name)
+        for name, value in fields.items()
+    }
 
 
 def _check_mapping(doc: Any, verb: str) -> None:

@@ -172,6 +172,27 @@ def give_from_a_def(ctx: MutationCtx, how: str) -> Any:
 
 
 @mutation
+async def insert_it(ctx: MutationCtx, how: str) -> None:
+    await ctx.db.insert("things", {"inside": [Items(how)]})
+
+
+@mutation
+async def patch_it(ctx: MutationCtx, how: str) -> None:
+    doc_id = await ctx.db.insert("things", {"a": 1})
+    await ctx.db.patch(doc_id, Items(how))
+
+
+@mutation
+async def call_with_it(ctx: MutationCtx, how: str) -> None:
+    await ctx.run_query(f"{MODULE}:take", {"checked": Items(how)})
+
+
+@mutation
+async def schedule_it(ctx: MutationCtx, how: str) -> None:
+    await ctx.scheduler.run_after(0, f"{MODULE}:take", {"checked": Items(how)})
+
+
+@mutation
 async def say(ctx: MutationCtx, how: str) -> None:
     raise Worded(how)
 
@@ -205,7 +226,20 @@ async def act_and_say(ctx: ActionCtx, how: str) -> None:
     raise Worded(how)
 
 
-CONVERTED = [take, pass_on, give, give_from_a_def, say, note, represent, tell]
+CONVERTED = [
+    take,
+    pass_on,
+    give,
+    give_from_a_def,
+    insert_it,
+    patch_it,
+    call_with_it,
+    schedule_it,
+    say,
+    note,
+    represent,
+    tell,
+]
 CONVERTED_BY_ACTIONS = [act_on, act_and_give, act_and_say]
 
 
