@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from engine.committer.actor import RunAgain
 from engine.errors import OutOfRetention, StoreFull
+from engine.indexes import verify as verification
 from engine.indexes.verify import verify
 from engine.log.records import Record, decode_record
 from engine.log.retention import BEGINNING, read_anchor
@@ -140,3 +141,25 @@ async def test_an_engine_trims_by_itself(autojump_clock: MockClock) -> None:
         paths: list[Any] = [record.source.path for record in records(store)]
         assert {"_system:trim"} == set(paths)
         await model.check(node, history.model)
+
+
+@pytest.mark.parametrize("rows_walked", [0, 5])
+async def test_a_check_that_is_under_way_while_records_go_finds_nothing_wrong(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, rows_walked: int
+) -> None:
+    monkeypatch.setattr(verification, "SLICE_ROWS", 5)
+    history = model.History(5)
+    store = MemoryStore()
+    async with model.opened(store, model.schema, 5, KEPT) as node:
+        await steps(node, history, 40)
+        check = verify(store.snapshot)
+        next(found for found in check if found.rows >= rows_walked)
+        await steps(node, history, 20)
+        await trio.sleep(DAY_S + 100)
+        assert await node.retention.trim() > 50
+        await steps(node, history, 10)
+
+        *_, findings = check
+
+    assert [] == findings.problems
+    assert findings.rows > 5
