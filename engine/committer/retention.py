@@ -52,21 +52,24 @@ class Retention:
             RunAgain: a batch was refused; what went before is gone.
         """
         removed, upto = 0, 0
-        while (trim := self._next()) and trim.anchor.ts > upto:
+        newest = self._committer.head.ts  # those that it writes itself are for the next time
+        while (trim := self._next(newest)) and trim.anchor.ts > upto:
             await self._remove(trim)
             removed, upto = removed + len(trim.keys), trim.anchor.ts
         if removed:
             trace.info("retention.trimmed", records=removed)
         return removed
 
-    def _next(self) -> Trim | None:
-        limits, now_ns = self._limits, self._runtime.now_ns()
+    def _next(self, newest: int) -> Trim | None:
+        # As timestamps go, which do not follow a clock that leaps: all would be old at once.
+        limits, now_ns = self._limits, self._committer.next_ts()
+        floor_ts = max(0, now_ns - int(limits.log_age_s_min * 1e9))
         with self._store.snapshot() as snapshot:
             return next_trim(
                 snapshot,
                 before_ts=now_ns - int(limits.log_age_s_max * 1e9),
                 excess_bytes=self._store.size_bytes(Tree.LOG) - limits.log_bytes_max,
-                floor_ts=max(0, now_ns - int(limits.log_age_s_min * 1e9)),
+                floor_ts=min(floor_ts, newest + 1),
             )
 
     async def _remove(self, trim: Trim) -> None:

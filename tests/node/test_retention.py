@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -163,3 +164,34 @@ async def test_a_check_that_is_under_way_while_records_go_finds_nothing_wrong(
 
     assert [] == findings.problems
     assert findings.rows > 5
+
+
+async def test_a_clock_that_leaps_makes_no_record_old(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = model.History(6)
+    store = MemoryStore()
+    async with model.opened(store, model.schema, 6, KEPT) as node:
+        await steps(node, history, 10)
+        leapt_ns = node.runtime.now_ns() + int(400 * DAY_S * 1e9)
+        monkeypatch.setattr(node.runtime, "now_ns", lambda: leapt_ns)
+
+        with trio.fail_after(60):
+            assert 0 == await node.retention.trim()
+
+
+async def test_what_trimming_writes_is_for_the_next_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = model.History(7)
+    store = MemoryStore()
+    nothing = Limits(log_bytes_max=0, log_age_s_min=0.0)
+    async with model.opened(store, model.schema, 7, nothing) as node:
+        await steps(node, history, 10)
+        clock = itertools.count(node.committer.head.ts + 1, 1_000_000)
+        monkeypatch.setattr(node.runtime, "now_ns", lambda: next(clock))
+
+        with trio.fail_after(60):
+            assert await node.retention.trim() > 10
+
+        assert ["_system:trim"] == [record.source.path for record in records(store)]
