@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import Overloaded, Stopped
+from engine.errors import Overloaded, Stopped, StoreDamaged
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.log.retention import Trim, next_trim
@@ -43,6 +43,9 @@ class Retention:
                 await self.trim()
             except (RunAgain, Overloaded, Stopped) as error:
                 trace.warning("retention.put_off", error=str(error))
+            except StoreDamaged as error:
+                # It has been there for as long as records are kept, and nobody has to read it now.
+                trace.error("retention.damaged", error=str(error), advice="headrace verify")
 
     async def trim(self) -> int:
         """
@@ -50,6 +53,7 @@ class Retention:
 
         Raises:
             RunAgain: a batch was refused; what went before is gone.
+            StoreDamaged: the record that would be the anchor cannot be read.
         """
         removed, upto = 0, 0
         newest = self._committer.head.ts  # those that it writes itself are for the next time

@@ -10,9 +10,10 @@ import trio
 from trio.testing import MockClock
 
 from engine.committer.actor import RunAgain
-from engine.errors import OutOfRetention, StoreFull
+from engine.errors import OutOfRetention, StoreDamaged, StoreFull
 from engine.indexes import verify as verification
 from engine.indexes.verify import verify
+from engine.log import retention
 from engine.log.records import Record, decode_record
 from engine.log.retention import BEGINNING, read_anchor
 from engine.model.limits import Limits
@@ -195,3 +196,23 @@ async def test_what_trimming_writes_is_for_the_next_time(
             assert await node.retention.trim() > 10
 
         assert ["_system:trim"] == [record.source.path for record in records(store)]
+
+
+async def test_an_engine_goes_on_although_an_old_record_cannot_be_read(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_data: bytes) -> Record:
+        raise StoreDamaged("a record is not what was written")
+
+    history = model.History(8)
+    store = MemoryStore()
+    async with model.opened(store, model.schema, 8, KEPT) as node:
+        await steps(node, history, 10)
+        before = len(records(store))
+        monkeypatch.setattr(retention, "decode_record", damaged)
+
+        await trio.sleep(DAY_S + 3_600)
+
+        await steps(node, history, 1)
+        await model.check(node, history.model)
+        assert before + 1 <= len(records(store))
