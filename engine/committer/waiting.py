@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 
 import outcome
 import trio
@@ -32,7 +33,7 @@ class DurableWaiters:
 
     def release_half(self, upto: int) -> int:
         """Wake the older half of those whom `release` would wake; how many that are."""
-        count = sum(ts <= upto for ts, _ in self._waiting) // 2
+        count = sum(1 for _ in takewhile(lambda one: one[0] <= upto, self._waiting)) // 2
         for _ in range(count):
             trio.lowlevel.reschedule(self._waiting.popleft()[1])
         return count

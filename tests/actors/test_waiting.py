@@ -59,6 +59,22 @@ async def test_one_that_is_due_is_nobodys_half(autojump_clock: MockClock) -> Non
     assert (0, [1]) == (count, crowd.woken)
 
 
+async def test_nobody_is_woken_early_who_came_before_one_that_is_due(
+    autojump_clock: MockClock,
+) -> None:
+    crowd = Crowd()
+    async with trio.open_nursery() as nursery:
+        await crowd.come(nursery, 9, 1, 2, 3)
+
+        count = crowd.waiters.release_half(3)
+        crowd.waiters.release(3)
+        await wait_all_tasks_blocked()
+        early = list(crowd.woken)
+        crowd.waiters.release(9)
+
+    assert (0, []) == (count, early)
+
+
 @mutation
 async def note(ctx: MutationCtx) -> None:
     await ctx.db.insert("notes", {})
