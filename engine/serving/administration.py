@@ -28,13 +28,23 @@ import msgspec
 import trio
 
 from engine.app.registry import Application
-from engine.errors import LimitExceeded, PushRefused, RequestRefused, StoreFull, UsageError
+from engine.errors import (
+    LimitExceeded,
+    OutOfRetention,
+    PushRefused,
+    RequestRefused,
+    SnapshotTooOld,
+    StoreFull,
+    UsageError,
+)
 from engine.functions.results import Caller
-from engine.indexes.catalog import IndexKind, TableInfo
+from engine.indexes.catalog import Catalog, IndexKind, TableInfo
 from engine.indexes.recovery import recover
 from engine.indexes.verify import Findings, verify
+from engine.log.records import decode_record
 from engine.model.codec import decode
 from engine.model.json_values import Json, from_wire, to_wire
+from engine.model.text import brief
 from engine.node import Node
 from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
 from engine.server.server import OPERATORS_PREFIX
@@ -44,10 +54,11 @@ from engine.serving.records import (
     compared,
     in_full,
     in_short,
+    last_records,
     record_at,
     records_after,
-    records_before,
     refuse_unless_replayable,
+    ts_before,
 )
 from engine.serving.shell import PATH as SHELL_PATH
 from engine.store.interface import Snapshot, Tree
@@ -55,10 +66,14 @@ from engine.transaction.transaction import Transaction
 
 SLICE_ROWS: Final = 1_000
 """Rows that are counted or shown before others get their turn."""
+SLICE_BYTES: Final = 256 << 10
+"""Of records that are decoded before others get their turn."""
 INTERNAL_BYTES: Final = 16
 """Of an internal id, which is what entries end with."""
 WAIT_S_MAX: Final = 25.0
 """For new executions; below what proxies allow an answer to take."""
+_DIGITS_MAX: Final = 19
+"""Enough for any ts, and what is one more fits in the 64 bits that it takes in the store."""
 DOCUMENTS_SHOWN_MAX: Final = 10_000
 RECORDS_SHOWN_MAX: Final = 1_000
 DOCUMENTS_BYTES_MAX: Final = 4 << 20
@@ -247,12 +262,12 @@ class Administration:
         limit = min(_number(request, "limit", 100), RECORDS_SHOWN_MAX)
         last = _number(request, "last", 0)
         with self._snapshot() as snapshot:
-            if last:
-                found = records_before(snapshot, None, min(last, RECORDS_SHOWN_MAX))
-            else:
-                found = records_after(snapshot, after, limit)
             catalog = recover(snapshot).catalog
-            return json_response({"records": [in_short(each, catalog) for each in found]})
+            if last:
+                found = last_records(snapshot, min(last, RECORDS_SHOWN_MAX))
+                return json_response({"records": (await _shown(found, catalog))[::-1]})
+            found = records_after(snapshot, after, limit)
+            return json_response({"records": await _shown(found, catalog)})
 
     async def _record(self, request: Request) -> Response:
         with self._snapshot() as snapshot:
@@ -266,11 +281,11 @@ class Administration:
             raise RequestRefused(403, "ShellRefused", "This server runs nothing in a debugger")
         with self._snapshot() as snapshot:
             record = record_at(snapshot, ts)
-            before = records_before(snapshot, ts, 1)
+            after = ts_before(snapshot, ts)
             catalog = recover(snapshot).catalog
         refuse_unless_replayable(record)
         replayed = await self._node.functions.replay(
-            record.source, record.writes, after=before[-1].ts if before else 0, debugs=debugs
+            record.source, record.writes, after=after, debugs=debugs
         )
         digest = self._deployer.application.digest
         return json_response(compared(record, replayed, catalog, digest))
@@ -339,6 +354,9 @@ def described_functions(application: Application) -> list[dict[str, Any]]:
     ]
 
 
+_REFUSED: Final = (PushRefused, StoreFull, LimitExceeded, OutOfRetention, SnapshotTooOld)
+
+
 def _explained(handler: Handler) -> Handler:
     """`handler`, whose refusals are told to the administrator as they are."""
 
@@ -347,7 +365,7 @@ def _explained(handler: Handler) -> Handler:
             return await handler(request)
         except RequestRefused:
             raise
-        except (PushRefused, StoreFull, LimitExceeded) as error:
+        except _REFUSED as error:
             raise RequestRefused(409, error.code, str(error)) from None
         except UsageError as error:
             raise RequestRefused(400, error.code, str(error)) from None
@@ -371,6 +389,19 @@ def _by_creation(
         yield key[len(prefix) :], image
 
 
+async def _shown(found: Iterator[bytes], catalog: Catalog) -> list[dict[str, Json]]:
+    """Encoded records in short; others get their turn meanwhile."""
+    shown: list[dict[str, Json]] = []
+    size = 0
+    for data in found:
+        shown.append(in_short(decode_record(data), catalog))
+        size += len(data)
+        if size > SLICE_BYTES:
+            size = 0
+            await trio.lowlevel.checkpoint()
+    return shown
+
+
 async def _now_and_then(rows: int) -> None:
     if rows % SLICE_ROWS == 0:
         await trio.lowlevel.checkpoint()
@@ -381,9 +412,9 @@ def _whole(value: Json) -> int:
     Raises:
         RequestRefused: it is no whole number, as a number or in digits.
     """
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS_MAX:
         return int(value)
-    if isinstance(value, int | float) and value == int(value):
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
     raise bad_json("ts has to be a whole number, in a string: JSON numbers are not exact there")
 
@@ -392,8 +423,10 @@ def _number(request: Request, name: str, default: int) -> int:
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.isdecimal():
-        raise RequestRefused(400, "BadParameter", f"{name} has to be a whole number, not {text!r}")
+    if not text.isdecimal() or len(text) > _DIGITS_MAX:
+        raise RequestRefused(
+            400, "BadParameter", f"{name} has to be a whole number, not {brief(text)!r}"
+        )
     return int(text)
 
 

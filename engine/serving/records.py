@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -9,6 +10,7 @@ from engine.errors import RequestRefused
 from engine.functions.replay import Difference, Replayed
 from engine.indexes.catalog import Catalog
 from engine.log.records import Record, decode_record, ts_key
+from engine.log.retention import read_anchor
 from engine.model.codec import decode
 from engine.model.commits import Kind, RowWrite
 from engine.model.ids import ROW_KEY_BYTES, id_of
@@ -16,17 +18,22 @@ from engine.model.json_values import Json, to_wire
 from engine.store.interface import Snapshot, Tree
 
 
-def records_after(snapshot: Snapshot, after: int, count: int) -> list[Record]:
-    """The oldest records later than `after`."""
+def records_after(snapshot: Snapshot, after: int, count: int) -> Iterator[bytes]:
+    """The oldest records later than `after`, encoded, oldest first."""
     found = snapshot.range(Tree.LOG, ts_key(after + 1), None)
-    return [decode_record(data) for _, data in islice(found, count)]
+    return (data for _, data in islice(found, count))
 
 
-def records_before(snapshot: Snapshot, before: int | None, count: int) -> list[Record]:
-    """The newest records earlier than `before`, or of all, oldest first."""
-    upper = None if before is None else ts_key(before)
-    found = snapshot.range(Tree.LOG, b"", upper, reverse=True)
-    return [decode_record(data) for _, data in islice(found, count)][::-1]
+def last_records(snapshot: Snapshot, count: int) -> Iterator[bytes]:
+    """The newest records, encoded, newest first."""
+    found = snapshot.range(Tree.LOG, b"", None, reverse=True)
+    return (data for _, data in islice(found, count))
+
+
+def ts_before(snapshot: Snapshot, ts: int) -> int:
+    """Of the commit before `ts`, whose record may have gone."""
+    found = next(snapshot.range(Tree.LOG, b"", ts_key(ts), reverse=True), None)
+    return read_anchor(snapshot).ts if found is None else int.from_bytes(found[0], "big")
 
 
 def record_at(snapshot: Snapshot, ts: int) -> Record:
