@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.app.registered import Kind, RegisteredFunction
-from engine.errors import FunctionNotFound
+from engine.errors import FunctionNotFound, NotAllowed
 from engine.functions.deployment import Deployment
 from engine.functions.execute import Executor, Outcome, Request
 from engine.functions.queries import PaginationState
@@ -61,7 +61,9 @@ async def replay(
 
     Raises:
         FunctionNotFound: the deployed code has no such mutation.
+        NotAllowed: it takes secrets, and these are not recorded.
     """
+    _refuse_secrets(executor.deployment, source.path, component)
     execution = executor.again(Kind.MUTATION, source)
     transaction = executor.transaction(view, execution)
     request = Request(Kind.MUTATION, source.path, source.args or {}, Caller(admin=True), component)
@@ -95,6 +97,13 @@ def component_of(deployment: Deployment, source: Source, tables: Sequence[TableI
         if function is not None and function.kind is Kind.MUTATION:
             return component
     raise FunctionNotFound(f"the code that is deployed now has no mutation {source.path}")
+
+
+def _refuse_secrets(deployment: Deployment, path: str, component: str) -> None:
+    function = deployment.application.find(path, component)
+    if function is not None and (secrets := function.signature.secrets):
+        names = ", ".join(sorted(secrets))
+        raise NotAllowed(f"{path} cannot run again as it did: secrets are not recorded ({names})")
 
 
 def _is_its_own(key: bytes, then: RowWrite | None) -> bool:

@@ -280,6 +280,7 @@ class Functions:
 
         Raises:
             FunctionNotFound: the deployed code has no such mutation.
+            NotAllowed: it takes secrets, and these are not recorded.
             SnapshotTooOld: it takes too long.
         """
         snapshot = self._snapshots.acquire()

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
+from engine.app.types import Secret
 from engine.errors import EngineError, OutOfRetention, RequestRefused, SnapshotTooOld
 from engine.model.limits import Limits
 from engine.node import Node
@@ -25,12 +26,17 @@ async def add(ctx: MutationCtx, text: str) -> None:
     await ctx.db.insert("things", {"text": text})
 
 
+@mutation
+async def sign_in(ctx: MutationCtx, name: str, password: Secret[str] = "") -> None:
+    await ctx.db.insert("things", {"name": name, "length": len(password)})
+
+
 @mutation(record=False)
 async def whisper(ctx: MutationCtx, text: str) -> None:
     await ctx.db.insert("things", {})
 
 
-APP = [add, whisper]
+APP = [add, sign_in, whisper]
 
 
 async def asked(
@@ -79,6 +85,20 @@ async def test_numbers_that_no_record_has_are_refused_or_find_nothing(
                 await asked(node, "log", {"after": number})
 
     assert {of_record.value.status, of_replay.value.status} <= {400, 404}
+
+
+async def test_a_mutation_whose_secrets_were_not_recorded_is_not_run_without_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(APP) as node:
+        await mutate(node, sign_in, name="ada", password="hunter2")
+        record = await last(node)
+
+        shown = await asked(node, "record", {"ts": record["ts"]})
+        with pytest.raises(RequestRefused, match=r"not recorded \(password\)"):
+            await asked(node, "replay", body={"ts": record["ts"]})
+
+    assert "hunter2" not in json.dumps(shown)
 
 
 async def test_a_mutation_that_is_not_recorded_is_not_run_again(autojump_clock: MockClock) -> None:
