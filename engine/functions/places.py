@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -34,6 +34,10 @@ class Places:
 
     async def _take(self) -> None:
         count, patience_s = self._limits.concurrent_actions_max, self._limits.action_patience_s
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with suppress(trio.WouldBlock):
+            self._free.acquire_nowait()  # whoever has no patience either
+            return
         with trio.move_on_after(patience_s) as patience:
             await self._free.acquire()
         if patience.cancelled_caught:

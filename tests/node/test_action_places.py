@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.app.contexts import ActionCtx, MutationCtx
 from engine.app.decorators import action, internal_action, mutation
 from engine.app.registry import Application
 from engine.errors import Overloaded
 from engine.functions.gather import gather
+from engine.functions.places import Places
 from engine.model.limits import Limits
 from engine.node import Node
 from tests.node.nodes import ADMIN, application, mutate, serving
@@ -160,3 +161,14 @@ async def test_scheduled_actions_and_those_that_clients_ask_for_do_not_wait_for_
 
     assert ["a", "b", "cron"] == at_once
     assert ["a", "b", "cron", "next cron", "c"] == began
+
+
+async def test_a_place_that_is_free_takes_no_patience(autojump_clock: MockClock) -> None:
+    places = Places(Limits(concurrent_actions_max=1, action_patience_s=0.0))
+
+    async with places.place():
+        with pytest.raises(Overloaded):
+            async with places.place():
+                pass
+    async with places.place():
+        pass
