@@ -43,8 +43,10 @@ def add(verbs: Any) -> None:
 
 def run_tail(options: argparse.Namespace) -> int:
     with connected(options) as client:
-        answer = client.get("log", last=max(0, options.count))
-        after = _print(answer["records"], 0, options)
+        # One at least, to know after which the others come.
+        found = client.get("log", last=max(1, options.count))["records"]
+        after = int(found[-1]["ts"]) if found else 0
+        _print(found if options.count > 0 else [], after, options)
         while options.follow:
             answer = client.get("log", after=after, wait=WAIT_S)
             after = _print(answer["records"], after, options)

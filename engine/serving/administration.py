@@ -263,7 +263,7 @@ class Administration:
         last = _number(request, "last", 0)
         with self._snapshot() as snapshot:
             catalog = recover(snapshot).catalog
-            if last:
+            if "last" in request.query:
                 found = last_records(snapshot, min(last, RECORDS_SHOWN_MAX))
                 return json_response({"records": (await _shown(found, catalog))[::-1]})
             found = records_after(snapshot, after, limit)

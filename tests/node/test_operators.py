@@ -157,6 +157,13 @@ async def test_the_oldest_record_that_is_left_can_be_run_again(autojump_clock: M
     assert (1, []) == (replayed["compared"], replayed["differences"])
 
 
+async def test_the_last_none_are_none(autojump_clock: MockClock) -> None:
+    async with serving(APP) as node:
+        await mutate(node, add, text="a")
+
+        assert {"records": []} == await asked(node, "log", {"last": "0"})
+
+
 async def test_a_path_of_half_a_character_is_refused(autojump_clock: MockClock) -> None:
     async with serving(APP) as node:
         for body in ({"path": "\ud800"}, {"path": "a:b", "component": "\ud800"}):
