@@ -12,6 +12,7 @@ override them.  What they cannot mean is refused when the module loads.
 from __future__ import annotations
 
 import copy
+import enum
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -87,6 +88,8 @@ copy (or `_ABSENT`).
 
 _ABSENT: Final = object()
 _CONTAINERS: Final = frozenset((dict, list))
+_UNCHANGING: Final = (type(None), bool, int, float, str, bytes, enum.Enum)
+"""Defaults that a handler cannot change, and so need no copy of its own."""
 
 
 class _Hidden:
@@ -218,7 +221,7 @@ class Signature:
                 one.shape.validator.mismatch,
                 one.shape.load,
                 one.required,
-                one.default if isinstance(one.default, (list, dict, set)) else _ABSENT,
+                _ABSENT if isinstance(one.default, _UNCHANGING) else one.default,
             )
             for one in self.parameters
         )

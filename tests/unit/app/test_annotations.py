@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, Unpack
 
 import pytest
@@ -325,6 +326,22 @@ def test_a_mutable_default_is_new_for_every_call() -> None:
     first.append("x")
 
     assert handler.signature.load({}, TABLES) == {"tags": []}
+
+
+@dataclass
+class Choice:
+    tags: list[str] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("default", [Choice(), ([],), {"tags": []}])
+def test_a_default_that_holds_what_can_be_changed_is_new_for_every_call(default: Any) -> None:
+    @query
+    async def handler(ctx: Any, choice: Any = default) -> None: ...
+
+    loaded = handler.signature.load({}, TABLES)
+
+    assert default == loaded["choice"]
+    assert default is not loaded["choice"]
 
 
 def test_keyword_arguments_from_a_typed_dict_may_have_any_name() -> None:
