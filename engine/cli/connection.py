@@ -42,7 +42,11 @@ def add_connection(parser: argparse.ArgumentParser, *, with_app: bool = False) -
 
 @contextmanager
 def connected(
-    options: argparse.Namespace, *, needs_app: bool = False, deploys: bool = True
+    options: argparse.Namespace,
+    *,
+    needs_app: bool = False,
+    deploys: bool = True,
+    runs_jobs: bool = True,
 ) -> Iterator[AdminClient]:
     """
     A server, for the length of the block.
@@ -50,6 +54,8 @@ def connected(
     Args:
         needs_app: a closed directory is opened with the application; otherwise only its data.
         deploys: with the application deployed; otherwise that is still to be asked for.
+        runs_jobs: a closed directory's scheduled functions and crons run meanwhile, if due;
+            otherwise they wait, for a verb that only looks.
 
     Raises:
         StoreLocked: a process that does not listen has the directory open.
@@ -71,21 +77,24 @@ def connected(
         return
     if not needs_app and not data.is_dir():
         raise UsageError(f"there is no data in {data}; name its directory with --data")
-    with _opened(data, project, needs_app=needs_app, deploys=deploys) as client:
+    with _opened(
+        data, project, needs_app=needs_app, deploys=deploys, runs_jobs=runs_jobs
+    ) as client:
         yield client
 
 
 @contextmanager
 def _opened(
-    data: Path, project: Project, *, needs_app: bool, deploys: bool
+    data: Path, project: Project, *, needs_app: bool, deploys: bool, runs_jobs: bool
 ) -> Iterator[AdminClient]:
     # A verb that finds a server does not wait for one to be imported.
     from engine.serving import serving
     from engine.trio_thread import TrioThread
 
     app = project.required_app() if needs_app else None
+    deferred = app is not None and not deploys
     thread = TrioThread(
-        lambda: serving(data, app=app, dev=True, deferred=app is not None and not deploys)
+        lambda: serving(data, app=app, dev=True, deferred=deferred, runs_jobs=runs_jobs)
     )
     thread.start()
     served, _ = thread.opened.result()

@@ -23,8 +23,9 @@ def add(verbs: Any) -> None:
         "headrace replay 1795636664772681982 --debug",
         description=(
             "Run the mutation of a commit again, with the arguments, the dice and the clock of "
-            "then, on the state that it found, and compare with what it wrote. Nothing is "
-            "written. Who called it is not recorded: it runs as nobody."
+            "then, on the state that it found, and compare with what it wrote. Nothing of it is "
+            "written. Who called it is not recorded: it runs as nobody. A directory that nobody "
+            "serves is opened with the application as it is now; what is due there waits."
         ),
     )
     parser.add_argument("ts", type=int, metavar="TS", help="as `headrace log tail` lists it")
@@ -36,7 +37,7 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with connected(options, needs_app=True) as client:
+    with connected(options, needs_app=True, runs_jobs=False) as client:
         if options.debug and not client.is_own:
             raise UsageError(
                 f"the server at {client.url} has another terminal; stop it to debug here, or name "

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace, args: dict[str, Any]) -> int:
     call = {"path": options.function, "args": args, "component": options.component}
-    with connected(options, needs_app=True) as client:
+    with connected(options, needs_app=True, runs_jobs=False) as client:
         found = client.post("explain", call)
     for line in found["logLines"]:
         note(line)

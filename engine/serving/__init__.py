@@ -58,6 +58,7 @@ async def serving(
     dev: bool = False,
     allow_shell: bool | None = None,
     deferred: bool = False,
+    runs_jobs: bool = True,
     limits: Limits | None = None,
 ) -> AsyncIterator[Served]:
     """
@@ -73,6 +74,7 @@ async def serving(
         allow_shell: evaluate what administrators type; by default as `dev`.
         deferred: begin to listen at once; clients are sent away, and `/readyz` answers 503,
             until the first `Served.push`, which is then the caller's to do.
+        runs_jobs: begin scheduled functions and crons that are due.
 
     Raises:
         StoreLocked: another process has the directory open.
@@ -82,6 +84,8 @@ async def serving(
     key = _key_of(data)
     config = ServerConfig(redact=not dev, admin_key=key.key)
     async with Engine.open(data, app=None, server=config, limits=limits) as engine:
+        if not runs_jobs:
+            engine.node.scheduler.pause()
         with_shell = dev if allow_shell is None else allow_shell
         deployer = _deployer(engine, app, with_shell)
         administration = Administration(engine.node, deployer, allow_shell=with_shell)

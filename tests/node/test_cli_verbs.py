@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,27 @@ def test_a_commit_is_listed_shown_and_run_again(project: Path) -> None:
     assert "the code is another one" in other.out
     assert '"age": 37' in other.out
     assert (Exit.USAGE, "error: There is no commit 1") == (missing.code, missing.err[:27])
+
+
+@pytest.mark.slow
+def test_jobs_wait_while_somebody_only_looks(project: Path) -> None:
+    app = project / "app.py"
+    app.write_text(
+        f"{APP}\n\n@mutation\nasync def add(ctx: MutationCtx, after_ms: float = 0) -> None:\n"
+        "    await ctx.db.insert(Person, {'name': 'ada', 'age': 36})\n"
+        "    if after_ms:\n"
+        "        await ctx.scheduler.run_after(after_ms, add)\n"
+    )
+    headrace(project, "run", "app:add", '{"after_ms": 1000}')
+    ts = headrace(project, "log", "tail", "-n", "1", "--json").json["ts"]
+    time.sleep(1.2)
+
+    replayed = headrace(project, "replay", ts)
+    headrace(project, "run", "app:count", "--explain")
+    after = headrace(project, "log", "tail", "-n", "100")
+
+    assert Exit.DONE == replayed.code
+    assert 1 == after.out.count("  app:add  ")
 
 
 PETS = """
