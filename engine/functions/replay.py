@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import FunctionNotFound, NotAllowed
+from engine.functions.crons import is_tick
 from engine.functions.deployment import Deployment
 from engine.functions.execute import Executor, Outcome, Request
 from engine.functions.queries import PaginationState
@@ -107,11 +108,13 @@ def _refuse_secrets(deployment: Deployment, path: str, component: str) -> None:
 
 
 def _is_its_own(key: bytes, then: RowWrite | None) -> bool:
-    """Whether a function wrote the row, and not the engine beside it: sessions, ends of jobs."""
+    """
+    Whether a function wrote the row, and not the engine beside it: sessions, ends of jobs, ticks.
+    """
     number = int.from_bytes(key[:4], "big")
-    if number == SCHEDULED_FUNCTIONS:
-        return then is None or then.before is None
-    return number >= USER_TABLE_NUMBER_MIN
+    if number == SCHEDULED_FUNCTIONS and then is not None:
+        return then.before is None and not is_tick(then.after_doc or {})
+    return number == SCHEDULED_FUNCTIONS or number >= USER_TABLE_NUMBER_MIN
 
 
 def _is_same(then: RowWrite | None, now: RowWrite | None) -> bool:

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.app.contexts import MutationCtx
+from engine.app.crons import Crons
 from engine.app.decorators import mutation
 from engine.errors import FunctionNotFound
 from engine.functions.replay import Replayed
@@ -98,6 +99,18 @@ async def test_what_the_engine_writes_beside_a_mutation_is_left_out(
     paths = [each.outcome.request.path.removeprefix(PATH) for each in again]
     assert ["add", "add_in_parts", "add"] == paths
     assert [(1, []), (2, []), (1, [])] == [(e.compared, list(e.differences)) for e in again]
+
+
+async def test_the_next_tick_of_a_cron_is_the_engines(autojump_clock: MockClock) -> None:
+    store = MemoryStore()
+    crons = Crons()
+    crons.interval("add", add, hours=2, args={"n": 3})
+    async with serving([*APP, crons], store=store) as node:
+        await trio.sleep(3_700)
+
+        (again,) = await all_replayed(node, store, PATH)
+
+    assert (1, []) == (again.compared, list(again.differences))
 
 
 async def test_what_it_writes_otherwise_is_told(
