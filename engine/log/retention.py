@@ -18,6 +18,8 @@ from engine.store.interface import Snapshot, Tree
 ANCHOR_NAME: Final = b"anchor"
 SLICE_RECORDS: Final = 500
 """Of one trim: a few milliseconds of the writer."""
+SLICE_BYTES: Final = 16 << 20
+"""Of one trim: these are read, and everybody waits meanwhile."""
 
 
 class Anchor(NamedTuple):
@@ -70,12 +72,16 @@ def next_trim(
     """
     keys: list[bytes] = []
     last = b""
+    size = 0
     for key, data in islice(snapshot.range(Tree.LOG, b"", ts_key(floor_ts)), SLICE_RECORDS):
         if excess_bytes <= 0 and int.from_bytes(key, "big") >= before_ts:
             break
         keys.append(key)
         last = data
         excess_bytes -= len(key) + len(data)
+        size += len(data)
+        if size >= SLICE_BYTES:
+            break
     if not keys:
         return None
     record = decode_record(last)

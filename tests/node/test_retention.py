@@ -216,3 +216,21 @@ async def test_an_engine_goes_on_although_an_old_record_cannot_be_read(
         await steps(node, history, 1)
         await model.check(node, history.model)
         assert before + 1 <= len(records(store))
+
+
+async def test_large_records_go_a_few_at_a_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "SLICE_BYTES", 1)
+    history = model.History(9)
+    store = MemoryStore()
+    async with model.opened(store, model.schema, 9, KEPT) as node:
+        await steps(node, history, 10)
+        await trio.sleep(DAY_S + 10)
+        before = len(records(store))
+
+        removed = await node.retention.trim()
+
+    assert before == removed
+    assert before == len(records(store)), "each went in a commit of its own"
+    assert [] == problems(store)
