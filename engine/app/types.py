@@ -103,7 +103,12 @@ class SecretMark:
 
 SECRET: Final = SecretMark()
 Secret = Annotated[T, SECRET]
-"""`Secret[str]`: an argument that is left out of recorded calls, logs and traces."""
+"""
+`Secret[str]`: an argument that is left out of recorded calls, logs and traces.
+
+Not where it is scheduled: the arguments of a call for later are a row, as what a function stores
+is, and rows are in the log.  Schedule an id, and read the secret from where it is kept.
+"""
 
 __all__ = [
     "SECRET",
