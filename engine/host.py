@@ -423,7 +423,11 @@ async def load_application(app: AppSource) -> Application:
     """Load an application in a thread; its modules may take a while to import."""
     if isinstance(app, Application):
         return app
-    return await trio.to_thread.run_sync(load, app)
+    try:
+        return await trio.to_thread.run_sync(load, app)
+    except Exception as error:
+        # What is on the way from there to here says nothing of what is wrong with it.
+        raise trimmed(error) from error.__cause__
 
 
 def open_store(data: str | Path, limits: Limits) -> Store:

@@ -25,6 +25,7 @@ import outcome
 import trio
 
 from engine.errors import Stopped
+from engine.functions.tracebacks import trimmed
 from engine.interface import Results, State
 from engine.kernel.errands import Errands, WhenDrained, open_errands
 from engine.kernel.process import current_pid
@@ -99,7 +100,9 @@ class TrioThread(Generic[E]):
     def _settle(self, error: BaseException | None) -> None:
         atexit.unregister(self._exit)
         if not self.opened.done():
-            self.opened.set_exception(error or Stopped("it was closed before it was open"))
+            self.opened.set_exception(
+                trimmed(error) if error else Stopped("it was closed before it was open")
+            )
             self.ended.set_result(None)
         elif error is None:
             self.ended.set_result(None)

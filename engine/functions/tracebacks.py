@@ -8,6 +8,7 @@ function, unless the engine itself is at fault; then they are all there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable
 from types import ModuleType, TracebackType
@@ -26,7 +27,7 @@ def _folder(module: ModuleType) -> str:
     return os.path.dirname(os.path.abspath(module.__file__ or "")) + os.sep
 
 
-_CARRIERS: Final = tuple(map(_folder, (asyncio, outcome, trio)))
+_CARRIERS: Final = (*map(_folder, (asyncio, outcome, trio)), contextlib.__file__)
 """What stands between the engine and a function that it calls."""
 _IMPORTER: Final = os.path.join(ENGINE, "functions", "modules.py")
 """What `import` is in an application's modules: an error of it is theirs."""

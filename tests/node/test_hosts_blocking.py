@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -80,6 +81,18 @@ def test_an_application_that_cannot_be_loaded_is_refused_at_once(tmp_path: Path)
 
     with opened(tmp_path / "data") as engine:
         assert engine.query("messages:bodies") == []
+
+
+def test_a_traceback_leads_from_the_opening_into_the_application(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("from engine import Schema\n\nschema = Schema(a=1)\n")
+
+    with pytest.raises(DeclarationError, match="write a=Table") as caught:
+        blocking.open(":memory:", app=tmp_path / "odd.py")
+
+    _, *frames = traceback.extract_tb(caught.value.__traceback__)
+    assert ["open", "__init__", "result", "__get_result", "<module>"] == [
+        frame.name for frame in frames
+    ]
 
 
 def test_many_threads_are_served_at_once_and_share_batches(tmp_path: Path) -> None:

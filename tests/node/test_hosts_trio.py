@@ -99,6 +99,19 @@ async def test_an_application_that_cannot_be_loaded_leaves_the_directory_free(
         assert await engine.query("messages:bodies") == []
 
 
+async def test_a_traceback_leads_from_the_opening_into_the_application(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("from engine import Schema\n\nschema = Schema(a=1)\n")
+
+    with pytest.raises(DeclarationError, match="write a=Table") as caught:
+        async with Engine.open(":memory:", app=tmp_path / "odd.py"):
+            pass
+
+    _, *frames = traceback.extract_tb(caught.value.__traceback__)
+    assert ["__aenter__", "open", "_loaded", "load_application", "<module>"] == [
+        frame.name for frame in frames
+    ]
+
+
 async def test_whoever_embeds_an_application_is_told_of_globals_that_it_changes(
     tmp_path: Path,
 ) -> None:
