@@ -6,8 +6,7 @@ after what comes before anything is traced (`begin`).  Other distributions add v
 of other names by the entry-point group `headrace.commands`: a name, and a function
 that is given the arguments after it and returns an exit code or `None`.
 
-Exit codes: 0 done, 1 a function failed or something is wrong with what was looked at,
-2 usage, 3 nobody answers, 4 refused by a lock, a push or a limit.
+What it ends with is in `EXIT_CODES`, which its help tells too.
 """
 
 from __future__ import annotations
@@ -46,6 +45,10 @@ Each verb and its module here, which is imported when the verb is asked for: tog
 take longer than any of them, and `serve` starts twice.
 """
 GROUP: Final = "headrace.commands"
+EXIT_CODES: Final = (
+    "Exit codes: 0 done, 1 a function failed or something is wrong with what was looked at, "
+    "2 usage, 3 nobody answers, 4 refused by a lock, a push or a limit."
+)
 TRACE_VARIABLE: Final = "HEADRACE_TRACE"
 TRACE_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
@@ -89,7 +92,8 @@ def _added_verbs() -> dict[str, EntryPoint]:
 
 def _parser(names: Iterable[str], added: Iterable[str] = ()) -> argparse.ArgumentParser:
     epilog = (
-        f"{TRACE_VARIABLE}={'|'.join(TRACE_LEVELS)}: what is traced on stderr; by default warning."
+        f"{EXIT_CODES} {TRACE_VARIABLE}={'|'.join(TRACE_LEVELS)}: what is traced on stderr; "
+        "by default warning."
     )
     if added:
         epilog = f"More verbs, of what is installed: {', '.join(sorted(added))}. {epilog}"

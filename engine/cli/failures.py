@@ -34,10 +34,15 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-_REFUSALS: Final = (StoreLocked, StoreFull, PushRefused, LimitExceeded, Overloaded)
-_REFUSAL_CODES: Final = frozenset(
-    {*(each.__name__ for each in _REFUSALS), "DeclarationError", "ShellRefused"}
+_REFUSALS: Final = (
+    StoreLocked,
+    StoreFull,
+    DeclarationError,
+    PushRefused,
+    LimitExceeded,
+    Overloaded,
 )
+_REFUSAL_CODES: Final = frozenset({*(each.__name__ for each in _REFUSALS), "ShellRefused"})
 
 
 def explain(error: Exception) -> Exit:
@@ -49,9 +54,10 @@ def explain(error: Exception) -> Exit:
 
 
 def exit_code(error: Exception) -> Exit:
+    # The same application is refused alike, whoever pushes it: this process or a server.
+    if isinstance(error, _REFUSALS):
+        return Exit.REFUSED
     match error:
-        case StoreLocked() | StoreFull() | PushRefused() | LimitExceeded() | Overloaded():
-            return Exit.REFUSED
         case RequestRefused() if error.code in _REFUSAL_CODES:
             return Exit.REFUSED
         case RequestRefused() if error.status >= 500:

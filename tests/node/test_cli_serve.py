@@ -146,7 +146,7 @@ def test_what_cannot_be_deployed_at_the_start_ends_serve(app: Path) -> None:
 
     served = headrace(app.parent, "serve", "notes.py", "--data", "db", "--port", "0")
 
-    assert 2 == served.code
+    assert 4 == served.code
     assert "notes.py:1" in served.err
 
 

@@ -13,6 +13,7 @@ import structlog
 
 from engine.cli import main
 from engine.cli.client import AdminClient
+from engine.cli.command import EXIT_CODES
 from engine.cli.failures import Exit
 from engine.cli.imports import read_documents
 from engine.cli.shell import converse
@@ -83,6 +84,29 @@ def test_the_help_of_a_verb_has_examples(verb: str, capsys: pytest.CaptureFixtur
 
     assert 0 == ended.value.code
     assert f"\nexamples:\n  headrace {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    assert EXIT_CODES in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [["push"], ["run", "app:who"], ["serve", "--data", "d", "--port", "0"]], ids=str
+)
+def test_an_application_that_cannot_be_loaded_is_a_push_that_is_refused(
+    project: Path, arguments: list[str]
+) -> None:
+    (project / "app.py").write_text("def (")
+
+    said = headrace(project, *arguments)
+
+    assert Exit.REFUSED == said.code
+    assert "app.py:1: invalid syntax" in said.err
 
 
 @pytest.mark.slow
