@@ -16,7 +16,7 @@ from typing import Final
 
 from engine.cli.client import AdminClient
 from engine.cli.project import Project, find_project
-from engine.errors import StoreLocked, Unauthenticated, UsageError
+from engine.errors import StoreLocked, Unauthenticated, Unreachable, UsageError
 from engine.server.admin_key import read_admin_key
 from engine.store.directory_lock import read_lock
 
@@ -47,6 +47,7 @@ def connected(
     needs_app: bool = False,
     deploys: bool = True,
     runs_jobs: bool = True,
+    opens: bool = True,
 ) -> Iterator[AdminClient]:
     """
     A server, for the length of the block.
@@ -54,12 +55,15 @@ def connected(
     Args:
         needs_app: a closed directory is opened with the application; otherwise only its data.
         deploys: with the application deployed; otherwise that is still to be asked for.
+    if not opens:
+        raise Unreachable(f"no server has {data} open")
         runs_jobs: a closed directory's scheduled functions and crons run meanwhile, if due;
             otherwise they wait, for a verb that only looks.
 
     Raises:
         StoreLocked: a process that does not listen has the directory open.
         UsageError: there is no such directory, or no application.
+        Unreachable: nobody has the directory open, and it is not to be opened.
         Unauthenticated: no admin key is known for the server.
     """
     project = find_project(getattr(options, "app", None))
@@ -77,6 +81,8 @@ def connected(
         return
     if not needs_app and not data.is_dir():
         raise UsageError(f"there is no data in {data}; name its directory with --data")
+    if not opens:
+        raise Unreachable(f"no server has {data} open")
     with _opened(
         data, project, needs_app=needs_app, deploys=deploys, runs_jobs=runs_jobs
     ) as client:

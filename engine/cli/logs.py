@@ -35,7 +35,8 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with connected(options) as client:
+    # One of our own would have none to show, and with --follow keep others out of the directory.
+    with connected(options, opens=False) as client:
         cursor = _show(client, 0, 0, options)
         while options.follow:
             cursor = _show(client, cursor, WAIT_S, options)

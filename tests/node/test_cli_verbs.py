@@ -110,6 +110,16 @@ def test_an_application_that_cannot_be_loaded_is_a_push_that_is_refused(
 
 
 @pytest.mark.slow
+def test_logs_of_a_directory_that_nobody_has_open_are_nowhere(project: Path) -> None:
+    headrace(project, "run", "app:who")
+
+    said = headrace(project, "logs", "--follow")
+
+    assert Exit.UNREACHABLE == said.code
+    assert f"error: no server has {project / '.headrace'} open\n" == said.err
+
+
+@pytest.mark.slow
 def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
     (project / "a.jsonl").write_text('{"name": "ada", "age": 36}\n\n{"name": "bob", "age": 1.5}\n')
     (project / "b.json").write_text('[{"name": "cy", "age": 3}]')
