@@ -55,8 +55,7 @@ def connected(
     Args:
         needs_app: a closed directory is opened with the application; otherwise only its data.
         deploys: with the application deployed; otherwise that is still to be asked for.
-    if not opens:
-        raise Unreachable(f"no server has {data} open")
+        opens: a closed directory is opened at all; otherwise there has to be a server.
         runs_jobs: a closed directory's scheduled functions and crons run meanwhile, if due;
             otherwise they wait, for a verb that only looks.
 

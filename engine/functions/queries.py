@@ -147,6 +147,8 @@ class QueryBuilder(Query[Any]):
         return self._calls.defer(lambda: self._read(None))
 
     def take(self, n: int, /) -> Call[list[Any]]:
+        if isinstance(n, float) and n.is_integer():
+            n = int(n)  # an argument annotated `float`
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise InvalidValue(f"take needs a whole number that is not negative, not {n!r}")
         return self._calls.defer(lambda: self._read(n))
