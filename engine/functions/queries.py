@@ -146,7 +146,7 @@ class QueryBuilder(Query[Any]):
     def collect(self) -> Call[list[Any]]:
         return self._calls.defer(lambda: self._read(None))
 
-    def take(self, n: int, /) -> Call[list[Any]]:
+    def take(self, n: float, /) -> Call[list[Any]]:
         if isinstance(n, float) and n.is_integer():
             n = int(n)  # an argument annotated `float`
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
