@@ -7,6 +7,7 @@ Every step says what it saw, and one that saw something else ends the check.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -175,7 +176,12 @@ class Watcher:
         else:
             self.name, command = "the Python client", [sys.executable, "watch.py", url]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=HERE,
+            start_new_session=True,
         )
         self._lines = _Lines(self._process)
 
@@ -197,7 +203,8 @@ class Watcher:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.kill()
+        # With the process that it may have started, which would keep our caller's streams open.
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 

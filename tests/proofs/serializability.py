@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -213,11 +213,19 @@ async def _end(url: str, crowd: Crowd, clients: Sequence[Client]) -> None:
     for client in clients:
         if crowd.dice.random() < 0.5:
             client.forget()
-        async with client.connected(url):
-            pass
+        with trio.fail_after(ROUND_S_MAX):
+            await _connect_once(client, url)
     reader = HttpClient(crowd, len(clients))
     async with reader.connected(url) as stream:
         await reader.read_all(stream)
+
+
+async def _connect_once(client: Client, url: str) -> None:
+    """Connect, and again if it hangs up itself, as clients here do now and then."""
+    while True:
+        with suppress(*LOST):
+            async with client.connected(url):
+                return
 
 
 @contextmanager
