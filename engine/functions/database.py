@@ -9,8 +9,8 @@ transaction below does the reading and writing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
@@ -22,6 +22,8 @@ from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.model.ids import decode_id, row_key_of
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.transaction import Transaction
+
+T = TypeVar("T")
 
 
 class DatabaseAccess:
@@ -135,28 +137,30 @@ class Writer(Reader, DatabaseWriter):
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access
         name = _user_table(table)
-        return access.transaction.insert(access.component, name, self._plain(doc, "insert"))
+        fields = self._canonical(doc, "insert", normalize)
+        return access.transaction.insert(access.component, name, fields)
 
     def _patch(self, table_or_id: Any, id_or_fields: Any, fields: Any) -> None:
         if fields is None:
             key, fields = self._key(table_or_id, None), id_or_fields
         else:
             key = self._key(table_or_id, id_or_fields)
-        self._access.transaction.patch(key, self._plain(fields, "patch"))
+        given, removed = self._canonical(fields, "patch", _changes)
+        self._access.transaction.patch(key, given, removed)
 
     def _replace(self, table_or_id: Any, id_or_doc: Any, doc: Any) -> None:
         if doc is None:
             key, doc = self._key(table_or_id, None), id_or_doc
         else:
             key = self._key(table_or_id, id_or_doc)
-        self._access.transaction.replace(key, self._plain(doc, "replace"))
+        self._access.transaction.replace(key, self._canonical(doc, "replace", normalize))
 
-    def _plain(self, fields: Any, verb: str) -> Mapping[str, Any]:
-        """Fields without code of the application in them, which has run in its own time."""
+    def _canonical(self, fields: Any, verb: str, make: Callable[[Any], T]) -> T:
+        """What `make` makes of fields; where they hold classes of the application, in its time."""
         if type(fields) is dict and _CODELESS.issuperset(map(type, fields.values())):
-            return fields
+            return make(fields)
         _check_mapping(fields, verb)
-        return self._access.calls.in_own_time(_canonical_fields, fields)
+        return self._access.calls.in_own_time(make, fields)
 
     def _delete(self, table_or_id: Any, id: Any) -> None:
         self._access.transaction.delete(self._key(table_or_id, id))
@@ -256,11 +260,23 @@ _CODELESS: Final = frozenset((str, int, float, bool, type(None), bytes, Int64, U
 """Types of values that no class of the application can be."""
 
 
-def _canonical_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if value is UNDEFINED else normalize(value, path=name)
-        for name, value in fields.items()
-    }
+def _changes(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[str]]:
+    """What a patch sets, canonical, and what it takes away."""
+    try:
+        return normalize(fields), ()
+    except InvalidValue:
+        removed = _removed(fields)
+        if not removed:
+            raise
+    return normalize({n: v for n, v in fields.items() if v is not UNDEFINED}), removed
+
+
+def _removed(fields: Mapping[str, Any]) -> list[str]:
+    names = [name for name, value in fields.items() if value is UNDEFINED]
+    for name in names:
+        if isinstance(name, str) and name.startswith("_"):
+            raise InvalidValue(f"{name} is a system field; it cannot be removed")
+    return names
 
 
 def _check_mapping(doc: Any, verb: str) -> None:

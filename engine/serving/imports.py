@@ -137,7 +137,7 @@ def insert(turn: Transaction, component: str, name: str, document: Imported) -> 
         UsageError: no document of the table can be like that.
     """
     if document.internal is None and document.creation_time is None:
-        return turn.insert(component, name, document.fields)
+        return turn.insert(component, name, dict(document.fields))
     table = turn.table(component, name) or turn.create_table(component, name)
     if document.internal is not None and document.table_number is not None:
         key = row_key(document.table_number, document.internal)
@@ -145,4 +145,5 @@ def insert(turn: Transaction, component: str, name: str, document: Imported) -> 
             raise InvalidId(f"{id_of(key)!r} is an id of another table than {name!r}")
         if turn.get(key) is not None:
             raise InvalidId(f"there is a document {id_of(key)!r} already")
-    return turn.restore(table, document.fields, document.internal, document.creation_time)
+    fields = dict(document.fields)  # the transaction's own; this one may run again
+    return turn.restore(table, fields, document.internal, document.creation_time)

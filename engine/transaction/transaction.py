@@ -11,7 +11,7 @@ of the function that runs.  `finish` hands its row writes to the committer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol
 
@@ -40,7 +40,7 @@ from engine.model.limits import (
     WARNING_RATIO,
 )
 from engine.model.reads import ReadSet
-from engine.model.values import UNDEFINED, measure, normalize, size_of, strictly_equal
+from engine.model.values import UNDEFINED, measure, size_of, strictly_equal
 from engine.transaction.overlay import Overlay, merged
 from engine.transaction.usage import Usage
 from engine.transaction.view import View
@@ -239,14 +239,17 @@ class Transaction:
 
     # Writing
 
-    def insert(self, component: str, name: str, fields: Mapping[str, Any]) -> str:
+    def insert(self, component: str, name: str, fields: Doc) -> str:
         """
         Add a document and return its id; the table appears with its first document.
+
+        Args:
+            fields: canonical; the transaction's own from here on.
 
         Raises:
             InvalidValue, SchemaViolation, LimitExceeded: and nothing was added.
         """
-        doc = _user_fields(normalize(fields), {})
+        doc = _user_fields(fields, {})
         if self._schema is not None:
             self._schema.check(component, name, doc)
         table = self.table(component, name) or self.create_table(component, name)
@@ -255,12 +258,12 @@ class Transaction:
     def restore(
         self,
         table: TableInfo,
-        fields: Mapping[str, Any],
+        fields: Doc,
         internal: bytes | None,
         creation_time: float | None,
     ) -> str:
         """As `insert`, with the internal id and the creation time that it had elsewhere, if any."""
-        doc = _user_fields(normalize(fields), {})
+        doc = _user_fields(fields, {})
         if self._schema is not None:
             self._schema.check(table.component, table.name, doc)
         return self.insert_row(table, doc, internal, creation_time)
@@ -282,31 +285,23 @@ class Transaction:
         self._write(key, None, None, doc)
         return doc_id
 
-    def patch(self, key: bytes, fields: Mapping[str, Any]) -> None:
+    def patch(self, key: bytes, fields: Doc, removed: Iterable[str] = ()) -> None:
         """
-        Merge `fields` into a document; `UNDEFINED` removes one.
+        Merge `fields`, as `insert` takes them, into a document, and take `removed` away.
 
         Raises:
             DocumentNotFound, InvalidValue, SchemaViolation, LimitExceeded: and nothing changed.
         """
         image, old = self._existing(key, "patch")
-        removed: Sequence[str] = ()
-        try:
-            given = normalize(fields)
-        except InvalidValue:
-            removed = _removed(fields)
-            if not removed:
-                raise
-            given = normalize({n: v for n, v in fields.items() if v is not UNDEFINED})
-        doc = {**old, **_user_fields(given, old)}
+        doc = {**old, **_user_fields(fields, old)}
         for name in removed:
             doc.pop(name, None)
         self._rewrite(key, image, old, doc)
 
-    def replace(self, key: bytes, fields: Mapping[str, Any]) -> None:
-        """Put `fields` in place of a document's; it keeps id and creation time."""
+    def replace(self, key: bytes, fields: Doc) -> None:
+        """Put `fields`, as `insert` takes them, in place of a document's but its system fields."""
         image, old = self._existing(key, "replace")
-        doc = _user_fields(normalize(fields), old)
+        doc = _user_fields(fields, old)
         doc["_id"] = old["_id"]
         doc["_creationTime"] = old["_creationTime"]
         if not strictly_equal(doc, old):
@@ -479,16 +474,7 @@ def _field(doc: Doc, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _removed(fields: Mapping[str, Any]) -> list[str]:
-    """The fields that a patch takes away."""
-    names = [name for name, value in fields.items() if value is UNDEFINED]
-    for name in names:
-        if isinstance(name, str) and name.startswith("_"):
-            raise InvalidValue(f"{name} is a system field; it cannot be removed")
-    return names
-
-
-def _user_fields(doc: Doc, old: Mapping[str, Any]) -> Doc:
+def _user_fields(doc: Doc, old: Doc) -> Doc:
     """What a function gave, without system fields, which may only repeat what is there."""
     for name in doc:
         if name[:1] == "_":
@@ -496,7 +482,7 @@ def _user_fields(doc: Doc, old: Mapping[str, Any]) -> Doc:
     return doc
 
 
-def _without_system_fields(doc: Doc, old: Mapping[str, Any]) -> Doc:
+def _without_system_fields(doc: Doc, old: Doc) -> Doc:
     for name in [n for n in doc if n[:1] == "_"]:
         if name not in old or not strictly_equal(doc[name], old[name]):
             raise InvalidValue(
