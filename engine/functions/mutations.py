@@ -22,6 +22,7 @@ from engine.functions.job_rows import FAILED, SUCCESS, is_pending
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, failure_of
 from engine.functions.scheduling import finish_job
+from engine.functions.turns import pinned
 from engine.kernel.runtime import Runtime
 from engine.model.commits import SessionRequest, Source
 from engine.model.limits import Limits
@@ -79,7 +80,7 @@ class Mutations:
         backoff_s = self._limits.retry_backoff_s
         for _ in range(self._limits.conflict_retries_max + 1):
             try:
-                view = self._pin(is_validated=True)
+                view = pinned(self._committer, is_validated=True)
                 try:
                     done = await attempt(view)
                 finally:
@@ -105,7 +106,7 @@ class Mutations:
             try:
                 if alone:
                     await committer.wait_settled()
-                view = self._pin()
+                view = pinned(committer)
                 try:
                     done = await attempt(view)
                 finally:
@@ -139,20 +140,6 @@ class Mutations:
         if done.outcome is not None:
             self._executor.tell(done.outcome)
         return done.result
-
-    def _pin(self, *, is_validated: bool = False) -> View:
-        """A view of all that is staged; its snapshot is to be unpinned."""
-        committer = self._committer
-        head = committer.head
-        return View(
-            committer.pin(),
-            begin_ts=head.ts,
-            catalog=head.catalog,
-            counts=head.counts,
-            staged=committer.staged,
-            generation=committer.generation,
-            is_validated=is_validated,
-        )
 
     async def _attempt(
         self, request: Request, session: SessionRequest | None, view: View

@@ -112,18 +112,8 @@ class Turns:
         try:
             if alone:
                 await committer.wait_settled()
-            snapshot = committer.pin()
+            view = pinned(committer)
             try:
-                head = committer.head
-                generation = committer.generation
-                view = View(
-                    snapshot,
-                    begin_ts=head.ts,
-                    catalog=head.catalog,
-                    counts=head.counts,
-                    staged=committer.staged,
-                    generation=generation,
-                )
                 yield Transaction(
                     view,
                     usage=Usage(unbounded(self._limits)),
@@ -132,13 +122,13 @@ class Turns:
                     schema=None,
                 )
             finally:
-                committer.unpin(snapshot)
+                committer.unpin(view.snapshot)
             upto = committer.head.ts
             if durable:
-                await committer.settled(upto, generation)
+                await committer.settled(upto, view.generation)
         finally:
             committer.lane.leave()
-        await committer.settled(upto, generation)
+        await committer.settled(upto, view.generation)
 
     def stage(
         self,
@@ -158,6 +148,20 @@ class Turns:
     ) -> None:
         """Stage a slice of index entries, with no row written."""
         self._committer.stage([], source, kind=kind, covered=covered, changes=changes)
+
+
+def pinned(committer: Committer, *, is_validated: bool = False) -> View:
+    """A view of all that is staged; `Committer.unpin` takes its snapshot afterwards."""
+    head = committer.head
+    return View(
+        committer.pin(),
+        begin_ts=head.ts,
+        catalog=head.catalog,
+        counts=head.counts,
+        staged=committer.staged,
+        generation=committer.generation,
+        is_validated=is_validated,
+    )
 
 
 def unbounded(limits: Limits) -> Limits:

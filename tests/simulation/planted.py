@@ -23,6 +23,7 @@ from engine.committer import actor as committer_actor
 from engine.committer.actor import Committer
 from engine.functions import idempotence
 from engine.functions.mutations import Attempt, Mutations, Try
+from engine.functions.turns import pinned
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.snapshot import Entry
@@ -123,7 +124,7 @@ _beside_others = Mutations._beside_others
 
 async def _on_what_was(mutations: Mutations, attempt: Try) -> Any:
     """Every attempt reads what the first one did."""
-    old = mutations._pin(is_validated=True)
+    old = pinned(mutations._committer, is_validated=True)
 
     async def on_old(view: View) -> Attempt:
         return await attempt(_OldView(view, old) if view.is_validated else view)
