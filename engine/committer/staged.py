@@ -71,6 +71,7 @@ class StagedCommit(Applied):
     def published(self) -> None:
         """It is durable: what only the disk needed is let go."""
         self.record = b""
+        self.trim = None
         if self.on_publish is not None:
             self.on_publish()
             self.on_publish = None
