@@ -49,7 +49,7 @@ from engine.server.requests import (
 
 trace = tracer(__name__)
 
-Page: TypeAlias = Callable[[], Awaitable[str]]
+Page: TypeAlias = Callable[[], str]
 """The HTML of the page that developers see at ``/``."""
 
 
@@ -115,7 +115,7 @@ class Operations:
     async def _front(self, _request: Request) -> Response:
         if self.page is None:
             return text_response(f"{self.instance_name} is running.\n")
-        return text_response(await self.page(), content_type=HTML_TYPE)
+        return text_response(self.page(), content_type=HTML_TYPE)
 
     async def _ready(self, _request: Request) -> Response:
         readiness = await self.readiness()

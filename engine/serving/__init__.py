@@ -120,9 +120,9 @@ def _deployer(engine: Engine, app: AppSource | None, with_shell: bool) -> Deploy
     return Deployer(engine, app, {PATH: shell.function()} if with_shell else {})
 
 
-async def _page(engine: Engine, deployer: Deployer, administration: Administration) -> str:
+def _page(engine: Engine, deployer: Deployer, administration: Administration) -> str:
     return page(
         functions=described_functions(deployer.application),
-        tables=await administration.tables(),
+        tables=administration.tables(),
         executions=[record for _, record in engine.node.functions.executions.after(0)],
     )

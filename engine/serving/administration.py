@@ -123,9 +123,9 @@ class Administration:
         return json_response(described_functions(self._deployer.application))
 
     async def _tables(self, _request: Request) -> Response:
-        return json_response(await self.tables())
+        return json_response(self.tables())
 
-    async def tables(self) -> list[dict[str, Any]]:
+    def tables(self) -> list[dict[str, Any]]:
         """The application's tables, with their indexes and how many documents they have."""
         with self._snapshot() as snapshot:
             end = recover(snapshot)

@@ -59,7 +59,7 @@ async def _load_once(url: str) -> None:
     print("Open the page in two windows, then kill -9 this process and start it again.")
 
 
-async def _page() -> str:
+def _page() -> str:
     html = (HERE / "page.html").read_text()
     return html.replace("__CLIENT__", json.dumps(CLIENT.is_dir()))
 

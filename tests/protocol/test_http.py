@@ -645,10 +645,7 @@ async def test_readiness_is_asked_and_its_progress_told() -> None:
 
 
 async def test_developers_see_a_page() -> None:
-    async def page() -> str:
-        return "<h1>tables</h1>"
-
-    async with serving(application(), page=page) as house:
+    async with serving(application(), page=lambda: "<h1>tables</h1>") as house:
         reply = await house.http("GET", "/")
 
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
