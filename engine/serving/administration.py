@@ -218,11 +218,16 @@ class Administration:
         args = from_wire(asked.get("args", {}))
         if not isinstance(args, dict):
             raise bad_json("args has to be an object")
+        path, component = asked.get("path"), asked.get("component", "")
+        if not isinstance(path, str):
+            raise bad_json("path has to be the path of a query")
+        if not isinstance(component, str):
+            raise bad_json("component has to be the path of a component")
         outcome, readings = await self._node.functions.explain(
-            str(asked.get("path")),
+            path,
             args,
             caller=Caller(admin=True, request_id="explain"),
-            component=str(asked.get("component", "")),
+            component=component,
         )
         usage = outcome.usage
         assert usage is not None, "what was run was measured"

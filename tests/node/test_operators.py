@@ -172,6 +172,15 @@ async def test_a_path_of_half_a_character_is_refused(autojump_clock: MockClock) 
             assert "Could not find" in found["error"]
 
 
+@pytest.mark.parametrize("body", [{}, {"path": 1}, {"path": "a:b", "component": None}])
+async def test_what_is_no_path_is_refused(autojump_clock: MockClock, body: dict[str, Any]) -> None:
+    async with serving(APP) as node:
+        with pytest.raises(RequestRefused, match="has to be the path of a") as told:
+            await asked(node, "explain", body=body)
+
+    assert 400 == told.value.status
+
+
 @pytest.mark.parametrize("error", [OutOfRetention("it went"), SnapshotTooOld("it took too long")])
 async def test_why_a_mutation_cannot_be_run_again_is_told(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, error: EngineError
