@@ -253,7 +253,7 @@ STAGES: tuple[tuple[str, Any, str], ...] = (
     ("arguments, handler, result", Executor, "_call"),
     ("finish", Transaction, "finish"),
     ("stage", Committer, "stage"),
-    ("publish and answer", Committer, "_publish"),
+    ("publish", Committer, "_publish"),
 )
 
 
