@@ -74,4 +74,5 @@ def line_of(record: Mapping[str, Any]) -> str:
         what if count == 1 else f"{what} x{count:g}" for what, count in record["writes"].items()
     )
     kind = "" if record["kind"] == "writes" else f" ({record['kind']})"
-    return f"{at}  {record['ts']}  {record['path']}{kind}  {wrote or 'nothing'}"
+    place = f"{record['component']}/" if record["component"] else ""
+    return f"{at}  {record['ts']}  {place}{record['path']}{kind}  {wrote or 'nothing'}"

@@ -23,9 +23,9 @@ def add(verbs: Any) -> None:
         "headrace replay 1795636664772681982 --debug",
         description=(
             "Run the mutation of a commit again, with the arguments, the dice and the clock of "
-            "then, on the state that it found, and compare with what it wrote. Nothing of it is "
-            "written. Who called it is not recorded: it runs as nobody. A directory that nobody "
-            "serves is opened with the application as it is now; what is due there waits."
+            "then, as whoever called it, on the state that it found, and compare with what it "
+            "wrote. Nothing of it is written. A directory that nobody serves is opened with the "
+            "application as it is now; what is due there waits."
         ),
     )
     parser.add_argument("ts", type=int, metavar="TS", help="as `headrace log tail` lists it")

@@ -243,12 +243,19 @@ class Mutations:
             return begin_ts
         if not writes:
             return begin_ts
+        path, component, caller = request.path, request.component, request.caller
         deployment = self._executor.deployment
+        recorded = deployment.recorded(path, component, request.args)
+        identity = None
+        if execution.observed_identity and caller.identity is not None and recorded is not None:
+            identity = caller.identity.as_value()
         source = Source(
-            request.path,
-            request.caller.request_id,
+            path,
+            component,
+            caller.request_id,
             deployment.digest,
-            deployment.recorded(request.path, request.component, request.args),
+            recorded,
+            identity,
             execution.seed,
             execution.now_ns,
         )

@@ -1,9 +1,9 @@
 """
 A mutation of the past, run again on the state that it found.
 
-A log record says which function it was, with which arguments, dice and clock; what it wrote
-follows from these and the state before it.  So the same code writes the same again, into nothing:
-what it would have written is compared, and dropped.  Who called is not recorded.
+A log record says which function it was, with which arguments, dice and clock, and who called if
+the function asked; what it wrote follows from these and the state before it.  So the same code
+writes the same again, into nothing: what it would have written is compared, and dropped.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from engine.functions.deployment import Deployment
 from engine.functions.execute import Executor, Outcome, Request
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
-from engine.indexes.catalog import SCHEDULED_FUNCTIONS, TableInfo
+from engine.indexes.catalog import SCHEDULED_FUNCTIONS
 from engine.model.commits import RowWrite, Source
+from engine.model.identity import Identity
 from engine.model.limits import USER_TABLE_NUMBER_MIN
 from engine.transaction.view import View
 
@@ -51,7 +52,6 @@ async def replay(
     source: Source,
     writes: Sequence[RowWrite],
     *,
-    component: str,
     debugs: bool = False,
 ) -> Replayed:
     """
@@ -64,10 +64,13 @@ async def replay(
         FunctionNotFound: the deployed code has no such mutation.
         NotAllowed: it takes secrets, and these are not recorded.
     """
-    _refuse_secrets(executor.deployment, source.path, component)
+    path, component = source.path, source.component
+    _refuse_what_cannot_run(executor.deployment, path, component)
+    identity = None if source.identity is None else Identity.of_value(source.identity)
     execution = executor.again(Kind.MUTATION, source)
     transaction = executor.transaction(view, execution)
-    request = Request(Kind.MUTATION, source.path, source.args or {}, Caller(admin=True), component)
+    caller = Caller(admin=True, identity=identity)
+    request = Request(Kind.MUTATION, path, source.args or {}, caller, component)
     outcome = await executor.run(
         request, execution, transaction, PaginationState(None), wrap=_debugged if debugs else None
     )
@@ -85,24 +88,12 @@ async def replay(
     )
 
 
-def component_of(deployment: Deployment, source: Source, tables: Sequence[TableInfo]) -> str:
-    """
-    The component whose mutation it was: the application's, or that of the tables it wrote.
-
-    Raises:
-        FunctionNotFound: none of them has it.
-    """
-    candidates = ["", *sorted({table.component for table in tables if table.component})]
-    for component in candidates:
-        function = deployment.application.find(source.path, component)
-        if function is not None and function.kind is Kind.MUTATION:
-            return component
-    raise FunctionNotFound(f"the code that is deployed now has no mutation {source.path}")
-
-
-def _refuse_secrets(deployment: Deployment, path: str, component: str) -> None:
+def _refuse_what_cannot_run(deployment: Deployment, path: str, component: str) -> None:
     function = deployment.application.find(path, component)
-    if function is not None and (secrets := function.signature.secrets):
+    if function is None or function.kind is not Kind.MUTATION:
+        where = f" in {component!r}" if component else ""
+        raise FunctionNotFound(f"the code that is deployed now has no mutation {path}{where}")
+    if secrets := function.signature.secrets:
         names = ", ".join(sorted(secrets))
         raise NotAllowed(f"{path} cannot run again as it did: secrets are not recorded ({names})")
 

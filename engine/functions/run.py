@@ -31,7 +31,7 @@ from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
 from engine.functions.places import Places
 from engine.functions.queries import PaginationState
-from engine.functions.replay import Replayed, component_of, replay
+from engine.functions.replay import Replayed, replay
 from engine.functions.results import (
     ActionResult,
     Caller,
@@ -285,13 +285,8 @@ class Functions:
         """
         snapshot = self._snapshots.acquire()
         try:
-            by_number = snapshot.catalog.by_number
-            tables = [table for w in writes if (table := by_number.get(w.table_number))]
-            component = component_of(self.deployment, source, tables)
             view = Past.with_its_catalog(await self._view_at(snapshot, after))
-            return await replay(
-                self._executor, view, source, writes, component=component, debugs=debugs
-            )
+            return await replay(self._executor, view, source, writes, debugs=debugs)
         finally:
             self._snapshots.release(snapshot)
 

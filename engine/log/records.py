@@ -3,7 +3,7 @@ Log records: how a commit is spelled on disk, and how one is checked.
 
     record = CRC-32 of the body (4 bytes, big-endian) ‖ body
     body   = CBOR array [ts, epoch, kind, covered, state_hash, previous,
-                         path, request_id, code, args, seed, now_ns,
+                         path, component, request_id, code, args, identity, seed, now_ns,
                          row key, image before, image after, row key, ...]
 
 It is flat, because each array inside it would take as long to write as three of
@@ -88,7 +88,7 @@ def encode_record(
 ) -> tuple[bytes, bytes]:
     """Return the record's bytes and its hash."""
     # Put together here, because most of it is bytes already: the encoder takes twice as long.
-    path, request_id, code, args, seed, now_ns = source
+    path, component, request_id, code, args, identity, seed, now_ns = source
     parts = [
         _FRONT.pack(_ARRAY, _WRITES_AT + 3 * len(writes), _UINT, ts, _UINT, epoch, kind),
         encode(list(covered)) if covered else NULL,
@@ -97,9 +97,11 @@ def encode_record(
         _HASH_HEAD,
         previous,
         encode(path),
+        encode(component),
         encode(request_id),
         encode(code),
         encode(args),
+        NULL if identity is None else encode(identity),
         _BACK.pack(_UINT, seed, _UINT, now_ns),
     ]
     for write in writes:

@@ -73,14 +73,17 @@ class Source(NamedTuple):
     """
     Who wrote: enough to run it again.
 
-    `args` is the argument object, or `None` where recording is off;
-    `seed` and `now_ns` are the dice and the clock that the function saw.
+    `args` is the argument object, or `None` where recording is off; `identity` is who called, as
+    the function was told, or `None` if it did not ask; `seed` and `now_ns` are the dice and the
+    clock that it saw.
     """
 
     path: str
+    component: str = ""
     request_id: str = ""
     code: str = ""
     args: Mapping[str, Any] | None = None
+    identity: Mapping[str, Any] | None = None
     seed: int = 0
     now_ns: int = 0
 

@@ -28,6 +28,17 @@ class Identity:
             "tokenIdentifier": self.token_identifier,
         }
 
+    @staticmethod
+    def of_value(value: Mapping[str, Any]) -> Identity:
+        """The identity that gives `value` as its dictionary."""
+        claims = dict(value)
+        return Identity(
+            issuer=claims.pop("issuer"),
+            subject=claims.pop("subject"),
+            token_identifier=claims.pop("tokenIdentifier"),
+            claims=claims,
+        )
+
     def cache_key(self) -> str:
         """Equal for tokens that give a query the same identity."""
         return json.dumps(self.as_value(), sort_keys=True, default=str)

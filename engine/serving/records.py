@@ -59,6 +59,7 @@ def in_short(record: Record, catalog: Catalog) -> dict[str, Json]:
         "ts": str(record.ts),
         "kind": record.kind.name.lower(),
         "path": record.source.path,
+        "component": record.source.component,
         "requestId": record.source.request_id,
         "writes": counted,
     }
@@ -72,6 +73,7 @@ def in_full(record: Record, catalog: Catalog) -> dict[str, Json]:
         "epoch": record.epoch,
         "code": source.code,
         "args": None if source.args is None else to_wire(dict(source.args)),
+        "identity": None if source.identity is None else to_wire(dict(source.identity)),
         "seed": str(source.seed),
         "nowNs": str(source.now_ns),
         "covered": [item.hex() if isinstance(item, bytes) else item for item in record.covered],

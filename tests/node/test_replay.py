@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +16,15 @@ from engine.app.crons import Crons
 from engine.app.decorators import mutation
 from engine.errors import FunctionNotFound
 from engine.functions.replay import Replayed
+from engine.functions.results import Caller
 from engine.log.records import Record, decode_record
 from engine.model.commits import SessionRequest, Source
+from engine.model.identity import Identity
 from engine.node import Node
 from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
 from tests.node import test_database_model as model
-from tests.node.nodes import ADMIN, mutate, serving
+from tests.node.nodes import ADMIN, application, mutate, serving
 
 PATH = "tests/node/test_replay:"
 FACTOR = {"n": 1}
@@ -42,11 +45,21 @@ async def add_in_parts(ctx: MutationCtx, n: float) -> None:
 
 
 @mutation
+async def sign(ctx: MutationCtx) -> None:
+    await ctx.db.insert("things", {"by": await ctx.auth.get_user_identity()})
+
+
+@mutation(record=False)
+async def sign_in_secret(ctx: MutationCtx) -> None:
+    await ctx.db.insert("things", {"by": await ctx.auth.get_user_identity()})
+
+
+@mutation
 async def add_and_fail(ctx: MutationCtx, n: float) -> None:
     await ctx.db.insert("things", {"n": n / 0})
 
 
-APP = [add, add_in_parts, add_and_fail]
+APP = [add, add_in_parts, add_and_fail, sign, sign_in_secret]
 
 
 def records(store: MemoryStore) -> list[Record]:
@@ -110,6 +123,45 @@ async def test_the_next_tick_of_a_cron_is_the_engines(autojump_clock: MockClock)
 
         (again,) = await all_replayed(node, store, PATH)
 
+    assert (1, []) == (again.compared, list(again.differences))
+
+
+ADA = Identity(
+    issuer="https://id", subject="ada", token_identifier="https://id|ada", claims={"age": 36}
+)
+
+
+async def test_it_runs_as_whoever_called(autojump_clock: MockClock) -> None:
+    store = MemoryStore()
+    async with serving(APP, store=store) as node:
+        await node.functions.mutation(PATH + "sign", {}, caller=Caller(identity=ADA))
+
+        (again,) = await all_replayed(node, store, PATH)
+
+    assert (1, []) == (again.compared, list(again.differences))
+
+
+@pytest.mark.parametrize(("name", "args"), [("add", {"n": 1}), ("sign_in_secret", {})])
+async def test_who_called_is_recorded_only_where_it_is_asked_for_and_may_be(
+    autojump_clock: MockClock, name: str, args: dict[str, Any]
+) -> None:
+    store = MemoryStore()
+    async with serving(APP, store=store) as node:
+        await node.functions.mutation(PATH + name, args, caller=Caller(identity=ADA))
+
+    source = records(store)[-1].source
+    assert (PATH + name, None) == (source.path, source.identity)
+
+
+async def test_it_runs_in_its_own_component(autojump_clock: MockClock) -> None:
+    store = MemoryStore()
+    mounted = replace(application(*APP), mounts={"left": application(add)})
+    async with serving(mounted, store=store) as node:
+        await node.functions.mutation(PATH + "add", {"n": 1}, caller=ADMIN, component="left")
+
+        (again,) = await all_replayed(node, store, PATH)
+
+    assert "left" == again.outcome.request.component
     assert (1, []) == (again.compared, list(again.differences))
 
 
