@@ -381,6 +381,9 @@ def test_an_engine_that_a_script_does_not_close_closes_as_it_ends(tmp_path: Path
 
 def test_ctrl_c_ends_a_script_that_waits_for_a_call(tmp_path: Path) -> None:
     program = SCRIPT + (
+        # Whoever is started in the background of a shell ignores Ctrl-C, and so do its children.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "print('waiting', flush=True)\n"
         "try:\n"
         "    engine.action(wait)\n"
