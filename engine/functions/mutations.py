@@ -224,8 +224,6 @@ class Mutations:
         begin_ts = transaction.view.begin_ts
         if transaction.view.generation != self._committer.generation:
             raise RunAgain
-        if transaction.view.is_validated:
-            self._committer.validate(transaction.reads, begin_ts)
         ts = self._committer.next_ts()
         try:
             if session is not None:
@@ -241,6 +239,9 @@ class Mutations:
         except UsageError as error:
             outcome.value, outcome.failure = None, failure_of(error)
             return begin_ts
+        # Only now, because what has to be unique was read just before.
+        if transaction.view.is_validated:
+            self._committer.validate(transaction.reads, begin_ts)
         if not writes:
             return begin_ts
         path, component, caller = request.path, request.component, request.caller
