@@ -196,7 +196,10 @@ class Push:
     async def _check_unique(self) -> UniqueCheck:
         """Look for documents that have in common what a new index wants to be unique."""
         added = [*self._indexes(IndexState.BACKFILLING), *self._indexes(IndexState.STAGED)]
-        check = UniqueCheck(index for _, index in added if index.unique)
+        ts = await self._turns.write(lambda turn: turn.view.snapshot_ts)
+        check = UniqueCheck(
+            (index for _, index in added if index.unique), WrittenRows(self._recent, ts)
+        )
         while not await self._step(check.walk):
             if progress := check.progress:
                 name, done = progress
@@ -221,7 +224,7 @@ class Push:
         await trio.lowlevel.checkpoint()
         return is_done
 
-    async def _catch_up(self, check: DocumentCheck) -> None:
+    async def _catch_up(self, check: DocumentCheck | UniqueCheck) -> None:
         while not await self._step(check.catch_up):
             pass
 
@@ -245,6 +248,9 @@ class Push:
     ) -> list[str]:
         unique = await self._check_unique()
         check = await self._check_while_serving(schemas)
+        for _ in range(CATCH_UP_SLICES_MAX):
+            if await self._step(unique.catch_up):
+                break
         await self._runtime.pause("push.switch")
         switched = partial(self._switch_over, parts, schemas, check, unique)
         try:
@@ -280,6 +286,7 @@ class Push:
         turn: Transaction,
     ) -> list[str]:
         await self._committer.settled(turn.view.begin_ts, turn.view.generation)
+        await self._catch_up(unique)
         await self._catch_up(check)
         check.refuse_misfits()
         self._refuse_pairs(unique)

@@ -397,3 +397,18 @@ async def test_two_documents_with_one_unique_key_are_found_wherever_slices_end(
             await hold.wait_reached()
             await mutate(w.node, put, thing=w.ids[0], value=55)  # nobody waits meanwhile
             hold.release()
+
+
+@pytest.mark.parametrize("pause", ["push.checked", "push.switch"])
+async def test_a_pair_that_comes_about_behind_the_walk_fails_the_push_and_not_the_write(
+    pause: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with world(5) as w:
+        await mutate(w.node, put, thing=w.ids[0], value=99)
+        hold = w.runtime.hold(pause)
+        async with pushing(w.node, with_unique_n(), refused="both have {'n': 99}"):
+            await hold.wait_reached()
+            await mutate(w.node, put, thing=w.ids[1], value=99)
+            hold.release()
+
+        await mutate(w.node, put, thing=w.ids[2], value=99)
