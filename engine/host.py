@@ -26,8 +26,8 @@ import trio
 from engine.app.component import App, AuthProvider
 from engine.app.registry import Application
 from engine.errors import OutOfRetention, Stopped, StoreLocked, UsageError
+from engine.functions.index_upkeep import Progress
 from engine.functions.loader import Loadable, load, make_live, withdraw
-from engine.functions.push import Progress
 from engine.functions.results import Caller, Failure, QueryResult
 from engine.functions.tracebacks import trimmed
 from engine.functions.watchdog import Watchdog

@@ -25,8 +25,9 @@ from engine.committer.actor import Committer, Head
 from engine.committer.retention import Retention
 from engine.errors import StoreFailed
 from engine.functions.deployment import Deployment
+from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.jobs import Jobs
-from engine.functions.push import Progress, Push
+from engine.functions.push import Push
 from engine.functions.run import Functions
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.watchdog import Watchdog
@@ -60,6 +61,7 @@ class Node:
     subscriptions: Subscriptions
     functions: Functions
     scheduler: Scheduler
+    upkeep: IndexUpkeep
     published: Watermark
     recent: RecentCommits
     retention: Retention
@@ -88,6 +90,7 @@ class Node:
             recent=self.recent,
             runtime=self.runtime,
             limits=self.limits,
+            upkeep=self.upkeep,
             switch=self._switch,
             progress=progress or _silent,
         )
@@ -161,6 +164,8 @@ async def running_node(
         ):
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
+            upkeep = IndexUpkeep(committer, functions.turns, runtime=runtime, limits=limits)
+            nursery.start_soon(upkeep.run)
             retention = Retention(committer, store, runtime=runtime, limits=limits)
             nursery.start_soon(retention.run)
             if not runtime.is_virtual:
@@ -172,6 +177,7 @@ async def running_node(
                 subscriptions=subscriptions,
                 functions=functions,
                 scheduler=scheduler,
+                upkeep=upkeep,
                 published=published,
                 recent=recent,
                 retention=retention,

@@ -180,7 +180,7 @@ class Committer:
         *,
         kind: Kind = Kind.WRITES,
         covered: Sequence[Any] = (),
-        changes: Sequence[Change] | None = None,
+        changes: Sequence[Change] = (),
         trim: Trim | None = None,
         ts: int | None = None,
         on_publish: Callable[[], None] | None = None,
@@ -189,7 +189,7 @@ class Committer:
         Decide a transaction: from now on later mutations see it.
 
         Args:
-            changes: entry changes, where they are not those of `writes`.
+            changes: entry changes, besides those of `writes`.
             trim: records that go with this one.
             ts: what `next_ts` gave, if nothing was staged since.
             on_publish: called when it is durable, before any reader sees it.
@@ -203,6 +203,8 @@ class Committer:
         assert ts > head.ts, "timestamps only rise"
         state_hash = next_state_hash(head.state_hash, writes)
         catalog = head.catalog.folded(writes)
+        entries = changes_of(catalog, writes)
+        entries += changes
         counts = counts_after(head.counts, writes)
         record, record_hash = encode_record(
             ts=ts,
@@ -218,7 +220,7 @@ class Committer:
             ts,
             writes,
             catalog,
-            changes=changes_of(catalog, writes) if changes is None else changes,
+            changes=entries,
             record=record,
             record_hash=record_hash,
             state_hash=state_hash,

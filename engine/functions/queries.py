@@ -18,7 +18,7 @@ from engine.app.contexts import Query, Range, TableQuery
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.functions.calls import Call, Calls, Steps
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
-from engine.indexes.entries import is_readable
+from engine.indexes.entries import refuse_unreadable
 from engine.model.codec import encode
 from engine.model.limits import DOCUMENT_BYTES_MAX
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
@@ -412,8 +412,7 @@ def find_index(table: TableInfo, name: str, fields: Sequence[str]) -> IndexInfo:
         )
     if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):
         raise IndexNotFound(f"{name!r} is a {index.kind.value} index; use with_search_index")
-    if not is_readable(index):
-        raise IndexNotFound(f"the index {name!r} of {table.name!r} is {index.state.value}")
+    refuse_unreadable(table, index)
     return index
 
 

@@ -135,19 +135,24 @@ class Turns:
         transaction: Transaction,
         source: Source,
         on_publish: Callable[[], None] | None = None,
+        *,
+        kind: Kind = Kind.WRITES,
+        covered: Sequence[Any] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
-        """Stage what the transaction wrote, if anything."""
+        """Stage what the transaction wrote, and a slice of index entries, if any of both."""
         if transaction.view.generation != self._committer.generation:
             raise RunAgain
         writes = transaction.finish()
-        if writes or on_publish is not None:
-            self._committer.stage(writes, source, on_publish=on_publish)
-
-    def stage_slice(
-        self, kind: Kind, covered: Sequence[Any], changes: Sequence[Change], source: Source
-    ) -> None:
-        """Stage a slice of index entries, with no row written."""
-        self._committer.stage([], source, kind=kind, covered=covered, changes=changes)
+        if writes or changes or on_publish is not None:
+            self._committer.stage(
+                writes,
+                source,
+                kind=kind,
+                covered=covered,
+                changes=changes,
+                on_publish=on_publish,
+            )
 
 
 def pinned(committer: Committer, *, is_validated: bool = False) -> View:

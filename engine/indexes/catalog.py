@@ -47,12 +47,20 @@ Path = tuple[str, ...]
 
 class IndexState(enum.Enum):
     BACKFILLING = "backfilling"
-    """Kept up by writes, but older documents are still missing."""
+    """Of a push that has not switched: kept up by writes, but older documents may be missing."""
+    STAGING = "staging"
+    """Of a push that has: older documents are added beside what is served."""
     STAGED = "staged"
     """Complete and kept up, but not to be queried yet."""
     ENABLED = "enabled"
     DROPPING = "dropping"
     """Neither kept up nor queried; its entries are being removed."""
+
+
+IN_PART: Final = frozenset({IndexState.BACKFILLING, IndexState.STAGING})
+"""States of an index in which documents may be missing."""
+_NAMED: Final = frozenset({IndexState.ENABLED, IndexState.STAGED, IndexState.STAGING})
+"""States of which a table has no two indexes of one name."""
 
 
 class IndexKind(enum.Enum):
@@ -171,8 +179,8 @@ def _count_of(number: int) -> IndexInfo:
 
 
 def _slot(index: IndexInfo) -> str:
-    """Its name, unless it is only on its way: then it may stand beside one of the same name."""
-    if index.state in (IndexState.ENABLED, IndexState.STAGED):
+    """Its name, unless it comes or goes: then it may stand beside one of the same name."""
+    if index.state in _NAMED:
         return index.name
     return f"{index.name} ({index.state.value} {index.index_id})"
 
@@ -262,7 +270,10 @@ class Catalog:
             return self
         kept = [index for index in table.indexes.values() if index.row != write.key]
         if write.after_doc is not None:
-            kept.append(index_of_row(write.key, write.after_doc))
+            index = index_of_row(write.key, write.after_doc)
+            if index in table.indexes.values():
+                return self  # the row says how far it is filled, which is nobody else's business
+            kept.append(index)
         changed = make_table(table.number, table.name, table.component, kept, table.row)
         next_id = max(self.next_index_id, int(doc["indexId"]) + 1)
         return replace(self._with_table(changed), next_index_id=next_id)

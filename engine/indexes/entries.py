@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
+from engine.errors import IndexNotFound
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
 from engine.model.commits import RowWrite
 from engine.model.keys import encode_key, end_of_values, past
@@ -172,6 +173,13 @@ def _both(index: IndexInfo, write: RowWrite) -> Iterable[bytes]:
             yield entry_key(index, doc, write.key[4:])
 
 
-def is_readable(index: IndexInfo) -> bool:
-    """Whether queries may use `index`."""
-    return index.state is IndexState.ENABLED
+def refuse_unreadable(table: TableInfo, index: IndexInfo) -> None:
+    """
+    Raises:
+        IndexNotFound: queries may not use `index` yet.
+    """
+    if index.state is not IndexState.ENABLED:
+        raise IndexNotFound(
+            f"the index {index.name!r} of {table.name!r} is staged: built, but not to be read "
+            "yet; take staged=True out of its declaration"
+        )

@@ -30,7 +30,7 @@ from itertools import islice
 from typing import Any, Final
 
 from engine.errors import EngineError, StoreDamaged
-from engine.indexes.catalog import IndexInfo, IndexKind, IndexState, TableInfo
+from engine.indexes.catalog import IN_PART, IndexInfo, IndexKind, TableInfo
 from engine.indexes.counts import Counts
 from engine.indexes.entries import entry_key, stored
 from engine.indexes.recovery import recover
@@ -149,7 +149,7 @@ class _Check:
                 self._by_table[table.row_prefix] = [
                     _Index(table, index, walked=index.prefix)
                     for index, _, _ in table.maintained
-                    if index.state is not IndexState.BACKFILLING
+                    if index.state not in IN_PART
                 ]
 
     @property

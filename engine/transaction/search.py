@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from engine.errors import IndexNotFound, InvalidRange
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
+from engine.indexes.entries import refuse_unreadable
 from engine.model.values import UNDEFINED, get_path, normalize, strictly_equal
 from engine.transaction.scan import Plan, Scan
 from engine.transaction.transaction import Transaction
@@ -92,6 +93,7 @@ def _search_index(table: TableInfo, name: str) -> IndexInfo:
             f"the table {table.name!r} has no search index {name!r}; it has {declared or 'none'}. "
             f"One is declared with .search_index({name!r}, search_field=...) in the schema."
         )
+    refuse_unreadable(table, index)
     return index
 
 

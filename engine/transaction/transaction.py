@@ -323,12 +323,15 @@ class Transaction:
         self.reads.points.add(key)
         self._write(key, image, decode(image) if image is not None else None, doc)
 
-    def create_table(self, component: str, name: str, number: int | None = None) -> TableInfo:
+    def create_table(
+        self, component: str, name: str, number: int | None = None, *, state: str = "active"
+    ) -> TableInfo:
         """
         Add a table with the indexes that every table has.
 
         Args:
             number: one that no table has; the next one unless said.
+            state: what its row says of it.
 
         Raises:
             InvalidValue: no schema could ever have a table of that name.
@@ -343,7 +346,7 @@ class Transaction:
         self.reads.add_range(BY_TABLE_NAME.prefix, b"", None)
         number = number or self.catalog.next_table_number
         assert number not in self.catalog.by_number, "a number is of one table"
-        fields = {"name": name, "component": component, "number": number, "state": "active"}
+        fields = {"name": name, "component": component, "number": number, "state": state}
         self.insert_row(self.catalog.by_number[TABLES], fields)
         return self.catalog.by_number[number]
 
