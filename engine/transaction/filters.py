@@ -18,6 +18,7 @@ from engine.model.values import (
     INT64_MIN,
     UNDEFINED,
     Int64,
+    canonical_float,
     compare,
     get_path,
     normalize,
@@ -73,6 +74,21 @@ class Expression:
     def __mod__(self, other: Any) -> Expression:
         return _computed("mod", self, other)
 
+    def __radd__(self, other: Any) -> Expression:
+        return _computed("add", other, self)
+
+    def __rsub__(self, other: Any) -> Expression:
+        return _computed("sub", other, self)
+
+    def __rmul__(self, other: Any) -> Expression:
+        return _computed("mul", other, self)
+
+    def __rtruediv__(self, other: Any) -> Expression:
+        return _computed("div", other, self)
+
+    def __rmod__(self, other: Any) -> Expression:
+        return _computed("mod", other, self)
+
     def __neg__(self) -> Expression:
         return Expression(_negated(self), f"neg({self.text})")
 
@@ -81,6 +97,12 @@ class Expression:
 
     def __or__(self, other: Any) -> Expression:
         return _any(self, _lift(other))
+
+    def __rand__(self, other: Any) -> Expression:
+        return _all(_lift(other), self)
+
+    def __ror__(self, other: Any) -> Expression:
+        return _any(_lift(other), self)
 
     def __invert__(self) -> Expression:
         return Expression(lambda doc: not _truth(self, doc), f"not({self.text})")
@@ -93,6 +115,8 @@ class FilterBuilder:
 
     def field(self, path: str, /) -> Expression:
         """The value at `path`, or `UNDEFINED`."""
+        if not isinstance(path, str):
+            raise FilterError(f"field takes the path of a field, such as 'a.b', not {path!r}")
         return Expression(lambda doc: get_path(doc, path), f"field({path})")
 
     def eq(self, a: Any, b: Any, /) -> Expression:
@@ -191,8 +215,13 @@ def _arithmetic(name: str, a: Any, b: Any) -> Any:
     if isinstance(a, Int64) and isinstance(b, Int64):
         return _int64(name, a, b)
     if _is_float64(a) and _is_float64(b):
-        return normalize(_float64(name, float(a), float(b)))
+        return _number(_float64(name, float(a), float(b)))
     raise FilterError(f"{name} takes two numbers or two Int64, not {a!r} and {b!r}")
+
+
+def _number(result: float) -> Any:
+    """A computed float64: of NaN there is one, as in JavaScript, whatever the processor makes."""
+    return canonical_float(result) if result == result else math.nan
 
 
 def _is_float64(value: Any) -> bool:
@@ -235,7 +264,7 @@ def _negated(operand: Expression) -> Evaluate:
         if isinstance(value, Int64):
             return _int64("sub", 0, value)
         if _is_float64(value):
-            return normalize(-float(value))
+            return _number(-float(value))
         raise FilterError(f"neg takes a number, not {value!r}")
 
     return evaluate

@@ -47,29 +47,44 @@ class Bounds:
             parts.append(f"{low}{bounded[0]}{high}")
         return ", ".join(parts)
 
+    @property
+    def spelled(self) -> list[Any]:
+        """As something that can be encoded, and is the same for the same bounds."""
+        equal = [[name, encode_value_key(self.equal[name])] for name in sorted(self.equal)]
+        sides = [b and [b[0], encode_value_key(b[1]), b[2]] for b in (self.lower, self.upper)]
+        return [equal, *sides]
+
     def add_equal(self, name: str, value: Any) -> None:
         if name in self.equal:
             raise InvalidRange(f"eq({name!r}, ...) is given twice; one value at a time")
         self.equal[name] = _canonical(value)
+        self._check_bounds()
 
     def add_lower(self, name: str, value: Any, *, inclusive: bool) -> None:
         if self.lower is not None:
-            raise InvalidRange(f"a lower bound is set already, on {self.lower[0]!r}")
+            raise InvalidRange(
+                f"a lower bound is set already, on {self.lower[0]!r}; a range has one gt or gte"
+            )
         self.lower = (name, _canonical(value), inclusive)
-        self._check_one_field()
+        self._check_bounds()
 
     def add_upper(self, name: str, value: Any, *, inclusive: bool) -> None:
         if self.upper is not None:
-            raise InvalidRange(f"an upper bound is set already, on {self.upper[0]!r}")
+            raise InvalidRange(
+                f"an upper bound is set already, on {self.upper[0]!r}; a range has one lt or lte"
+            )
         self.upper = (name, _canonical(value), inclusive)
-        self._check_one_field()
+        self._check_bounds()
 
-    def _check_one_field(self) -> None:
+    def _check_bounds(self) -> None:
         if self.lower and self.upper and self.lower[0] != self.upper[0]:
             raise InvalidRange(
-                f"bounds are on two fields, {self.lower[0]!r} and {self.upper[0]!r}; "
-                "only one field of a range may have them"
+                f"bounds are on two fields, {self.lower[0]!r} and {self.upper[0]!r}; only one "
+                "field of a range may have them: compare the others with eq, or in a filter"
             )
+        bounded = self.lower or self.upper
+        if bounded and bounded[0] in self.equal:
+            raise InvalidRange(f"{bounded[0]!r} has both an eq and a bound; leave one of them out")
 
 
 def _less(inclusive: bool) -> str:
@@ -113,20 +128,27 @@ def _equality_prefix(index: IndexInfo, fields: Sequence[str], bounds: Bounds) ->
     while used < len(fields) and fields[used] in bounds.equal:
         used += 1
     if used < len(bounds.equal):
-        stray = sorted(set(bounds.equal) - set(fields[:used]))
-        raise InvalidRange(_not_a_prefix(index, fields, stray))
+        stray = sorted(set(bounds.equal) - set(fields[:used]), key=str)
+        raise InvalidRange(_not_a_prefix(index, fields, used, stray))
     return used
 
 
 def _check_next(index: IndexInfo, fields: Sequence[str], used: int, name: str) -> None:
     if used >= len(fields) or fields[used] != name:
-        raise InvalidRange(_not_a_prefix(index, fields, [name]))
+        raise InvalidRange(_not_a_prefix(index, fields, used, [name]))
 
 
-def _not_a_prefix(index: IndexInfo, fields: Sequence[str], stray: Sequence[str]) -> str:
+def _not_a_prefix(index: IndexInfo, fields: Sequence[str], used: int, stray: Sequence[str]) -> str:
+    of = f"the index {index.name!r} is on {list(fields)}, in this order"
+    unknown = [name for name in stray if name not in fields]
+    if unknown:
+        return (
+            f"{of}, and not on {', '.join(map(repr, unknown))}: use an index that begins with "
+            "what is compared, or compare it in a filter"
+        )
     return (
-        f"the index {index.name!r} is on {list(fields)}, in this order; "
-        f"{', '.join(map(repr, stray))} can only be used after an eq on every field before it"
+        f"{of}; {', '.join(map(repr, stray))} can only be used after an eq on every field "
+        f"before it, and {fields[used]!r} has none: add one, or use another index"
     )
 
 
