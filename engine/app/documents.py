@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from engine.errors import DeclarationError
+from engine.errors import DeclarationError, InvalidValue
 
 _names: WeakKeyDictionary[type[Any], str] = WeakKeyDictionary()
 
@@ -32,7 +32,12 @@ def table_name_of(document: type) -> str:
 
     Raises:
         DeclarationError: no schema mentions the class.
+        InvalidValue: it is no class.
     """
+    if not isinstance(document, type):
+        raise InvalidValue(
+            f"a table is given by its name or by the class of its documents, not by {document!r}"
+        )
     name = _names.get(document)
     if name is None:
         raise DeclarationError(

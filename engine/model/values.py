@@ -26,6 +26,7 @@ from engine.model.limits import (
     OBJECT_FIELDS_MAX,
     VALUE_NESTING_MAX,
 )
+from engine.model.text import brief
 
 Value: TypeAlias = Any
 """None | bool | int | float | Int64 | str | bytes | list[Value] | dict[str, Value], canonical."""
@@ -247,8 +248,10 @@ _STEPS_TOLD_MAX: Final = 16
 
 
 def _stepped(path: str, step: object) -> str:
-    if isinstance(step, str) and step.isidentifier():
-        return f"{path}.{step}" if path else step
+    if isinstance(step, str):
+        step = brief(step)
+        if step.isidentifier():
+            return f"{path}.{step}" if path else step
     return f"{path}[{step!r}]"
 
 

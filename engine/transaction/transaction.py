@@ -36,6 +36,7 @@ from engine.model.keys import encode_key, past
 from engine.model.limits import (
     DOCUMENT_BYTES_MAX,
     DOCUMENT_NESTING_MAX,
+    OBJECT_FIELDS_MAX,
     TABLES_MAX,
     WARNING_RATIO,
 )
@@ -410,7 +411,7 @@ class Transaction:
             if not is_system:
                 size, nesting = measure(doc)
                 self.usage.count_write(size)
-                if size > _BYTES_NEAR or nesting > _NESTING_NEAR:
+                if size > _BYTES_NEAR or nesting > _NESTING_NEAR or len(doc) > OBJECT_FIELDS_MAX:
                     self._check_document(doc, size, nesting)
             after = encode(doc)
             if after == image:
@@ -424,7 +425,11 @@ class Transaction:
     def _check_document(self, doc: Doc, size: int, nesting: int) -> None:
         self.usage.note("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX)
         self.usage.note("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX)
-        if size > DOCUMENT_BYTES_MAX or nesting > DOCUMENT_NESTING_MAX:
+        if (
+            size > DOCUMENT_BYTES_MAX
+            or nesting > DOCUMENT_NESTING_MAX
+            or len(doc) > OBJECT_FIELDS_MAX
+        ):
             _refuse_document(doc, size, nesting)
 
     def _next_creation_time(self) -> float:
@@ -464,7 +469,7 @@ class Transaction:
 
 _BYTES_NEAR: Final = DOCUMENT_BYTES_MAX * WARNING_RATIO - 1
 _NESTING_NEAR: Final = DOCUMENT_NESTING_MAX * WARNING_RATIO - 1
-"""Documents up to here need no closer look."""
+"""Documents up to here, of no more fields than any object, need no closer look."""
 
 _SYSTEM_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
 """What the keys of the engine's own rows begin with; these are bounded by what is put in them."""
@@ -499,4 +504,7 @@ def _refuse_document(doc: Doc, size: int, nesting: int) -> NoReturn:
     of = f"of document {doc['_id']}"
     if size > DOCUMENT_BYTES_MAX:
         raise LimitExceeded("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX, f"bytes {of}")
-    raise LimitExceeded("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX, f"nesting {of}")
+    if nesting > DOCUMENT_NESTING_MAX:
+        raise LimitExceeded("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX, f"nesting {of}")
+    advice = "_id and _creationTime are two of them."
+    raise LimitExceeded("OBJECT_FIELDS_MAX", len(doc), OBJECT_FIELDS_MAX, f"fields {of}", advice)
