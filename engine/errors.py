@@ -51,7 +51,7 @@ Broken invariants are not in this tree: they are asserts, and they stop the node
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 
 class EngineError(Exception):
@@ -75,7 +75,13 @@ class InvalidId(UsageError):
 
 
 class InvalidCursor(UsageError):
-    """A pagination cursor that belongs to another query."""
+    """
+    A pagination cursor that belongs to another query.
+
+    Clients see `data`, as they see that of a `ConvexError`, and begin at the first page.
+    """
+
+    data: Final = {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
 
 
 class DocumentNotFound(UsageError):

@@ -19,6 +19,7 @@ from engine.functions import absences
 from engine.functions.calls import Call, Calls
 from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
+from engine.indexes.catalog import TableInfo
 from engine.model.ids import decode_id, row_key_of
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.transaction import Transaction
@@ -95,13 +96,10 @@ class Reader(DatabaseReader):
         return self._access.transaction.get(key)
 
     def _normalize_id(self, table: Any, id: str) -> str | None:
-        access = self._access
-        found = access.transaction.table(access.component, table_name(table))
-        try:
-            number, _ = decode_id(id)
-        except InvalidId:
-            return None
-        return str(id) if found is not None and found.number == number else None
+        access, name = self._access, table_name(table)
+        if name.startswith("_"):
+            return _normalized_of_system(access, name, id)
+        return _normalized(access.transaction.table(access.component, name), id)
 
     def _key(self, table_or_id: Any, id: Any) -> bytes:
         """The row key of `(id)` or `(table, id)`, if it is in a table of the component's own."""
@@ -176,10 +174,10 @@ class SystemReader(DatabaseReader):
         self._access = access
 
     def get(self, table_or_id: Any, id: Any = None, /) -> Call[Any]:
-        return self._access.calls.run(self._get, table_or_id if id is None else id)
+        return self._access.calls.run(self._get, table_or_id, id)
 
     def normalize_id(self, table: Any, id: str, /) -> Call[Any]:
-        return self._access.calls.run(self._normalize_id, table, id)
+        return self._access.calls.run(_normalized_of_system, self._access, table, id)
 
     def count(self, table: Any, /) -> Call[int]:
         return self._access.calls.run(_refuse_count, table)
@@ -187,14 +185,6 @@ class SystemReader(DatabaseReader):
     @property
     def system(self) -> SystemReader:
         return self
-
-    def _normalize_id(self, table: str, id: str) -> str | None:
-        found = self._access.transaction.catalog.table("", table)
-        try:
-            number, _ = decode_id(id)
-        except InvalidId:
-            return None
-        return str(id) if found is not None and found.number == number else None
 
     def query(self, table: Any, /) -> TableQueryBuilder:
         if table not in READABLE_SYSTEM_TABLES:
@@ -212,14 +202,32 @@ class SystemReader(DatabaseReader):
             present=_presenter(access.component),
         )
 
-    def _get(self, id: str) -> Any:
+    def _get(self, table_or_id: Any, id: Any) -> Any:
         access = self._access
-        key = row_key_of(id)
+        doc_id = table_or_id if id is None else id
+        key = row_key_of(doc_id)
         table = access.transaction.table_of("", key)
         if table.name not in READABLE_SYSTEM_TABLES:
-            raise InvalidId(f"{id!r} is not an id of a system table that functions may read")
+            raise InvalidId(f"{doc_id!r} is not an id of a system table that functions may read")
+        if id is not None and table.name != table_or_id:
+            raise InvalidId(f"{doc_id!r} is an id of {table.name!r}, not of {table_or_id!r}")
         doc = access.transaction.get(key)
         return None if doc is None else _presenter(access.component)(doc)
+
+
+def _normalized_of_system(access: DatabaseAccess, table: Any, id: Any) -> str | None:
+    if table not in READABLE_SYSTEM_TABLES:
+        return None
+    return _normalized(access.transaction.catalog.table("", table), id)
+
+
+def _normalized(table: TableInfo | None, id: Any) -> str | None:
+    """`id` if it is one of `table`."""
+    try:
+        number, _ = decode_id(id)
+    except InvalidId:
+        return None
+    return str(id) if table is not None and table.number == number else None
 
 
 def _refuse_count(table: Any) -> int:

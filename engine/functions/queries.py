@@ -17,9 +17,10 @@ from typing import Any, Final, NoReturn
 from engine.app.contexts import Query, Range, TableQuery
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.functions.calls import Call, Calls, Steps
-from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
+from engine.indexes.catalog import OF_EVERY_TABLE, IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.model.codec import encode
+from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.limits import DOCUMENT_BYTES_MAX
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
 from engine.transaction.pagination import (
@@ -105,6 +106,7 @@ class QueryBuilder(Query[Any]):
         self._slice_rows_max = slice_rows_max
         self._present = present
         self._index_name = "by_creation_time"
+        self._has_index = False
         self._bounds = Bounds()
         self._reverse = False
         self._has_order = False
@@ -185,7 +187,12 @@ class QueryBuilder(Query[Any]):
     def _plan(self) -> Plan:
         table = self._transaction.table(self._component, self._table)
         if table is None:
-            return Plan(index=None, fingerprint=self._fingerprint(b"", None))
+            _check_absent(self._table, self._index_name)
+            return Plan(index=None)
+        if table.is_system and self._index_name not in OF_EVERY_TABLE:
+            raise IndexNotFound(
+                f"{self._table!r} is a system table; it has by_id, by_creation_time"
+            )
         index = find_index(table, self._index_name, self._bounds.fields)
         lower, upper = interval_of(index, self._bounds)
         return Plan(
@@ -193,10 +200,21 @@ class QueryBuilder(Query[Any]):
             lower=lower,
             upper=upper,
             reverse=self._reverse,
-            predicates=self._predicates,
-            fingerprint=self._fingerprint(lower, upper),
+            predicates=self._tests(),
             reading=self._reading(),
         )
+
+    def _tests(self) -> tuple[Predicate, ...]:
+        """What must hold of a row: that it is shown at all, and what was asked of what is shown."""
+        present, asked = self._present, self._predicates
+        if present is None:
+            return asked
+
+        def tested(doc: Doc) -> bool:
+            shown = present(doc)
+            return shown is not None and all(accepts(shown) for accepts in asked)
+
+        return (tested,)
 
     def _reading(self) -> Reading | None:
         readings = self._transaction.readings
@@ -212,13 +230,15 @@ class QueryBuilder(Query[Any]):
         readings.append(reading)
         return reading
 
-    def _fingerprint(self, lower: bytes, upper: bytes | None) -> bytes:
+    def _fingerprint(self, plan: Plan) -> bytes:
+        """What a cursor is bound to: the query, and the fields of an index, which pushes change."""
+        is_declared = plan.index is not None and plan.index.name not in OF_EVERY_TABLE
         query = [
             self._component,
             self._table,
             self._index_name,
-            lower,
-            upper,
+            plan.index.field_names if plan.index is not None and is_declared else [],
+            self._bounds.spelled,
             self._reverse,
             list(self._texts),
         ]
@@ -272,21 +292,22 @@ class QueryBuilder(Query[Any]):
         if self._search is not None:
             raise NotAllowed("a search is not paginated; use take(n)")
         plan = self._plan()
-        request = read_options(opts, state.given, plan)
+        fingerprint = self._fingerprint(plan)
+        request = read_options(opts, state.given, fingerprint)
         page, position, status, split = yield from self._page(plan, request)
-        cursor = encode_cursor(position, plan.fingerprint)
+        cursor = encode_cursor(position, fingerprint)
         state.written = cursor
         return {
             "page": self._shown(page),
             "isDone": position.key is None,
             "continueCursor": cursor,
-            "splitCursor": split,
+            "splitCursor": None if split is None else encode_cursor(split, fingerprint),
             "pageStatus": status,
         }
 
     def _page(
         self, plan: Plan, request: PageRequest
-    ) -> Steps[tuple[list[Doc], Position, str | None, str | None]]:
+    ) -> Steps[tuple[list[Doc], Position, str | None, Position | None]]:
         usage = self._transaction.usage
         before_bytes = usage.bytes_read
         scan = Scan(
@@ -313,7 +334,7 @@ class QueryBuilder(Query[Any]):
         size = usage.bytes_read - before_bytes
         if status is None and (_is_large(len(found), usage) or _is_near(request, scan, size)):
             status = "SplitRecommended"
-        return found, position, status, _split(scan, plan.fingerprint)
+        return found, position, status, _split(scan)
 
     def _position(self, scan: Scan, request: PageRequest, is_cut: bool, count: int) -> Position:
         if is_cut:
@@ -333,8 +354,7 @@ class TableQueryBuilder(QueryBuilder, TableQuery[Any]):
     def with_index(
         self, name: str, bounds: Callable[[RangeBuilder], Any] | None = None, /, **equal: Any
     ) -> QueryBuilder:
-        changed = self._copy()
-        changed._index_name = name
+        changed = self._chosen(name)
         builder = RangeBuilder()
         if bounds is not None:
             bounds(builder)
@@ -344,15 +364,24 @@ class TableQueryBuilder(QueryBuilder, TableQuery[Any]):
         return changed
 
     def with_search_index(self, name: str, search: Callable[[Any], Any], /) -> QueryBuilder:
-        changed = self._copy()
-        changed._index_name = name
+        changed = self._chosen(name)
         builder = SearchBuilder()
         search(builder)
         changed._search = builder
         return changed
 
     def full_table_scan(self) -> QueryBuilder:
-        return self._copy()
+        return self._chosen("by_creation_time")
+
+    def _chosen(self, index_name: str) -> QueryBuilder:
+        if self._has_index:
+            raise InvalidRange(
+                f"this query reads the index {self._index_name!r} already; it can have one only"
+            )
+        changed = self._copy()
+        changed._index_name = index_name
+        changed._has_index = True
+        return changed
 
 
 class _Stream(AsyncIterator[Any]):
@@ -389,6 +418,23 @@ class _Stream(AsyncIterator[Any]):
             if found:
                 return found
         return []
+
+
+def _check_absent(table: str, index_name: str) -> None:
+    """
+    Make sure that a query of a table that is not there may find nothing.
+
+    Raises:
+        InvalidValue: no table is ever called like that.
+        IndexNotFound: the schema that declares the index would have made the table.
+    """
+    if not is_identifier(table):
+        raise InvalidValue(why_no_identifier(table, "a table"))
+    if index_name not in OF_EVERY_TABLE:
+        raise IndexNotFound(
+            f"there is no table {table!r}, so it has no index {index_name!r}; "
+            "add both to the schema, or correct the name"
+        )
 
 
 def find_index(table: TableInfo, name: str, fields: Sequence[str]) -> IndexInfo:
@@ -450,7 +496,6 @@ def _is_large(count: int, usage: Usage) -> bool:
     )
 
 
-def _split(scan: Scan, fingerprint: bytes) -> str | None:
-    if len(scan.keys) <= 2:
-        return None
-    return encode_cursor(Position(scan.keys[len(scan.keys) // 2]), fingerprint)
+def _split(scan: Scan) -> Position | None:
+    """A place strictly inside the page, where two pages could meet."""
+    return Position(scan.keys[len(scan.keys) // 2]) if len(scan.keys) > 2 else None

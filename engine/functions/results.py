@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import outcome
 
-from engine.errors import ConvexError, EngineError, FunctionTimeout, InvalidValue, UsageError
+from engine.errors import (
+    ConvexError,
+    EngineError,
+    FunctionTimeout,
+    InvalidCursor,
+    InvalidValue,
+    UsageError,
+)
 from engine.model.codec import encode
 from engine.model.identity import Identity
 from engine.model.limits import ERROR_LENGTH_MAX, VALUE_BYTES_MAX
@@ -133,8 +140,8 @@ def _cut(text: str) -> str:
 
 
 def _data_of(error: BaseException) -> tuple[Any, list[str]]:
-    """The data of a `ConvexError`, if it is a value; else what is wrong with it."""
-    if not isinstance(error, ConvexError):
+    """The data of an error that has some for clients, if it is a value; else what is wrong."""
+    if not isinstance(error, ConvexError | InvalidCursor):
         return UNDEFINED, []
     try:
         data = normalize(error.data)

@@ -31,6 +31,7 @@ SETTINGS: Final = 521
 
 SYSTEM_INDEX_ID_MIN: Final = 1
 USER_INDEX_ID_MIN: Final = 1001
+OF_EVERY_TABLE: Final = ("by_id", "by_creation_time")
 _BY_ID: Final = 0x8000_0000
 _BY_CREATION_TIME: Final = 0x4000_0000
 _COUNT: Final = 0xC000_0000

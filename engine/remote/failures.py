@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from engine.errors import ConvexError, EngineError, FunctionFailed, Overloaded, RequestRefused
+from engine.errors import (
+    ConvexError,
+    EngineError,
+    FunctionFailed,
+    InvalidCursor,
+    Overloaded,
+    RequestRefused,
+)
 from engine.model.json_values import Json, from_wire
 
 _HEAD: Final = re.compile(r"\[Request ID: (\w+)\] Server Error\n?")
@@ -24,7 +31,7 @@ def failure_of(path: str, answer: Mapping[str, Json]) -> Exception:
     head = _HEAD.match(text)
     message = text[head.end() :] if head else text
     if "errorData" in answer:
-        error: Exception = ConvexError(from_wire(answer["errorData"]))
+        error = _error_with(from_wire(answer["errorData"]), message)
     else:
         error = _own_error(message) or FunctionFailed(message or "the server does not say why")
     request = f", request {head[1]}" if head else ""
@@ -46,6 +53,12 @@ def refusal_of(status: int, answer: Mapping[str, Json]) -> EngineError:
         return overloaded
     known = _OWN.get(code)
     return RequestRefused(status, code, message) if known is None else known(message)
+
+
+def _error_with(data: Any, message: str) -> Exception:
+    if data == InvalidCursor.data:
+        return _own_error(message) or InvalidCursor("this cursor belongs to another query")
+    return ConvexError(data)
 
 
 def _own_error(message: str) -> Exception | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
-from engine.errors import ConvexError, InvalidValue, LimitExceeded, StoreDamaged
+from engine.errors import InvalidCursor, InvalidValue, LimitExceeded, StoreDamaged
 from engine.model.codec import decode, encode
 from engine.transaction.scan import Plan
 
@@ -38,21 +38,21 @@ def encode_cursor(position: Position, fingerprint: bytes) -> str:
     return urlsafe_b64encode(payload + _sum(payload)).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str, fingerprint: bytes) -> Position:
+def decode_cursor(cursor: Any, fingerprint: bytes) -> Position:
     """
     Raises:
-        ConvexError: it is no cursor of this query; clients begin again when they see its data.
+        InvalidCursor: it is no cursor of this query; clients begin again when they see its data.
     """
     try:
         data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         payload, checksum = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
         owner, key = decode(payload)
     except (ValueError, TypeError, Base64Error, StoreDamaged):
-        raise invalid_cursor("it cannot be read") from None
+        raise _invalid("cannot be read") from None
     if checksum != _sum(payload):
-        raise invalid_cursor("it was changed or cut")
+        raise _invalid("was changed or cut")
     if owner != fingerprint[:_FINGERPRINT_BYTES] or not isinstance(key, bytes | None):
-        raise invalid_cursor("it belongs to another query")
+        raise _invalid("belongs to another query, or to other arguments")
     return Position(key)
 
 
@@ -61,10 +61,8 @@ def _sum(payload: bytes) -> bytes:
     return blake2b(payload, digest_size=_SUM_BYTES).digest()
 
 
-def invalid_cursor(why: str) -> ConvexError:
-    error = ConvexError({"isConvexSystemError": True, "paginationError": "InvalidCursor"})
-    error.add_note(f"InvalidCursor: {why}; start again from the first page (cursor null)")
-    return error
+def _invalid(why: str) -> InvalidCursor:
+    return InvalidCursor(f"this cursor {why}; begin at the first page, with cursor None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,50 +76,68 @@ class PageRequest:
     bytes_max: int | None
 
 
-def read_options(options: Mapping[str, Any], journal: str | None, plan: Plan) -> PageRequest:
+def read_options(
+    options: Mapping[str, Any], journal: str | None, fingerprint: bytes
+) -> PageRequest:
     """
     Check pagination options against a query.
 
     Raises:
         InvalidValue: a field is missing or has no meaning.
-        ConvexError: a cursor of another query.
+        LimitExceeded: the page would be too long.
+        InvalidCursor: a cursor of another query.
     """
-    items = options.get("numItems")
-    if not isinstance(items, int | float) or isinstance(items, bool):
-        raise InvalidValue("paginate needs numItems, a positive number")
-    cursor = options.get("cursor")
-    end_cursor = options.get("endCursor") or journal
-    if end_cursor is None and (items < 1 or items != int(items)):
-        raise InvalidValue(f"numItems is {items}; it must be a positive whole number")
+    cursor, end_cursor = options.get("cursor"), options.get("endCursor")
+    if end_cursor is None:
+        end_cursor = journal
+    # A page with an end is as long as it is, whatever was asked for.
+    items = _positive(options, "numItems") if end_cursor is None else 0
+    if items is None:
+        raise InvalidValue("paginate needs numItems, a positive whole number")
     if items > PAGE_ITEMS_MAX:
         raise LimitExceeded("PAGE_ITEMS_MAX", items, PAGE_ITEMS_MAX, "numItems")
     return PageRequest(
-        items=int(items),
-        start=decode_cursor(cursor, plan.fingerprint) if cursor is not None else None,
-        end=decode_cursor(end_cursor, plan.fingerprint) if end_cursor is not None else None,
-        rows_max=_maximum(options, "maximumRowsRead"),
-        bytes_max=_maximum(options, "maximumBytesRead"),
+        items=items,
+        start=decode_cursor(cursor, fingerprint) if cursor is not None else None,
+        end=decode_cursor(end_cursor, fingerprint) if end_cursor is not None else None,
+        rows_max=_positive(options, "maximumRowsRead"),
+        bytes_max=_positive(options, "maximumBytesRead"),
     )
 
 
-def _maximum(options: Mapping[str, Any], name: str) -> int | None:
+def _positive(options: Mapping[str, Any], name: str) -> int | None:
     value = options.get(name)
     if value is None:
         return None
-    if not isinstance(value, int | float) or value < 1:
-        raise InvalidValue(f"{name} is {value!r}; it must be a positive number")
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not is_whole or isinstance(value, bool) or value < 1:
+        raise InvalidValue(f"{name} is {value!r}; it must be a positive whole number")
     return int(value)
 
 
 def narrowed(plan: Plan, start: Position | None, end: Position | None) -> Plan:
-    """The part of `plan` after `start` and up to `end`, which is in it."""
+    """
+    The part of `plan` after `start` and up to `end`, which is in it.
+
+    Never more than `plan`, wherever the positions are: whoever can spell a cursor may not read
+    what the query would not.
+    """
     if start is not None and start.key is None:
         return replace(plan, index=None)
+    after = start.key if start is not None else None
+    upto = end.key if end is not None else None
     lower, upper = plan.lower, plan.upper
     if plan.reverse:
-        upper = start.key if start is not None else upper
-        lower = end.key if end is not None and end.key is not None else lower
+        upper = _nearer(upper, after)
+        lower = max(lower, upto or b"")
     else:
-        lower = start.key + b"\0" if start is not None and start.key is not None else lower
-        upper = end.key + b"\0" if end is not None and end.key is not None else upper
+        upper = _nearer(upper, upto + b"\0" if upto is not None else None)
+        lower = max(lower, after + b"\0" if after is not None else b"")
     return replace(plan, lower=lower, upper=upper)
+
+
+def _nearer(upper: bytes | None, other: bytes | None) -> bytes | None:
+    """The lesser of two upper bounds, of which `None` is no bound."""
+    if upper is None or other is None:
+        return other if upper is None else upper
+    return min(upper, other)

@@ -29,7 +29,6 @@ class Plan:
     upper: bytes | None = None
     reverse: bool = False
     predicates: tuple[Predicate, ...] = ()
-    fingerprint: bytes = b""
     reading: Reading | None = None
     """Where it is noted what was read, if somebody wants to know."""
 
