@@ -131,6 +131,9 @@ class NotAwaited(UsageError):
 class LimitExceeded(UsageError):
     """A function used more of something than it may."""
 
+    is_callers: bool = False
+    """Whether it is the caller that allowed no more, by `transaction_limits`."""
+
     def __init__(
         self, limit: str, used: float, allowed: float, what: str, advice: str = ""
     ) -> None:

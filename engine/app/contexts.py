@@ -16,13 +16,29 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from inspect import isawaitable
 from random import Random
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    overload,
+)
 from uuid import UUID
 
 from engine.app.annotations import Recipient
 from engine.app.references import Reference
 from engine.app.registered import Kind, RegisteredFunction
-from engine.app.types import Page, PaginationOptions, UserIdentity
+from engine.app.types import (
+    Page,
+    PaginationOptions,
+    TransactionLimits,
+    TransactionMetrics,
+    UserIdentity,
+)
 from engine.model.ids import Id
 from engine.model.values import Value
 
@@ -522,7 +538,63 @@ class Scheduler(ABC):
         """
 
 
-class _Ctx(ABC):
+class QueryCalls(ABC):
+    """Queries, called from within a function."""
+
+    __slots__ = ()
+
+    @overload
+    async def run_query(
+        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_query(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a query with validated arguments, and return its result.
+
+        In a query or mutation it sees what this transaction sees; in an action
+        it sees the newest state of the database.
+        """
+
+
+class MutationCalls(QueryCalls):
+    """Queries and mutations, called from within a mutation as parts of it."""
+
+    __slots__ = ()
+
+    @overload
+    async def run_mutation(
+        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_mutation(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a mutation as a part of this one.
+
+        If it raises, only its own writes are undone, and the error may be
+        caught here.
+        """
+
+
+class Meta(ABC):
+    """What a query or mutation may know of its own run."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def get_transaction_metrics(self) -> TransactionMetrics:
+        """How much of each limit this transaction has used, and how much is left here."""
+
+
+class _Ctx(QueryCalls):
     """What all contexts have."""
 
     __slots__ = ()
@@ -551,23 +623,6 @@ class _Ctx(ABC):
     def uuid4(self) -> UUID:
         """A random UUID, by the same dice."""
 
-    @overload
-    async def run_query(
-        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
-    @overload
-    async def run_query(
-        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
-    ) -> Result: ...
-    @abstractmethod
-    async def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """
-        Run a query with validated arguments, and return its result.
-
-        In a query or mutation it sees what this transaction sees; in an action
-        it sees the newest state of the database.
-        """
-
 
 class QueryCtx(_Ctx):
     """What a query is given."""
@@ -580,8 +635,22 @@ class QueryCtx(_Ctx):
     def db(self) -> DatabaseReader:
         """The database, to be read."""
 
+    @property
+    @abstractmethod
+    def meta(self) -> Meta:
+        """What this run may know of itself."""
 
-class MutationCtx(QueryCtx):
+    @abstractmethod
+    def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> QueryCalls:
+        """
+        Calls that may use no more than this of the transaction that they are a part of.
+
+        What goes over it is a `LimitExceeded` that may be caught here. It never allows more than
+        the caller may still use.
+        """
+
+
+class MutationCtx(QueryCtx, MutationCalls):
     """What a mutation is given."""
 
     __slots__ = ()
@@ -597,22 +666,9 @@ class MutationCtx(QueryCtx):
     def scheduler(self) -> Scheduler:
         """Functions to be run once this mutation is committed."""
 
-    @overload
-    async def run_mutation(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
-    @overload
-    async def run_mutation(
-        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
-    ) -> Result: ...
     @abstractmethod
-    async def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """
-        Run a mutation as a part of this one.
-
-        If it raises, only its own writes are undone, and the error may be
-        caught here.
-        """
+    def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> MutationCalls:
+        """As in a query, for mutations too."""
 
 
 class TriggerCtx(MutationCtx):

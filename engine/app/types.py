@@ -94,6 +94,38 @@ class UserIdentity(TypedDict, total=False):
     updatedAt: str
 
 
+class TransactionLimits(TypedDict, total=False):
+    """What a call within a function may use; what is not said is bounded as for its caller."""
+
+    bytes_read: int
+    bytes_written: int
+    database_queries: int
+    """Index ranges and counts; a `get` is none."""
+    documents_read: int
+    documents_written: int
+    functions_scheduled: int
+    scheduled_function_args_bytes: int
+
+
+class TransactionMetric(TypedDict):
+    """One of the limits of a transaction: what is used of it, and what is left."""
+
+    used: int
+    remaining: int
+
+
+class TransactionMetrics(TypedDict):
+    """How far a transaction has gone, calls within it included."""
+
+    bytes_read: TransactionMetric
+    bytes_written: TransactionMetric
+    database_queries: TransactionMetric
+    documents_read: TransactionMetric
+    documents_written: TransactionMetric
+    functions_scheduled: TransactionMetric
+    scheduled_function_args_bytes: TransactionMetric
+
+
 class SecretMark:
     """Says of an annotation that what it describes is never recorded."""
 
@@ -120,6 +152,9 @@ __all__ = [
     "PaginationOptions",
     "Secret",
     "SecretMark",
+    "TransactionLimits",
+    "TransactionMetric",
+    "TransactionMetrics",
     "Undefined",
     "UserIdentity",
     "Value",

@@ -112,8 +112,12 @@ class Calls:
             self.marks.leave()
 
     def note_limit(self, error: Exception) -> None:
-        """If a limit was exceeded, what is still called is on the application's own time."""
-        if isinstance(error, LimitExceeded):
+        """
+        If a limit was exceeded, what is still called is on the application's own time.
+
+        Not if its caller set the limit, in order to go on when it is reached.
+        """
+        if isinstance(error, LimitExceeded) and not error.is_callers:
             self.marks.overdraw()
 
     def taken(self, call: DeferredCall[Any]) -> None:
@@ -124,11 +128,6 @@ class Calls:
         if self.slice.is_over(perf_counter()):
             yield CHECKPOINT
             self.slice.restart()
-
-    def run_before(self, call: DeferredCall[Any]) -> None:
-        """Run the deferred calls that were made before `call`."""
-        while self._deferred and self._deferred[0] is not call:
-            self._deferred[0].run_now()
 
     def _run_deferred(self) -> None:
         while self._deferred:
@@ -244,7 +243,6 @@ class DeferredCall(Call[T]):
             return self.value  # type: ignore[no-any-return]
         calls.marks.leave()
         try:
-            calls.run_before(self)
             calls.taken(self)
             steps, self._steps = self._steps, None
             return (yield from steps)

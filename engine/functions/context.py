@@ -12,12 +12,21 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
-from engine.app.contexts import Auth, MutationCtx, QueryCtx, Scheduler
+from engine.app.contexts import (
+    Auth,
+    Meta,
+    MutationCalls,
+    MutationCtx,
+    QueryCalls,
+    QueryCtx,
+    Scheduler,
+)
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
+from engine.app.types import TransactionLimits
 from engine.app.validators import Tables
 from engine.errors import InvalidValue, LimitExceeded
 from engine.functions import absences
@@ -25,6 +34,7 @@ from engine.functions.calls import Call, Calls, Slice, Steps
 from engine.functions.database import DatabaseAccess, Reader, Writer
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
+from engine.functions.metrics import budget_of, metrics_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
 from engine.functions.scheduling import cancel_job, schedule
@@ -89,16 +99,23 @@ class QueryContext(QueryCtx):
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(bytes=self._scope.execution.random.randbytes(16), version=4)
 
+    @property
+    def meta(self) -> MetaAccess:
+        return MetaAccess(self._scope, self._calls)
+
     def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
-        return self._nested(Kind.QUERY, fn, args, kwargs)
+        return self._calls.defer(lambda: self._nested(Kind.QUERY, fn, args, kwargs))
+
+    def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> LimitedCalls:
+        return LimitedCalls(self, budget_of(limits))
 
     def _nested(
-        self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Call[Any]:
-        return self._calls.defer(lambda: self._nested_steps(kind, fn, args, kwargs))
-
-    def _nested_steps(
-        self, kind: Kind, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        kind: Kind,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        budget: Mapping[str, int] | None = None,
     ) -> Steps[Any]:
         scope = self._scope
         component, path, raw = self._calls.in_own_time(
@@ -115,7 +132,14 @@ class QueryContext(QueryCtx):
         inner = scope._replace(component=component, path=path, depth=scope.depth + 1)
         if component != scope.component:
             inner = inner._replace(caller=scope.caller._replace(identity=None))
-        return (yield from run_nested(function, raw, inner))
+        if budget is None:
+            return (yield from run_nested(function, raw, inner))
+        usage = scope.transaction.usage
+        saved = usage.tighten(budget)
+        try:
+            return (yield from run_nested(function, raw, inner))
+        finally:
+            usage.loosen(saved)
 
 
 @absences.lacking(absences.CONTEXT[Kind.MUTATION])
@@ -131,7 +155,34 @@ class MutationContext(QueryContext, MutationCtx):
         return SchedulerAccess(self._scope, self._calls)
 
     def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
-        return self._nested(Kind.MUTATION, fn, args, kwargs)
+        return self._calls.defer(lambda: self._nested(Kind.MUTATION, fn, args, kwargs))
+
+    def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> LimitedMutationCalls:
+        return LimitedMutationCalls(self, budget_of(limits))
+
+
+class LimitedCalls(QueryCalls):
+    """Calls within a function that have limits of their own."""
+
+    __slots__ = ("_budget", "_ctx")
+
+    def __init__(self, ctx: QueryContext, budget: Mapping[str, int]) -> None:
+        self._ctx = ctx
+        self._budget = budget
+
+    def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        ctx, budget = self._ctx, self._budget
+        return ctx._calls.defer(lambda: ctx._nested(Kind.QUERY, fn, args, kwargs, budget))
+
+
+class LimitedMutationCalls(LimitedCalls, MutationCalls):
+    """The same within a mutation."""
+
+    __slots__ = ()
+
+    def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        ctx, budget = self._ctx, self._budget
+        return ctx._calls.defer(lambda: ctx._nested(Kind.MUTATION, fn, args, kwargs, budget))
 
 
 def close_context(ctx: QueryContext) -> None:
@@ -158,6 +209,17 @@ class AuthAccess(Auth):
         self._scope.execution.observed_identity = True
         identity = self._scope.caller.identity
         return None if identity is None else identity.as_value()
+
+
+class MetaAccess(Meta):
+    """`ctx.meta`."""
+
+    def __init__(self, scope: Scope, calls: Calls) -> None:
+        self._scope = scope
+        self._calls = calls
+
+    def get_transaction_metrics(self) -> Call[Any]:
+        return self._calls.run(metrics_of, self._scope.transaction.usage)
 
 
 class SchedulerAccess(Scheduler):

@@ -61,10 +61,6 @@ class ReadSet:
                 return
         intervals.append((lower, upper))
 
-    def interval_count(self) -> int:
-        """How many index ranges and points it has, for the limit on them."""
-        return len(self.points) + sum(map(len, self.ranges.values()))
-
     def is_touched_by(self, commit: Touched) -> bool:
         """Whether an old or new key of `commit` lies in this read set."""
         if not self.points.isdisjoint(commit.rows):

@@ -25,6 +25,7 @@ PLACES: tuple[Any, ...] = (
     engine.App,
     engine.Mount,
     engine.Auth,
+    engine.Meta,
     engine.Scheduler,
     engine.DatabaseReader,
     engine.DatabaseWriter,

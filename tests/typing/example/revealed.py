@@ -19,6 +19,10 @@ async def functions_give_what_their_handlers_give(ctx: MutationCtx, channel: Id[
     assert_type(await ctx.run_query("messages:since", {}), Any)
     assert_type(await send(ctx, channel, "x"), Id[Message])
     await assert_type(version(ctx), Coroutine[Any, Any, str])
+    few = ctx.transaction_limits(documents_read=10, documents_written=1)
+    assert_type(await few.run_query(version), str)
+    assert_type(await few.run_mutation(send, channel, body="x"), Id[Message])
+    assert_type((await ctx.meta.get_transaction_metrics())["bytes_read"]["remaining"], int)
 
 
 async def documents_have_the_type_of_their_id(ctx: QueryCtx, channel: Id[Channel]) -> None:
