@@ -209,7 +209,31 @@ class Overloaded(EngineError):
 
 
 class Conflict(EngineError):
-    """Something this transaction read was changed by a later commit."""
+    """
+    Something this transaction read was changed by a later commit.
+
+    Args:
+        table, document, index: what was read and then written; empty where that is not known.
+        writer: the function whose commit it was.
+        ts: of that commit.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str = "",
+        document: str = "",
+        index: str = "",
+        writer: str = "",
+        ts: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.table = table
+        self.document = document
+        self.index = index
+        self.writer = writer
+        self.ts = ts
 
 
 class SnapshotTooOld(EngineError):

@@ -26,6 +26,7 @@ import trio
 from engine.app.component import App, AuthProvider
 from engine.app.registry import Application
 from engine.errors import OutOfRetention, Stopped, StoreLocked, UsageError
+from engine.functions.history import ExecutionLog
 from engine.functions.index_upkeep import Progress
 from engine.functions.loader import Loadable, load, make_live, withdraw
 from engine.functions.results import Caller, Failure, QueryResult
@@ -100,6 +101,7 @@ class Engine(AsyncInterface):
                 `None` deploys nothing: there are no functions until `push`.
             url: where clients reach `asgi`, if they do; told to whom the directory is refused.
             server: how `asgi` answers: the administrator's key, what clients may know.
+            limits: what bounds functions, clients and memory, where it is not to be the default.
             switch_interval_s: the interpreter's, process-wide; `None` leaves it alone.
             gc_thresholds: the garbage collector's, process-wide; `None` leaves them alone.
 
@@ -156,6 +158,11 @@ class Engine(AsyncInterface):
         from engine.remote import connect  # an HTTP client, of no use to an engine in here
 
         return connect(url, admin_key=admin_key, app=app)
+
+    @property
+    def executions(self) -> ExecutionLog:
+        """What ran last, and what each cost; `async for _, record in engine.executions.follow()`."""
+        return self.node.functions.executions
 
     @property
     def asgi(self) -> Server:

@@ -144,14 +144,10 @@ def _differences(before: set[str], after: set[str]) -> Iterator[str]:
 
 
 async def _show_calls(served: Served) -> None:
-    executions = served.engine.node.functions.executions
-    cursor = 0
-    while True:
-        await executions.wait_past(cursor)
-        for number, execution in list(executions.after(cursor)):
-            cursor = number
-            for line in lines_of(execution):
-                say(line)
+    executions = served.engine.executions
+    async for _, execution in executions.follow():
+        for line in lines_of(execution):
+            say(line)
 
 
 # Front ends.

@@ -151,9 +151,9 @@ class Committer:
             del self._pins[snapshot.ts]
             self._forget_staged()
 
-    def validate(self, reads: ReadSet, begin_ts: int) -> None:
+    def validate(self, reads: ReadSet, begin_ts: int, path: str) -> None:
         """
-        For a transaction that ran outside the lane: has nobody changed what it read?
+        For a transaction of `path` that ran outside the lane: has nobody changed what it read?
 
         Raises:
             Conflict: somebody has, or it began so long ago that nobody knows.
@@ -165,9 +165,9 @@ class Committer:
             raise Conflict("it began before the commits that are remembered; run it again")
         published = self._recent.between(begin_ts, self._durable.ts)
         later = chain(published, self._staged.after(max(begin_ts, self._durable.ts)))
-        found = find_conflict(reads, begin_ts, later)
-        if found is not None:
-            raise Conflict(f"the commit {found.ts} changed what was read at {begin_ts}")
+        conflict = find_conflict(reads, begin_ts, later, path)
+        if conflict is not None:
+            raise conflict
 
     def next_ts(self) -> int:
         """The timestamp of whatever is staged next."""
@@ -220,6 +220,7 @@ class Committer:
             ts,
             writes,
             catalog,
+            source.path,
             changes=entries,
             record=record,
             record_hash=record_hash,

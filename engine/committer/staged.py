@@ -43,6 +43,7 @@ class StagedCommit(Applied):
         ts: int,
         writes: Sequence[RowWrite],
         catalog: Catalog,
+        writer: str,
         *,
         changes: Sequence[Change],
         record: bytes,
@@ -52,7 +53,7 @@ class StagedCommit(Applied):
         trim: Trim | None,
         on_publish: Callable[[], None] | None,
     ) -> None:
-        super().__init__(ts, writes, catalog)
+        super().__init__(ts, writes, catalog, writer)
         self.changes = changes
         self.record = record
         self.record_hash = record_hash

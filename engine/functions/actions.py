@@ -187,7 +187,7 @@ class ActionContext(ActionCtx):
     ) -> ActionCall[Any]:
         scope = self._scope
         component, path, raw = call_target(fn, args, kwargs, scope.component)
-        caller = scope.caller._replace(admin=True)
+        caller = scope.caller._replace(admin=True, origin="action")
         if component != scope.component:
             # A component shows others its public functions, and does not know their users.
             caller = caller._replace(admin=False, identity=None)

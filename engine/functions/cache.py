@@ -115,12 +115,20 @@ class _WaitFor(enum.Enum):
     """It waited for a run that failed."""
 
 
+@dataclass(slots=True, eq=False)
+class _Hits:
+    """Answers of one function that were kept, since somebody asked for their number."""
+
+    count: int = 0
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Entry(Generic[R]):
     result: R
     size_bytes: int
     fresh_until: float
     slots: list[_Slot]
+    hits: _Hits
     unwatch: Callable[[], None]
 
 
@@ -194,6 +202,7 @@ class QueryCache(Generic[R]):
         self._flights: dict[_Slot, _Flight[R]] = {}
         self._personal: set[tuple[str, str]] = set()
         """Functions whose last answer depended on who asked: their callers wait for themselves."""
+        self._hits_of: dict[tuple[str, str], _Hits] = {}
         self._size_bytes = 0
         self._hits = self._shared = self._runs = self._evictions = 0
 
@@ -250,6 +259,13 @@ class QueryCache(Generic[R]):
             evictions=self._evictions,
         )
 
+    def take_hits(self) -> list[tuple[str, str, int]]:
+        """Component, path and number of the answers that were kept, since it was called last."""
+        taken = [(*function, hits.count) for function, hits in self._hits_of.items() if hits.count]
+        for hits in self._hits_of.values():
+            hits.count = 0
+        return taken
+
     async def _kept(self, key: CacheKey, identity_key: str | None, ts: int) -> R | None:
         slots: tuple[_Slot, _Slot] = ((key, identity_key), (key, _Anyone.ANYONE))
         if not any(slot in self._entries for slot in slots):
@@ -264,6 +280,7 @@ class QueryCache(Generic[R]):
             elif entry.result.live.valid_at(ts):
                 self._by_use.move_to_end(entry)
                 self._hits += 1
+                entry.hits.count += 1
                 entry.result.live.retain()
                 return entry.result
         return None
@@ -346,6 +363,7 @@ class QueryCache(Generic[R]):
             size_bytes=size_bytes,
             fresh_until=fresh_until,
             slots=slots,
+            hits=self._hits_of.setdefault((key.component, key.path), _Hits()),
             unwatch=_unwatched,
         )
         result.live.retain()

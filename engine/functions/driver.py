@@ -133,7 +133,14 @@ class Execution:
     @property
     def user_time_s(self) -> float:
         """Seconds of the application's own code so far, the slice that is running left out."""
-        return max(0.0, self.limits.user_time_s_max - self.left_s)
+        left_s, allowed_s = self.left_s, self.limits.user_time_s_max
+        return allowed_s - left_s if left_s < allowed_s else 0.0
+
+    @property
+    def engine_time_s(self) -> float:
+        """Seconds that its calls took so far."""
+        left_s, allowed_s = self.engine_left_s, self.limits.system_time_s_max
+        return allowed_s - left_s if left_s < allowed_s else 0.0
 
     def note_times(self, usage: Usage) -> None:
         """Have it warn of the seconds that it took, if they are near what it may take."""

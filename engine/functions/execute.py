@@ -7,7 +7,7 @@ saw may not be durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -20,10 +20,9 @@ from engine.functions.calls import SeededSlice, Slice
 from engine.functions.context import MutationContext, QueryContext, Scope, run_handler
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution, drive, last_slice
-from engine.functions.history import ExecutionLog, ExecutionRecord
+from engine.functions.history import ExecutionLog, ExecutionRecord, Way
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, Failure, failure_of, undescribed
-from engine.functions.slots import Releasable
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import Runtime
 from engine.model.commits import Source
@@ -62,7 +61,7 @@ class Outcome:
     ended_ns: int = 0
     duration_ms: float = 0.0
     usage: Usage | None = None
-    held: Sequence[Releasable] | None = None
+    execution: Execution | None = None
 
 
 class Executor:
@@ -160,30 +159,45 @@ class Executor:
             self._runtime.now_ns(),
             (self._runtime.monotonic() - began) * 1000,
             usage,
-            execution.held,
+            execution,
         )
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: Outcome, way: Way, *, commit_ts: int | None = None) -> None:
         """Record an execution where others see it: its log lines and records, and that it was."""
-        if outcome.held is not None:
-            for held in outcome.held:
-                held.release()
-        request, usage = outcome.request, outcome.usage
+        request, usage, execution = outcome.request, outcome.usage, outcome.execution
         assert usage is not None, "what was run was measured"
+        assert execution is not None, "what was run was an execution"
+        if execution.held is not None:
+            for held in execution.held:
+                held.release()
+        caller, failure = request.caller, outcome.failure
         self._executions.add(
             ExecutionRecord(
-                request.kind.value,
+                request.kind._value_,  # `value` is a property of Python code
                 request.path,
                 request.component,
-                request.caller.request_id,
+                caller.request_id,
+                caller.origin,
                 outcome.ended_ns,
                 outcome.duration_ms,
-                outcome.failure.message if outcome.failure else None,
+                failure.message if failure else None,
                 outcome.log_lines,
+                execution.user_time_s * 1000,
+                execution.engine_time_s * 1000,
+                way.queued,
+                way.queue_ms,
+                way.commit_ms,
+                commit_ts,
+                way.retries,
                 usage.documents_read,
                 usage.bytes_read,
+                usage.ranges_read,
                 usage.documents_written,
                 usage.bytes_written,
+                usage.functions_scheduled,
+                usage.scheduled_args_bytes,
+                usage.args_bytes,
+                usage.result_bytes,
             )
         )
 
@@ -246,6 +260,10 @@ def check_size(
         LimitExceeded: the arguments or the result of `function` are too large.
     """
     size, allowed = size_of(value), getattr(usage.limits, limit)
+    if limit == "args_bytes_max":
+        usage.args_bytes = size
+    else:
+        usage.result_bytes = size
     if size >= allowed * WARNING_RATIO:
         if size > allowed:
             what = f"bytes {'to' if limit == 'args_bytes_max' else 'from'} {function.path}"

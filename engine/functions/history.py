@@ -1,42 +1,120 @@
-"""The last executions, for whoever wants to know what the engine has been doing."""
+"""
+The last executions, for whoever wants to know what the engine has been doing.
+
+    async for number, record in executions.follow(): ...      in this process
+    as_json(record), of_json(...)                              for programs elsewhere
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
 
 import trio
 
+from engine.errors import Conflict
+from engine.functions.results import Origin
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.text import brief
 
 EXECUTIONS_KEPT: Final = 1_000
+FORMAT: Final = 1
+"""Of `as_json`: rises when a name goes or means something else, not when one is added."""
+
+
+class Retry(NamedTuple):
+    """A run that was thrown away, of which nobody was told; of a conflict also with what."""
+
+    reason: Literal["batch refused", "snapshot too old", "conflict"]
+    table: str = ""
+    document: str = ""
+    index_name: str = ""
+    writer: str = ""
+    commit_ts: int | None = None
+
+    @staticmethod
+    def after(conflict: Conflict) -> Retry:
+        return Retry(
+            "conflict",
+            conflict.table,
+            conflict.document,
+            conflict.index,
+            conflict.writer,
+            conflict.ts or None,
+        )
+
+
+BATCH_REFUSED: Final = Retry("batch refused")
+SNAPSHOT_TOO_OLD: Final = Retry("snapshot too old")
+
+
+@dataclass(slots=True)
+class Way:
+    """What a call met before it was answered, besides its own run."""
+
+    queued: int = 0
+    """How many waited for their turn when it came, and had to wait too."""
+    queue_ms: float = 0.0
+    retries: tuple[Retry, ...] = ()
+    commit_ms: float = 0.0
 
 
 class ExecutionRecord(NamedTuple):
-    """One run of a function: what it cost and how it ended."""
+    """
+    One run of a function: what it cost and how it ended; or its answers from the cache.
+
+    Bytes, documents and times are those of the last run, the calls nested in it included.
+    """
 
     kind: str
     path: str
     component: str
     request_id: str
+    origin: Origin
     ended_ns: int
     duration_ms: float
+    """Of the run."""
     error: str | None
     log_lines: tuple[str, ...]
+    user_ms: float = 0.0
+    """Of that the application's own code, and below what the engine did for it."""
+    engine_ms: float = 0.0
+    queued: int = 0
+    queue_ms: float = 0.0
+    """Waiting for the lane, or for a place among the actions."""
+    commit_ms: float = 0.0
+    """From the end of the run until its answer was durable and could be given."""
+    commit_ts: int | None = None
+    """Of a mutation: its commit, or what it has read if it wrote nothing."""
+    retries: tuple[Retry, ...] = ()
     documents_read: int = 0
     bytes_read: int = 0
+    ranges_read: int = 0
     documents_written: int = 0
     bytes_written: int = 0
+    functions_scheduled: int = 0
+    scheduled_args_bytes: int = 0
+    args_bytes: int = 0
+    result_bytes: int = 0
+    cached: int = 0
+    """How many answers from the cache this stands for; nothing ran for them."""
 
 
 class ExecutionLog:
-    """A ring of the last executions that others can follow; cursors rise by one each."""
+    """
+    A ring of the last executions that others can follow; cursors rise by one each.
 
-    def __init__(self) -> None:
+    Args:
+        uncounted: answers from the cache since it was called last, a record a function. Asked
+            when somebody looks: a record for each would cost more than the answer.
+    """
+
+    def __init__(self, uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple) -> None:
         self._records: deque[tuple[int, ExecutionRecord]] = deque(maxlen=EXECUTIONS_KEPT)
         self._count = 0
+        self._uncounted = uncounted
         self._more = trio.lowlevel.ParkingLot()
 
     def add(self, record: ExecutionRecord) -> None:
@@ -49,9 +127,64 @@ class ExecutionLog:
 
     def after(self, cursor: int) -> Iterator[tuple[int, ExecutionRecord]]:
         """Those kept that are later than `cursor`, oldest first."""
+        for record in self._uncounted():
+            self.add(record)
         return ((number, record) for number, record in self._records if number > cursor)
+
+    async def follow(self, cursor: int = 0) -> AsyncIterator[tuple[int, ExecutionRecord]]:
+        """Those kept that are later than `cursor`, and then each that comes; never ends."""
+        while True:
+            for number, record in list(self.after(cursor)):
+                cursor = number
+                yield number, record
+            await self.wait_past(cursor)
 
     async def wait_past(self, cursor: int) -> None:
         """Wait until there is one later than `cursor`."""
         while self._count <= cursor:
             await self._more.park()
+
+
+# For programs elsewhere.
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
+_NAMES: Final = {name: _camel(name) for name in ExecutionRecord._fields}
+_RETRY_NAMES: Final = {name: _camel(name) for name in Retry._fields}
+_IN_DIGITS: Final = ("ended_ns", "commit_ts")
+"""Nanoseconds, which are too many for a number of JavaScript's."""
+
+
+def as_json(record: ExecutionRecord) -> dict[str, Any]:
+    """A record as a JSON object that says which format it has."""
+    found = _spelled(record, _NAMES)
+    found["retries"] = [_spelled(retry, _RETRY_NAMES) for retry in record.retries]
+    return {"version": FORMAT, **found}
+
+
+def of_json(found: Mapping[str, Any]) -> ExecutionRecord:
+    """What `as_json` made, also by another release: names that are not known are left out."""
+    values = _read(found, _NAMES)
+    retries = found.get("retries", ())
+    values["retries"] = tuple(Retry(**_read(each, _RETRY_NAMES)) for each in retries)
+    values["log_lines"] = tuple(values["log_lines"])
+    return ExecutionRecord(**values)
+
+
+def _spelled(values: ExecutionRecord | Retry, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        spelling: str(value) if name in _IN_DIGITS and value is not None else value
+        for (name, spelling), value in zip(names.items(), values, strict=True)
+    }
+
+
+def _read(found: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: int(found[spelling]) if name in _IN_DIGITS and found[spelling] else found[spelling]
+        for name, spelling in names.items()
+        if spelling in found
+    }

@@ -16,11 +16,13 @@ from engine.app.registered import Kind
 from engine.committer.actor import Committer, RunAgain
 from engine.errors import Conflict, FunctionTimeout, SnapshotTooOld, StoreFull, UsageError
 from engine.functions import idempotence
+from engine.functions.crons import is_tick
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request
+from engine.functions.history import BATCH_REFUSED, SNAPSHOT_TOO_OLD, Retry, Way
 from engine.functions.job_rows import FAILED, SUCCESS, is_pending
 from engine.functions.queries import PaginationState
-from engine.functions.results import Caller, MutationResult, failure_of
+from engine.functions.results import Caller, MutationResult, Origin, failure_of
 from engine.functions.scheduling import finish_job
 from engine.functions.turns import pinned
 from engine.kernel.runtime import Runtime
@@ -72,11 +74,12 @@ class Mutations:
 
     def _committed(self, attempt: Try) -> Awaitable[MutationResult | None]:
         if self._runtime.interleave is None:
-            return self._in_lane(attempt)
+            return self._in_lane(attempt, Way())
         return self._beside_others(attempt)
 
     async def _beside_others(self, attempt: Try) -> MutationResult | None:
         """Run outside the lane, validated; after too many conflicts, or a failed batch, in it."""
+        way = Way()
         backoff_s = self._limits.retry_backoff_s
         for _ in range(self._limits.conflict_retries_max + 1):
             try:
@@ -87,22 +90,24 @@ class Mutations:
                     self._committer.unpin(view.snapshot)
                 await self._committer.settled(done.waits_for, view.generation)
             except RunAgain:
+                way.retries += (BATCH_REFUSED,)
                 break
-            except (Conflict, SnapshotTooOld):
+            except (Conflict, SnapshotTooOld) as error:
+                way.retries += (_retry(error),)
                 await self._runtime.sleep(self._runtime.random.random() * backoff_s)
                 backoff_s = min(2 * backoff_s, self._limits.retry_backoff_s_max)
             else:
-                return self._told(done)
-        return await self._in_lane(attempt)
+                return self._told(done, way)
+        return await self._in_lane(attempt, way)
 
-    async def _in_lane(self, attempt: Try) -> MutationResult | None:
+    async def _in_lane(self, attempt: Try, way: Way) -> MutationResult | None:
         committer = self._committer
         lane = committer.lane
         alone = False
         tried = 0
         while True:
             if not lane.enter_nowait():
-                await lane.enter(self._limits.mutation_patience_s)
+                await self._wait_for_lane(way)
             try:
                 if alone:
                     await committer.wait_settled()
@@ -113,14 +118,16 @@ class Mutations:
                     committer.unpin(view.snapshot)
                 if alone:
                     await committer.settled(done.waits_for, view.generation)
-                    return self._told(done)
+                    return self._told(done, way)
             except RunAgain as again:
                 if alone and isinstance(again.__cause__, StoreFull):
                     raise again.__cause__ from None
                 alone = True
+                way.retries += (BATCH_REFUSED,)
                 continue
             except SnapshotTooOld:
                 tried += 1
+                way.retries += (SNAPSHOT_TOO_OLD,)
                 if tried == SNAPSHOTS_TRIED:
                     raise FunctionTimeout(
                         "a mutation read for longer than a snapshot may be held"
@@ -132,13 +139,22 @@ class Mutations:
                 await committer.settled(done.waits_for, view.generation)
             except RunAgain:
                 alone = True
+                way.retries += (BATCH_REFUSED,)
                 continue
-            return self._told(done)
+            return self._told(done, way)
 
-    def _told(self, done: Attempt) -> MutationResult | None:
+    async def _wait_for_lane(self, way: Way) -> None:
+        lane = self._committer.lane
+        way.queued = max(way.queued, lane.waiting_count)
+        began = self._runtime.monotonic()
+        await lane.enter(self._limits.mutation_patience_s)
+        way.queue_ms += (self._runtime.monotonic() - began) * 1000
+
+    def _told(self, done: Attempt, way: Way) -> MutationResult | None:
         """The result, which is durable now; who watches executions learns of it as well."""
-        if done.outcome is not None:
-            self._executor.tell(done.outcome)
+        if done.outcome is not None and done.result is not None:
+            way.commit_ms = (self._runtime.now_ns() - done.outcome.ended_ns) / 1e6
+            self._executor.tell(done.outcome, way, commit_ts=done.result.ts)
         return done.result
 
     async def _attempt(
@@ -241,7 +257,7 @@ class Mutations:
             return begin_ts
         # Only now, because what has to be unique was read just before.
         if transaction.view.is_validated:
-            self._committer.validate(transaction.reads, begin_ts)
+            self._committer.validate(transaction.reads, begin_ts, request.path)
         if not writes:
             return begin_ts
         path, component, caller = request.path, request.component, request.caller
@@ -263,7 +279,12 @@ class Mutations:
         return self._committer.stage(writes, source, ts=ts)
 
 
+def _retry(error: Conflict | SnapshotTooOld) -> Retry:
+    return Retry.after(error) if isinstance(error, Conflict) else SNAPSHOT_TOO_OLD
+
+
 def job_request(kind: Kind, job: dict[str, Any]) -> Request:
     """The call that a row of `_scheduled_functions` describes; nobody's identity goes with it."""
-    caller = Caller(admin=True, request_id=f"job-{job['_id']}")
+    origin: Origin = "cron" if is_tick(job) else "job"
+    caller = Caller(admin=True, request_id=f"job-{job['_id']}", origin=origin)
     return Request(kind, job["name"], job["args"][0], caller, job["target"])

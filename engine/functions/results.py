@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import outcome
 
@@ -28,6 +28,9 @@ from engine.model.text import speakable
 from engine.model.values import UNDEFINED, normalize, size_of
 from engine.subscriptions.token import Live
 
+Origin: TypeAlias = Literal["program", "session", "http", "job", "cron", "action", "operator"]
+"""Where a call comes from: code of this process, a client that is connected, a request, ..."""
+
 
 class FailureKind(enum.Enum):
     APPLICATION = "application"
@@ -42,6 +45,7 @@ class Caller(NamedTuple):
     identity: Identity | None = None
     admin: bool = False
     request_id: str = ""
+    origin: Origin = "program"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

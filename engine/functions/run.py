@@ -25,7 +25,7 @@ from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request, check_size
-from engine.functions.history import ExecutionLog, ExecutionRecord
+from engine.functions.history import SNAPSHOT_TOO_OLD, ExecutionLog, ExecutionRecord, Way
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
@@ -92,7 +92,7 @@ class Functions:
     ) -> None:
         self.published = published
         self.limits = limits
-        self.executions = ExecutionLog()
+        self.executions = ExecutionLog(self._from_cache)
         self.running_actions: Counter[str] = Counter()
         """Paths of the actions that have begun and not ended."""
         self.turns = Turns(committer, runtime=runtime, limits=limits)
@@ -124,6 +124,24 @@ class Functions:
     @deployment.setter
     def deployment(self, deployment: Deployment) -> None:
         self._executor.deployment = deployment
+
+    def _from_cache(self) -> list[ExecutionRecord]:
+        now_ns = self._runtime.now_ns()
+        return [
+            ExecutionRecord(
+                Kind.QUERY.value,
+                path,
+                component,
+                "",
+                "program",
+                now_ns,
+                0.0,
+                None,
+                (),
+                cached=count,
+            )
+            for component, path, count in self._cache.take_hits()
+        ]
 
     @property
     def processed(self) -> Watermark:
@@ -181,13 +199,14 @@ class Functions:
         return await self._cache.fetch(key, identity, at, lambda: self._query(request, at, journal))
 
     async def _query(self, request: Request, ts: int, journal: str | None) -> QueryResult:
+        way = Way()
         for _ in range(SNAPSHOTS_TRIED):
             snapshot = self._snapshots.acquire(ts)
             try:
                 view = await self._view_at(snapshot, ts)
-                return await self._run_query(request, view, journal)
+                return await self._run_query(request, view, journal, way)
             except SnapshotTooOld:
-                continue
+                way.retries += (SNAPSHOT_TOO_OLD,)
             finally:
                 self._snapshots.release(snapshot)
         raise FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
@@ -215,18 +234,20 @@ class Functions:
             outcome = await self._executor.run(
                 request, execution, transaction, PaginationState(None)
             )
-            self._executor.tell(outcome)
+            self._executor.tell(outcome, Way())
             return Explained(outcome, transaction.readings)
         finally:
             self._snapshots.release(snapshot)
 
-    async def _run_query(self, request: Request, view: View, journal: str | None) -> QueryResult:
+    async def _run_query(
+        self, request: Request, view: View, journal: str | None, way: Way
+    ) -> QueryResult:
         execution = self._executor.begin(Kind.QUERY, request.path)
         transaction = self._executor.transaction(view, execution)
         transaction.reads.add_point(DEPLOYMENT_KEY)
         pagination = PaginationState(journal)
         outcome = await self._executor.run(request, execution, transaction, pagination)
-        self._executor.tell(outcome)
+        self._executor.tell(outcome, way)
         digest, size = digest_of(outcome.value, outcome.failure, pagination.written)
         return QueryResult(
             ts=view.begin_ts,
@@ -310,8 +331,11 @@ class Functions:
         Raises:
             Overloaded: too many run, and none ended within `action_patience_s`; nothing was done.
         """
-        async with self._places.place():
-            return await self.action_in_place(path, args, caller=caller, component=component)
+        way = Way()
+        async with self._places.place(way):
+            return await self.action_in_place(
+                path, args, caller=caller, component=component, way=way
+            )
 
     async def action_in_place(
         self,
@@ -320,6 +344,7 @@ class Functions:
         *,
         caller: Caller,
         component: str = "",
+        way: Way | None = None,
     ) -> ActionResult:
         """As `action`, for whoever has a place: an action that calls it, a job."""
         request = Request(Kind.ACTION, path, args, caller, component)
@@ -348,10 +373,15 @@ class Functions:
                 path=path,
                 component=component,
                 request_id=caller.request_id,
+                origin=caller.origin,
                 ended_ns=self._runtime.now_ns(),
                 duration_ms=seconds * 1000,
                 error=failure.message if failure else None,
                 log_lines=lines,
+                queued=0 if way is None else way.queued,
+                queue_ms=0.0 if way is None else way.queue_ms,
+                args_bytes=usage.args_bytes,
+                result_bytes=usage.result_bytes,
             )
         )
         return ActionResult(value=value, failure=failure, log_lines=lines)

@@ -117,14 +117,18 @@ class Applied:
 
     Args:
         catalog: the catalog after the commit, which knows the tables that it created.
+        writer: the path of the function whose commit it is.
     """
 
-    __slots__ = ("_indexes", "_keys", "catalog", "rows", "ts", "writes")
+    __slots__ = ("_indexes", "_keys", "catalog", "rows", "ts", "writer", "writes")
 
-    def __init__(self, ts: int, writes: Sequence[RowWrite], catalog: Catalog) -> None:
+    def __init__(
+        self, ts: int, writes: Sequence[RowWrite], catalog: Catalog, writer: str = ""
+    ) -> None:
         self.ts = ts
         self.writes = writes
         self.catalog = catalog
+        self.writer = writer
         self.rows: Collection[bytes] = [write.key for write in writes]
         self._indexes: Mapping[bytes, IndexInfo] | None = None
         self._keys: dict[bytes, Collection[bytes]] | None = None

@@ -11,7 +11,7 @@ scan looked at is covered by the interval, whatever a filter made of it.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Interval = tuple[bytes, bytes | None]
 """From a key, inclusive, to a key, exclusive; `None` is past every key."""
@@ -36,6 +36,14 @@ class Touched(Protocol):
     def keys(self, index_prefix: bytes) -> Collection[bytes]:
         """Entry keys, old and new, of the written rows in one index."""
         ...
+
+
+class Touch(NamedTuple):
+    """A key that was read and then written: an entry of an index, or a row."""
+
+    index_prefix: bytes | None
+    """`None` for a row that was read by its id."""
+    key: bytes
 
 
 class ReadSet:
@@ -71,6 +79,18 @@ class ReadSet:
             if prefix in commit.indexes
             for key in commit.keys(prefix)
         )
+
+    def touch_of(self, commit: Touched) -> Touch | None:
+        """Where `commit` lies in this read set: the first such key, if there is one."""
+        rows = self.points.intersection(commit.rows)
+        if rows:
+            return Touch(None, min(rows))
+        for prefix, intervals in self.ranges.items():
+            if prefix in commit.indexes:
+                keys = [key for key in commit.keys(prefix) if _holds(intervals, key)]
+                if keys:
+                    return Touch(prefix, min(keys))
+        return None
 
 
 def _holds(intervals: list[Interval], key: bytes) -> bool:

@@ -219,7 +219,7 @@ class _Round:
             # Whoever comes later asks anew: this one may have been answered by then.
             del self._questions[question.key]
             query, who = question.query, question.who
-            caller = Caller(identity=who.identity, admin=who.admin, request_id=self._request_id)
+            caller = Caller(who.identity, who.admin, self._request_id, "session")
             try:
                 result = await self._backend.query(
                     query.path,

@@ -177,7 +177,9 @@ class FunctionApi:
         except UsageError as error:
             failure = failure_of(error)
             return failed(failure, spelling.error_message(failure, request_id), (), call.form)
-        caller = Caller(identity=who.identity, admin=who.admin, request_id=request_id)
+        caller = Caller(
+            identity=who.identity, admin=who.admin, request_id=request_id, origin="http"
+        )
         result = await run(call, args, caller)
         lines = spelling.log_lines(result.log_lines)
         if result.failure is None:

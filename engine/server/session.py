@@ -397,4 +397,4 @@ class Session:
 
 
 def _caller(who: Who, request_id: str) -> Caller:
-    return Caller(identity=who.identity, admin=who.admin, request_id=request_id)
+    return Caller(identity=who.identity, admin=who.admin, request_id=request_id, origin="session")

@@ -37,6 +37,7 @@ from engine.errors import (
     StoreFull,
     UsageError,
 )
+from engine.functions.history import as_json
 from engine.functions.results import Caller
 from engine.indexes.catalog import Catalog, IndexKind, TableInfo
 from engine.indexes.recovery import recover
@@ -211,7 +212,7 @@ class Administration:
             await log.wait_past(after)
         found = list(log.after(after))
         cursor = found[-1][0] if found else after
-        return json_response({"cursor": cursor, "executions": [r._asdict() for _, r in found]})
+        return json_response({"cursor": cursor, "executions": [as_json(r) for _, r in found]})
 
     async def _explain(self, request: Request) -> Response:
         asked = await self._object(request)
@@ -226,7 +227,7 @@ class Administration:
         outcome, readings = await self._node.functions.explain(
             path,
             args,
-            caller=Caller(admin=True, request_id="explain"),
+            caller=Caller(admin=True, request_id="explain", origin="operator"),
             component=component,
         )
         usage = outcome.usage
@@ -306,7 +307,7 @@ class Administration:
         result = await self._node.functions.mutation(
             SHELL_PATH,
             {name: str(asked.get(name, "")) for name in ("session", "source")},
-            caller=Caller(admin=True, request_id="shell"),
+            caller=Caller(admin=True, request_id="shell", origin="operator"),
         )
         error = result.failure.message if result.failure else None
         return json_response(

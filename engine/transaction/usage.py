@@ -44,6 +44,8 @@ class Usage:
     bytes_written: int = 0
     functions_scheduled: int = 0
     scheduled_args_bytes: int = 0
+    args_bytes: int = 0
+    result_bytes: int = 0
     noted: dict[str, tuple[float, float]] | None = None
     """The largest use of a limit that was noted, and what is allowed, by the limit's name."""
     began_at: Mapping[str, int] | None = None

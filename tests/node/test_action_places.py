@@ -15,6 +15,7 @@ from engine.app.decorators import action, internal_action, mutation
 from engine.app.registry import Application
 from engine.errors import Overloaded
 from engine.functions.gather import gather
+from engine.functions.history import Way
 from engine.functions.places import Places
 from engine.model.limits import Limits
 from engine.node import Node
@@ -166,9 +167,9 @@ async def test_scheduled_actions_and_those_that_clients_ask_for_do_not_wait_for_
 async def test_a_place_that_is_free_takes_no_patience(autojump_clock: MockClock) -> None:
     places = Places(Limits(concurrent_actions_max=1, action_patience_s=0.0))
 
-    async with places.place():
+    async with places.place(Way()):
         with pytest.raises(Overloaded):
-            async with places.place():
+            async with places.place(Way()):
                 pass
-    async with places.place():
+    async with places.place(Way()):
         pass

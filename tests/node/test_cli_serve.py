@@ -84,6 +84,8 @@ def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(ap
         sound = headrace(where, "verify", "--data", "db")
         shell = headrace(where, "shell", "-c", "1", "--data", "db")
         logs = headrace(where, "logs", "--executions", "--data", "db")
+        key = ("--admin-key", (where / "db" / "admin.key").read_text().strip())
+        objects = headrace(where, "logs", "--executions", "--json", "--url", server.url, *key)
         stranger = headrace(where, "data", "--url", server.url, "--admin-key", "headrace|wrong")
         failed = _post(server.url, "query", "notes:fails")
         seed = _post(server.url, "action", "notes:seed")
@@ -96,7 +98,14 @@ def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(ap
     assert "notes\t1\t" in tables.out
     assert (0, True) == (sound.code, sound.out.endswith("sound\n"))
     assert 4 == shell.code
+    assert logs.out.startswith("ended ")
     assert "mutation notes:add" in logs.out
+    executions = [json.loads(line) for line in objects.out.splitlines()]
+    assert {"notes:add": ("http", 1)} == {
+        each["path"]: (each["origin"], each["documentsWritten"])
+        for each in executions
+        if each["path"] == "notes:add"
+    }
     assert 2 == stranger.code
     assert "secret" not in json.dumps(failed)
     assert (where / "db" / "hash.seed").read_text().strip() == seed["value"]

@@ -120,7 +120,7 @@ async def test_a_long_name_is_not_said_back_at_length(tmp_path: Path) -> None:
             await socket.say(type="Connect", sessionId=long, connectionCount=0)
             assert len((await socket.hear_until("FatalError"))["error"]) < 2_000
 
-        executions = served.engine.node.functions.executions
+        executions = served.engine.executions
         assert max(len(record.path) for _, record in executions.after(0)) < 2_000
 
 
