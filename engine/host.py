@@ -161,7 +161,11 @@ class Engine(AsyncInterface):
 
     @property
     def executions(self) -> ExecutionLog:
-        """What ran last, and what each cost; `async for _, record in engine.executions.follow()`."""
+        """
+        What ran last, and what each cost.
+
+        `async for number, record in engine.executions.follow()` goes on with what comes.
+        """
         return self.node.functions.executions
 
     @property
