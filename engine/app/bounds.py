@@ -26,6 +26,8 @@ class Bound:
 
     text: str
     holds: Callable[[Value], bool] = field(compare=False)
+    is_code: bool = False
+    """Whether `holds` is the application's own, of which `text` says nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _bounds_of(metadata: Iterable[Metadata]) -> Iterator[Bound]:
     for one in metadata:
         if callable(predicate := getattr(one, "func", None)):
             name = getattr(predicate, "__name__", "predicate")
-            yield Bound(f"one that {name}() accepts", _truth(predicate))
+            yield Bound(f"one that {name}() accepts", _truth(predicate), is_code=True)
             continue
         for attribute, (text, make) in _KNOWN.items():
             limit = getattr(one, attribute, None)

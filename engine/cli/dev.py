@@ -26,6 +26,7 @@ import trio
 from engine.cli.calls import lines_of
 from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import Exit, only, told
+from engine.cli.output import progress_of_steps
 from engine.cli.project import Project, add_app, find_project, new_verb, port_number
 from engine.cli.watch import changed, look
 from engine.errors import EngineError, UsageError
@@ -109,7 +110,8 @@ async def _push(served: Served, known: set[str]) -> set[str]:
 
     began = time.monotonic()
     try:
-        changes = await served.push()
+        with progress_of_steps() as told_how_far:
+            changes = await served.push(told_how_far)
     except (EngineError, OSError) as error:
         for line in told(only(error)):
             say(line)

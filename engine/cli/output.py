@@ -10,16 +10,21 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from engine.model.json_values import Json
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 INT_MAX: Final = 2**53
 CLEARED: Final = "\r\x1b[K"
 """What empties the line of a terminal."""
+LINE_EVERY_S: Final = 5.0
+"""Between lines about progress where there is no terminal; what takes less says nothing."""
 
 
 def json_text(value: Json, *, indent: int | None = None) -> str:
@@ -80,35 +85,72 @@ class Advance(Protocol):
     def __call__(self, done: int, total: int | None = None, /) -> None: ...
 
 
+Told: TypeAlias = Callable[[str, int, int | None], None]
+"""Told what is being done, how much of it is done, and how much there is, if known."""
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
-    """A bar or a count on a terminal's stderr while the block runs; nothing elsewhere."""
+    """As `progress_of_steps`, of one."""
+    with progress_of_steps() as told:
+        yield lambda done, total=None, /: told(what, done, total)
+
+
+@contextmanager
+def progress_of_steps() -> Iterator[Told]:
+    """
+    How far one thing after another has come, while the block runs.
+
+    A bar or a count on a terminal's stderr, gone at the end; elsewhere a line every few seconds.
+    """
     if not sys.stderr.isatty():
-        yield _silent
+        yield _lines()
         return
     try:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
     except ImportError:
-        yield partial(_count, what)
-        print(CLEARED, end="", file=sys.stderr, flush=True)
+        try:
+            yield _count
+        finally:
+            print(end=CLEARED, file=sys.stderr, flush=True)
         return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, TaskID] = {}
 
-        def advance(done: int, total: int | None = None, /) -> None:
-            bar.update(task, completed=done, total=total)
+    def told(what: str, done: int, total: int | None) -> None:
+        if what not in tasks:
+            bar.start()
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[what] = bar.add_task(what, total=None)
+        bar.update(tasks[what], completed=done, total=total)
 
-        yield advance
+    try:
+        yield told
+    finally:
+        bar.stop()
 
 
-def _count(what: str, done: int, total: int | None = None, /) -> None:
-    of_total = "" if total is None else f" of {total}"
-    print(f"{CLEARED}{what}: {done}{of_total}", end="", file=sys.stderr, flush=True)
+def _count(what: str, done: int, total: int | None) -> None:
+    print(f"{CLEARED}{_text(what, done, total)}", end="", file=sys.stderr, flush=True)
 
 
-def _silent(_done: int, _total: int | None = None, /) -> None:
-    """Nobody looks on."""
+def _lines() -> Told:
+    said_at = time.monotonic()
+
+    def told(what: str, done: int, total: int | None) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= LINE_EVERY_S:
+            said_at = time.monotonic()
+            note(_text(what, done, total))
+
+    return told
+
+
+def _text(what: str, done: int, total: int | None) -> str:
+    return f"{what}: {done}" if total is None else f"{what}: {done} of {total}"
 
 
 def note(text: str) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any, Final
 
+from engine.cli.client import AdminClient
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
-from engine.cli.output import note
+from engine.cli.output import Told, note, progress_of_steps
 from engine.cli.project import new_verb
+from engine.errors import RequestRefused, Unreachable
+
+ASK_EVERY_S: Final = 0.2
 
 
 def add(verbs: Any) -> None:
@@ -29,7 +36,11 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with connected(options, needs_app=True, deploys=False) as client:
+    with (
+        connected(options, needs_app=True, deploys=False) as client,
+        progress_of_steps() as told,
+        _watched(client, told),
+    ):
         answer = client.post("push", {})
     for warning in answer["warnings"]:
         note(f"warning: {warning}")
@@ -37,3 +48,24 @@ def run(options: argparse.Namespace) -> int:
         print(change)
     note("pushed")
     return Exit.DONE
+
+
+@contextmanager
+def _watched(client: AdminClient, told: Told) -> Iterator[None]:
+    """Ask the server now and then how far it is, for as long as the block takes."""
+    is_over = Event()
+
+    def watch() -> None:
+        while not is_over.wait(ASK_EVERY_S):
+            with suppress(Unreachable, RequestRefused):
+                now = client.get("push")
+                if now.get("done"):
+                    told(now["doing"], now["done"], now["total"])
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

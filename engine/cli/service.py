@@ -15,7 +15,7 @@ import trio
 
 from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import only, told
-from engine.cli.output import note
+from engine.cli.output import note, progress_of_steps
 from engine.errors import EngineError
 from engine.serving import Served, serving
 
@@ -47,7 +47,8 @@ async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
 
 
 async def _push_at_start(served: Served) -> None:
-    changes = await served.push()
+    with progress_of_steps() as told:
+        changes = await served.push(told)
     application = served.deployer.application
     for warning in application.warnings:
         note(f"warning: {warning}")

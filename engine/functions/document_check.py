@@ -44,9 +44,11 @@ class _Walk:
     end: bytes | None = None
     """Past what was its last row when the walk began; `None` before that."""
     done: int = 0
+    total: int = 0
 
     def begin(self, snapshot: SharedSnapshot) -> None:
         if self.end is None:
+            self.total = snapshot.counts.get(self.table.number, 0)
             last = next(
                 snapshot.entries(self.table.indexes["by_id"], b"", None, reverse=True), None
             )
@@ -92,12 +94,12 @@ class DocumentCheck:
         """Rows that do not fit, as of the last slice, and why."""
 
     @property
-    def progress(self) -> tuple[str, int] | None:
-        """The table that is being walked, and how many of its documents were looked at."""
+    def progress(self) -> tuple[str, int, int] | None:
+        """What is being walked, how many of its documents were looked at, and of how many."""
         if not self._unwalked:
             return None
         walk = self._unwalked[0]
-        return walk.table.name, walk.done
+        return f"documents of {walk.table.label}", walk.done, walk.total
 
     @property
     def is_nearly_done(self) -> bool:

@@ -128,7 +128,8 @@ class IndexUpkeep:
         turn.put_row(row, {**doc, FILLED_UPTO: last[4:], FILLED: filled})
         covered = [index.index_id, after, last[4:]]
         self._turns.stage(turn, SOURCE, kind=Kind.BACKFILL, covered=covered, changes=changes)
-        return _name(turn, index), filled, turn.view.count(index.table_number)
+        table = turn.catalog.by_number[index.table_number]
+        return f"index {table.label}.{index.name}", filled, turn.count(table)
 
     def _additions(
         self, view: View, index: IndexInfo, after: bytes, end: bytes
@@ -185,12 +186,6 @@ def _last_row(row: bytes, turn: Transaction) -> bytes:
     by_id = turn.catalog.by_number[int(doc["table"])].indexes["by_id"]
     last = next(iter(turn.view.entries(by_id, b"", None, reverse=True)), None)
     return last[0] + b"\0" if last else b""
-
-
-def _name(turn: Transaction, index: IndexInfo) -> str:
-    table = turn.catalog.by_number[index.table_number]
-    place = f"{table.component}/" if table.component else ""
-    return f"index {place}{table.name}.{index.name}"
 
 
 def _remove_row(row: bytes, turn: Transaction) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Final
 import trio
 
 from engine.app.registry import Application
+from engine.app.rules import ANYTHING, implies, rule_of
 from engine.app.schema import Schema
 from engine.committer.actor import Committer, RunAgain
 from engine.errors import PushRefused, SchemaViolation, StoreFull
@@ -131,8 +132,7 @@ class Push:
         check = await self._begin_check(schemas)
         while not await self._step(check.walk):
             if progress := check.progress:
-                name, done = progress
-                self._progress(f"documents of {name}", done, None)
+                self._progress(*progress)
             if check.is_outrun:
                 async with self._nobody_writing():
                     await self._catch_up(check)
@@ -159,8 +159,7 @@ class Push:
         check = UniqueCheck(indexes, WrittenRows(self._recent, ts))
         while not await self._step(check.walk):
             if progress := check.progress:
-                name, done = progress
-                self._progress(f"unique index {name}", done, None)
+                self._progress(*progress)
         return check
 
     def _refuse_pairs(self, check: UniqueCheck) -> None:
@@ -293,18 +292,18 @@ def _changed_tables(schemas: dict[str, Schema], stored: dict[str, Any]) -> Itera
             declared = schema.tables.get(name)
             if declared is None:
                 yield f"removed table {name} from the schema; its documents stay"
-            elif declared.validator.to_json() != before:
+            elif rule_of(declared.validator) != before:
                 yield f"changed table {name}"
 
 
 def _tables_to_check(schemas: dict[str, Schema], turn: Transaction) -> tuple[list[TableInfo], int]:
-    """The tables whose documents are to meet another rule than before, and when that was so."""
+    """The tables whose documents may not meet the rule to come, and when that was so."""
     stored = _stored_schemas(turn)
     found = []
     for component, schema in schemas.items():
         before = _tables_of(stored.get(component))
         for name, rule in _rules(schema).items():
-            if before.get(name) != rule:
+            if not implies(before.get(name, ANYTHING), rule):
                 table = turn.catalog.table(component, name)
                 assert table is not None, "prepared"
                 found.append(table)
@@ -331,4 +330,4 @@ def _rules(schema: Schema) -> dict[str, Any]:
     """What writes to its tables have to meet."""
     if not schema.validates:
         return {}
-    return {name: table.validator.to_json() for name, table in schema.tables.items()}
+    return {name: rule_of(table.validator) for name, table in schema.tables.items()}

@@ -45,15 +45,18 @@ class UniqueCheck:
         self._last = b""
         """The fields of the last entry."""
         self._done = 0
+        self._total = 0
         self._changed: dict[bytes, None] = {}
         """Rows that were written and not looked at since."""
         self._pairs: dict[tuple[int, bytes], IndexInfo] = {}
         """By index and fields."""
 
     @property
-    def progress(self) -> tuple[str, int] | None:
-        """The index that is being walked, and how many of its entries were looked at."""
-        return (self._unwalked[0].name, self._done) if self._unwalked else None
+    def progress(self) -> tuple[str, int, int] | None:
+        """What is being walked, how many of its entries were looked at, and of how many."""
+        if not self._unwalked:
+            return None
+        return f"unique index {self._unwalked[0].name}", self._done, self._total
 
     def walk(self, snapshot: SharedSnapshot) -> bool:
         """Look at the next slice of the indexes; return whether that was enough."""
@@ -87,6 +90,7 @@ class UniqueCheck:
                 )
 
     def _walk_slice(self, index: IndexInfo, snapshot: SharedSnapshot) -> None:
+        self._total = snapshot.counts.get(index.table_number, 0)
         entries = snapshot.entries(index, self._lower, None, reverse=False)
         keys = [key for key, _ in islice(entries, SLICE_ENTRIES)]
         for key in keys:

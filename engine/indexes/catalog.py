@@ -115,6 +115,11 @@ class TableInfo:
     def row_prefix(self) -> bytes:
         return self.number.to_bytes(4, "big")
 
+    @property
+    def label(self) -> str:
+        """What operators call it: a component's tables by its path too."""
+        return f"{self.component}/{self.name}" if self.component else self.name
+
 
 def by_id_prefix(table_number: int) -> bytes:
     """Prefix of a table's `by_id`, which is the rows themselves and has no entries."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from engine.functions.index_upkeep import Progress
 from engine.host import MEMORY, AppSource, Engine
 from engine.model.limits import Limits
 from engine.server.admin_key import KeyFile, keep_admin_key, new_admin_key
@@ -44,9 +45,9 @@ class Served:
     is_new_key: bool
     deployer: Deployer
 
-    async def push(self) -> list[str]:
+    async def push(self, progress: Progress | None = None) -> list[str]:
         """As `Deployer.push`."""
-        return await self.deployer.push()
+        return await self.deployer.push(progress)
 
 
 @asynccontextmanager

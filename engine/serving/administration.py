@@ -8,6 +8,7 @@ What an administrator asks of a running server, besides functions: routes under 
     GET   executions?after=&wait=                   what ran since a cursor; waits for it
     POST  explain     {path, args, component}       run a query, and say what it read
     POST  push                                      read the application again
+    GET   push                                      how far the one that is on its way is
     GET   verify                                    a line of JSON a slice
     GET   log?after=&last=&limit=&wait=             records in short; waits for new ones
     GET   record?ts=                                one record, with its images
@@ -102,6 +103,7 @@ class Administration:
             ("GET", "executions"): self._executions,
             ("POST", "explain"): self._explain,
             ("POST", "push"): self._push,
+            ("GET", "push"): self._pushing,
             ("GET", "verify"): self._verify,
             ("GET", "log"): self._log,
             ("GET", "record"): self._record,
@@ -249,6 +251,9 @@ class Administration:
         return json_response(
             {"changes": changes, "warnings": list(self._deployer.application.warnings)}
         )
+
+    async def _pushing(self, _request: Request) -> Response:
+        return json_response(self._deployer.progress)
 
     async def _verify(self, _request: Request) -> Response:
         return Response(body=self._findings(), content_type=LINES_TYPE)

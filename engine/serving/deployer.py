@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from engine.app.registered import RegisteredFunction
 from engine.app.registry import Application
 from engine.errors import UsageError
+from engine.functions.index_upkeep import Progress
 from engine.host import AppSource, Engine, load_application, readiness
 from engine.kernel.trace import tracer
 from engine.server.http import Readiness
 
 trace = tracer(__name__)
+
+IDLE: Final[dict[str, Any]] = {"doing": "nothing"}
 
 
 class Deployer:
@@ -37,7 +40,8 @@ class Deployer:
         self._source = source
         self._extra = extra
         self._lock = trio.Lock()
-        self._progress: dict[str, Any] = {"doing": "nothing yet"}
+        self.progress: dict[str, Any] = IDLE
+        """What the push that is on its way is doing, and how far it is."""
         self.is_ready = source is None
 
     @property
@@ -50,9 +54,12 @@ class Deployer:
         if not self.is_ready:
             self._engine.server.is_holding = True
 
-    async def push(self) -> list[str]:
+    async def push(self, progress: Progress | None = None) -> list[str]:
         """
         Read the application again and deploy it; it is durable and serves when this returns.
+
+        Args:
+            progress: told how far it is, as is who asks for `progress`.
 
         Returns:
             What changed in tables, indexes and crons, a line each.
@@ -64,14 +71,23 @@ class Deployer:
         """
         if self._source is None:
             raise UsageError("this server was started without an application to push")
+
+        def tell(doing: str, done: int, total: int | None) -> None:
+            self._tell(doing, done, total)
+            if progress is not None:
+                progress(doing, done, total)
+
         async with self._lock:
-            self._tell("loading", 0, None)
-            application = await load_application(self._source)
-            self._tell("checking", 0, None)
-            with_extra = {**application.functions, **self._extra}
-            lines = await self._engine.push(
-                replace(application, functions=with_extra), progress=self._tell
-            )
+            try:
+                self._tell("loading", 0, None)
+                application = await load_application(self._source)
+                self._tell("checking", 0, None)
+                with_extra = {**application.functions, **self._extra}
+                lines = await self._engine.push(
+                    replace(application, functions=with_extra), progress=tell
+                )
+            finally:
+                self.progress = IDLE
         self.is_ready = True
         self._engine.server.is_holding = False
         trace.info("deployer.pushed", digest=application.digest, changes=lines)
@@ -80,8 +96,8 @@ class Deployer:
     async def readiness(self) -> Readiness:
         """Whether there is something to serve and it can commit; if not, how far it is or why."""
         if not self.is_ready:
-            return Readiness(is_ready=False, progress=self._progress)
+            return Readiness(is_ready=False, progress=self.progress)
         return await readiness(self._engine.node)
 
     def _tell(self, doing: str, done: int, total: int | None) -> None:
-        self._progress = {"doing": doing, "done": done, "total": total}
+        self.progress = {"doing": doing, "done": done, "total": total}

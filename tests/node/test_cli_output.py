@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,3 +61,42 @@ def test_nothing_is_drawn_where_nobody_looks_on(capsys: pytest.CaptureFixture[st
 
     shown = capsys.readouterr()
     assert ("", "table\tdocuments\nmessages\t12\na\t3\n") == (shown.err, shown.out)
+
+
+def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter([0, 1, 6, 6, 7, 12, 12])
+    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    with output.progress_of_steps() as told:
+        told("index items.by_n", 100, 900)
+        told("index items.by_n", 600, 900)
+        told("index items.by_n", 700, 900)
+        told("documents of items", 5, None)
+
+    assert "index items.by_n: 600 of 900\ndocuments of items: 5\n" == capsys.readouterr().err
+
+
+def test_progress_with_rich_is_a_bar_that_is_gone_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_a_terminal(monkeypatch, with_rich=True)
+    monkeypatch.setenv("TERM", "xterm")
+    with output.progress_of_steps() as told:
+        told("index items.by_n", 600, 900)
+        told("documents of items", 5, 10)
+
+    shown = capsys.readouterr().err
+    assert "documents of items" in shown
+    assert "5/10" in shown
+    assert shown.endswith("\x1b[2K")
+
+
+def test_a_bar_of_nothing_is_not_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_a_terminal(monkeypatch, with_rich=True)
+    with output.progress_of_steps():
+        pass
+
+    assert "" == capsys.readouterr().err

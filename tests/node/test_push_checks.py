@@ -6,16 +6,17 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 import trio
+from annotated_types import Le
 
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.registry import Application
 from engine.app.schema import Schema, Table
-from engine.app.validators import v
+from engine.app.validators import Object, v
 from engine.errors import DocumentNotFound, PushRefused, SchemaViolation
 from engine.functions import document_check, unique_check
 from engine.indexes.catalog import IndexState
@@ -412,3 +413,79 @@ async def test_a_pair_that_comes_about_behind_the_walk_fails_the_push_and_not_th
             hold.release()
 
         await mutate(w.node, put, thing=w.ids[2], value=99)
+
+
+def walked(progress: list[str]) -> bool:
+    return "documents of things" in progress
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ANYTHING,
+        v.any(),
+        ANYTHING.extend({"m": v.optional(v.string())}),
+        ANYTHING.partial(),
+        v.union(NUMBERS, ANYTHING),
+    ],
+    ids=str,
+)
+async def test_documents_of_which_the_old_rule_says_enough_are_not_looked_at(
+    rule: Rule, autojump_clock: trio.testing.MockClock
+) -> None:
+    told: list[str] = []
+    async with world(3 * SLICE_ROWS) as w:
+        await w.node.push(app(rule), progress=lambda what, _done, _total: told.append(what))
+        assert not walked(told)
+
+        await w.node.push(app(NUMBERS), progress=lambda what, _done, _total: told.append(what))
+        assert walked(told)
+
+
+async def test_an_old_rule_that_was_not_enforced_says_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(1) as w:
+        await w.node.push(app(NUMBERS, validates=False))
+        await mutate(w.node, put, thing=w.ids[0], value="no number")
+
+        with pytest.raises(PushRefused):
+            await w.node.push(app(v.object({"n": v.union(v.number(), v.null())})))
+
+
+class Whole(TypedDict):
+    n: int
+
+
+class Small(TypedDict):
+    n: Annotated[float, Le(5)]
+
+
+@pytest.mark.parametrize("rule", [Whole, Small, v.object({"n": v.literal(True)})])
+async def test_a_rule_that_clients_cannot_tell_from_the_old_one_is_checked(
+    rule: Rule, autojump_clock: trio.testing.MockClock
+) -> None:
+    before = v.object({"n": v.literal(1)}) if isinstance(rule, Object) else NUMBERS
+    async with serving(app(before)) as node:
+        await mutate(node, add, values=[1 if isinstance(rule, Object) else 5.5])
+
+        with pytest.raises(PushRefused, match="does not fit the new schema"):
+            await node.push(app(rule))
+
+
+async def test_how_many_documents_there_are_to_look_at_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    count = 2 * SLICE_ROWS + 1
+    indexed = Table(NUMBERS).index("by_n", ["n"], unique=True)
+    async with world(count) as w:
+        await w.node.push(
+            application(values, Schema(things=indexed)), progress=lambda *now: told.append(now)
+        )
+
+    assert {"index things.by_n", "unique index by_n", "documents of things"} == {
+        what for what, _, _ in told
+    }
+    assert {count} == {total for _, _, total in told}
+    assert ("index things.by_n", count, count) in told
