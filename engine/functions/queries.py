@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 from engine.app.contexts import Query, Range, TableQuery
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
@@ -175,8 +174,10 @@ class QueryBuilder(Query[Any]):
 
     # Within
 
-    def _copy(self) -> QueryBuilder:
-        return copy.copy(self)
+    def _copy(self) -> Self:
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__)  # as copy.copy, which takes five times as long
+        return changed
 
     def _narrowed(self, predicate: Predicate, text: str) -> QueryBuilder:
         changed = self._copy()

@@ -149,12 +149,13 @@ class SharedSnapshot:
     ) -> Iterator[Entry]:
         row_prefix = index.table_number.to_bytes(4, "big")
         start, end = _stored_interval(index.prefix, lower, upper)
+        is_exact = max(len(lower), len(upper or b"")) <= ENTRY_HEAD_BYTES
         while True:
             for key, _ in self._store.range(Tree.ENTRIES, start, end, reverse=reverse):
                 if is_bucketed(key):
                     break
                 entry = key[4:]
-                if entry >= lower and (upper is None or entry < upper):
+                if is_exact or (entry >= lower and (upper is None or entry < upper)):
                     yield entry, row_prefix + key[-16:]
             else:
                 return

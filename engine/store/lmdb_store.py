@@ -335,7 +335,8 @@ class LmdbSnapshot:
                 if upper is not None and item[0] >= upper:
                     return
                 yield item
-                self._refuse_if_closed()
+                if self._refusal is not None:
+                    raise Stopped(self._refusal)
         except lmdb.Error as error:
             self._explain(error)
 
@@ -351,7 +352,8 @@ class LmdbSnapshot:
                 if item[0] < lower:
                     return
                 yield item
-                self._refuse_if_closed()
+                if self._refusal is not None:
+                    raise Stopped(self._refusal)
         except lmdb.Error as error:
             self._explain(error)
 

@@ -175,21 +175,24 @@ class Transaction:
         """
         self.view.check_age()
         read = Slice()
+        docs, keys = read.docs, read.keys
+        # What is looked up here is not for each document again: a scan does little else.
+        row_of, count_read = self._row_reader(), self.usage.count_read
         try:
             for key, row in self._entries(index, lower, upper, reverse):
-                image = self._row(row)
+                image = row_of(row)
                 assert image is not None, "an index entry leads to a row"
                 try:
-                    self.usage.count_read(len(image))
+                    count_read(len(image))
                 except LimitExceeded:
-                    if read.keys:
+                    if keys:
                         self.usage.uncount_read(len(image))
                     raise
                 doc = decode(image)
-                read.keys.append(key)
+                keys.append(key)
                 if accepts is None or accepts(doc):
-                    read.docs.append(doc)
-                if len(read.docs) == count or len(read.keys) == rows_max:
+                    docs.append(doc)
+                if len(docs) == count or len(keys) == rows_max:
                     break
             else:
                 read.is_exhausted = True
@@ -216,6 +219,11 @@ class Transaction:
             self.reads.add_range(index.prefix, read.keys[-1], upper)
         elif read.keys:
             self.reads.add_range(index.prefix, lower, read.keys[-1] + b"\0")
+
+    def _row_reader(self) -> Callable[[bytes], bytes | None]:
+        """`_row` as of now, by the shortest way: most scans have no write above them."""
+        is_clean = all(layer.is_empty for layer in self._layers)
+        return self.view.row_reader() if is_clean else self._row
 
     def _row(self, key: bytes) -> bytes | None:
         layers = self._layers

@@ -12,7 +12,7 @@ yields: a staged version stays in memory until no view is older than it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from engine.indexes.buckets import Buckets
@@ -115,6 +115,11 @@ class View:
             if step is not None:
                 return step.after
         return self.snapshot.row(row_key)
+
+    def row_reader(self) -> Callable[[bytes], bytes | None]:
+        """`row` by the shortest way."""
+        has_more = self._staged is not None or self._past is not None
+        return self.row if has_more else self.snapshot.row
 
     def count(self, table_number: int) -> int:
         """How many rows a table has."""

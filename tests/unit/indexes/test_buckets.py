@@ -165,6 +165,16 @@ def after(
     return (key for key, _ in snapshot.entries(INDEX, lower, upper, reverse=reverse))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_after_each_entry_comes_the_one_beside_it(reverse: bool) -> None:
+    keys = EVERY_PAIR[::-1] if reverse else EVERY_PAIR
+
+    with snapshot_of(STORE) as snapshot:
+        found = [next(after(snapshot, b"", None, [key], reverse=reverse), None) for key in keys]
+
+    assert [*keys[1:], None] == found
+
+
 @given(st.sampled_from(VALUES), st.sampled_from(VALUES))
 def test_a_stored_key_fits_the_store_and_fills_it_only_if_it_is_bucketed(a: Any, b: Any) -> None:
     key = key_of(document(7, a, b), 7)
