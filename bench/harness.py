@@ -6,12 +6,15 @@ import ast
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import TypeAlias
+
+import trio
 
 from bench.disk import append_flushes_s, page_writes_s
 
@@ -111,6 +114,30 @@ def machine(directory: Path) -> Machine:
         dsync_write_ms=round(percentile(page_writes_s(directory, FLUSHES), 0.5) * 1e3, 4),
         commit=_commit(),
     )
+
+
+def progress(what: str) -> None:
+    """Tell whoever waits how far a bench has come; it is no figure."""
+    print(what, file=sys.stderr, flush=True)
+
+
+async def arrivals(
+    per_s: float, one: Callable[[float], Awaitable[None]], *, is_over: Callable[[], bool]
+) -> None:
+    """
+    Start `one` so many times a second, whoever is still at it; all have ended when this returns.
+
+    Args:
+        one: given the time by trio's clock at which it was due.
+        is_over: whether no more are to be started.
+    """
+    async with trio.open_nursery() as nursery:
+        due = trio.current_time()
+        while not is_over():
+            await trio.sleep_until(due)
+            while due <= trio.current_time():
+                nursery.start_soon(one, due)
+                due += 1 / per_s
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

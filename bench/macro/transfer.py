@@ -19,8 +19,8 @@ import shutil
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 import lmdb
 import trio
 
-from bench.harness import Bench, Result, percentile
+from bench.harness import Bench, Result, arrivals, percentile
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
@@ -109,7 +109,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 @dataclass
-class _Load:
+class Load:
     """Pairs of accounts, uniform or by a Zipf law."""
 
     accounts: int
@@ -140,31 +140,38 @@ class _Load:
         return bisect.bisect_left(self._weights, self._dice.random() * self._weights[-1])
 
 
-async def _measure_ours(bench: Bench, results: list[Result]) -> None:
-    accounts = QUICK_ACCOUNTS if bench.quick else ACCOUNTS
+@asynccontextmanager
+async def opened(directory: Path, accounts: int) -> AsyncIterator[tuple[Engine, list[Id[Account]]]]:
+    """An engine with so many accounts, and their ids."""
     functions = [create, transfer, read, balances, schema]
-    async with Engine.open(bench.directory / "ours", app=functions) as engine:
+    async with Engine.open(directory, app=functions) as engine:
         ids: list[Id[Account]] = []
         for first in range(0, accounts, 1_000):
             ids += await engine.mutation(create, first=first, count=1_000)
+        yield engine, ids
+
+
+async def _measure_ours(bench: Bench, results: list[Result]) -> None:
+    accounts = QUICK_ACCOUNTS if bench.quick else ACCOUNTS
+    async with opened(bench.directory / "ours", accounts) as (engine, ids):
         cases = [(a, c) for c in (1, 50, 500) for a in ALPHAS]
         seconds = bench.budget_s * 0.6 / (len(cases) + len(ALPHAS) + 1)
         rates: dict[tuple[float, int], float] = {}
         for alpha, callers in cases:
-            load = _Load(accounts, alpha, bench.seed)
-            rate, latencies = await _closed_loop(engine, ids, load, callers, seconds)
+            load = Load(accounts, alpha, bench.seed)
+            rate, latencies = await closed_loop(engine, ids, load, callers, seconds)
             rates[alpha, callers] = rate
             results += _figures({"alpha": alpha, "callers": callers}, rate, latencies)
         for alpha in ALPHAS:
             arrivals = rates[alpha, 50] * OPEN_LOOP_SHARE
-            load = _Load(accounts, alpha, 7)
+            load = Load(accounts, alpha, 7)
             results += await _open_loop(engine, ids, load, arrivals, seconds)
-        results += await _stages(engine, ids, _Load(accounts, 0.0, 8), seconds)
+        results += await _stages(engine, ids, Load(accounts, 0.0, 8), seconds)
         await _check_sum(engine, accounts)
 
 
-async def _closed_loop(
-    engine: Engine, ids: list[Id[Account]], load: _Load, callers: int, seconds: float
+async def closed_loop(
+    engine: Engine, ids: list[Id[Account]], load: Load, callers: int, seconds: float
 ) -> tuple[float, list[float]]:
     latencies: list[float] = []
     end = trio.current_time() + seconds
@@ -203,7 +210,7 @@ def _figures(
 
 
 async def _open_loop(
-    engine: Engine, ids: list[Id[Account]], load: _Load, rate: float, seconds: float
+    engine: Engine, ids: list[Id[Account]], load: Load, rate: float, seconds: float
 ) -> list[Result]:
     """Transfers that arrive on time, whoever still waits, and queries that never stop."""
     latencies: list[float] = []
@@ -225,12 +232,7 @@ async def _open_loop(
     async with trio.open_nursery() as nursery:
         for _ in range(QUERY_CALLERS):
             nursery.start_soon(reader)
-        due = began
-        while due < end:
-            await trio.sleep_until(due)
-            while due <= trio.current_time():
-                nursery.start_soon(one, due)
-                due += 1 / rate
+        await arrivals(rate, one, is_over=lambda: trio.current_time() >= end)
     params: dict[str, float | int | str] = {
         "alpha": load.alpha,
         "callers": "open",
@@ -258,12 +260,12 @@ STAGES: tuple[tuple[str, Any, str], ...] = (
 
 
 async def _stages(
-    engine: Engine, ids: list[Id[Account]], load: _Load, seconds: float
+    engine: Engine, ids: list[Id[Account]], load: Load, seconds: float
 ) -> list[Result]:
     """Microseconds a transaction, stage by stage; measuring adds about one to each."""
     spent: dict[str, float] = defaultdict(float)
     with _timed(spent):
-        rate, latencies = await _closed_loop(engine, ids, load, 50, seconds)
+        rate, latencies = await closed_loop(engine, ids, load, 50, seconds)
     count = len(latencies)
     whole = 1e6 / rate
     spent["everything else: lane, tasks, waiting for the disk"] = whole / 1e6 * count - sum(
@@ -341,7 +343,7 @@ def _measure_peers(bench: Bench) -> Iterator[Result]:
         subject = peer(directory, accounts)
         for callers in (1, 50, 500):
             for alpha in (0.0, 1.5):
-                load = _Load(accounts, alpha, bench.seed)
+                load = Load(accounts, alpha, bench.seed)
                 done, began = 0, time.perf_counter()
                 while time.perf_counter() - began < seconds:
                     subject.transfer([load.pair() for _ in range(callers)])

@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import trio
 
 import bench.__main__ as command
 from bench.harness import Bench, Entry, Result, entries, percentile
-from bench.macro import transfer
+from bench.macro import backfill, macro, transfer
+from bench.macro import verify as verify_bench
+from bench.people import fields_of, load, schema
+from engine.app.contexts import MutationCtx
+from engine.app.decorators import mutation
+from engine.host import Engine
+from engine.indexes.verify import Findings, verify
+from engine.store.lmdb_store import LmdbStore
 
 COUNTING = '''
 """How far does it count?"""
@@ -170,3 +178,80 @@ async def test_transfers_arrive_in_an_open_loop_under_every_distribution(
     rates = [each.params for each in results if each.metric == "durable_tx_per_s"]
     assert {0.0, 1.5} == {p["alpha"] for p in rates if p["callers"] == "open"}
     assert all("callers" in params for params in rates)
+
+
+@mutation
+async def change_some(ctx: MutationCtx) -> list[str]:
+    """Insert one, delete another and patch a third; the names of those that are left near them."""
+    people = ctx.db.query("people").with_index("by_name")
+    first, second, *_ = await people.take(2)
+    await ctx.db.delete(first["_id"])
+    await ctx.db.patch(second["_id"], {"name": "name 00000001!", "score": 0.5})
+    await ctx.db.insert("people", fields_of(0, 1))
+    assert await ctx.db.count("people") == 10_000
+    return [person["name"] for person in await people.take(3)]
+
+
+async def test_what_is_loaded_is_sound_and_an_engine_goes_on_from_it(tmp_path: Path) -> None:
+    await trio.to_thread.run_sync(load, tmp_path, 10_000)
+
+    loaded = found_in(tmp_path)
+    async with Engine.open(tmp_path, app=[schema, change_some]) as engine:
+        names = await engine.mutation(change_some)
+    changed = found_in(tmp_path)
+
+    assert loaded.is_sound, loaded.problems
+    assert 1 == loaded.records
+    assert loaded.entries >= 4 * 10_000
+    assert ["name 00000000", "name 00000001!", "name 00000002"] == names
+    assert changed.is_sound, changed.problems
+    assert loaded.rows == changed.rows
+
+
+def found_in(directory: Path) -> Findings:
+    with LmdbStore.open(directory, writer="thread") as store:
+        *_, found = verify(store.snapshot)
+    return found
+
+
+def test_each_goal_of_the_macro_bench_is_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(macro, "QUICK_SIZES", (300, 1_000))
+
+    results = list(macro.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1.5)))
+
+    asked = [(r.params["what"], r.peer) for r in results if r.metric == "p99"]
+    goals = [result.params["what"] for result in results if result.name == "macro-goal"]
+    assert len(asked) == 2 * len(set(asked))  # each at both sizes
+    assert {None, macro.PEER} == {peer for _, peer in asked}
+    assert f"{macro.RANGE_INSIDE}: speed by theirs" in goals
+    assert f"{macro.INSERT}: growth by theirs" in goals
+    assert f"{macro.GET}: slowest size by quickest" in goals
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_mutations_are_measured_without_a_backfill_and_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfill, "QUICK_DOCUMENTS", 2_000)
+
+    results = list(backfill.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
+
+    beside = {r.params["beside"]: r.value for r in results if r.metric == "mutations_per_s"}
+    assert {"nothing", "a backfill"} == set(beside)
+    assert all(beside.values())
+    assert any(result.metric == "documents_per_s" for result in results)
+
+
+def test_transfers_are_measured_beside_a_verify_that_comes_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_bench, "QUICK_ACCOUNTS", 1_000)
+
+    results = list(verify_bench.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=2)))
+
+    figures = {(r.params["beside"], r.metric): r.value for r in results}
+    assert figures["verify", "verified"] >= 1
+    assert figures["verify", "log_growth"] > 0
+    assert ("nothing", "file_growth") in figures
