@@ -399,12 +399,16 @@ class Schema:
     def __init__(self, **tables: Table) -> None:
         self._build(tables)
 
-    def _build(self, tables: Mapping[str, Table], *, validates: bool = True) -> None:
+    def _build(
+        self, tables: Mapping[str, Table], *, validates: bool = True, is_strict: bool = False
+    ) -> None:
         self.tables: Mapping[str, Table] = types.MappingProxyType(dict(tables))
         self.where = place_of_caller()
         """File and line of the declaration."""
         self.validates = validates
         """Whether writes are checked; without it, only indexes are taken from the schema."""
+        self.is_strict = is_strict
+        """Whether there are no other tables to write to."""
         if len(tables) > TABLES_MAX:
             raise DeclarationError(f"{len(tables)} tables; at most {TABLES_MAX} are allowed")
         self._names: dict[type, str] = {}
@@ -432,10 +436,23 @@ class Schema:
             bind_document(document, name)
 
     @staticmethod
-    def of(tables: Mapping[str, Table], /, *, schema_validation: bool = True) -> Schema:
-        """A schema of tables by name; without validation, only their indexes are used."""
+    def of(
+        tables: Mapping[str, Table],
+        /,
+        *,
+        schema_validation: bool = True,
+        strict_tables: bool = False,
+    ) -> Schema:
+        """
+        A schema of tables by name.
+
+        Args:
+            schema_validation: without it only indexes are used, and nothing is checked.
+            strict_tables: refuse to write to a table that is not among these, as a misspelled
+                one is.
+        """
         schema = Schema.__new__(Schema)
-        schema._build(tables, validates=schema_validation)
+        schema._build(tables, validates=schema_validation, is_strict=strict_tables)
         return schema
 
     def table_name_of(self, document: type) -> str | None:
@@ -463,9 +480,15 @@ def define_schema(
     *,
     schema_validation: bool = True,
     strict_table_name_types: bool = True,  # noqa: ARG001 - it is about types in TypeScript
+    strict_tables: bool = False,
 ) -> Schema:
-    """`Schema`, by the name that Convex has for it, from a dict of tables."""
-    return Schema.of(tables, schema_validation=schema_validation)
+    """
+    `Schema`, by the name that Convex has for it, from a dict of tables.
+
+    Tables that it does not mention may be written to, whatever `strict_table_name_types` says;
+    `strict_tables` refuses that.
+    """
+    return Schema.of(tables, schema_validation=schema_validation, strict_tables=strict_tables)
 
 
 def _classes_in(fields: Fields) -> Iterator[type]:

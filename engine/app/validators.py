@@ -14,6 +14,7 @@ wrong it reports with the path, the value and the validator.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -537,7 +538,7 @@ class Object(Validator):
         }
 
     def __str__(self) -> str:
-        fields = ", ".join(f'"{name}": {one}' for name, one in self.fields.items())
+        fields = ", ".join(f"{json.dumps(name)}: {one}" for name, one in self.fields.items())
         return f"v.object({{{fields}}})"
 
     def parts(self) -> Iterable[Validator]:

@@ -62,11 +62,13 @@ class AdminClient:
         with self._explained():
             return _answer(self._post(PREFIX + name, document, self._headers))
 
-    def lines(self, name: str) -> Iterator[Any]:
+    def lines(self, name: str, **parameters: str) -> Iterator[Any]:
         """As `get`, for a route that answers a line of JSON at a time."""
         with (
             self._explained(),
-            self._http.stream("GET", PREFIX + name, headers=self._headers) as response,
+            self._http.stream(
+                "GET", PREFIX + name, params=parameters, headers=self._headers
+            ) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 response.read()

@@ -1,4 +1,4 @@
-"""`headrace data`: the tables, or the documents of one."""
+"""`headrace data`: the tables, the documents of one, or a schema that they have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from engine.cli.client import AdminClient
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
-from engine.cli.output import json_text, note, print_table
+from engine.cli.output import json_text, note, print_table, progress
 from engine.cli.project import new_verb
 
 CELL_LENGTH_MAX: Final = 60
@@ -26,19 +26,25 @@ def add(verbs: Any) -> None:
         "headrace data",
         "headrace data messages --limit 20 --order desc",
         "headrace data messages --json > messages.jsonl",
+        "headrace data --shape > backend/schema.py",
     )
     parser.add_argument("table", nargs="?", metavar="TABLE")
     parser.add_argument("--limit", type=int, help="documents at most; 100, and with --json all")
     parser.add_argument("--order", choices=("asc", "desc"), default="asc", help="by creation")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--component", default="", metavar="PATH", help="whose table it is")
+    parser.add_argument(
+        "--shape", action="store_true", help="look at all documents, and print a schema of them"
+    )
     add_connection(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     with connected(options) as client:
-        if options.table and options.json:
+        if options.shape:
+            print(_schema(client, options), end="")
+        elif options.table and options.json:
             for one in _documents(client, options, options.limit):
                 print(json_text(one))
         elif options.table:
@@ -49,6 +55,16 @@ def run(options: argparse.Namespace) -> int:
         else:
             _print_tables(client.get("tables"))
     return Exit.DONE
+
+
+def _schema(client: AdminClient, options: argparse.Namespace) -> str:
+    table = {"table": options.table} if options.table else {}
+    schema = ""
+    with progress("documents") as advance:
+        for line in client.lines("shapes", component=options.component, **table):
+            advance(line["done"], line["total"])
+            schema = line["schema"]
+    return schema
 
 
 def _first_documents(client: AdminClient, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ A deployment is a value; a push replaces it by another while no mutation runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 from engine.app.environment import NO_VARIABLES, Variables
 from engine.app.registered import Kind, RegisteredFunction, Visibility
 from engine.app.registry import Application
+from engine.app.validators import did_you_mean
 from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.text import brief
@@ -109,9 +110,13 @@ class SchemaChecks:
 
     def __init__(self, application: Application, table_number: TableNumber) -> None:
         self._checks: dict[tuple[str, str], Check] = {}
+        self._strict: dict[str, Collection[str]] = {}
+        """By component: the only tables that may be written to."""
         for component, part in [("", application), *application.mounts.items()]:
             if part.schema is None or not part.schema.validates:
                 continue
+            if part.schema.is_strict:
+                self._strict[component] = part.schema.tables.keys()
             resolve = partial(table_number, component)
             for name, table in part.schema.tables.items():
                 self._checks[component, name] = table.compile(resolve)
@@ -123,9 +128,18 @@ class SchemaChecks:
         """
         check = self._checks.get((component, table))
         if check is None:
+            self._refuse_stray(component, table)
             return
         try:
             check(fields)
         except InvalidValue as error:
             message = f"a document of {table!r} does not fit its schema: {error}"
             raise SchemaViolation(message) from None
+
+    def _refuse_stray(self, component: str, table: str) -> None:
+        tables = self._strict.get(component)
+        if tables is not None:
+            raise SchemaViolation(
+                f"the schema has no table {table!r}, and says strict_tables=True."
+                f"{did_you_mean(table, tables)}"
+            )

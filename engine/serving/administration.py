@@ -10,6 +10,7 @@ What an administrator asks of a running server, besides functions: routes under 
     POST  push                                      read the application again
     GET   push                                      how far the one that is on its way is
     GET   verify                                    a line of JSON a slice
+    GET   shapes?table=&component=                  a line of JSON a slice, the schema in the last
     GET   log?after=&last=&limit=&wait=             records in short; waits for new ones
     GET   record?ts=                                one record, with its images
     POST  replay      {ts, debug}                   run its mutation again, and compare
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +64,7 @@ from engine.serving.records import (
     refuse_unless_replayable,
     ts_before,
 )
+from engine.serving.shapes import Shapes, shapes
 from engine.serving.shell import PATH as SHELL_PATH
 from engine.store.interface import Snapshot, Tree
 from engine.transaction.transaction import Transaction
@@ -105,6 +108,7 @@ class Administration:
             ("POST", "push"): self._push,
             ("GET", "push"): self._pushing,
             ("GET", "verify"): self._verify,
+            ("GET", "shapes"): self._shapes,
             ("GET", "log"): self._log,
             ("GET", "record"): self._record,
             ("POST", "replay"): self._replay,
@@ -265,6 +269,12 @@ class Administration:
             await trio.lowlevel.checkpoint()
         yield _line(found, is_done=True)
 
+    async def _shapes(self, request: Request) -> Response:
+        name, component = request.query.get("table"), request.query.get("component", "")
+        slices = shapes(self._node.store.snapshot, component, name)
+        first = next(slices)  # so that a table that is not there is refused with a status
+        return Response(body=_shape_lines(first, slices), content_type=LINES_TYPE)
+
     async def _log(self, request: Request) -> Response:
         published = self._node.published
         after = _number(request, "after", 0)
@@ -329,6 +339,12 @@ class Administration:
             yield snapshot
         finally:
             snapshot.close()
+
+
+async def _shape_lines(first: Shapes, others: Iterator[Shapes]) -> AsyncGenerator[bytes, None]:
+    for found in chain([first], others):
+        yield msgspec.json.encode(found) + b"\n"
+        await trio.lowlevel.checkpoint()
 
 
 def _insert(

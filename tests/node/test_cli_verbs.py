@@ -143,6 +143,28 @@ def test_files_of_all_kinds_are_imported_and_shown(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_schema_that_documents_have_is_printed_and_can_be_pushed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.headrace]\napp = "backend"\n')
+    (tmp_path / "backend").mkdir()
+    (tmp_path / "backend" / "people.py").write_text(
+        "from headrace import query\n\n\n@query\nasync def none(ctx) -> None:\n    pass\n"
+    )
+    (tmp_path / "people.jsonl").write_text('{"name": "ada", "age": 36}\n{"name": "bob"}\n')
+    imported = headrace(tmp_path, "import", "--table", "people", "people.jsonl")
+
+    shape = headrace(tmp_path, "data", "people", "--shape")
+    (tmp_path / "backend" / "schema.py").write_text(shape.out)
+    pushed = headrace(tmp_path, "push")
+    (tmp_path / "bad.jsonl").write_text('{"name": 3}\n')
+    refused = headrace(tmp_path, "import", "--table", "people", "bad.jsonl")
+
+    assert (0, 0, 0) == (imported.code, shape.code, pushed.code), pushed.err
+    assert '"age": v.optional(v.number())' in shape.out
+    assert refused.code != 0
+    assert "does not fit its schema" in refused.err
+
+
+@pytest.mark.slow
 def test_a_query_is_explained_by_what_it_read(project: Path) -> None:
     (project / "app.py").write_text(
         APP.replace("Table(Person)", 'Table(Person).index("by_name", ["name", "age"])')

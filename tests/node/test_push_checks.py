@@ -15,7 +15,7 @@ from annotated_types import Le
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.registry import Application
-from engine.app.schema import Schema, Table
+from engine.app.schema import Schema, Table, define_schema
 from engine.app.validators import Object, v
 from engine.errors import DocumentNotFound, PushRefused, SchemaViolation
 from engine.functions import document_check, unique_check
@@ -413,6 +413,53 @@ async def test_a_pair_that_comes_about_behind_the_walk_fails_the_push_and_not_th
             hold.release()
 
         await mutate(w.node, put, thing=w.ids[2], value=99)
+
+
+async def test_without_validation_indexes_are_built_and_nothing_is_checked(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(3) as w:
+        await mutate(w.node, put, thing=w.ids[0], value="no number")
+
+        await w.node.push(app(NUMBERS, validates=False, by_n=["n"]))
+        await mutate(w.node, put, thing=w.ids[1], value="no number")
+
+        assert 2 == await ask(w.node, by_n, n="no number")
+        with pytest.raises(PushRefused, match="does not fit the new schema"):
+            await w.node.push(app(NUMBERS, by_n=["n"]))
+        assert 2 == await ask(w.node, by_n, n="no number")
+
+
+def others_only(**options: Any) -> Application:
+    others = {"others": Table(NUMBERS), "thongs": Table(NUMBERS)}
+    return application(add, put, drop, values, define_schema(others, **options))
+
+
+@pytest.mark.parametrize("strict_types", [True, False])
+async def test_tables_that_the_schema_does_not_mention_are_written_unchecked(
+    strict_types: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(others_only(strict_table_name_types=strict_types)) as node:
+        await mutate(node, add, values=["anything", 1])
+
+        assert ["anything", 1] == await ask(node, values)
+
+
+async def test_a_strict_schema_lets_no_other_table_be_written(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world(2) as w:
+        await w.node.push(others_only(strict_tables=True))
+
+        with pytest.raises(SchemaViolation, match=r"no table 'things'.* Did you mean `thongs`\?"):
+            await mutate(w.node, add, values=[1])
+        with pytest.raises(SchemaViolation, match="no table 'things'"):
+            await mutate(w.node, put, thing=w.ids[0], value=1)
+        await mutate(w.node, drop, thing=w.ids[0])
+        assert 1 == len(await w.documents())
+
+        await w.node.push(others_only(strict_tables=True, schema_validation=False))
+        await mutate(w.node, add, values=[1])
 
 
 def walked(progress: list[str]) -> bool:
