@@ -22,13 +22,17 @@ from bench.harness import Bench, Param, Result, arrivals, percentile, progress
 from bench.people import Person, internal_of, load, schema, schema_with
 from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
-from engine.errors import Overloaded
 from engine.host import Engine
 from engine.model.ids import Id, id_of, row_key
 
 DOCUMENTS: Final = 1_000_000
 QUICK_DOCUMENTS: Final = 20_000
 ARRIVALS_PER_S: Final = 1_000
+IN_FLIGHT_MAX: Final = 250
+"""
+What arrives while so many wait is missed: a machine that is too slow is to say so, and not to
+make a queue in which the push waits as well.
+"""
 ALONE_SHARE: Final = 0.25
 """Of the budget, before the index is added. To fill it takes what it takes."""
 INDEX: Final = "by_bio"
@@ -57,7 +61,8 @@ class Mutations:
     """What became of the mutations of one phase."""
 
     latencies_s: list[float] = field(default_factory=list)
-    refused: int = 0
+    in_flight: int = 0
+    missed: int = 0
 
 
 async def _measure(bench: Bench, documents: int, results: list[Result]) -> None:
@@ -112,12 +117,13 @@ async def _mutating(
     tell: Callable[..., Awaitable[Any]] = engine.mutation
 
     async def one(due: float) -> None:
-        try:
-            await tell(rescore, *change())
-        except Overloaded:
-            found.refused += 1
-        else:
-            found.latencies_s.append(trio.current_time() - due)
+        if found.in_flight == IN_FLIGHT_MAX:
+            found.missed += 1
+            return
+        found.in_flight += 1
+        await tell(rescore, *change())
+        found.in_flight -= 1
+        found.latencies_s.append(trio.current_time() - due)
 
     began = trio.current_time()
     is_done = False
@@ -132,7 +138,7 @@ async def _mutating(
 def _figures(params: dict[str, Param], found: Mutations, seconds: float) -> Iterator[Result]:
     figures = (
         ("mutations_per_s", len(found.latencies_s) / seconds, "1/s"),
-        ("refused", found.refused, "mutations"),
+        ("missed", found.missed, "mutations"),
         ("p50", percentile(found.latencies_s, 0.5) * 1e3, "ms"),
         ("p99", percentile(found.latencies_s, 0.99) * 1e3, "ms"),
     )
