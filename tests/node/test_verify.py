@@ -56,11 +56,17 @@ async def change(ctx: MutationCtx, seed: float) -> None:
         await ctx.db.insert("things", {"n": dice.randrange(1, 50)})
 
 
+@mutation
+async def add_many(ctx: MutationCtx, count: float) -> None:
+    for n in range(int(count)):
+        await ctx.db.insert("things", {"n": n})
+
+
 @asynccontextmanager
 async def running(store: MemoryStore, *, dice: int = 0) -> AsyncIterator[Node]:
     """A node on `store`; with other dice than before, or it gives the same ids again."""
     runtime = VirtualRuntime(dice)
-    async with serving([add, change, schema], store=store, runtime=runtime) as node:
+    async with serving([add, add_many, change, schema], store=store, runtime=runtime) as node:
         yield node
 
 
@@ -137,6 +143,21 @@ async def test_a_store_that_is_written_meanwhile_is_sound(
     assert [] == found.problems
     assert len(items(store, Tree.ROWS)) == found.rows
     assert len(items(store, Tree.ENTRIES)) == found.entries
+
+
+async def test_a_slice_takes_few_records_that_wrote_much(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = await written()
+    async with running(store, dice=1) as node:
+        for _ in range(5):
+            await mutate(node, add_many, count=20)
+
+    with mock.patch("engine.indexes.verify.SLICE_ROWS", 20):
+        seen = [found.records for found in verify(store.snapshot)]
+
+    total = seen[-1]
+    assert set(range(total - 4, total + 1)) <= set(seen)
 
 
 def lose_the_first_record(store: MemoryStore, batch: Batch) -> None:
