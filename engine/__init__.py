@@ -148,6 +148,7 @@ if TYPE_CHECKING:
         Engine,
     )
     from engine.interface import (
+        AsOf,
         AsyncInterface,
         Failed,
         Ok,
@@ -306,6 +307,7 @@ _NAMES = {
     ),
     "engine.host": ("Engine",),
     "engine.interface": (
+        "AsOf",
         "AsyncInterface",
         "Failed",
         "Ok",
@@ -359,6 +361,7 @@ __all__ = [
     "ActionFunction",
     "App",
     "ArgumentValidationError",
+    "AsOf",
     "AsyncInterface",
     "Auth",
     "BlockingActionCtx",

@@ -14,7 +14,7 @@ their mutations are written to disk together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from engine.app.references import Reference
 from engine.errors import OutcomeUnknown, Stopped, UsageError
 from engine.functions.loader import Loadable
 from engine.host import AppSource
-from engine.interface import Answer, Callee, Failed, State, Target, target_of
+from engine.interface import Answer, Callee, Failed, State, Target, as_of_among, target_of
 from engine.interface import Results as AsyncResults
 from engine.kernel.errands import Errands, WhenDrained, Work
 from engine.model.limits import Limits
@@ -44,7 +44,7 @@ from engine.server.listener import ListenConfig
 from engine.server.server import ServerConfig
 from engine.trio_thread import Feed, TrioThread, held
 
-__all__ = ["Engine", "RemoteEngine", "Results", "connect", "open"]
+__all__ = ["AsOf", "Engine", "RemoteEngine", "Results", "connect", "open"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -142,44 +142,40 @@ class _Threaded:
     @overload
     def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    def query(
+        self,
+        fn: Reference | str,
+        args: Mapping[str, Value] = ...,
+        /,
+        *,
+        as_of: Moment | None = ...,
+    ) -> Result: ...
     def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """
         Run a query on the newest state.
+
+        Args:
+            as_of: on the state as it was then; see `at`, which type checkers also know for function
+                objects. Of a function that has a parameter of this name it is the argument.
 
         Raises:
             Exception: what the function raised.
             UsageError: there is no such query, or it does not take these arguments.
         """
-        answer = self._query(target_of(fn, args, kwargs), None)
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
+        ts, kwargs = as_of_among(fn, kwargs)
+        return self._query(target_of(fn, args, kwargs), ts)
 
-    @overload
-    def query_at(
-        self, ts: Moment, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
-    @overload
-    def query_at(
-        self, ts: Moment, fn: Reference | str, args: Mapping[str, Value] = ..., /
-    ) -> Result: ...
-    def query_at(self, ts: Moment, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def at(self, ts: Moment, /) -> AsOf:
         """
-        Run a query on the state as it was.
+        The database as it was, for queries; as `engine.Engine.at`.
 
         Args:
-            ts: nanoseconds since 1970, as in `now_ts` and `Committed.ts`, or an aware
-                `datetime`; whatever was committed up to then is seen, and nothing later.
+            ts: nanoseconds since 1970, as in `now_ts` and `Committed.ts`, or an aware `datetime`.
 
         Raises:
-            OutOfRetention: `ts` lies in the future, or further back than history is kept.
-            Exception: what the function raised.
+            InvalidValue: it is neither.
         """
-        answer = self._query(target_of(fn, args, kwargs), ts_of(ts))
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
+        return AsOf(self._query, ts_of(ts))
 
     @overload
     def mutation(self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -251,13 +247,38 @@ class _Threaded:
         followed = self._run(partial(self._callee.follow, target_of(fn, args, kwargs)))
         return Results(followed, self._errands)
 
-    def _query(self, target: Target, ts: int | None) -> Answer:
-        return self._run(partial(self._callee.query, target, ts))
+    def _query(self, target: Target, ts: int | None) -> Any:
+        answer: Answer = self._run(partial(self._callee.query, target, ts))
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
 
     def _run(self, work: Work[T]) -> T:
         _refuse_on_a_loop()
         self._callee.refuse_if_forked()
         return self._errands.run_from_thread(work)
+
+
+class AsOf:
+    """
+    The database as it was at `ts`. Made by `at`.
+
+    It can be asked for as long as the log goes back so far, and always says the same.
+    """
+
+    __slots__ = ("_ask", "ts")
+
+    def __init__(self, ask: Callable[[Target, int], Any], ts: int) -> None:
+        self._ask = ask
+        self.ts = ts
+
+    @overload
+    def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a query of now on the state of then; as `engine.AsOf.query`."""
+        return self._ask(target_of(fn, args, kwargs), self.ts)
 
 
 class Engine(_Threaded):

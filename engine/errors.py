@@ -241,7 +241,7 @@ class SnapshotTooOld(EngineError):
 
 
 class OutOfRetention(EngineError):
-    """A timestamp older than the history that is kept, or one that is not reached yet."""
+    """A timestamp further back than the past can be read, or one that is not reached yet."""
 
 
 class Stopped(EngineError):

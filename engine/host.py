@@ -25,7 +25,7 @@ import trio
 
 from engine.app.component import App, AuthProvider
 from engine.app.registry import Application
-from engine.errors import OutOfRetention, Stopped, StoreLocked, UsageError
+from engine.errors import Stopped, StoreLocked, UsageError
 from engine.functions.history import ExecutionLog
 from engine.functions.index_upkeep import Progress
 from engine.functions.loader import Loadable, load, make_live, withdraw
@@ -291,9 +291,10 @@ class LocalCallee:
 
     async def query(self, target: Target, ts: int | None) -> Answer:
         caller = self._caller()
-        at = None if ts is None else await self._reached(ts)
+        if ts is not None:
+            return await self._query_at(target, ts, caller)
         result = await self._functions.query(
-            target.path, target.args, caller=caller, ts=at, component=target.component
+            target.path, target.args, caller=caller, component=target.component
         )
         result.live.release()
         await (
@@ -330,23 +331,13 @@ class LocalCallee:
         self._requests += 1
         return Caller(None, True, f"engine-{self._requests}")
 
-    async def _reached(self, ts: int) -> int:
-        """
-        `ts`, or the newest timestamp if nothing was committed between the two.
-
-        Raises:
-            OutOfRetention: `ts` lies in the future, where anything may yet be committed.
-        """
-        published = self._node.published
-        if ts <= published.value:
-            return ts
-        now_ns = self._node.runtime.now_ns()
-        if ts > now_ns:
-            raise OutOfRetention(f"ts {ts} lies {(ts - now_ns) / 1e9:.3f} s in the future")
-        staged_ts = self._node.committer.head.ts
-        if published.value < staged_ts:
-            await published.wait_reached(staged_ts)
-        return min(ts, published.value)
+    async def _query_at(self, target: Target, ts: int, caller: Caller) -> Answer:
+        result = await self._functions.query_at(
+            target.path, target.args, caller=caller, ts=ts, component=target.component
+        )
+        if result.failure is not None:
+            return Answer(error=told(result.failure, target, caller))
+        return Answer(result.value)
 
 
 class LocalResults(Results[Any]):

@@ -26,6 +26,7 @@ from engine.app.contexts import (
     Result,
 )
 from engine.app.references import Reference
+from engine.app.registered import RegisteredFunction
 from engine.functions.context import call_target
 from engine.model.timestamps import Moment, ts_of
 from engine.model.values import Value
@@ -72,6 +73,22 @@ class Answer(NamedTuple):
     value: Any = None
     ts: int = 0
     error: Exception | None = None
+
+
+def as_of_among(fn: Any, kwargs: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
+    """
+    The ts that `as_of=` among the arguments says, if it does, and the other arguments.
+
+    A function that has a parameter of that name gets it.
+    """
+    if "as_of" not in kwargs or (
+        isinstance(fn, RegisteredFunction)
+        and any(parameter.name == "as_of" for parameter in fn.signature.parameters)
+    ):
+        return None, kwargs
+    as_of = kwargs["as_of"]
+    others = {name: value for name, value in kwargs.items() if name != "as_of"}
+    return None if as_of is None else ts_of(as_of), others
 
 
 def target_of(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Target:
@@ -160,6 +177,39 @@ class Callee(Protocol):
     async def follow(self, target: Target) -> Results[Any]: ...
 
 
+class AsOf:
+    """
+    The database as it was at `ts`. Made by `at`.
+
+    It can be asked for as long as the log goes back so far, and always says the same.
+    """
+
+    __slots__ = ("_callee", "ts")
+
+    def __init__(self, callee: Callee, ts: int) -> None:
+        self._callee = callee
+        self.ts = ts
+
+    @overload
+    async def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    async def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a query of now on the state of then.
+
+        Raises:
+            OutOfRetention: `ts` lies in the future, or further back than the log is kept, or more
+                was changed since than `past_bytes_max`.
+            FunctionTimeout: more was committed since than can be taken back in time; ask again.
+            Exception: what the function raised.
+        """
+        answer = await self._callee.query(target_of(fn, args, kwargs), self.ts)
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+
 class AsyncInterface:
     """
     Calls functions of an engine, from trio or asyncio.
@@ -179,44 +229,52 @@ class AsyncInterface:
     @overload
     async def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    async def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
+    async def query(
+        self,
+        fn: Reference | str,
+        args: Mapping[str, Value] = ...,
+        /,
+        *,
+        as_of: Moment | None = ...,
+    ) -> Result: ...
     async def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """
         Run a query on the newest state.
+
+        Args:
+            as_of: on the state as it was then; see `at`, which type checkers also know for function
+                objects. Of a function that has a parameter of this name it is the argument.
 
         Raises:
             Exception: what the function raised.
             UsageError: there is no such query, or it does not take these arguments.
         """
-        answer = await self.callee.query(target_of(fn, args, kwargs), None)
+        ts, kwargs = as_of_among(fn, kwargs)
+        answer = await self.callee.query(target_of(fn, args, kwargs), ts)
         if answer.error is not None:
             raise answer.error
         return answer.value
 
-    @overload
-    async def query_at(
-        self, ts: Moment, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
-    @overload
-    async def query_at(
-        self, ts: Moment, fn: Reference | str, args: Mapping[str, Value] = ..., /
-    ) -> Result: ...
-    async def query_at(self, ts: Moment, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def at(self, ts: Moment, /) -> AsOf:
         """
-        Run a query on the state as it was.
+        The database as it was, for queries: whatever was committed up to `ts` is seen, and nothing
+        later.
+
+            await engine.at(committed.ts).query(list_page, channel, options)
+
+        The code, its schema and its indexes are those of now, so a document of then may lack what
+        the code takes for granted, and an index that was dropped since is refused, as text search
+        is. The first query at a `ts` goes through all commits since; what they took away is kept
+        in memory for those that follow. `engine.at` itself asks nothing, and keeps nothing from
+        being trimmed.
 
         Args:
-            ts: nanoseconds since 1970, as in `now_ts` and `Committed.ts`, or an aware
-                `datetime`; whatever was committed up to then is seen, and nothing later.
+            ts: nanoseconds since 1970, as in `now_ts` and `Committed.ts`, or an aware `datetime`.
 
         Raises:
-            OutOfRetention: `ts` lies in the future, or further back than history is kept.
-            Exception: what the function raised.
+            InvalidValue: it is neither.
         """
-        answer = await self.callee.query(target_of(fn, args, kwargs), ts_of(ts))
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
+        return AsOf(self.callee, ts_of(ts))
 
     @overload
     async def mutation(

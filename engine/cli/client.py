@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import httpx
 
 from engine.errors import RequestRefused, Unreachable
+from engine.model.json_values import encode_ts
 
 CONNECT_S: Final = 5.0
 PREFIX: Final = "/api/headrace/"
@@ -83,9 +84,13 @@ class AdminClient:
         *,
         component: str = "",
         identity: Mapping[str, Any] | None = None,
+        at: int | None = None,
     ) -> dict[str, Any]:
         """
         Call a function of whatever kind, as the administrator or as a user.
+
+        Args:
+            at: of a query: the state to read, nanoseconds.
 
         Returns:
             The envelope: status, value or errorMessage, logLines.
@@ -93,13 +98,15 @@ class AdminClient:
         Raises:
             Unreachable, RequestRefused: it was not called.
         """
-        call = {
+        call: dict[str, Any] = {
             "path": path,
             "args": args,
             "format": "convex_encoded_json",
             "componentPath": component,
         }
-        route = f"/api/{self._kind_of(path, component)}"
+        route = f"/api/{self._kind_of(path, component)}" if at is None else "/api/query_at_ts"
+        if at is not None:
+            call["ts"] = encode_ts(at)
         with self._explained():
             envelope: dict[str, Any] = _answer(self._post(route, call, self._authorized(identity)))
             return envelope

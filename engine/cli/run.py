@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from engine.cli.connection import add_connection, connected
@@ -11,8 +12,9 @@ from engine.cli.failures import Exit
 from engine.cli.json_input import read_json
 from engine.cli.output import json_text, note, print_table
 from engine.cli.project import new_verb
-from engine.errors import UsageError
+from engine.errors import InvalidValue, UsageError
 from engine.model.text import brief
+from engine.model.timestamps import ts_of
 
 
 def add(verbs: Any) -> None:
@@ -24,6 +26,7 @@ def add(verbs: Any) -> None:
         """headrace run messages:send '{"author": "ada", "body": "hello"}'""",
         """headrace run users:me --identity '{"issuer": "example.com", "subject": "ada"}'""",
         "headrace run messages:list --explain",
+        "headrace run messages:list --at 2026-11-25T18:00:00Z",
         "headrace run messages:purge --url https://example.com --admin-key 'headrace|...'",
     )
     parser.add_argument("function", metavar="MODULE:FUNCTION")
@@ -34,6 +37,13 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="of a query: which indexes it reads, and how much"
     )
+    parser.add_argument(
+        "--at",
+        type=moment,
+        metavar="TS",
+        help="of a query: on the state as it was; nanoseconds, as `headrace log tail` lists them, "
+        "or an ISO time, which is local unless it says otherwise",
+    )
     parser.add_argument("--component", default="", metavar="PATH", help="where it is mounted")
     add_connection(parser, with_app=True)
     parser.set_defaults(run=run)
@@ -43,10 +53,12 @@ def run(options: argparse.Namespace) -> int:
     args = _object("the arguments", "are", options.args)
     identity = _object("--identity", "is", options.identity) if options.identity else None
     if options.explain:
+        if options.at is not None:
+            raise UsageError("--explain is about the newest state; leave out --at")
         return _explain(options, args)
-    with connected(options, needs_app=True) as client:
+    with connected(options, needs_app=True, runs_jobs=options.at is None) as client:
         envelope = client.call(
-            options.function, args, component=options.component, identity=identity
+            options.function, args, component=options.component, identity=identity, at=options.at
         )
     for line in envelope.get("logLines", ()):
         note(line)
@@ -84,6 +96,21 @@ def _reading(reading: Mapping[str, Any]) -> list[str]:
     counts = [f"{reading[name]:g}" for name in ("filters", "read", "returned")]
     where = reading["range"] or "all"
     return [reading["table"], reading["index"], where, reading["order"], *counts]
+
+
+def moment(text: str) -> int:
+    """
+    The ts that a user wrote.
+
+    Raises:
+        ArgumentTypeError: it is neither nanoseconds nor an ISO time.
+    """
+    try:
+        return ts_of(int(text) if text.isdecimal() else datetime.fromisoformat(text).astimezone())
+    except (ValueError, OverflowError, InvalidValue):
+        raise argparse.ArgumentTypeError(
+            f"{brief(text)!r} is no time: write 2026-11-25T18:00:00Z, or nanoseconds"
+        ) from None
 
 
 def _object(what: str, verb: str, text: str) -> dict[str, Any]:

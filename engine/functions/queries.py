@@ -194,7 +194,8 @@ class QueryBuilder(Query[Any]):
             raise IndexNotFound(
                 f"{self._table!r} is a system table; it has by_id, by_creation_time"
             )
-        index = find_index(table, self._index_name, self._bounds.fields)
+        is_as_of = self._transaction.view.is_as_of
+        index = find_index(table, self._index_name, self._bounds.fields, is_as_of=is_as_of)
         lower, upper = interval_of(index, self._bounds)
         return Plan(
             index=index,
@@ -438,12 +439,15 @@ def _check_absent(table: str, index_name: str) -> None:
         )
 
 
-def find_index(table: TableInfo, name: str, fields: Sequence[str]) -> IndexInfo:
+def find_index(
+    table: TableInfo, name: str, fields: Sequence[str], *, is_as_of: bool = False
+) -> IndexInfo:
     """
     The index of that name, ready for queries.
 
     Args:
         fields: what the range is on, for the index to declare where there is none.
+        is_as_of: it is asked for in the past, where there is also what was dropped since.
 
     Raises:
         IndexNotFound: with the table's indexes, the closest name and the line to add.
@@ -456,11 +460,18 @@ def find_index(table: TableInfo, name: str, fields: Sequence[str]) -> IndexInfo:
             f"the table {table.name!r} has no index {name!r}; it has "
             f"{', '.join(sorted(table.indexes))}.{hint} "
             f"To add it: Table(...).index({name!r}, {list(fields) or ['...']}) in the schema."
+            f"{_DROPPED_SINCE if is_as_of else ''}"
         )
     if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):
         raise IndexNotFound(f"{name!r} is a {index.kind.value} index; use with_search_index")
     refuse_unreadable(table, index)
     return index
+
+
+_DROPPED_SINCE: Final = (
+    " The past is read by the indexes that there are now: the entries of one that was dropped "
+    "since are gone, and one that is added now serves all of the past."
+)
 
 
 def _is_over(request: PageRequest, rows: int, size: int) -> bool:

@@ -81,6 +81,15 @@ class QueryResult:
     """Spellings of the value that somebody has already made, by format."""
 
 
+class PastResult(NamedTuple):
+    """Of a query that was asked for as the past: it holds for ever, so it has no `live`."""
+
+    ts: int
+    value: Any
+    failure: Failure | None
+    log_lines: tuple[str, ...]
+
+
 class MutationResult(NamedTuple):
     """`ts` is the commit, or, if nothing was written, the state that was read."""
 

@@ -37,6 +37,7 @@ from engine.functions.results import (
     Caller,
     Failure,
     MutationResult,
+    PastResult,
     QueryResult,
     digest_of,
     failure_of,
@@ -98,6 +99,7 @@ class Functions:
         self.turns = Turns(committer, runtime=runtime, limits=limits)
         self.loops = Loops()
         self._places = Places(limits)
+        self._committer = committer
         self._snapshots = snapshots
         self._subscriptions = subscriptions
         self._runtime = runtime
@@ -108,7 +110,7 @@ class Functions:
             watchdog=watchdog,
             executions=self.executions,
         )
-        self._past = Past()
+        self._past = Past(limits.past_bytes_max)
         self._mutations = Mutations(committer, self._executor, runtime=runtime, limits=limits)
         self._cache: QueryCache[QueryResult] = QueryCache(
             limits.query_cache_bytes_max,
@@ -173,19 +175,16 @@ class Functions:
         Run a query, or answer it from the cache.
 
         Args:
-            ts: the state to read, nanoseconds; the newest if `None`.
+            ts: the state to read, nanoseconds, of the near past; the newest if `None`.
             journal: what an earlier run of this paginated query left.
 
         Returns:
             The result; one hold of its `live` is the caller's, to be released.
 
         Raises:
-            OutOfRetention: `ts` is not reached yet, or too long ago.
+            OutOfRetention: `ts` lies in the future, or too long ago.
         """
-        at = self.published.value if ts is None else ts
-        if at > self.published.value:
-            newest = self.published.value
-            raise OutOfRetention(f"ts {at} is not reached yet; the newest is {newest}")
+        at = self.published.value if ts is None else await self._reached(ts)
         if self._subscriptions.processed.value < at:
             await self._subscriptions.processed.wait_reached(at)
         request = Request(Kind.QUERY, path, args, caller, component)
@@ -210,6 +209,86 @@ class Functions:
             finally:
                 self._snapshots.release(snapshot)
         raise FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
+
+    async def query_at(
+        self,
+        path: str,
+        args: Mapping[str, Any],
+        *,
+        caller: Caller,
+        ts: int,
+        component: str = "",
+    ) -> PastResult:
+        """
+        Run a query on the state as it was at `ts`, however long ago; text search is refused.
+
+        Code, schema and indexes are those of now.  It has nothing to do with the cache: who asks
+        for the newest state neither waits for this nor is answered with it.  The first who asks for
+        a ts goes through all records since; see `Past` for what is kept of that.
+
+        Raises:
+            OutOfRetention: `ts` lies in the future, or further back than the log is kept, or more
+                was changed since than `past_bytes_max`.
+            FunctionTimeout: more was committed since than can be taken back in that time.
+        """
+        at = await self._reached(ts)
+        request = Request(Kind.QUERY, path, args, caller, component)
+        view: View | None = None
+        for _ in range(SNAPSHOTS_TRIED):
+            snapshot = self._lease_with_newest_catalog(at)
+            view = None
+            try:
+                view = await self._view_at(snapshot, at)
+                return await self._run_past(request, view.as_of())
+            except SnapshotTooOld:
+                continue
+            finally:
+                self._snapshots.release(snapshot)
+        if view is not None:
+            raise FunctionTimeout(f"{path} reads for longer than a snapshot may be held")
+        raise FunctionTimeout(
+            f"too much was committed since ts {at} to be taken back while a snapshot may be held "
+            f"(snapshot_age_s_max, {self.limits.snapshot_age_s_max:g} s); ask again, which goes on "
+            "from there, or for a newer ts"
+        )
+
+    async def _reached(self, ts: int) -> int:
+        """
+        `ts`, or the newest timestamp if nothing was committed between the two.
+
+        Raises:
+            OutOfRetention: `ts` lies in the future, where anything may yet be committed.
+        """
+        published = self.published
+        if ts <= published.value:
+            return ts
+        now_ns = self._runtime.now_ns()
+        if ts > now_ns:
+            raise OutOfRetention(
+                f"ts {ts} lies {(ts - now_ns) / 1e9:.3f} s in the future; the newest is "
+                f"{published.value}"
+            )
+        staged_ts = self._committer.head.ts
+        if published.value < staged_ts:
+            await published.wait_reached(staged_ts)
+        return min(ts, published.value)
+
+    def _lease_with_newest_catalog(self, ts: int) -> SharedSnapshot:
+        """Whether somebody still has the snapshot of `ts` is not to show in what can be asked."""
+        newest = self._snapshots.acquire()
+        snapshot = self._snapshots.acquire(ts)
+        if snapshot.catalog is newest.catalog:
+            self._snapshots.release(newest)
+            return snapshot
+        self._snapshots.release(snapshot)
+        return newest
+
+    async def _run_past(self, request: Request, view: View) -> PastResult:
+        execution = self._executor.begin(Kind.QUERY, request.path)
+        transaction = self._executor.transaction(view, execution)
+        outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
+        self._executor.tell(outcome)
+        return PastResult(view.begin_ts, outcome.value, outcome.failure, outcome.log_lines)
 
     async def _view_at(self, snapshot: SharedSnapshot, ts: int) -> View:
         if snapshot.ts == ts:

@@ -123,6 +123,9 @@ class Limits:
     there, and a disk is not to be filled by it alone."""
     log_age_s_min: float = 3_600.0
     """What follows the log may be this far behind, so nothing younger goes."""
+    past_bytes_max: int = 128 << 20
+    """Rows as they were, kept in memory for reads in the past, several times that decoded. A ts
+    since which more was changed is not to be had: one answer would look at all of it."""
     data_bytes_max: int = 1 << 40
 
     # Queries.

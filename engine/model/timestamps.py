@@ -10,6 +10,9 @@ from engine.errors import InvalidValue
 Moment: TypeAlias = int | datetime
 """Nanoseconds since 1970, or a `datetime` with a time zone."""
 
+TS_MAX: Final = (1 << 63) - 1
+"""What fits wherever a ts is kept and sent."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -19,7 +22,7 @@ def ts_of(moment: Moment) -> int:
     The timestamp of `moment`, exactly: a datetime is a whole number of microseconds.
 
     Raises:
-        InvalidValue: a datetime without a time zone, a negative number, or something else.
+        InvalidValue: a datetime without a time zone, a number that is no ts, or something else.
     """
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
@@ -31,6 +34,6 @@ def ts_of(moment: Moment) -> int:
         ts = int(moment)
     else:
         raise InvalidValue(f"a ts is an int of nanoseconds or an aware datetime, not {moment!r}")
-    if ts < 0:
-        raise InvalidValue(f"{moment!r} is before 1970")
+    if not 0 <= ts <= TS_MAX:
+        raise InvalidValue(f"{moment!r} is {'before 1970' if ts < 0 else 'after 2262'}")
     return ts

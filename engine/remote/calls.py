@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from engine.errors import RequestRefused, Stopped, Unreachable
@@ -56,9 +55,6 @@ class RemoteCallee:
     async def query(self, target: Target, ts: int | None) -> Answer:
         if ts is None:
             return await self._ask("/api/query", target)
-        published = await self._published()
-        if published < ts <= time.time_ns():
-            ts = published
         return await self._ask("/api/query_at_ts", target, {"ts": encode_ts(ts)})
 
     async def mutation(self, target: Target) -> Answer:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from engine.functions.results import ActionResult, Caller, MutationResult, QueryResult
+from engine.functions.results import ActionResult, Caller, MutationResult, PastResult, QueryResult
 from engine.kernel.watermark import Watermark
 from engine.model.commits import SessionRequest
 from engine.model.values import Value
@@ -50,6 +50,16 @@ class Backend(Protocol):
         journal: str | None = None,
         component: str = "",
     ) -> QueryResult: ...
+
+    async def query_at(
+        self,
+        path: str,
+        args: Mapping[str, Value],
+        *,
+        caller: Caller,
+        ts: int,
+        component: str = "",
+    ) -> PastResult: ...
 
     async def mutation(
         self,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from engine.errors import RequestRefused
-from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
+from engine.functions.results import ActionResult, Failure, MutationResult, PastResult, QueryResult
 from engine.model.json_values import Json, encode_ts, to_clean, to_export, to_wire
 from engine.model.values import UNDEFINED, Value
 
@@ -65,7 +65,7 @@ class Error(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
 
 
 def success(
-    result: QueryResult | MutationResult | ActionResult,
+    result: QueryResult | PastResult | MutationResult | ActionResult,
     log_lines: tuple[str, ...],
     form: Format,
     *,
@@ -84,7 +84,7 @@ def failed(failure: Failure, message: str, log_lines: tuple[str, ...], form: For
     return Error(status="error", error_message=message, error_data=data, log_lines=log_lines)
 
 
-def _value(result: QueryResult | MutationResult | ActionResult, form: Format) -> Raw:
+def _value(result: QueryResult | PastResult | MutationResult | ActionResult, form: Format) -> Raw:
     if not isinstance(result, QueryResult):
         return form.spell(result.value)
     spelled = result.encoded.get(form.value)

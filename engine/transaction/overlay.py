@@ -60,6 +60,11 @@ class Overlay:
         overlay.follow(self._journal)
         return overlay.scan(lower, upper, reverse)
 
+    def follow(self, index: IndexInfo, steps_max: int) -> bool:
+        """Work out the next part of what `entries` of `index` need; whether that was the last."""
+        overlay = self._indexes.setdefault(index.prefix, _IndexOverlay(index))
+        return overlay.follow(self._journal, steps_max)
+
     def grown(self, table_number: int) -> int:
         """How many more rows a table has with it than without."""
         return self._grown.get(table_number, 0)
@@ -83,11 +88,13 @@ class _IndexOverlay:
         self._followed = 0
         self._rows = index.table_number.to_bytes(4, "big")
 
-    def follow(self, journal: list[RowWrite]) -> None:
-        for step in journal[self._followed :]:
+    def follow(self, journal: list[RowWrite], steps_max: int | None = None) -> bool:
+        end = len(journal) if steps_max is None else self._followed + steps_max
+        for step in journal[self._followed : end]:
             if step.key.startswith(self._rows):
                 self._apply(step)
-        self._followed = len(journal)
+        self._followed = min(end, len(journal))
+        return self._followed == len(journal)
 
     def scan(self, lower: bytes, upper: bytes | None, reverse: bool) -> Iterator[OverlayEntry]:
         entries = self._entries

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from engine.errors import IndexNotFound, InvalidRange
+from engine.errors import IndexNotFound, InvalidRange, NotAllowed
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.model.values import UNDEFINED, get_path, normalize, strictly_equal
@@ -66,9 +66,15 @@ def search(
     Matching documents, best first; `None` now and then while the table is read.
 
     Raises:
+        NotAllowed: in the past.
         IndexNotFound: the table has no such search index.
         InvalidRange: the expression does not fit the index.
     """
+    if transaction.view.is_as_of:
+        raise NotAllowed(
+            f"the search index {index_name!r} cannot be used as of a ts: text is searched in the "
+            "newest state only; read a range with with_index, and look through it with .where"
+        )
     if table is None:
         return
     index = _search_index(table, index_name)

@@ -167,7 +167,8 @@ class Transaction:
         Read documents of an interval, in index order.
 
         Stops after `rows_max` documents, when `count` of them were accepted, and before one that
-        the limits forbid, if it has read another.
+        the limits forbid, if it has read another; and before the first, where a view of the past
+        is not ready yet.
         The read set grows by the part of the interval that was looked at.
 
         Raises:
@@ -175,6 +176,8 @@ class Transaction:
         """
         self.view.check_age()
         read = Slice()
+        if not self.view.prepare(index):
+            return read
         docs, keys = read.docs, read.keys
         # What is looked up here is not for each document again: a scan does little else.
         row_of, count_read = self._row_reader(), self.usage.count_read

@@ -13,13 +13,16 @@ yields: a staged version stays in memory until no view is older than it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.counts import Counts
 from engine.indexes.snapshot import Entry, SharedSnapshot
 from engine.transaction.overlay import Overlay, OverlayEntry, merged
+
+FOLLOWED_AT_ONCE: Final = 256
+"""Rows that are looked at for an index between two chances to yield."""
 
 Version = tuple[int, bytes | None]
 """A timestamp, and the image that a row has from there on."""
@@ -49,6 +52,8 @@ class View:
             whatever this view has shown is then to be thrown away.
         is_validated: others may commit meanwhile, so what was read from this view is
             compared with their commits before it is committed itself.
+        is_as_of: somebody asked for the past; a query that began before the newest commit
+            may be shown its state in the same way, and is not to notice.
     """
 
     __slots__ = (
@@ -58,6 +63,7 @@ class View:
         "catalog",
         "counts",
         "generation",
+        "is_as_of",
         "is_validated",
         "snapshot",
     )
@@ -73,6 +79,7 @@ class View:
         past: Overlay | None = None,
         generation: int = 0,
         is_validated: bool = False,
+        is_as_of: bool = False,
     ) -> None:
         self.snapshot = snapshot
         self._staged = staged
@@ -82,6 +89,13 @@ class View:
         self.counts = counts
         self.generation = generation
         self.is_validated = is_validated
+        self.is_as_of = is_as_of
+
+    def as_of(self) -> View:
+        """The same state, for somebody who asked for the past."""
+        changed = self.with_catalog(self.catalog)
+        changed.is_as_of = True
+        return changed
 
     def with_catalog(self, catalog: Catalog) -> View:
         """The same state under another catalog."""
@@ -94,6 +108,7 @@ class View:
             past=self._past,
             generation=self.generation,
             is_validated=self.is_validated,
+            is_as_of=self.is_as_of,
         )
 
     @property
@@ -120,6 +135,14 @@ class View:
         """`row` by the shortest way."""
         has_more = self._staged is not None or self._past is not None
         return self.row if has_more else self.snapshot.row
+
+    def prepare(self, index: IndexInfo) -> bool:
+        """
+        Work out a part of what `entries` of `index` need; whether that was all of it.
+
+        A view of the past has many rows to look at for an index that nobody has read in it yet.
+        """
+        return self._past is None or self._past.follow(index, FOLLOWED_AT_ONCE)
 
     def count(self, table_number: int) -> int:
         """How many rows a table has."""

@@ -68,3 +68,12 @@ async def ask(node: Node, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
     if result.failure is not None:
         raise result.failure.error
     return result.value
+
+
+async def ask_at(node: Node, ts: int, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Run a query as of `ts`; raise what it raised."""
+    component, path, raw = call_target(fn, args, kwargs, "")
+    result = await node.functions.query_at(path, raw, caller=ADMIN, ts=ts, component=component)
+    if result.failure is not None:
+        raise result.failure.error
+    return result.value

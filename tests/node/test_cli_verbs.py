@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,33 @@ async def adas(ctx: QueryCtx, oldest: float) -> int:
     assert shown[2].startswith("3 documents, ")
     assert "1 of them by id" in shown[2]
     assert (Exit.FAILED, True) == (refused.code, "as Query, but it is defined as" in refused.err)
+
+
+def test_a_query_reads_the_past(project: Path) -> None:
+    (project / "app.py").write_text(
+        f"{APP}\n\n@query\nasync def how_many(ctx: QueryCtx) -> int:\n"
+        "    return await ctx.db.count(Person)\n"
+    )
+    (project / "people.jsonl").write_text('{"name": "ada", "age": 36}')
+    headrace(project, "import", "--table", "people", "people.jsonl")
+    then = datetime.now(UTC)
+    headrace(project, "import", "--table", "people", "people.jsonl")
+    ts = json.loads(headrace(project, "log", "tail", "-n", "1", "--json").out)["ts"]
+
+    asked = {
+        at: headrace(project, "run", "app:how_many", "--at", at)
+        for at in (str(then), f"{then.astimezone():%Y-%m-%dT%H:%M:%S.%f}", ts)
+    }
+    ahead = headrace(project, "run", "app:how_many", "--at", "2200-01-01T00:00Z")
+    mutation = headrace(project, "run", "app:count", "--at", ts)
+    explained = headrace(project, "run", "app:how_many", "--at", ts, "--explain")
+
+    assert ["1\n", "1\n", "2\n"] == [found.out for found in asked.values()]
+    assert (True, True) == (ahead.code != 0, "in the future" in ahead.err)
+    assert (Exit.FAILED, True) == (mutation.code, "as Query, but it is defined as" in mutation.err)
+    assert "leave out --at" in explained.err
+    for nonsense in ("yesterday", "-1", "1" * 30, "2999-01-01"):
+        assert "is no time" in headrace(project, "run", "app:how_many", f"--at={nonsense}").err
 
 
 @pytest.mark.slow

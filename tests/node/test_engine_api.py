@@ -29,7 +29,7 @@ from engine import (
 )
 from engine.interface import AsyncInterface
 
-CALLS = {"now_ts", "query", "query_at", "mutation", "commit", "action", "subscribe"}
+CALLS = {"now_ts", "query", "at", "mutation", "commit", "action", "subscribe"}
 
 
 def described(owner: object) -> dict[str, str | None]:

@@ -72,7 +72,7 @@ def test_everything_that_can_be_called_is_called_from_asyncio() -> None:
             return [
                 engine.now_ts > sent.ts,
                 await engine.query("messages:bodies"),
-                await engine.query_at(sent.ts, "messages:bodies"),
+                await engine.at(sent.ts).query("messages:bodies"),
                 await engine.action("outside:several_on_trio"),
             ]
 

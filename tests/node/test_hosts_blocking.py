@@ -53,7 +53,8 @@ def test_everything_that_can_be_called_is_called_from_a_thread() -> None:
 
         assert engine.now_ts > sent.ts
         assert engine.query("messages:bodies") == ["a", "b"]
-        assert engine.query_at(sent.ts, "messages:bodies") == ["a"]
+        assert engine.at(sent.ts).query("messages:bodies") == ["a"]
+        assert engine.query("messages:bodies", as_of=sent.ts) == ["a"]
         assert engine.action("outside:several_on_asyncio") == ["a", "a", "b", "b", "c"]
 
 

@@ -24,6 +24,7 @@ from engine import (
     FunctionFailed,
     FunctionNotFound,
     Int64,
+    Limits,
     ListenConfig,
     Ok,
     OutcomeUnknown,
@@ -48,13 +49,17 @@ KEY = "test|secret"
 
 @asynccontextmanager
 async def served(
-    data: str | Path = ":memory:", *, port: int = 0, redact: bool = False
+    data: str | Path = ":memory:",
+    *,
+    port: int = 0,
+    redact: bool = False,
+    limits: Limits | None = None,
 ) -> AsyncIterator[tuple[Engine, str]]:
     """An engine and the URL that it listens at."""
     config = ServerConfig(admin_key=KEY, redact=redact)
     bind = ListenConfig(bind=(f"127.0.0.1:{port}",))
     async with (
-        Engine.open(data, app=APP, server=config) as engine,
+        Engine.open(data, app=APP, server=config, limits=limits) as engine,
         engine.listen(bind) as (url,),
     ):
         yield engine, url
@@ -77,11 +82,28 @@ async def test_everything_that_can_be_called_is_called_from_afar() -> None:
 
         assert far.now_ts > sent.ts
         assert await far.query("messages:bodies") == ["a", "b"]
-        assert await far.query_at(sent.ts, "messages:bodies") == ["a"]
-        assert await far.query_at(datetime.now(UTC), "messages:bodies") == ["a", "b"]
+        assert await far.at(sent.ts).query("messages:bodies") == ["a"]
+        assert await far.query("messages:bodies", as_of=sent.ts) == ["a"]
+        assert await far.at(datetime.now(UTC)).query("messages:bodies") == ["a", "b"]
         assert await far.action("outside:several_on_trio") == ["a", "a", "b", "b", "c"]
         with pytest.raises(OutOfRetention):
-            await far.query_at(far.now_ts + 10**12, "messages:bodies")
+            await far.at(far.now_ts + 10**12).query("messages:bodies")
+
+
+async def test_the_far_past_is_for_administrators() -> None:
+    limits = Limits(snapshot_age_s_max=0.01)
+    async with served(limits=limits) as (engine, url), Engine.connect(url) as anybody:
+        first = await engine.commit("messages:send", {"body": "a"})
+        second = await engine.commit("messages:send", {"body": "b"})
+        await trio.sleep(0.02)
+        third = await engine.commit("messages:send", {"body": "c"})
+
+        assert await anybody.at(third.ts).query("messages:bodies") == ["a", "b", "c"]
+        for ts in (first.ts, second.ts):
+            with pytest.raises(OutOfRetention, match="the past is for administrators"):
+                await anybody.at(ts).query("messages:bodies")
+        async with Engine.connect(url, admin_key=KEY) as admin:
+            assert await admin.at(first.ts).query("messages:bodies") == ["a"]
 
 
 async def test_from_asyncio_and_from_threads_likewise() -> None:

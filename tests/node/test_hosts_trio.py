@@ -409,9 +409,39 @@ async def test_the_past_is_read_by_ts_and_by_datetime() -> None:
         await trio.sleep(0.002)
         await engine.mutation("messages:send", {"body": "b"})
 
-        assert await engine.query_at(first.ts, "messages:bodies") == ["a"]
-        assert await engine.query_at(between, "messages:bodies") == ["a"]
-        assert await engine.query_at(engine.now_ts, "messages:bodies") == ["a", "b"]
+        assert await engine.at(first.ts).query("messages:bodies") == ["a"]
+        assert await engine.at(between).query("messages:bodies") == ["a"]
+        assert await engine.at(engine.now_ts).query("messages:bodies") == ["a", "b"]
+        assert await engine.query("messages:bodies", {}, as_of=first.ts) == ["a"]
+        assert await engine.query("messages:bodies", as_of=between) == ["a"]
+        assert await engine.query("messages:bodies", as_of=None) == ["a", "b"]
+
+
+async def test_as_of_is_a_moment_unless_the_function_has_an_argument_of_that_name() -> None:
+    @query
+    async def bodies(ctx: QueryCtx, upto: str = "z") -> list[str]:
+        return [m["body"] async for m in ctx.db.query("messages") if m["body"] <= upto]
+
+    @query
+    async def dated(ctx: QueryCtx, as_of: float) -> list[Any]:
+        return [as_of, await bodies(ctx)]
+
+    @mutation
+    async def send(ctx: MutationCtx, body: str) -> None:
+        await ctx.db.insert("messages", {"body": body})
+
+    async with Engine.open(":memory:", app=[bodies, dated, send]) as engine:
+        first = await engine.commit(send, "a")
+        await engine.mutation(send, "b")
+        asked: Any = engine.query
+
+        assert await asked(bodies, as_of=first.ts) == ["a"]
+        assert await asked(bodies, upto="a", as_of=None) == ["a"]
+        assert await asked(dated, as_of=5) == [5, ["a", "b"]]
+        assert await engine.at(first.ts).query(dated, as_of=5) == [5, ["a"]]
+        assert await engine.at(first.ts).query(bodies, "a") == ["a"]
+        with pytest.raises(InvalidValue, match="aware datetime"):
+            await asked(bodies, as_of="yesterday")
 
 
 async def test_a_moment_after_the_last_commit_sees_everything() -> None:
@@ -419,7 +449,7 @@ async def test_a_moment_after_the_last_commit_sees_everything() -> None:
         await engine.mutation("messages:send", {"body": "a"})
         await trio.sleep(0.002)
 
-        assert await engine.query_at(datetime.now(UTC), "messages:bodies") == ["a"]
+        assert await engine.at(datetime.now(UTC)).query("messages:bodies") == ["a"]
 
 
 async def test_a_moment_waits_for_what_was_staged_before_it(tmp_path: Path) -> None:
@@ -428,7 +458,7 @@ async def test_a_moment_waits_for_what_was_staged_before_it(tmp_path: Path) -> N
         while engine.node.committer.head.ts == engine.now_ts:
             await trio.lowlevel.checkpoint()
 
-        assert await engine.query_at(datetime.now(UTC), "messages:bodies") == ["a"]
+        assert await engine.at(datetime.now(UTC)).query("messages:bodies") == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -444,7 +474,7 @@ async def test_a_moment_waits_for_what_was_staged_before_it(tmp_path: Path) -> N
 async def test_moments_that_are_none_are_refused(moment: Any, error: type[Exception]) -> None:
     async with opened() as engine:
         with pytest.raises(error):
-            await engine.query_at(moment, "messages:bodies")
+            await engine.at(moment).query("messages:bodies")
 
 
 # Another version.

@@ -180,7 +180,7 @@ async def _follow(
                 witness.note(f"{name}: {function.path} went from {before} to {state.ts}")
             before = state.ts
             again = {**args, "nonce": next(witness.nonces)}
-            expected = await engine.query_at(state.ts, function.path, again)
+            expected = await engine.at(state.ts).query(function.path, again)
             witness.shown += 1
             if state.value != expected:
                 witness.note(

@@ -19,6 +19,7 @@ from engine.functions.results import (
     ActionResult,
     Caller,
     MutationResult,
+    PastResult,
     QueryResult,
     digest_of,
     failure_of,
@@ -150,6 +151,19 @@ class Cells:
             size_bytes=size,
             digest=digest,
         )
+
+    async def query_at(
+        self,
+        path: str,
+        args: Mapping[str, Value],
+        *,
+        caller: Caller,
+        ts: int,
+        component: str = "",
+    ) -> PastResult:
+        result = await self.query(path, args, caller=caller, ts=ts, component=component)
+        result.live.release()
+        return PastResult(result.ts, result.value, result.failure, result.log_lines)
 
     async def mutation(
         self,

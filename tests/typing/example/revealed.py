@@ -1,9 +1,19 @@
 """What type checkers make of it: no registered function, and no result, is Any."""
 
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Any, assert_type
 
-from engine import ActionCtx, Committed, Id, MutationCtx, Page, PaginationOptions, QueryCtx
+from engine import (
+    ActionCtx,
+    Committed,
+    Engine,
+    Id,
+    MutationCtx,
+    Page,
+    PaginationOptions,
+    QueryCtx,
+)
 
 from .backend.messages import edit, list_page, note, post, send, since, version, wait
 from .backend.schema import Channel, Message
@@ -23,6 +33,13 @@ async def functions_give_what_their_handlers_give(ctx: MutationCtx, channel: Id[
     assert_type(await few.run_query(version), str)
     assert_type(await few.run_mutation(send, channel, body="x"), Id[Message])
     assert_type((await ctx.meta.get_transaction_metrics())["bytes_read"]["remaining"], int)
+
+
+async def the_past_has_the_same_types(engine: Engine, channel: Id[Channel]) -> None:
+    assert_type(await engine.at(5).query(since, channel=channel, after=0), list[Message])
+    assert_type(await engine.at(datetime.now(UTC)).query("messages:since"), Any)
+    assert_type(await engine.query("messages:since", {}, as_of=5), Any)
+    assert_type(await engine.query("messages:since", as_of=datetime.now(UTC)), Any)
 
 
 async def documents_have_the_type_of_their_id(ctx: QueryCtx, channel: Id[Channel]) -> None:

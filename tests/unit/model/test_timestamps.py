@@ -17,7 +17,7 @@ aware = st.datetimes(
 )
 
 
-@given(st.integers(min_value=0, max_value=2**63))
+@given(st.integers(min_value=0, max_value=2**63 - 1))
 def test_nanoseconds_are_themselves(ts: int) -> None:
     assert ts_of(ts) == ts
 
@@ -32,7 +32,9 @@ def test_a_datetime_is_exact_wherever_its_clock_hangs(moment: datetime, hours: i
     )
 
 
-@pytest.mark.parametrize("moment", [datetime(2026, 1, 1), -1, True, 1.5, None, "now"], ids=repr)
+@pytest.mark.parametrize(
+    "moment", [datetime(2026, 1, 1), -1, 2**63, True, 1.5, None, "now"], ids=repr
+)
 def test_what_is_no_moment_is_refused(moment: Any) -> None:
     with pytest.raises(InvalidValue):
         ts_of(moment)
