@@ -287,7 +287,7 @@ class Functions:
         execution = self._executor.begin(Kind.QUERY, request.path)
         transaction = self._executor.transaction(view, execution)
         outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
-        self._executor.tell(outcome)
+        self._executor.tell(outcome, Way())
         return PastResult(view.begin_ts, outcome.value, outcome.failure, outcome.log_lines)
 
     async def _view_at(self, snapshot: SharedSnapshot, ts: int) -> View:

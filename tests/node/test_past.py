@@ -255,7 +255,7 @@ async def test_a_table_that_came_later_is_empty(autojump_clock: MockClock) -> No
         assert [] == await ask_at(node, ts, numbers, table="others")
         assert 0 == await ask_at(node, ts, count, table="others")
         assert [None, doc_id] == await ask_at(node, ts, got, doc_id, "others")
-        assert [] == await ask_at(node, ts, numbers, table="nobody's")
+        assert [] == await ask_at(node, ts, numbers, table="nobodys")
 
 
 async def test_a_table_of_which_all_is_deleted(autojump_clock: MockClock) -> None:
