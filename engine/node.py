@@ -67,6 +67,7 @@ class Node:
     retention: Retention
     runtime: Runtime
     limits: Limits
+    watchdog: Watchdog
     nursery: trio.Nursery
     """For work that outlives whoever asked for it, such as actions."""
     pushing: trio.Lock = field(default_factory=trio.Lock)
@@ -93,6 +94,7 @@ class Node:
             upkeep=self.upkeep,
             switch=self._switch,
             progress=progress or _silent,
+            watchdog=self.watchdog,
         )
         async with self.pushing:
             return await push.run()
@@ -183,6 +185,7 @@ async def running_node(
                 retention=retention,
                 runtime=runtime,
                 limits=limits,
+                watchdog=watchdog,
                 nursery=nursery,
             )
             nursery.cancel_scope.cancel()

@@ -46,6 +46,10 @@ class Bounded(Validator):
     def parts(self) -> Iterable[Validator]:
         return (self.inner,)
 
+    @property
+    def runs_code(self) -> bool:
+        return any(bound.is_code for bound in self.bounds)
+
     def _make_check(self) -> Check:
         inner, bounds = self.inner.mismatch, self.bounds
 
@@ -81,7 +85,13 @@ def _bounds_of(metadata: Iterable[Metadata]) -> Iterator[Bound]:
 
 
 def _truth(predicate: Callable[[Value], object]) -> Callable[[Value], bool]:
-    return lambda value: bool(predicate(value))
+    def holds(value: Value) -> bool:
+        try:
+            return bool(predicate(value))
+        except Exception:  # it accepts no such value
+            return False
+
+    return holds
 
 
 def _compared(

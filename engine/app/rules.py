@@ -31,6 +31,8 @@ from engine.model.values import Int64
 ANYTHING: Final[Json] = {"type": "any"}
 UNSAYABLE: Final[Json] = {"type": "unsayable"}
 """Of a validator of which nothing is known here, or that runs code of the application."""
+CONSTRAINED: Final = "constrained"
+"""The type of the rule of a table that has references or checks, or runs code."""
 _PLAIN: Final = frozenset(
     type(one)
     for one in (
@@ -88,6 +90,8 @@ def implies(old: Json, new: Json) -> bool:
     """
     if new == ANYTHING:
         return True
+    if CONSTRAINED in (old.get("type"), new.get("type")):
+        return _constrained_implies(_constrained(old), _constrained(new))
     if UNSAYABLE in (old, new):
         return False
     match old, new:
@@ -103,6 +107,25 @@ def implies(old: Json, new: Json) -> bool:
         case {"type": "bounded"}, _:
             return implies(old["value"], new)
     return _one_implies(old, new)
+
+
+def _constrained(rule: Json) -> Json:
+    if rule["type"] == CONSTRAINED:
+        return rule
+    return {"value": rule, "references": [], "checks": [], "code": ""}
+
+
+def _constrained_implies(old: Json, new: Json) -> bool:
+    """As `implies`, of rules of tables; the same code does the same."""
+    is_same_code = old["code"] == new["code"] != ""
+    if is_same_code and old == new:
+        return True
+    are_checked = is_same_code and set(new["checks"]) <= set(old["checks"])
+    return (
+        implies(old["value"], new["value"])
+        and set(new["references"]) <= set(old["references"])
+        and (are_checked or not new["checks"])
+    )
 
 
 def _one_implies(old: Json, new: Json) -> bool:

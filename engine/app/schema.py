@@ -13,17 +13,27 @@ that are there already.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from engine.app.bounds import Bounded
+from engine.app.constraints import (
+    ON_DELETE,
+    CheckSpec,
+    Predicate,
+    ReferenceSpec,
+    validators_at,
+    with_checks,
+)
 from engine.app.documents import bind_document
 from engine.app.places import place_of_caller
+from engine.app.rules import CONSTRAINED, rule_of
 from engine.app.shapes import Scope, Unsupported, is_document, shape_of
 from engine.app.structures import is_typed_dict
 from engine.app.validators import (
@@ -33,8 +43,6 @@ from engine.app.validators import (
     Json,
     Number,
     Object,
-    Optional,
-    Record,
     Tables,
     Union,
     Validator,
@@ -51,6 +59,7 @@ from engine.model.limits import (
     VECTOR_DIMENSIONS_MAX,
     VECTOR_DIMENSIONS_MIN,
 )
+from engine.model.relations import OnDelete, Relation
 from engine.model.values import Value
 
 Fields: TypeAlias = Any
@@ -120,7 +129,7 @@ class VectorIndexSpec:
 
 class Table:
     """
-    One table: the class or the validators of its documents, and its indexes.
+    One table: the class or the validators of its documents, its indexes and its constraints.
 
     Args:
         fields: a `TypedDict` that derives from `Document`, or a dict of validators; also a
@@ -134,6 +143,8 @@ class Table:
         self.indexes: tuple[IndexSpec, ...] = ()
         self.search_indexes: tuple[SearchIndexSpec, ...] = ()
         self.vector_indexes: tuple[VectorIndexSpec, ...] = ()
+        self.references: tuple[ReferenceSpec, ...] = ()
+        self.checks: tuple[CheckSpec, ...] = ()
 
     def _declared_in(self, frame: types.FrameType) -> None:
         self._scope = Scope.of_frame(frame)
@@ -254,6 +265,64 @@ class Table:
         self.vector_indexes += (spec,)
         return self
 
+    def reference(self, field: str, /, *, on_delete: OnDelete = "restrict") -> Table:
+        """
+        Have a field refer to documents that are there.
+
+        A write whose id leads to no document is refused.  The field's type says which table
+        it refers to, as in `Id[Channel]`, and some index of this table has to begin with it.
+
+        Args:
+            field: a path, as in `"channel"` or `"author.user"`.
+            on_delete: what deleting the other document does: it is refused ("restrict"), deletes
+                this one too ("cascade"), or makes the field null, or absent where it cannot be
+                null ("set_null").
+
+        Returns:
+            This table.
+
+        Raises:
+            DeclarationError: the reference cannot be; what needs the whole schema is checked
+                when that is declared.
+        """
+        spec = ReferenceSpec(field=field, on_delete=on_delete, where=place_of_caller())
+        if on_delete not in ON_DELETE:
+            spec.refuse(f"on_delete is one of {', '.join(map(repr, ON_DELETE))}, not {on_delete!r}")
+        if any(one.field == field for one in self.references):
+            spec.refuse("it is declared twice")
+        for step in field.split("."):
+            check_identifier(step, "a field that refers")
+        self.references += (spec,)
+        return self
+
+    def check(self, name: str, holds: Predicate, /) -> Table:
+        """
+        Have a predicate hold of all documents.
+
+        Args:
+            name: what errors call it.
+            holds: a plain function of a document, without `_id` and `_creationTime`. It depends
+                on nothing else, since it is asked when a document is written, and of those that
+                are there when code changes.
+
+        Returns:
+            This table.
+
+        Raises:
+            DeclarationError: the name is taken, or `holds` is no plain function.
+        """
+        where = place_of_caller()
+        check_identifier(name, "a check")
+        if any(one.name == name for one in self.checks):
+            raise DeclarationError(f"{where}: two checks are called {name!r}")
+        if not callable(holds) or inspect.iscoroutinefunction(holds):
+            raise DeclarationError(
+                f"{where}: check {name!r} is {holds!r}; write a plain function of a document, "
+                "as in lambda doc: doc['amount'] > 0"
+            )
+        self.checks += (CheckSpec(name=name, holds=holds),)
+        return self
+
     # What documents must be.
 
     @cached_property
@@ -288,9 +357,44 @@ class Table:
         """
         A check of documents, which may have `_id` and `_creationTime` already.
 
-        The function raises `InvalidValue`, with path, value and validator.
+        The function raises `InvalidValue`, with path, value and validator, or the check.
         """
-        return _with_system_fields(self.validator).compile(tables)
+        return with_checks(_with_system_fields(self.validator).compile(tables), self.checks)
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether checking a document runs code of the application."""
+        return bool(self.checks) or any(
+            isinstance(part, Bounded) and part.runs_code for part in self.validator.walk()
+        )
+
+    def relations(self, name: str, tables: Collection[str]) -> list[Relation]:
+        """
+        Its references, as `name` among `tables`.
+
+        Raises:
+            DeclarationError: one that cannot be; names file and line.
+        """
+        indexes = {one.fields[0]: one.name for one in self.indexes[::-1] if not one.staged}
+        return [one.resolve(name, self.validator, indexes, tables) for one in self.references]
+
+    def rule(self, digest: str) -> Json:
+        """
+        What its documents meet, as stored schemas have it.
+
+        Args:
+            digest: of the application's code, on which predicates depend.
+        """
+        rule = rule_of(self.validator)
+        if not (self.references or self.checks or self.runs_code):
+            return rule
+        return {
+            "type": CONSTRAINED,
+            "value": rule,
+            "references": [one.field for one in self.references],
+            "checks": [one.name for one in self.checks],
+            "code": digest if self.runs_code else "",
+        }
 
     def to_json(self, name: str) -> Json:
         """The table as stored schemas have it; equal tables have equal JSON."""
@@ -304,7 +408,7 @@ class Table:
 
     def verify(self) -> None:
         """
-        Check what can only be checked when all tables have their names.
+        Check what can only be checked when all tables have their names, but for its references.
 
         Raises:
             DeclarationError: an index of a field that no document can have, or an id of a
@@ -319,7 +423,7 @@ class Table:
         for name, path in self._indexed_fields():
             self._check_possible(name, path)
         for one in self.vector_indexes:
-            found = list(_at(self.validator, one.vector_field.split(".")))
+            found = list(validators_at(self.validator, one.vector_field.split(".")))
             if not any(_is_vector(validator) for validator in found):
                 raise self._error(
                     f"index {one.name!r}: `{one.vector_field}` is no list of numbers; "
@@ -337,7 +441,7 @@ class Table:
             yield from ((vector.name, path) for path in vector.filter_fields)
 
     def _check_possible(self, name: str, path: str) -> None:
-        if not any(True for _ in _at(self.validator, path.split("."))):
+        if not any(True for _ in validators_at(self.validator, path.split("."))):
             known = self.validator.fields if isinstance(self.validator, Object) else ()
             raise self._error(
                 f"index {name!r}: no document has a field `{path}`.{did_you_mean(path, known)}"
@@ -417,6 +521,7 @@ class Schema:
         for name, table in tables.items():
             try:
                 table.verify()
+                table.relations(name, tables)
             except DeclarationError as error:
                 raise DeclarationError(f"table {name!r}: {error}") from None
 
@@ -513,24 +618,6 @@ def _with_system_fields(validator: Validator) -> Validator:
         case Union(members=members):
             return Union(tuple(map(_with_system_fields, members)))
     return validator
-
-
-def _at(validator: Validator, path: Sequence[str]) -> Iterable[Validator]:
-    """What may stand at a path in what `validator` accepts."""
-    match validator:
-        case Optional(inner=inner) | Bounded(inner=inner):
-            yield from _at(inner, path)
-        case Union(members=members):
-            for member in members:
-                yield from _at(member, path)
-        case AnyValue():
-            yield validator
-        case _ if not path:
-            yield validator
-        case Object(fields=fields) if path[0] in fields:
-            yield from _at(fields[path[0]], path[1:])
-        case Record(values=values):
-            yield from _at(values, path[1:])
 
 
 def _is_vector(validator: Validator) -> bool:

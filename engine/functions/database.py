@@ -16,12 +16,13 @@ from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
 from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
 from engine.functions import absences
-from engine.functions.calls import Call, Calls
+from engine.functions.calls import Call, Calls, Steps
 from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.indexes.catalog import TableInfo
 from engine.model.ids import decode_id, row_key_of
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
+from engine.transaction.deletion import delete
 from engine.transaction.transaction import Transaction
 
 T = TypeVar("T")
@@ -130,7 +131,11 @@ class Writer(Reader, DatabaseWriter):
         return self._access.calls.run(self._replace, table_or_id, id_or_doc, doc)
 
     def delete(self, table_or_id: Any, id: Any = None, /) -> Call[None]:
-        return self._access.calls.run(self._delete, table_or_id, id)
+        access = self._access
+        schema = access.transaction.schema
+        if schema is not None and schema.referring:
+            return access.calls.defer(lambda: self._delete_with_others(table_or_id, id))
+        return access.calls.run(self._delete, table_or_id, id)
 
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access
@@ -162,6 +167,11 @@ class Writer(Reader, DatabaseWriter):
 
     def _delete(self, table_or_id: Any, id: Any) -> None:
         self._access.transaction.delete(self._key(table_or_id, id))
+
+    def _delete_with_others(self, table_or_id: Any, id: Any) -> Steps[None]:
+        access = self._access
+        for _ in delete(access.transaction, self._key(table_or_id, id)):
+            yield from access.calls.breathe()
 
 
 @absences.lacking(absences.SYSTEM)

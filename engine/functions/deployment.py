@@ -14,10 +14,13 @@ from typing import Any
 from engine.app.environment import NO_VARIABLES, Variables
 from engine.app.registered import Kind, RegisteredFunction, Visibility
 from engine.app.registry import Application
-from engine.app.validators import did_you_mean
+from engine.app.schema import Schema
+from engine.app.validators import Tables, did_you_mean
 from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
 from engine.model.limits import SHOWN_LENGTH_MAX
+from engine.model.relations import Relation, named
 from engine.model.text import brief
+from engine.transaction.transaction import Marks
 
 Check = Callable[[Any], None]
 TableNumber = Callable[[str, str], "int | None"]
@@ -106,35 +109,62 @@ def dotted(path: str) -> str:
 
 
 class SchemaChecks:
-    """The compiled document validators of a deployment."""
+    """What the schemas of a deployment say of documents, compiled."""
 
     def __init__(self, application: Application, table_number: TableNumber) -> None:
+        self.relations: dict[tuple[str, str], list[Relation]] = {}
+        self.referring: dict[tuple[str, str], list[Relation]] = {}
         self._checks: dict[tuple[str, str], Check] = {}
+        self._running_code: set[tuple[str, str]] = set()
         self._strict: dict[str, Collection[str]] = {}
         """By component: the only tables that may be written to."""
         for component, part in [("", application), *application.mounts.items()]:
-            if part.schema is None or not part.schema.validates:
-                continue
-            if part.schema.is_strict:
-                self._strict[component] = part.schema.tables.keys()
-            resolve = partial(table_number, component)
-            for name, table in part.schema.tables.items():
-                self._checks[component, name] = table.compile(resolve)
+            if part.schema is not None and part.schema.validates:
+                self._add(component, part.schema, partial(table_number, component))
 
-    def check(self, component: str, table: str, fields: dict[str, Any]) -> None:
+    def _add(self, component: str, schema: Schema, resolve: Tables) -> None:
+        if schema.is_strict:
+            self._strict[component] = schema.tables.keys()
+        for name, table in schema.tables.items():
+            self._checks[component, name] = table.compile(resolve)
+            if table.runs_code:
+                self._running_code.add((component, name))
+            for relation in table.relations(name, schema.tables):
+                self.relations.setdefault((component, name), []).append(relation)
+                self.referring.setdefault((component, relation.target), []).append(relation)
+
+    def check(
+        self, component: str, table: str, fields: dict[str, Any], marks: Marks | None = None
+    ) -> None:
         """
+        Args:
+            marks: entered where checking runs code of the application.
+
         Raises:
             SchemaViolation: the table's schema forbids the document.
         """
+        try:
+            self.validate(component, table, fields, marks)
+        except InvalidValue as error:
+            message = f"{named(table, fields)} does not fit its schema: {error}"
+            raise SchemaViolation(message) from error.__cause__
+
+    def validate(
+        self, component: str, table: str, fields: dict[str, Any], marks: Marks | None
+    ) -> None:
+        """As `check`, but raises `InvalidValue`, which says why alone."""
         check = self._checks.get((component, table))
         if check is None:
             self._refuse_stray(component, table)
             return
+        if marks is None or (component, table) not in self._running_code:
+            check(fields)
+            return
+        marks.enter()
         try:
             check(fields)
-        except InvalidValue as error:
-            message = f"a document of {table!r} does not fit its schema: {error}"
-            raise SchemaViolation(message) from None
+        finally:
+            marks.leave()
 
     def _refuse_stray(self, component: str, table: str) -> None:
         tables = self._strict.get(component)

@@ -18,12 +18,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from engine.errors import PushRefused, SchemaViolation
+from engine.errors import InvalidValue, PushRefused
 from engine.functions.deployment import SchemaChecks
-from engine.indexes.catalog import TableInfo
+from engine.functions.guard import Guard
+from engine.indexes.catalog import Catalog, IndexInfo, IndexState, TableInfo
 from engine.indexes.snapshot import SharedSnapshot
 from engine.indexes.written import WrittenRows
 from engine.model.codec import decode
+from engine.model.ids import id_of, row_key_of
+from engine.model.keys import encode_key, past
+from engine.model.relations import Relation, named
 
 T = TypeVar("T")
 
@@ -68,6 +72,7 @@ class DocumentCheck:
     Args:
         tables: whose documents are to be checked.
         checks: the schemas to come.
+        guard: around predicates of the application.
         written: from now on; nothing of `tables` has been looked at before its timestamp.
         clock: in seconds.
         slice_s_max: a slice ends after this, or after `SLICE_ROWS`.
@@ -79,12 +84,14 @@ class DocumentCheck:
         checks: SchemaChecks,
         written: WrittenRows,
         *,
+        guard: Guard,
         clock: Callable[[], float],
         slice_s_max: float,
     ) -> None:
         self._walks = {table.row_prefix: _Walk(table) for table in tables}
         self._unwalked = deque(self._walks.values())
         self._checks = checks
+        self._guard = guard
         self._written = written
         self._clock = clock
         self._slice_s_max = slice_s_max
@@ -148,11 +155,29 @@ class DocumentCheck:
     def _follow(self, snapshot: SharedSnapshot) -> bool:
         """Note what was written; whether that was everything up to `snapshot`."""
         for key in self._written.next_rows(snapshot):
-            walk = self._walks.get(key[:4])
-            if walk is not None and walk.has_passed(key[4:]):
-                self._changed[key] = None
-                self._misfits.pop(key, None)
+            self._note(key)
+            if self._checks.referring:
+                for referring in self._left_behind(key, snapshot):
+                    self._note(referring)
         return self._written.ts == snapshot.ts
+
+    def _note(self, key: bytes) -> None:
+        walk = self._walks.get(key[:4])
+        if walk is not None and walk.has_passed(key[4:]):
+            self._changed[key] = None
+            self._misfits.pop(key, None)
+
+    def _left_behind(self, key: bytes, snapshot: SharedSnapshot) -> Iterator[bytes]:
+        """The rows that refer to one which is gone, if it is."""
+        catalog = snapshot.catalog
+        table = catalog.by_number.get(int.from_bytes(key[:4], "big"))
+        if table is None or snapshot.row(key) is not None:
+            return
+        for relation in self._checks.referring.get((table.component, table.name), ()):
+            index = _index_of(catalog, table.component, relation)
+            lower = encode_key([id_of(key)])
+            for _, row in snapshot.entries(index, lower, past(lower), reverse=False):
+                yield row
 
     def _walk_slice(self, walk: _Walk, snapshot: SharedSnapshot) -> None:
         walk.begin(snapshot)
@@ -183,12 +208,32 @@ class DocumentCheck:
             return
         table = self._walks[key[:4]].table
         doc = decode(image)
+        self._guard.document = (table.name, key)
         try:
-            self._checks.check(table.component, table.name, doc)
-        except SchemaViolation as error:
-            self._misfits[key] = (
-                f"the document {doc['_id']} of {table.name!r} does not fit the new schema: "
-                f"{error}. Nothing was changed."
-            )
-            if len(self._misfits) > MISFITS_MAX:
-                self.refuse_misfits()
+            self._checks.validate(table.component, table.name, doc, self._guard)
+        except InvalidValue as error:
+            self._note_misfit(key, f"{named(table.name, doc)} does not fit the new schema: {error}")
+            return
+        for relation in self._checks.relations.get((table.component, table.name), ()):
+            target = relation.id_in(doc)
+            if target is not None and snapshot.row(row_key_of(target)) is None:
+                self._note_misfit(key, relation.dangles(doc, target))
+
+    def _note_misfit(self, key: bytes, why: str) -> None:
+        self._misfits[key] = f"{why}. Nothing was changed."
+        if len(self._misfits) > MISFITS_MAX:
+            self.refuse_misfits()
+
+
+def _index_of(catalog: Catalog, component: str, relation: Relation) -> IndexInfo:
+    """The index by which is found who refers: one that is read, or was filled for the push."""
+    table = catalog.table(component, relation.table)
+    assert table is not None, "prepared"
+    path = tuple(relation.field.split("."))
+    states = [IndexState.ENABLED, IndexState.STAGED, IndexState.BACKFILLING, IndexState.STAGING]
+    found = [
+        index
+        for index in table.indexes.values()
+        if index.name == relation.index and index.fields[0] == path and index.state in states
+    ]
+    return min(found, key=lambda index: states.index(index.state))

@@ -114,6 +114,7 @@ class Executor:
             now_ns=execution.now_ns,
             dice=LazyDice(execution.seed),
             schema=self.deployment.schemas,
+            marks=execution,
         )
 
     async def run(

@@ -449,7 +449,7 @@ def _load_declared(declared: Sequence[Any]) -> Application:
         crons=_only(Crons, given),
         triggers=tuple(one for one in declared if isinstance(one, Trigger)),
         environment=read_environment(None),
-        digest=_digest_of(functions),
+        digest=_digest_of(functions, _only(Schema, given)),
     )
     application = _with_mounts(application, _Place())
     verify(application)
@@ -461,9 +461,12 @@ def _module_path(function: RegisteredFunction) -> str:
     return "main" if module == "__main__" else module.replace(".", "/")
 
 
-def _digest_of(functions: Mapping[str, RegisteredFunction]) -> str:
+def _digest_of(functions: Mapping[str, RegisteredFunction], schema: Schema | None) -> str:
     digest = blake2b(digest_size=DIGEST_BYTES)
     for path, function in sorted(functions.items()):
         digest.update(path.encode())
         digest.update(marshal.dumps(function.handler.__code__))
+    for table in schema.tables.values() if schema else ():
+        for check in table.checks:
+            digest.update(marshal.dumps(getattr(check.holds, "__code__", check.name)))
     return digest.hexdigest()

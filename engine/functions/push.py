@@ -23,15 +23,21 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import trio
 
 from engine.app.registry import Application
-from engine.app.rules import ANYTHING, implies, rule_of
+from engine.app.rules import ANYTHING, implies
 from engine.app.schema import Schema
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import PushRefused, SchemaViolation, StoreFull
+from engine.errors import (
+    FunctionAborted,
+    FunctionTimeout,
+    PushRefused,
+    SchemaViolation,
+    StoreFull,
+)
 from engine.functions.catalog_changes import (
     NO_SCHEMAS,
     prepare,
@@ -43,9 +49,11 @@ from engine.functions.catalog_changes import (
 from engine.functions.crons import sync_crons
 from engine.functions.deployment import Deployment
 from engine.functions.document_check import DocumentCheck
+from engine.functions.guard import Guard
 from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.turns import Turns
 from engine.functions.unique_check import UniqueCheck
+from engine.functions.watchdog import Watchdog
 from engine.indexes.catalog import (
     DEPLOYMENT_KEY,
     SCHEMAS,
@@ -66,6 +74,9 @@ trace = tracer(__name__)
 CATCH_UP_SLICES_MAX: Final = 200
 """A second, about; whoever writes faster than that waits for the rest of the check."""
 
+Rules: TypeAlias = dict[str, dict[str, Any]]
+"""By component and table."""
+
 
 class Push:
     """
@@ -74,6 +85,7 @@ class Push:
         switch: called when the new deployment is durable, before anybody reads it.
         upkeep: fills and sweeps indexes.
         progress: told how far it has come.
+        watchdog: ends predicates of checks that take too long.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class Push:
         upkeep: IndexUpkeep,
         switch: Callable[[Deployment], None],
         progress: Progress,
+        watchdog: Watchdog,
     ) -> None:
         self._application = application
         self._committer = committer
@@ -97,6 +110,9 @@ class Push:
         self._upkeep = upkeep
         self._switch = switch
         self._progress = progress
+        self._guard = Guard(
+            "the check of stored documents", now_ns=runtime.now_ns, limits=limits, watchdog=watchdog
+        )
         self._source = Source(path="_system:push", code=application.digest)
 
     async def run(self) -> list[str]:
@@ -143,11 +159,12 @@ class Push:
         return check
 
     async def _begin_check(self, schemas: dict[str, Schema]) -> DocumentCheck:
-        tables, ts = await self._turns.write(partial(_tables_to_check, schemas))
+        tables, ts = await self._turns.write(partial(_tables_to_check, self._rules(schemas)))
         return DocumentCheck(
             tables,
             self._deployment().schemas,
             WrittenRows(self._recent, ts),
+            guard=self._guard,
             clock=self._runtime.monotonic,
             slice_s_max=self._limits.slice_s_max,
         )
@@ -173,7 +190,9 @@ class Push:
         """Do a part of the check as of now, and let others have their turn."""
         snapshot = self._committer.pin()
         try:
-            is_done = part(snapshot)
+            is_done = await self._guard.run(partial(part, snapshot))
+        except (FunctionTimeout, FunctionAborted) as error:
+            raise PushRefused(f"{error}. Nothing was changed.") from error
         finally:
             self._committer.unpin(snapshot)
         await self._runtime.pause("push.checked")
@@ -257,10 +276,20 @@ class Push:
         self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
     ) -> list[str]:
         """Make indexes, schemas and crons those of the application; a line for each change."""
-        stored = _stored_schemas(turn)
-        lines = [*switch(schemas, turn), *_changed_tables(schemas, stored)]
-        _store_schemas(turn, stored, schemas)
+        stored, rules = _stored_schemas(turn), self._rules(schemas)
+        lines = [*switch(schemas, turn), *_changed_tables(schemas, rules, stored)]
+        _store_schemas(turn, stored, rules)
         return lines + sync_crons(turn, parts)
+
+    def _rules(self, schemas: dict[str, Schema]) -> Rules:
+        """What writes have to meet."""
+        digest = self._application.digest
+        return {
+            component: {name: table.rule(digest) for name, table in schema.tables.items()}
+            if schema.validates
+            else {}
+            for component, schema in schemas.items()
+        }
 
     def _deployment(self) -> Deployment:
         committer = self._committer
@@ -285,24 +314,26 @@ def _tables_of(stored: Any) -> dict[str, Any]:
     return tables
 
 
-def _changed_tables(schemas: dict[str, Schema], stored: dict[str, Any]) -> Iterator[str]:
+def _changed_tables(
+    schemas: dict[str, Schema], rules: Rules, stored: dict[str, Any]
+) -> Iterator[str]:
     """A line for each table whose documents are declared otherwise than before."""
     for component, schema in schemas.items():
         for name, before in _tables_of(stored.get(component)).items():
-            declared = schema.tables.get(name)
-            if declared is None:
+            rule = rules[component].get(name, before)
+            if name not in schema.tables:
                 yield f"removed table {name} from the schema; its documents stay"
-            elif rule_of(declared.validator) != before:
+            elif {**rule, "code": ""} != {**before, "code": ""}:
                 yield f"changed table {name}"
 
 
-def _tables_to_check(schemas: dict[str, Schema], turn: Transaction) -> tuple[list[TableInfo], int]:
+def _tables_to_check(rules: Rules, turn: Transaction) -> tuple[list[TableInfo], int]:
     """The tables whose documents may not meet the rule to come, and when that was so."""
     stored = _stored_schemas(turn)
     found = []
-    for component, schema in schemas.items():
+    for component, tables in rules.items():
         before = _tables_of(stored.get(component))
-        for name, rule in _rules(schema).items():
+        for name, rule in tables.items():
             if not implies(before.get(name, ANYTHING), rule):
                 table = turn.catalog.table(component, name)
                 assert table is not None, "prepared"
@@ -310,24 +341,17 @@ def _tables_to_check(schemas: dict[str, Schema], turn: Transaction) -> tuple[lis
     return found, turn.view.snapshot_ts
 
 
-def _store_schemas(turn: Transaction, stored: dict[str, Any], schemas: dict[str, Schema]) -> None:
-    for component in stored.keys() - schemas.keys():
+def _store_schemas(turn: Transaction, stored: dict[str, Any], rules: Rules) -> None:
+    for component in stored.keys() - rules.keys():
         # Documents are not checked from now on, so a schema that comes back has to be.
         turn.put_row(row_key_of(stored[component]["_id"]), None)
-    for component, schema in schemas.items():
-        _store_schema(turn, stored.get(component), component, schema)
+    for component, tables in rules.items():
+        _store_schema(turn, stored.get(component), component, tables)
 
 
-def _store_schema(turn: Transaction, stored: Any, component: str, schema: Schema) -> None:
-    doc = {"component": component, "tables": json.dumps(_rules(schema))}
+def _store_schema(turn: Transaction, stored: Any, component: str, tables: dict[str, Any]) -> None:
+    doc = {"component": component, "tables": json.dumps(tables)}
     if stored is None:
         turn.insert_row(turn.catalog.by_number[SCHEMAS], doc)
     elif stored["tables"] != doc["tables"]:
         turn.put_row(row_key_of(stored["_id"]), {**stored, **doc})
-
-
-def _rules(schema: Schema) -> dict[str, Any]:
-    """What writes to its tables have to meet."""
-    if not schema.validates:
-        return {}
-    return {name: rule_of(table.validator) for name, table in schema.tables.items()}

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ from engine.errors import (
     StoreFull,
     UsageError,
 )
+from engine.functions.guard import Guard
 from engine.functions.history import as_json
 from engine.functions.results import Caller
 from engine.indexes.catalog import Catalog, IndexKind, TableInfo
@@ -48,6 +50,7 @@ from engine.indexes.verify import Findings, verify
 from engine.log.records import decode_record
 from engine.model.codec import decode
 from engine.model.json_values import Json, from_wire, to_wire
+from engine.model.relations import Relation
 from engine.model.text import brief
 from engine.node import Node
 from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
@@ -197,7 +200,14 @@ class Administration:
 
     async def _bring_in(self, component: str, table: str, first: int, documents: list[Json]) -> int:
         """Insert documents, all of them or none."""
-        turns, schemas = self._node.functions.turns, self._node.functions.deployment.schemas
+        node = self._node
+        turns, schemas = node.functions.turns, node.functions.deployment.schemas
+        guard = Guard(
+            f"the check of a document of {table!r}",
+            now_ns=node.runtime.now_ns,
+            limits=node.limits,
+            watchdog=node.watchdog,
+        )
         read: list[imports.Imported] = []
         for number, document in enumerate(documents, first):
             with _numbered(number):
@@ -205,8 +215,9 @@ class Administration:
         await turns.write(lambda turn: imports.place_table(turn, component, table, read))
         for number, one in enumerate(read, first):
             with _numbered(number):
-                schemas.check(component, table, one.fields)
-        await turns.write(lambda turn: _insert(turn, component, table, first, read))
+                await guard.run(partial(schemas.check, component, table, one.fields, guard))
+        relations = schemas.relations.get((component, table), ())
+        await turns.write(lambda turn: _insert(turn, component, table, first, read, relations))
         return len(read)
 
     # What happens.
@@ -348,11 +359,20 @@ async def _shape_lines(first: Shapes, others: Iterator[Shapes]) -> AsyncGenerato
 
 
 def _insert(
-    turn: Transaction, component: str, table: str, first: int, documents: Sequence[imports.Imported]
+    turn: Transaction,
+    component: str,
+    table: str,
+    first: int,
+    documents: Sequence[imports.Imported],
+    relations: Sequence[Relation],
 ) -> None:
     for number, one in enumerate(documents, first):
         with _numbered(number):
             imports.insert(turn, component, table, one)
+    # Only now, because they may refer to each other.
+    for number, one in enumerate(documents, first):
+        with _numbered(number):
+            turn.check_references(relations, one.fields)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ of the function that runs.  `finish` hands its row writes to the committer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from engine.errors import DocumentNotFound, InvalidId, InvalidValue, LimitExceeded, SchemaViolation
 from engine.indexes.buckets import Buckets
@@ -31,7 +31,7 @@ from engine.indexes.snapshot import Entry
 from engine.model.codec import decode, encode
 from engine.model.commits import RowWrite
 from engine.model.identifiers import is_identifier, why_no_identifier
-from engine.model.ids import id_of, make_internal, row_key
+from engine.model.ids import id_of, make_internal, row_key, row_key_of
 from engine.model.keys import encode_key, past
 from engine.model.limits import (
     DOCUMENT_BYTES_MAX,
@@ -41,6 +41,7 @@ from engine.model.limits import (
     WARNING_RATIO,
 )
 from engine.model.reads import ReadSet
+from engine.model.relations import Relation
 from engine.model.values import UNDEFINED, measure, size_of, strictly_equal
 from engine.transaction.overlay import Overlay, merged
 from engine.transaction.usage import Usage
@@ -55,11 +56,33 @@ class Dice(Protocol):
     def randbytes(self, n: int, /) -> bytes: ...
 
 
-class SchemaCheck(Protocol):
-    """What the deployed schemas say of a document."""
+class Marks(Protocol):
+    """Around code of the application, whose time that is."""
 
-    def check(self, component: str, table: str, fields: Doc) -> None:
+    def enter(self) -> None: ...
+    def leave(self) -> None: ...
+
+
+Relations: TypeAlias = Mapping[tuple[str, str], Sequence[Relation]]
+"""By component and table."""
+
+
+class SchemaCheck(Protocol):
+    """What the deployed schemas say of documents."""
+
+    @property
+    def relations(self) -> Relations:
+        """By the table whose documents refer."""
+
+    @property
+    def referring(self) -> Relations:
+        """By the table whose documents are referred to."""
+
+    def check(self, component: str, table: str, fields: Doc, marks: Marks | None = None) -> None:
         """
+        Args:
+            marks: entered for predicates of the application.
+
         Raises:
             SchemaViolation: the table's schema forbids it.
         """
@@ -101,10 +124,18 @@ class Transaction:
         now_ns: the frozen clock of the execution.
         dice: seeded; ids come from it.
         schema: checks documents; `None` where only system rows are written.
+        marks: of the execution, if it runs code of the application.
     """
 
     def __init__(
-        self, view: View, *, usage: Usage, now_ns: int, dice: Dice, schema: SchemaCheck | None
+        self,
+        view: View,
+        *,
+        usage: Usage,
+        now_ns: int,
+        dice: Dice,
+        schema: SchemaCheck | None,
+        marks: Marks | None = None,
     ) -> None:
         self.view = view
         self.usage = usage
@@ -112,7 +143,8 @@ class Transaction:
         self.catalog: Catalog = view.catalog
         self.readings: list[Reading] | None = None
         """Set where the queries are to be explained; each adds one."""
-        self._schema = schema
+        self.schema = schema
+        self._marks = marks
         self._dice = dice
         self.now_ms = now_ns // 1_000_000
         self._creation_time = max(view.begin_ts + 1, now_ns) / 1e6
@@ -151,6 +183,10 @@ class Transaction:
         if table is None or table.component != component:
             raise InvalidId(f"{id_of(key)!r} is no id of a table that is known here")
         return table
+
+    def table_with(self, key: bytes) -> TableInfo:
+        """The table of a row that is there, or was."""
+        return self.catalog.by_number[int.from_bytes(key[:4], "big")]
 
     def read_slice(
         self,
@@ -262,8 +298,8 @@ class Transaction:
             InvalidValue, SchemaViolation, LimitExceeded: and nothing was added.
         """
         doc = _user_fields(fields, {})
-        if self._schema is not None:
-            self._schema.check(component, name, doc)
+        if self.schema is not None:
+            self._check(self.schema, component, name, doc, None)
         table = self.table(component, name) or self.create_table(component, name)
         return self.insert_row(table, doc)
 
@@ -276,8 +312,8 @@ class Transaction:
     ) -> str:
         """As `insert`, with the internal id and the creation time that it had elsewhere, if any."""
         doc = _user_fields(fields, {})
-        if self._schema is not None:
-            self._schema.check(table.component, table.name, doc)
+        if self.schema is not None:
+            self._check(self.schema, table.component, table.name, doc, None)
         return self.insert_row(table, doc, internal, creation_time)
 
     def insert_row(
@@ -319,8 +355,15 @@ class Transaction:
         if not strictly_equal(doc, old):
             self._rewrite(key, image, old, doc)
 
+    def rewrite(self, key: bytes, change: Callable[[Doc], Doc]) -> None:
+        """Put what `change` makes of a document in its place."""
+        image, old = self._existing(key, "rewrite")
+        self._rewrite(key, image, old, change(old))
+
     def delete(self, key: bytes) -> None:
         """
+        Delete one document, whoever refers to it: see `deletion.delete`.
+
         Raises:
             DocumentNotFound: there is no such document (any more).
         """
@@ -408,10 +451,36 @@ class Transaction:
         return image, decode(image)
 
     def _rewrite(self, key: bytes, image: bytes, old: Doc, doc: Doc) -> None:
-        if self._schema is not None:
-            table = self.catalog.by_number[int.from_bytes(key[:4], "big")]
-            self._schema.check(table.component, table.name, doc)
+        if self.schema is not None:
+            table = self.table_with(key)
+            self._check(self.schema, table.component, table.name, doc, old)
         self._write(key, image, old, doc)
+
+    def _check(
+        self, schema: SchemaCheck, component: str, name: str, doc: Doc, old: Doc | None
+    ) -> None:
+        schema.check(component, name, doc, self._marks)
+        if schema.relations:
+            self.check_references(schema.relations.get((component, name), ()), doc, old)
+
+    def check_references(
+        self, relations: Sequence[Relation], doc: Doc, old: Doc | None = None
+    ) -> None:
+        """
+        Look whether the documents are there to which `doc` refers, and `old` did not.
+
+        Raises:
+            SchemaViolation: one is not; names it.
+        """
+        for relation in relations:
+            target = relation.id_in(doc)
+            if target is None or (old is not None and relation.id_in(old) == target):
+                continue
+            self.reads.points.add(key := row_key_of(target))
+            image = self._row(key)
+            if image is None:
+                raise SchemaViolation(relation.dangles(doc, target))
+            self.usage.count_read(len(image))
 
     def _write(self, key: bytes, image: bytes | None, old: Doc | None, doc: Doc | None) -> None:
         after = None

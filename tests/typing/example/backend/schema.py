@@ -19,6 +19,8 @@ schema = Schema(
     channels=Table(Channel).index("by_name", ["name"], unique=True),
     messages=Table(Message)
     .index("by_channel", ["channel"])
+    .reference("channel", on_delete="cascade")
+    .check("written", lambda doc: doc["body"] != "")
     .search_index("search_body", search_field="body", filter_fields=["channel"]),
 )
 
