@@ -9,6 +9,8 @@
 Documents may bring `_id` and `_creationTime`, as `headrace data TABLE --json` writes them; others
 are given to them. An empty table takes ids of another directory, and one with documents its own.
 
+Documents may refer to others of their slice; a table comes after those that it refers to.
+
 The file goes in slices, each a transaction.  What is refused ends the import; the slices before
 stay, and the message says how many documents that are.
 """

@@ -71,10 +71,17 @@ FILES = {
         within = component.use(inner, name="within")
     """,
     "shelf_component/schema.py": """
-        from engine import Document, Schema, Table
+        from engine import Document, Id, Schema, Table
         class Item(Document):
             text: str
-        schema = Schema(items=Table(Item).index("by_text", ["text"], unique=True))
+        class Mark(Document):
+            item: Id[Item]
+        schema = Schema(
+            items=Table(Item).index("by_text", ["text"], unique=True),
+            marks=Table(Mark)
+            .index("by_item", ["item"])
+            .reference("item", on_delete="cascade")
+        )
     """,
     "shelf_component/crons.py": """
         from engine import Crons, internal
@@ -84,7 +91,20 @@ FILES = {
     "shelf_component/functions.py": """
         from engine import MutationCtx, QueryCtx, env, internal_mutation, mutation, query
         from . import within
-        from .schema import Item
+        from .schema import Item, Mark
+
+        @mutation
+        async def marks_left(ctx: MutationCtx) -> int:
+            item = await ctx.db.insert(Item, {"text": "marked"})
+            await ctx.db.insert(Mark, {"item": item})
+            await ctx.db.delete(item)
+            return await ctx.db.count(Mark)
+
+        @mutation
+        async def mark_nothing(ctx: MutationCtx) -> None:
+            item = await ctx.db.insert(Item, {"text": "marked"})
+            await ctx.db.delete(item)
+            await ctx.db.insert(Mark, {"item": item})
 
         @mutation
         async def put(ctx: MutationCtx, text: str) -> str:
@@ -205,6 +225,12 @@ def test_the_schema_of_a_component_is_kept(shelves: BlockingHarness) -> None:
     shelves.mutation("main:put", {"text": "once"})
     with pytest.raises(SchemaViolation, match="unique"):
         shelves.mutation("main:put", {"text": "once"})
+
+
+def test_documents_of_a_component_refer_to_each_other(shelves: BlockingHarness) -> None:
+    assert 0 == shelves.mutation("main:call", {"name": "marks_left"})
+    with pytest.raises(SchemaViolation, match="of 'items', which is not there"):
+        shelves.mutation("main:call", {"name": "mark_nothing"})
 
 
 @pytest.mark.parametrize("caller", ["call", "call_in_an_action"])

@@ -19,6 +19,7 @@ from engine.errors import (
     PushRefused,
     SchemaViolation,
 )
+from engine.functions.gather import gather
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import Limits
@@ -73,6 +74,15 @@ async def delete_and_look(ctx: MutationCtx, one: Any, table: str) -> int:
 
 
 @mutation
+async def delete_in_passing(ctx: MutationCtx, one: Any, other: Any) -> list[int]:
+    """Each delete has taken effect for what is called after it, awaited or not."""
+    first = ctx.db.delete(one)
+    left = [await ctx.db.count("people")]
+    await gather(first, ctx.db.delete(other))
+    return [*left, await ctx.db.count("people")]
+
+
+@mutation
 async def try_to_delete(ctx: MutationCtx, one: Any) -> str:
     try:
         await ctx.db.delete(one)
@@ -112,6 +122,7 @@ FUNCTIONS = (
     patch,
     delete,
     delete_and_look,
+    delete_in_passing,
     try_to_delete,
     fill,
     chain,
@@ -279,6 +290,17 @@ async def test_others_run_while_many_go(autojump_clock: trio.testing.MockClock) 
     assert {2_000, 0} >= set(seen)
 
 
+async def test_a_delete_takes_effect_when_it_is_called(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([*FUNCTIONS, tables()]) as node:
+        one, other = [await mutate(node, insert, "teams", {"name": name}) for name in "ab"]
+        await mutate(node, fill, one, 3)
+        await mutate(node, fill, other, 4)
+
+        assert [4, 0] == await mutate(node, delete_in_passing, one=one, other=other)
+
+
 async def test_a_document_may_be_deleted_once(autojump_clock: trio.testing.MockClock) -> None:
     async with serving([*FUNCTIONS, tables()]) as node:
         team = await mutate(node, insert, "teams", {"name": "a"})
@@ -363,6 +385,22 @@ async def test_a_push_of_a_reference_names_the_document_that_refers_to_nobody(
         ) == str(refused.value)
         await mutate(node, delete, person)
         await node.push(application(*FUNCTIONS, NEW))
+
+
+async def test_an_index_that_was_staged_is_enough_for_a_reference(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    staged = Schema(
+        teams=Table({"name": v.string()}),
+        people=Table({"team": v.id("teams")}).index("by_team", ["team"], staged=True),
+    )
+    async with serving([*FUNCTIONS, staged]) as node:
+        team = await mutate(node, insert, "teams", {"name": "a"})
+        await mutate(node, insert, "people", {"team": team})
+
+        await node.push(application(*FUNCTIONS, NEW))
+
+        assert 0 == await mutate(node, delete_and_look, team, "people")
 
 
 @pytest.mark.parametrize("pause", ["push.checked", "push.switch"])
