@@ -257,6 +257,8 @@ class Mutations:
             return begin_ts
         # Only now, because what has to be unique was read just before.
         if transaction.view.is_validated:
+            if transaction.schema is not self._executor.deployment.schemas:
+                raise Conflict("a push has changed what writes have to meet; run it again")
             self._committer.validate(transaction.reads, begin_ts, request.path)
         if not writes:
             return begin_ts

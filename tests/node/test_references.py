@@ -53,7 +53,7 @@ async def insert(ctx: MutationCtx, table: str, doc: dict[str, Any]) -> str:
 async def join(ctx: MutationCtx, doc: dict[str, Any]) -> None:
     """Takes its time after it has joined."""
     await ctx.db.insert("people", doc)
-    for _ in range(10):
+    for _ in range(60):
         await ctx.db.count("tasks")
 
 
@@ -424,6 +424,31 @@ async def test_who_is_left_behind_the_walk_fails_the_push_and_not_the_delete(
             hold.release()
 
         assert 1 == await ask(node, count, "people")
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_began_before_the_switch_meets_what_holds_after_it(
+    turns: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    runtime = VirtualRuntime(turns, interleaves=True)
+    async with serving([*FUNCTIONS, OLD], runtime=runtime) as node:
+        team = await mutate(node, insert, "teams", {"name": "a"})
+        await mutate(node, delete, team)
+        hold = runtime.hold("push.switch")
+
+        async def enter() -> None:
+            with suppress(SchemaViolation):
+                await mutate(node, join, {"team": team})
+
+        async with trio.open_nursery() as beside:
+            beside.start_soon(node.push, application(*FUNCTIONS, NEW))
+            await hold.wait_reached()
+            beside.start_soon(enter)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            hold.release()
+
+        assert 0 == await ask(node, count, "people")
 
 
 async def test_who_is_left_behind_and_repaired_lets_the_push_pass(
