@@ -111,10 +111,11 @@ class Engine(AsyncInterface):
             DeclarationError: the application cannot be loaded.
             PushRefused: the documents that are there do not fit its schema.
             StoreFull: there is no room to deploy anything but what is deployed already.
-            UsageError: this is not trio.
+            UsageError: this is not trio, or the limits cannot be.
         """
         _refuse_unless_trio()
         limits = limits or Limits()
+        limits.check()
         if switch_interval_s is not None:
             sys.setswitchinterval(switch_interval_s)
         if gc_thresholds is not None:

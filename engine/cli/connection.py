@@ -98,8 +98,11 @@ def _opened(
 
     app = project.required_app() if needs_app else None
     deferred = app is not None and not deploys
+    limits = project.limits
     thread = TrioThread(
-        lambda: serving(data, app=app, dev=True, deferred=deferred, runs_jobs=runs_jobs)
+        lambda: serving(
+            data, app=app, dev=True, deferred=deferred, runs_jobs=runs_jobs, limits=limits
+        )
     )
     thread.start()
     served, _ = thread.opened.result()

@@ -78,7 +78,7 @@ async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
     from engine.serving import serving
 
     async with (
-        serving(data, app=app, bind=bind, dev=True, deferred=True) as served,
+        serving(data, app=app, bind=bind, dev=True, deferred=True, limits=project.limits) as served,
         trio.open_nursery() as nursery,
     ):
         say(f"Serving {app.name} at {served.url}, data in {data}")

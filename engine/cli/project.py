@@ -4,6 +4,9 @@ Where a project's application and data are.
     [tool.headrace]                in pyproject.toml, found here or in a folder above
     app = "backend"                a folder or a .py file, from there
 
+    [tool.headrace.limits]         where they are not to be the defaults of model/limits.py
+    documents_read_max = 64000
+
 A file that is named, as in `headrace dev chat.py`, needs none of that: its folder is the project.
 """
 
@@ -12,11 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import UsageError
+from engine.model.limits import Limits, limits_of
 
 DATA_FOLDER: Final = ".headrace"
 DATA_VARIABLE: Final = "HEADRACE_DATA"
@@ -29,6 +34,7 @@ class Project:
 
     root: Path
     app: str | None
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def data(self) -> Path:
@@ -56,12 +62,12 @@ def find_project(app: str | None = None) -> Project:
         app: what was named on the command line, which wins.
 
     Raises:
-        UsageError: pyproject.toml cannot be read.
+        UsageError: pyproject.toml cannot be read, or has limits that cannot be.
     """
     here = Path.cwd()
     found = _configured(here)
     if app is not None:
-        return Project(root=found.root if found else here, app=app)
+        return replace(found, app=app) if found else Project(root=here, app=app)
     return found or Project(root=here, app=None)
 
 
@@ -75,8 +81,18 @@ def _configured(here: Path) -> Project | None:
             app = settings.get("app")
             if not isinstance(app, str):
                 raise UsageError(f"{file}: [tool.headrace] needs app, a folder or a .py file")
-            return Project(root=folder, app=str(folder / app))
+            return Project(root=folder, app=str(folder / app), limits=_limits(file, settings))
     return None
+
+
+def _limits(file: Path, settings: Mapping[str, Any]) -> Limits:
+    given = settings.get("limits", {})
+    if not isinstance(given, dict):
+        raise UsageError(f"{file}: [tool.headrace.limits] is a table of names and numbers")
+    try:
+        return limits_of(given)
+    except UsageError as error:
+        raise UsageError(f"{file}: [tool.headrace.limits]: {error}") from None
 
 
 def _settings(file: Path) -> dict[str, Any] | None:

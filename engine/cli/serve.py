@@ -40,7 +40,8 @@ def add(verbs: Any) -> None:
         description=(
             "Serve an application in production: clients learn that a function failed, and not "
             "why. SIGHUP pushes the application as its files are then; SIGTERM drains for 10 s "
-            "at most and ends; what hangs longer is cut off, which is safe."
+            "at most and ends; what hangs longer is cut off, which is safe. Limits are those of "
+            "[tool.headrace.limits] in pyproject.toml."
         ),
     )
     add_app(parser)
@@ -62,8 +63,14 @@ def begin(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     from engine.cli.service import run_service
 
-    app, data = find_project(options.app).required_app(), Path(options.data)
-    run_service(app, data, f"{options.host}:{options.port}", allow_shell=options.allow_shell)
+    project, data = find_project(options.app), Path(options.data)
+    run_service(
+        project.required_app(),
+        data,
+        f"{options.host}:{options.port}",
+        allow_shell=options.allow_shell,
+        limits=project.limits,
+    )
     return Exit.DONE
 
 

@@ -17,20 +17,23 @@ from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import only, told
 from engine.cli.output import note, progress_of_steps
 from engine.errors import EngineError
+from engine.model.limits import Limits
 from engine.serving import Served, serving
 
 
-def run_service(app: str, data: Path, bind: str, *, allow_shell: bool) -> None:
+def run_service(app: str, data: Path, bind: str, *, allow_shell: bool, limits: Limits) -> None:
     """Serve until a signal says that it is enough, then drain."""
     trio.run(
-        partial(_serve, app, data, bind, allow_shell),
+        partial(_serve, app, data, bind, allow_shell, limits),
         restrict_keyboard_interrupt_to_checkpoints=True,
     )
 
 
-async def _serve(app: str, data: Path, bind: str, allow_shell: bool) -> None:
+async def _serve(app: str, data: Path, bind: str, allow_shell: bool, limits: Limits) -> None:
     async with (
-        serving(data, app=app, bind=bind, deferred=True, allow_shell=allow_shell) as served,
+        serving(
+            data, app=app, bind=bind, deferred=True, allow_shell=allow_shell, limits=limits
+        ) as served,
         trio.open_nursery() as nursery,
     ):
         note(f"serving {app} at {served.url}, data in {data}")

@@ -74,7 +74,7 @@ class Lane:
                     self._is_held = True
                     return
         assert patience.cancelled_caught, "it is left only by taking the lane or giving up"
-        raise Overloaded("the mutation lane", patience_s)
+        raise Overloaded("the mutation lane (staged_count_max, staged_bytes_max)", patience_s)
 
     def leave(self) -> None:
         """Give the lane to whoever comes next, if there is room."""

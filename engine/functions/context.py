@@ -125,6 +125,7 @@ class QueryContext(QueryCtx):
             path, kind, component=component, may_call_internal=component == scope.component
         )
         levels = scope.depth + 2  # the outermost function counts
+        scope.transaction.usage.note("call_depth_max", levels, scope.limits.call_depth_max)
         if levels > scope.limits.call_depth_max:
             raise LimitExceeded(
                 "call_depth_max", levels, scope.limits.call_depth_max, "functions inside functions"

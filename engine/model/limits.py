@@ -2,13 +2,25 @@
 Every number that bounds something, with its reason.
 
 A `Limits` is handed to the engine when it is opened; whoever needs a bound is
-given it, so a test or an application may tighten or widen any of them.
+given it, so a test or an application may tighten or widen any of them:
+
+    Engine.open(..., limits=Limits(documents_read_max=64_000))
+
+    [tool.headrace.limits]         in pyproject.toml, for `dev` and `serve`
+    documents_read_max = 64000
+
+What stands alone is part of a format, of what clients assume, or of what is declared.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Final
+
+from engine.errors import UsageError
 
 VALUE_BYTES_MAX: Final = 32 << 20
 """Any value at all, the data of an error too; the clients assume it."""
@@ -177,3 +189,59 @@ class Limits:
     session_records_max: int = 2_000
     session_record_age_s_min: float = 3600.0
     session_silence_s_max: float = 14 * 86_400.0
+
+    def check(self) -> None:
+        """
+        Raises:
+            UsageError: one of them bounds nothing, or two exclude each other.
+        """
+        for one in fields(self):
+            _check(one.name, getattr(self, one.name), is_whole=one.type == "int")
+        for low, high in _ORDERED:
+            if getattr(self, low) > getattr(self, high):
+                raise UsageError(
+                    f"{low} is {getattr(self, low):,} and cannot be over {high}, "
+                    f"which is {getattr(self, high):,}"
+                )
+
+
+_ORDERED: Final = (
+    ("retry_backoff_s", "retry_backoff_s_max"),
+    ("job_backoff_s", "job_backoff_s_max"),
+    ("log_age_s_min", "log_age_s_max"),
+    ("ping_s", "inactivity_s_max"),
+)
+_MAY_BE_ZERO: Final = ("conflict_retries_max", "functions_scheduled_max", "query_cache_bytes_max")
+"""Counts and sizes of which none is an answer; of the others nothing could run."""
+
+
+def limits_of(settings: Mapping[str, Any]) -> Limits:
+    """
+    The limits, some of them as `settings` has them.
+
+    Raises:
+        UsageError: there is no limit of that name, or it cannot be that.
+    """
+    known = [one.name for one in fields(Limits)]
+    for name in settings:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "they are in engine/model/limits.py"
+            raise UsageError(f"there is no limit {name!r}; {hint}")
+    limits = Limits(**settings)
+    limits.check()
+    return limits
+
+
+def _check(name: str, value: object, *, is_whole: bool) -> None:
+    if is_whole:
+        lowest = 0 if name in _MAY_BE_ZERO else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise UsageError(f"{name} has to be a whole number of at least {lowest}, not {value!r}")
+    elif (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or math.isnan(value)
+        or value < 0
+    ):
+        raise UsageError(f"{name} has to be seconds, not negative, not {value!r}")

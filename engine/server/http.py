@@ -153,7 +153,7 @@ class HttpApi:
 
     async def _routed(self, request: Request) -> Response:
         if self._active > self._limits.http_requests_max and request.path != ALIVE:
-            raise Overloaded("TooManyConcurrentRequests: the HTTP API", 0)
+            raise Overloaded("TooManyConcurrentRequests: the HTTP API (http_requests_max)", 0)
         method = "GET" if request.method == "HEAD" else request.method
         found = [route for route in self._routes if route.matches(request.path)]
         for route in found:

@@ -65,7 +65,7 @@ class Outbox:
         if self._ending is not None:
             return
         if self._messages and self._bytes + len(message) > self._limits.unsent_bytes_max:
-            raise Overloaded("SlowClient: the messages that this client has not read", 0)
+            raise Overloaded("SlowClient: what this client has not read (unsent_bytes_max)", 0)
         self._append(message, is_transition=is_transition)
 
     def end(self, farewell: bytes | None, code: int, reason: str) -> None:

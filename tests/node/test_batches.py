@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import pytest
 import trio
 
 from engine.app.contexts import MutationCtx
@@ -38,10 +39,12 @@ class CountingStore(MemoryStore):
         await super().apply(batch)
 
 
-async def batches_of(*transactions: int) -> list[int]:
+SMALL: Limits = replace(Limits(), batch_changes_max=20)
+
+
+async def batches_of(*transactions: int, limits: Limits = SMALL) -> list[int]:
     """Changes of each batch, when so many documents are added while the disk is busy."""
     store = CountingStore()
-    limits = replace(Limits(), batch_changes_max=20)
     async with serving([add], store=store, limits=limits) as node:
         await mutate(node, add, count=1)
         disk = store.hold()
@@ -72,3 +75,15 @@ async def test_a_transaction_with_more_changes_than_that_goes_alone(
     batches = await batches_of(3, 50, 3)
 
     assert [changes_of(3), changes_of(50), changes_of(3)] == batches
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(batch_count_max=2), Limits(batch_bytes_max=1_000)], ids=["count", "bytes"]
+)
+async def test_a_batch_has_no_more_transactions_or_bytes(
+    limits: Limits, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Records of three documents have about 450 bytes here."""
+    batches = await batches_of(3, 3, 3, 3, 3, limits=limits)
+
+    assert [2 * changes_of(3), 2 * changes_of(3), changes_of(3)] == batches

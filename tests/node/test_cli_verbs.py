@@ -96,6 +96,22 @@ def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.slow
+def test_limits_are_those_of_the_project(project: Path) -> None:
+    file = project / "pyproject.toml"
+    application = file.read_text()
+    identity = '{"issuer": "example.com", "subject": "ada"}'
+
+    file.write_text(f"{application}[tool.headrace.limits]\nresult_bytes_max = 1\n")
+    held_to = headrace(project, "run", "app:who", "--identity", identity)
+    file.write_text(f"{application}[tool.headrace.limits]\nresults_bytes_max = 1\n")
+    refused = headrace(project, "run", "app:who")
+
+    assert "over the limit of 1 (result_bytes_max)" in held_to.err
+    assert Exit.USAGE == refused.code
+    assert "there is no limit 'results_bytes_max'; did you mean result_bytes_max?" in refused.err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["push"], ["run", "app:who"], ["serve", "--data", "d", "--port", "0"]], ids=str
 )
