@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from engine.app.environment import current_variables
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
-from engine.errors import LimitExceeded, SnapshotTooOld
+from engine.errors import EngineError, LimitExceeded, SnapshotTooOld
 from engine.functions.calls import SeededSlice, Slice
 from engine.functions.context import MutationContext, QueryContext, Scope, run_handler
 from engine.functions.deployment import Deployment
@@ -199,6 +199,25 @@ class Executor:
                 usage.scheduled_args_bytes,
                 usage.args_bytes,
                 usage.result_bytes,
+            )
+        )
+
+    def tell_refused(self, request: Request, way: Way, error: EngineError) -> None:
+        """Record a call that came to no answer of its own: there was no room, or no end to it."""
+        self._executions.add(
+            ExecutionRecord(
+                kind=request.kind.value,
+                path=request.path,
+                component=request.component,
+                request_id=request.caller.request_id,
+                origin=request.caller.origin,
+                ended_ns=self._runtime.now_ns(),
+                duration_ms=0.0,
+                error=failure_of(error).message,
+                log_lines=(),
+                queued=way.queued,
+                queue_ms=way.queue_ms,
+                retries=way.retries,
             )
         )
 

@@ -14,7 +14,14 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from engine.app.registered import Kind
 from engine.committer.actor import Committer, RunAgain
-from engine.errors import Conflict, FunctionTimeout, SnapshotTooOld, StoreFull, UsageError
+from engine.errors import (
+    Conflict,
+    EngineError,
+    FunctionTimeout,
+    SnapshotTooOld,
+    StoreFull,
+    UsageError,
+)
 from engine.functions import idempotence
 from engine.functions.crons import is_tick
 from engine.functions.driver import Execution
@@ -60,7 +67,12 @@ class Mutations:
 
     async def run(self, request: Request, session: SessionRequest | None) -> MutationResult:
         """As `Functions.mutation`."""
-        result = await self._committed(partial(self._attempt, request, session))
+        way = Way()
+        try:
+            result = await self._committed(partial(self._attempt, request, session), way)
+        except EngineError as error:
+            self._executor.tell_refused(request, way, error)
+            raise
         assert result is not None, "a mutation has a result"
         return result
 
@@ -70,16 +82,15 @@ class Mutations:
 
         Returns `None` if the job was canceled or has run already.
         """
-        return await self._committed(partial(self._attempt_job, key))
+        return await self._committed(partial(self._attempt_job, key), Way())
 
-    def _committed(self, attempt: Try) -> Awaitable[MutationResult | None]:
+    def _committed(self, attempt: Try, way: Way) -> Awaitable[MutationResult | None]:
         if self._runtime.interleave is None:
-            return self._in_lane(attempt, Way())
-        return self._beside_others(attempt)
+            return self._in_lane(attempt, way)
+        return self._beside_others(attempt, way)
 
-    async def _beside_others(self, attempt: Try) -> MutationResult | None:
+    async def _beside_others(self, attempt: Try, way: Way) -> MutationResult | None:
         """Run outside the lane, validated; after too many conflicts, or a failed batch, in it."""
-        way = Way()
         backoff_s = self._limits.retry_backoff_s
         for _ in range(self._limits.conflict_retries_max + 1):
             try:
@@ -147,8 +158,10 @@ class Mutations:
         lane = self._committer.lane
         way.queued = max(way.queued, lane.waiting_count)
         began = self._runtime.monotonic()
-        await lane.enter(self._limits.mutation_patience_s)
-        way.queue_ms += (self._runtime.monotonic() - began) * 1000
+        try:
+            await lane.enter(self._limits.mutation_patience_s)
+        finally:
+            way.queue_ms += (self._runtime.monotonic() - began) * 1000
 
     def _told(self, done: Attempt, way: Way) -> MutationResult | None:
         """The result, which is durable now; who watches executions learns of it as well."""

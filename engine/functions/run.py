@@ -19,7 +19,13 @@ from engine.app.environment import using
 from engine.app.registered import Kind
 from engine.app.validators import Tables
 from engine.committer.actor import Committer
-from engine.errors import FunctionAborted, FunctionTimeout, OutOfRetention, SnapshotTooOld
+from engine.errors import (
+    FunctionAborted,
+    FunctionTimeout,
+    OutOfRetention,
+    Overloaded,
+    SnapshotTooOld,
+)
 from engine.functions.actions import ActionCalls, ActionContext, ActionScope
 from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
@@ -208,7 +214,9 @@ class Functions:
                 way.retries += (SNAPSHOT_TOO_OLD,)
             finally:
                 self._snapshots.release(snapshot)
-        raise FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
+        late = FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
+        self._executor.tell_refused(request, way, late)
+        raise late
 
     async def query_at(
         self,
@@ -411,10 +419,15 @@ class Functions:
             Overloaded: too many run, and none ended within `action_patience_s`; nothing was done.
         """
         way = Way()
-        async with self._places.place(way):
-            return await self.action_in_place(
-                path, args, caller=caller, component=component, way=way
-            )
+        try:
+            async with self._places.place(way):
+                return await self.action_in_place(
+                    path, args, caller=caller, component=component, way=way
+                )
+        except Overloaded as error:
+            request = Request(Kind.ACTION, path, args, caller, component)
+            self._executor.tell_refused(request, way, error)
+            raise
 
     async def action_in_place(
         self,

@@ -13,7 +13,7 @@ from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.crons import Crons
 from engine.app.decorators import action, mutation, query
 from engine.cli.calls import header, lines_of, lines_with_costs
-from engine.errors import StoreFull
+from engine.errors import Overloaded, StoreFull
 from engine.functions.history import (
     EXECUTIONS_KEPT,
     ExecutionLog,
@@ -187,6 +187,30 @@ async def test_answers_from_the_cache_are_counted_for_each_function(
 
     assert [0, 0, 3] == once
     assert [("names", 0), ("_name", 0), ("names", 3), ("_name", 2)] == again
+
+
+async def test_who_found_no_room_has_left_that(autojump_clock: MockClock) -> None:
+    runtime = VirtualRuntime()
+    limits = Limits(staged_count_max=1, mutation_patience_s=3, concurrent_actions_max=1)
+    async with serving(APP, runtime=runtime, limits=limits) as node:
+        disk = runtime.hold("committer.persist")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mutate, node, add, "in")
+            nursery.start_soon(act, node, nap, 20)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(Overloaded):
+                await mutate(node, add, "out")
+            disk.release()
+            with pytest.raises(Overloaded):
+                await act(node, nap, 1)
+        out, _ = sorted(executions(node, "add"), key=lambda one: one.error is None)
+        awake, _ = sorted(executions(node, "nap"), key=lambda one: one.error is None)
+
+    assert 3000 == round(out.queue_ms)
+    assert 10_000 == round(awake.queue_ms)
+    for one in (out, awake):
+        assert one.error is not None
+        assert one.error.startswith("Uncaught Overloaded: the ")
 
 
 # Conflicts, which there are only where mutations run beside each other.

@@ -22,6 +22,7 @@ from trio.testing import MockClock
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.errors import FunctionTimeout, InvalidValue, LimitExceeded, Overloaded, UsageError
+from engine.functions.history import SNAPSHOT_TOO_OLD
 from engine.host import Engine
 from engine.model import limits as module
 from engine.model.limits import Limits
@@ -610,6 +611,8 @@ async def test_who_outlives_its_snapshot_runs_again_and_is_then_refused(
             nursery.start_soon(disturb)
             with pytest.raises(FunctionTimeout, match="longer than a snapshot may be held"):
                 await ask(node, take_long)
+        (left,) = [one for _, one in node.functions.executions.after(0) if one.error is not None]
+        assert (SNAPSHOT_TOO_OLD,) * 3 == left.retries
         assert 4 == await ask(node, read, 10)
 
 

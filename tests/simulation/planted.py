@@ -22,6 +22,7 @@ import trio
 from engine.committer import actor as committer_actor
 from engine.committer.actor import Committer
 from engine.functions import idempotence
+from engine.functions.history import Way
 from engine.functions.mutations import Attempt, Mutations, Try
 from engine.functions.turns import pinned
 from engine.indexes.buckets import Buckets
@@ -122,7 +123,7 @@ class _OldView(View):
 _beside_others = Mutations._beside_others
 
 
-async def _on_what_was(mutations: Mutations, attempt: Try) -> Any:
+async def _on_what_was(mutations: Mutations, attempt: Try, way: Way) -> Any:
     """Every attempt reads what the first one did."""
     old = pinned(mutations._committer, is_validated=True)
 
@@ -130,7 +131,7 @@ async def _on_what_was(mutations: Mutations, attempt: Try) -> Any:
         return await attempt(_OldView(view, old) if view.is_validated else view)
 
     try:
-        return await _beside_others(mutations, on_old)
+        return await _beside_others(mutations, on_old, way)
     finally:
         mutations._committer.unpin(old.snapshot)
 
