@@ -38,6 +38,10 @@ class Turns:
         self._runtime = runtime
         self._limits = limits
 
+    def next_ts(self) -> int:
+        """What time it is, as timestamps go."""
+        return self._committer.next_ts()
+
     async def write(self, work: Callable[[Transaction], T], source: Source = SYSTEM) -> T:
         """
         Run `work` in a transaction; what it wrote is durable when this returns.

@@ -165,3 +165,17 @@ async def test_silent_sessions_are_swept_and_others_stay(
         assert 5 == await sweep.sweep()
         assert 0 == await sweep.sweep()
         assert 6 == (await send(node, 0, session=b"t" * 16)).value
+
+
+async def test_a_clock_that_leaps_makes_no_session_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = Limits()
+    async with opened(MemoryStore(), limits) as node:
+        await send(node, 0)
+        assert isinstance(node.runtime, VirtualRuntime)
+        node.runtime.jump(2 * limits.session_silence_s_max)
+        sweep = SessionSweep(node.functions.turns, runtime=node.runtime, limits=limits)
+
+        assert 0 == await sweep.sweep()
+        assert 1 == (await send(node, 0)).value
