@@ -125,7 +125,8 @@ class Server:
         """While set, clients are sent away to come back later, and operators are answered."""
         self._fanout = Fanout(backend, runtime, tasks_max=limits.parallel_queries_max)
         self._home: trio.Nursery | None = None
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}
+        """In the order in which they came."""
         self._responding = 0
         self._is_draining = False
         self._left = trio.lowlevel.ParkingLot()
@@ -258,13 +259,13 @@ class Server:
             home=self._home,
             fanout=self._fanout,
         )
-        self._sessions.add(session)
+        self._sessions[session] = None
         try:
             await session.run(receive, send)
             if not session.is_client_gone:
                 self._home.start_soon(_read_to_end, receive)
         finally:
-            self._sessions.discard(session)
+            self._sessions.pop(session, None)
             self._left.unpark_all()
 
     def _has_room(self) -> bool:

@@ -24,7 +24,8 @@ class ReadIndex(Generic[T]):
     __slots__ = ("_entries", "_points", "_ranges")
 
     def __init__(self) -> None:
-        self._points: dict[bytes, set[T]] = {}
+        self._points: dict[bytes, dict[T, None]] = {}
+        """Readers in the order in which they came: that of a set is the memory's."""
         self._ranges: dict[bytes, IntervalMap[T]] = {}
         self._entries: dict[T, _Entry[T]] = {}
 
@@ -53,9 +54,9 @@ class ReadIndex(Generic[T]):
         for row in reads.points:
             readers = self._points.get(row)
             if readers is None:
-                self._points[row] = {item}
+                self._points[row] = {item: None}
             else:
-                readers.add(item)
+                readers[item] = None
         handles: list[tuple[bytes, Handle[T]]] = []
         for prefix, intervals in reads.ranges.items():
             ranges = self._ranges.get(prefix)
@@ -69,7 +70,7 @@ class ReadIndex(Generic[T]):
         reads, handles = self._entries.pop(item)
         for row in reads.points:
             readers = self._points[row]
-            readers.remove(item)
+            del readers[item]
             if not readers:
                 del self._points[row]
         for prefix, handle in handles:

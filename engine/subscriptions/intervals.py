@@ -57,7 +57,8 @@ class IntervalMap(Generic[T]):
 
     def __init__(self) -> None:
         self._root: _Node = _Leaf([])
-        self._handles: dict[Span, set[Handle[T]]] = {}
+        self._handles: dict[Span, dict[Handle[T], None]] = {}
+        """In the order in which they came: that of a set is the memory's."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -75,10 +76,10 @@ class IntervalMap(Generic[T]):
         handle = Handle(span, item)
         sharing = self._handles.get(span)
         if sharing is None:
-            self._handles[span] = {handle}
+            self._handles[span] = {handle: None}
             self._insert(span)
         else:
-            sharing.add(handle)
+            sharing[handle] = None
         self._count += 1
         return handle
 
@@ -86,7 +87,7 @@ class IntervalMap(Generic[T]):
         """Remove what `add` returned `handle` for, once."""
         sharing = self._handles[handle.span]
         assert handle in sharing, "an interval is removed once"
-        sharing.remove(handle)
+        del sharing[handle]
         self._count -= 1
         if not sharing:
             del self._handles[handle.span]

@@ -60,6 +60,18 @@ def test_what_is_removed_as_soon_as_it_is_found_is_found_by_one_key_alone() -> N
     assert sorted(found) == ["one", "two"]
 
 
+def test_readers_are_found_in_the_order_in_which_they_came() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    names = [f"reader {number}" for number in range(20)]
+    for name in names:
+        index.add(reads_of(points=[b"row"], ranges=[(FIRST, (b"", None))]), name)
+
+    by_row = list(index.touched_by(Touch(ts=1, rows=frozenset({b"row"}))))
+    by_range = list(index.touched_by(Touch(ts=2, rows=frozenset(), entries={FIRST: [b"key"]})))
+
+    assert (names, names) == (by_row, by_range)
+
+
 @given(st.lists(READS, max_size=12), st.sets(st.integers(0, 11)), touches(1))
 def test_it_finds_what_comparing_every_key_with_every_interval_finds(
     read_sets: list[ReadSet], gone: set[int], commit: Touch
