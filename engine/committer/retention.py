@@ -78,6 +78,7 @@ class Retention:
 
     async def _remove(self, trim: Trim) -> None:
         committer = self._committer
+        await self._runtime.pause("retention.chosen")
         await committer.lane.enter(self._limits.lane_deadline_s)
         try:
             generation = committer.generation

@@ -169,9 +169,11 @@ class Jobs:
         request = await self._functions.turns.write(lambda turn: _begin(turn, key))
         if request is None:
             return
+        await self._runtime.pause("jobs.begun")
         result = await self._functions.action_in_place(
             request.path, request.args, caller=request.caller, component=request.component
         )
+        await self._runtime.pause("jobs.acted")
         state: dict[str, Any] = {"kind": SUCCESS}
         if result.failure is not None:
             state = {"kind": FAILED, "error": result.failure.message}

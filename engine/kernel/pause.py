@@ -8,7 +8,15 @@ What a test puts at a pause point: hold whoever passes there, then let go, fail 
     hold.release()                # or hold.fail(OSError("disk on fire"))
 
 The engine names the points (`await runtime.pause("committer.persist")`); a
-real runtime has nothing at any of them.
+real runtime has nothing at any of them.  `ops/prove simulation` comes to each:
+
+    committer.persist   before a batch is handed to the store    committer.published   after it
+    fanout.planned      before the queries of a round are run
+    session.committed   between a client's mutation and its answer
+    jobs.begun          an action is marked as begun             jobs.acted    its end is not noted
+    retention.chosen    before a slice of the log goes
+    push.checked        after a part of a check                  push.switch   before the switch
+    index.filled        after a slice of an index                index.swept
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class Fanout:
             parts = [part for each in subscribers if (part := self._part(each)) is not None]
             asking = [part for part in parts if part.plan.asked]
             if asking:
-                round_ = _Round(self, self._backend, ts, request_id, asking)
+                round_ = _Round(self, self._backend, self._runtime, ts, request_id, asking)
                 rounds.start_soon(round_.run, lease.pop_all(), self._tasks_max)
         for part in parts:
             if not part.plan.asked:
@@ -172,10 +172,17 @@ class _Round:
     """The questions of some sessions at one timestamp."""
 
     def __init__(
-        self, fanout: Fanout, backend: Backend, ts: int, request_id: str, parts: list[_Part]
+        self,
+        fanout: Fanout,
+        backend: Backend,
+        runtime: Runtime,
+        ts: int,
+        request_id: str,
+        parts: list[_Part],
     ) -> None:
         self._fanout = fanout
         self._backend = backend
+        self._runtime = runtime
         self._ts = ts
         self._request_id = request_id
         self._parts = parts
@@ -188,6 +195,7 @@ class _Round:
             try:
                 for part, query in _in_turns(self._parts):
                     self._add(part, query)
+                await self._runtime.pause("fanout.planned")
                 await self._ask_all(tasks_max)
             except Exception as error:
                 for part in self._parts:

@@ -276,6 +276,7 @@ class Session:
                 self._end_expired()
                 return
             result = await self._mutation(call)
+            await self._runtime.pause("session.committed")
             ts = self._backend.published.value if result.ts is None else result.ts
             self._outbox.put(self._protocol.mutation_answered(call, result, ts))
             self._answered.unpark_all()

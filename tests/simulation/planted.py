@@ -36,7 +36,7 @@ from engine.transaction.view import View
 Plant: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
-def _in_place_of(owner: object, name: str, planted: object) -> Plant:
+def in_place_of(owner: object, name: str, planted: object) -> Plant:
     return partial(patch.object, owner, name, planted)
 
 
@@ -214,18 +214,18 @@ def _never_found(*_: object) -> None:
 
 
 PLANTED: Final[Mapping[str, Plant]] = {
-    "a read missing from the read set": _in_place_of(Transaction, "get", _get_unnoticed),
-    "an interval end off by one": _in_place_of(Transaction, "_record", _record_but_the_last),
-    "a forgotten phantom": _in_place_of(Transaction, "_record", _record_what_is_there),
-    "a retry on the old snapshot": _in_place_of(Mutations, "_beside_others", _on_what_was),
-    "a staged version dropped too early": _in_place_of(
+    "a read missing from the read set": in_place_of(Transaction, "get", _get_unnoticed),
+    "an interval end off by one": in_place_of(Transaction, "_record", _record_but_the_last),
+    "a forgotten phantom": in_place_of(Transaction, "_record", _record_what_is_there),
+    "a retry on the old snapshot": in_place_of(Mutations, "_beside_others", _on_what_was),
+    "a staged version dropped too early": in_place_of(
         Committer, "_forget_staged", _forget_what_is_published
     ),
     "an answer before the fsync": _synced_late,
-    "an answer before the write": _in_place_of(Mutations, "__init__", _hasty_mutations),
-    "no validation": _in_place_of(committer_actor, "find_conflict", _no_conflict),
-    "a failed batch that nobody notices": _in_place_of(
+    "an answer before the write": in_place_of(Mutations, "__init__", _hasty_mutations),
+    "no validation": in_place_of(committer_actor, "find_conflict", _no_conflict),
+    "a failed batch that nobody notices": in_place_of(
         Committer, "_roll_back", _roll_back_in_silence
     ),
-    "a request that is forgotten": _in_place_of(idempotence, "find", _never_found),
+    "a request that is forgotten": in_place_of(idempotence, "find", _never_found),
 }
