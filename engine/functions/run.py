@@ -20,6 +20,7 @@ from engine.app.registered import Kind
 from engine.app.validators import Tables
 from engine.committer.actor import Committer
 from engine.errors import (
+    Conflict,
     FunctionAborted,
     FunctionTimeout,
     OutOfRetention,
@@ -70,6 +71,10 @@ SNAPSHOTS_TRIED: Final = 3
 """A query that outlived its snapshot runs on a newer one, so often."""
 
 
+class CodeReplaced(Conflict):
+    """The code that is deployed is newer than the state that was asked for."""
+
+
 class Explained(NamedTuple):
     """A run of a query, and what it read."""
 
@@ -116,6 +121,8 @@ class Functions:
             watchdog=watchdog,
             executions=self.executions,
         )
+        self._code_ts = 0
+        """Of states before this one other code answered."""
         self._past = Past(limits.past_bytes_max)
         self._mutations = Mutations(committer, self._executor, runtime=runtime, limits=limits)
         self._cache: QueryCache[QueryResult] = QueryCache(
@@ -131,7 +138,10 @@ class Functions:
 
     @deployment.setter
     def deployment(self, deployment: Deployment) -> None:
+        """Called when what a push switched to is published, before anybody reads it."""
         self._executor.deployment = deployment
+        with self.pin() as ts:
+            self._code_ts = ts
 
     def _from_cache(self) -> list[ExecutionRecord]:
         now_ns = self._runtime.now_ns()
@@ -201,7 +211,14 @@ class Functions:
             journal=journal,
         )
         identity = caller.identity.cache_key() if caller.identity else None
-        return await self._cache.fetch(key, identity, at, lambda: self._query(request, at, journal))
+        try:
+            return await self._cache.fetch(
+                key, identity, at, lambda: self._query(request, at, journal)
+            )
+        except CodeReplaced:
+            if ts is not None:
+                raise
+            return await self.query(path, args, caller=caller, journal=journal, component=component)
 
     async def _query(self, request: Request, ts: int, journal: str | None) -> QueryResult:
         way = Way()
@@ -329,6 +346,10 @@ class Functions:
     async def _run_query(
         self, request: Request, view: View, journal: str | None, way: Way
     ) -> QueryResult:
+        if view.begin_ts < self._code_ts:
+            raise CodeReplaced(
+                f"a push has replaced the functions of ts {view.begin_ts}; ask for a newer one"
+            )
         execution = self._executor.begin(Kind.QUERY, request.path)
         transaction = self._executor.transaction(view, execution)
         transaction.reads.add_point(DEPLOYMENT_KEY)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from engine.errors import (
+    Conflict,
     FunctionNotFound,
     InvalidValue,
     OutOfRetention,
@@ -192,10 +193,16 @@ class FunctionApi:
         message = spelling.error_message(result.failure, request_id)
         return failed(result.failure, message, lines, call.form)
 
-    async def _ask(self, call: Call, args: dict[str, Value], caller: Caller) -> QueryResult:
-        result = await self._backend.query(
-            call.path, args, caller=caller, ts=call.ts, component=call.component
-        )
+    async def _ask(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        try:
+            result = await self._backend.query(
+                call.path, args, caller=caller, ts=call.ts, component=call.component
+            )
+        except Conflict:
+            if call.ts is None:
+                raise
+            # Its code was replaced. Who reads several queries at one ts goes on with the new one.
+            return await self._ask_past(call, args, caller)
         result.live.release()
         return result
 

@@ -344,13 +344,12 @@ async def look_back(world: Watched, node: Node, ts: int, is_kept: Callable[[], b
         [("of_group", {"group": world.dice.randrange(GROUPS)}), ("counted", {})]
     )
     try:
-        result = await node.functions.query(PATHS[name], args, caller=CALLER, ts=ts)
+        result = await node.functions.query_at(PATHS[name], args, caller=CALLER, ts=ts)
     except OutOfRetention as error:
         if is_kept():
             world.problem(f"{ts} cannot be read any more: {error}")
     except EngineError as error:
         world.note(f"{name} of the past came to nothing: {type(error).__name__}")
     else:
-        result.live.release()
         assert result.failure is None, result.failure
         world.saw(Seen("a look back", ts, name, args, result.value, is_first=False))
