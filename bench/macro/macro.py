@@ -14,6 +14,7 @@ is a call.  They check nothing, keep no log, and are given the keys of what they
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections import deque
@@ -21,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypedDict
 
@@ -130,7 +132,7 @@ def run(bench: Bench) -> Iterator[Result]:
         directory = bench.directory / str(size)
         ours, bare = directory / "ours", directory / "bare.mdb"
         load(ours, size)
-        shutil.copyfile(data_file(ours), bare)
+        copy_durably(data_file(ours), bare)
         results: list[Result] = []
         trio.run(_measure, bench, size, bench.budget_s / len(sizes), results)
         for result in results:
@@ -139,6 +141,13 @@ def run(bench: Bench) -> Iterator[Result]:
             yield result
         shutil.rmtree(directory)
     yield from _goals(medians, sizes)
+
+
+def copy_durably(file: Path, copy: Path) -> None:
+    """So that nothing is left to be written while something is measured."""
+    shutil.copyfile(file, copy)
+    with copy.open("rb+") as written:
+        os.fsync(written)
 
 
 async def _measure(bench: Bench, size: int, seconds: float, results: list[Result]) -> None:

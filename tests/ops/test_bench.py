@@ -12,7 +12,8 @@ import bench.__main__ as command
 from bench.harness import Bench, Entry, Result, entries, percentile
 from bench.macro import backfill, macro, transfer
 from bench.macro import verify as verify_bench
-from bench.people import fields_of, load, schema
+from bench.macro._bare import BarePeople
+from bench.people import data_file, fields_of, load, schema
 from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
 from engine.host import Engine
@@ -212,6 +213,28 @@ def found_in(directory: Path) -> Findings:
     with LmdbStore.open(directory, writer="thread") as store:
         *_, found = verify(store.snapshot)
     return found
+
+
+async def test_the_bare_libraries_find_what_the_engine_finds(tmp_path: Path) -> None:
+    ours, copy = tmp_path / "ours", tmp_path / "bare.mdb"
+    await trio.to_thread.run_sync(load, ours, 500)
+    macro.copy_durably(data_file(ours), copy)
+    async with Engine.open(ours, app=macro.FUNCTIONS) as engine:
+        table = engine.node.committer.head.catalog.by_name["", "people"]
+        with BarePeople(copy, table) as bare:
+            fields: macro.Fields = {"name": "name 00000103!", "email": "", "score": 1, "bio": ""}
+            bare.insert([bare.newcomer(dict(fields), bytes(8))])
+            await engine.mutation(macro.insert, people=[fields])
+            theirs, _ = bare.range(bare.place("name 00000100"), 100)
+            found = await engine.query(macro.range_of, call=1, name="name 00000100")
+            person = found[7]["_id"]
+            bare.rescore((person, 0.25))
+            await engine.mutation(macro.rescore, person=person, score=0.25)
+            changed = await engine.query(macro.get, call=2, person=person)
+
+            assert [doc["name"] for doc in found] == [doc["name"] for doc in theirs]
+            assert found[7] == theirs[7]
+            assert changed == bare.gets([person])[0]
 
 
 def test_each_goal_of_the_macro_bench_is_a_figure(
