@@ -15,13 +15,13 @@ import fractions
 import marshal
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import cbor2
 
 from engine.errors import InvalidValue, StoreDamaged
-from engine.model.cbor import encode_flat
+from engine.model.cbor import array_head, encode_flat
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import Int64, Value
 
@@ -140,6 +140,20 @@ def decode(data: bytes | memoryview) -> Value:
         )
     except (cbor2.CBORDecodeError, OverflowError, MemoryError, RecursionError) as error:
         raise StoreDamaged(f"{len(data)} bytes are no value: {error}") from error
+
+
+def decode_all(images: Sequence[bytes]) -> list[Value]:
+    """
+    What `decode` gives of each, in four fifths of the time: to begin takes longer than a field.
+
+    Each has to be what `encode` made, or the next ones may be misread as well.
+
+    Raises:
+        StoreDamaged: one of them is nothing that `encode` writes.
+    """
+    if len(images) == 1:
+        return [decode(images[0])]
+    return decode(array_head(len(images)) + b"".join(images))  # type: ignore[no-any-return]  # it is an array
 
 
 def _decode_int64(content: object, _immutable: bool) -> Int64:

@@ -28,7 +28,7 @@ from engine.indexes.catalog import (
 )
 from engine.indexes.entries import entry_key
 from engine.indexes.snapshot import Entry
-from engine.model.codec import decode, encode
+from engine.model.codec import decode, decode_all, encode
 from engine.model.commits import RowWrite
 from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.ids import id_of, make_internal, row_key, row_key_of
@@ -215,6 +215,8 @@ class Transaction:
         if not self.view.prepare(index):
             return read
         docs, keys = read.docs, read.keys
+        images: list[bytes] = []
+        rows_max = _rows_enough(rows_max, count, accepts)
         # What is looked up here is not for each document again: a scan does little else.
         row_of, count_read = self._row_reader(), self.usage.count_read
         try:
@@ -227,9 +229,10 @@ class Transaction:
                     if keys:
                         self.usage.uncount_read(len(image))
                     raise
-                doc = decode(image)
                 keys.append(key)
-                if accepts is None or accepts(doc):
+                if accepts is None:
+                    images.append(image)
+                elif accepts(doc := decode(image)):
                     docs.append(doc)
                 if len(docs) == count or len(keys) == rows_max:
                     break
@@ -240,6 +243,7 @@ class Transaction:
                 raise
         finally:
             self._record(index, lower, upper, reverse, read)
+        docs += decode_all(images)
         return read
 
     def count(self, table: TableInfo) -> int:
@@ -553,6 +557,11 @@ _NESTING_NEAR: Final = DOCUMENT_NESTING_MAX * WARNING_RATIO - 1
 
 _SYSTEM_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
 """What the keys of the engine's own rows begin with; these are bounded by what is put in them."""
+
+
+def _rows_enough(rows_max: int, count: int | None, accepts: Callable[[Doc], bool] | None) -> int:
+    """After how many rows there is no need for more; where all are accepted, these are `count`."""
+    return min(rows_max, count) if accepts is None and count is not None else rows_max
 
 
 def _field(doc: Doc, path: tuple[str, ...]) -> Any:

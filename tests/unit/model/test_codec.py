@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidValue, StoreDamaged
-from engine.model.codec import INT64_TAG, decode, encode
+from engine.model.codec import INT64_TAG, decode, decode_all, encode
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import INT64_MAX, INT64_MIN, Int64, Value, size_of
 from tests.unit.model.canonical import VALUE, bits_of, float_of_bits, nested, same
@@ -30,6 +30,16 @@ def test_what_is_encoded_comes_back_the_same_to_the_bit_and_in_order(value: Valu
 @given(VALUE)
 def test_a_value_takes_between_a_ninth_and_twice_the_bytes_that_limits_count(value: Value) -> None:
     assert size_of(value) / 9 <= len(encode(value)) <= 2 * size_of(value)
+
+
+@given(st.lists(VALUE))
+def test_many_are_decoded_as_each_of_them_is(values: list[Value]) -> None:
+    images = [encode(value) for value in values]
+
+    decoded = decode_all(images)
+
+    assert len(values) == len(decoded)
+    assert all(map(same, values, decoded))
 
 
 @given(st.integers(0, 2**64 - 1))
