@@ -13,7 +13,7 @@ from engine.app.decorators import mutation, query
 from engine.errors import NotAllowed
 from engine.kernel.runtime import VirtualRuntime
 from engine.store.memory_store import MemoryStore
-from tests.node.nodes import ADMIN, ask, mutate, serving
+from tests.node.nodes import ADMIN, ask, ask_at, mutate, serving
 
 
 @mutation
@@ -111,11 +111,10 @@ async def test_a_count_survives_a_restart_and_is_known_for_the_past(
 
     async with serving(APP, store=store.durable_copy(), runtime=VirtualRuntime(1)) as node:
         now = await ask(node, count)
-        result = await node.functions.query(PATH, {}, caller=ADMIN, ts=then)
-        result.live.release()
+        before = await ask_at(node, then, count)
         after = await mutate(node, remove)
 
-    assert (2, 3, 1) == (now, result.value, after)
+    assert (2, 3, 1) == (now, before, after)
 
 
 async def test_a_count_is_asked_again_when_rows_come_or_go_and_not_when_they_change(

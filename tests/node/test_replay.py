@@ -23,7 +23,7 @@ from engine.model.identity import Identity
 from engine.node import Node
 from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
-from tests.node import test_database_model as model
+from tests.node import histories as model
 from tests.node.nodes import ADMIN, application, mutate, serving
 
 PATH = "tests/node/test_replay:"

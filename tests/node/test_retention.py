@@ -20,7 +20,7 @@ from engine.model.limits import Limits
 from engine.node import Node
 from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
-from tests.node import test_database_model as model
+from tests.node import histories as model
 
 DAY_S = 86_400.0
 KEPT = Limits(log_age_s_max=DAY_S, log_age_s_min=60.0)
