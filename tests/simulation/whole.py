@@ -75,7 +75,7 @@ DATA_BYTES_MAX: Final = 2_500_000
 LOG_AGE_S_MIN: Final = 3.0
 DAY_S: Final = 86_400.0
 SETTLED_S: Final = 20.0
-ACT_FAILURES: Final = (INTERRUPTED, PLANNED, "the mutation lane had no room")
+ACT_FAILURES: Final = (INTERRUPTED, PLANNED, "the mutation lane")
 PROBLEMS_MAX: Final = 20
 """Of one run, which ends with the last of them."""
 LIFE_S_MAX: Final = 3_600.0
