@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -30,6 +31,7 @@ from engine.functions.jobs import Jobs
 from engine.functions.push import Push
 from engine.functions.run import Functions
 from engine.functions.session_sweep import SessionSweep
+from engine.functions.table_drop import begin_drop
 from engine.functions.watchdog import Watchdog
 from engine.indexes.recovery import recover
 from engine.indexes.snapshot import Snapshots
@@ -98,6 +100,23 @@ class Node:
         )
         async with self.pushing:
             return await push.run()
+
+    async def drop_table(self, component: str, name: str) -> int:
+        """
+        Drop a table, durably; its documents go in the background.
+
+        Returns:
+            How many documents it has.
+
+        Raises:
+            UsageError: there is no such table, or the schema that serves has it or ids of it.
+        """
+        async with self.pushing:
+            application = self.functions.deployment.application
+            drop = partial(begin_drop, application, component, name)
+            count = await self.functions.turns.write(drop)
+        self.upkeep.wake()
+        return count
 
     def table_number(self, component: str, name: str) -> int | None:
         table = self.committer.head.catalog.table(component, name)

@@ -1,4 +1,4 @@
-"""`headrace data`: the tables, the documents of one, or a schema that they have."""
+"""`headrace data`: the tables, the documents of one, a schema that they have; or drop one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.output import json_text, note, print_table, progress
 from engine.cli.project import new_verb
+from engine.errors import UsageError
 
 CELL_LENGTH_MAX: Final = 60
 LIMIT: Final = 100
@@ -27,6 +28,7 @@ def add(verbs: Any) -> None:
         "headrace data messages --limit 20 --order desc",
         "headrace data messages --json > messages.jsonl",
         "headrace data --shape > backend/schema.py",
+        "headrace data old_messages --drop",
     )
     parser.add_argument("table", nargs="?", metavar="TABLE")
     parser.add_argument("--limit", type=int, help="documents at most; 100, and with --json all")
@@ -36,13 +38,20 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--shape", action="store_true", help="look at all documents, and print a schema of them"
     )
-    add_connection(parser)
+    parser.add_argument(
+        "--drop", action="store_true", help="remove the table, if the schema has it no more"
+    )
+    add_connection(parser, with_app=True)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    with connected(options) as client:
-        if options.shape:
+    if options.drop and not options.table:
+        raise UsageError("--drop needs the name of a table")
+    with connected(options, needs_app=options.drop) as client:
+        if options.drop:
+            _drop(client, options)
+        elif options.shape:
             print(_schema(client, options), end="")
         elif options.table and options.json:
             for one in _documents(client, options, options.limit):
@@ -55,6 +64,11 @@ def run(options: argparse.Namespace) -> int:
         else:
             _print_tables(client.get("tables"))
     return Exit.DONE
+
+
+def _drop(client: AdminClient, options: argparse.Namespace) -> None:
+    answer = client.post("drop", {"table": options.table, "component": options.component})
+    note(f"dropped {options.table} and its documents ({answer['documents']})")
 
 
 def _schema(client: AdminClient, options: argparse.Namespace) -> str:

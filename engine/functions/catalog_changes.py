@@ -58,7 +58,7 @@ def switch(schemas: Mapping[str, Schema], turn: Transaction) -> list[str]:
     lines: list[str] = []
     for table, wanted in _tables(schemas, turn):
         if wanted is not None and _activate(turn, table):
-            added.append(f"added table {table.name}")
+            added.append(f"added table {table.label}")
         if table.component in schemas:
             lines += _switch_indexes(turn, table, wanted or {})
     return added + lines
@@ -123,9 +123,7 @@ def _tables(
     schemas: Mapping[str, Schema], turn: Transaction
 ) -> Iterator[tuple[TableInfo, Wanted | None]]:
     """The tables of applications, each with its declared indexes, or None if no schema has it."""
-    for table in list(turn.catalog.by_number.values()):
-        if table.is_system:
-            continue
+    for table in turn.catalog.user_tables:
         schema = schemas.get(table.component)
         declared = schema.tables.get(table.name) if schema else None
         indexes = declared_indexes(declared, table) if declared else ()
@@ -175,7 +173,7 @@ def _switch_indexes(turn: Transaction, table: TableInfo, wanted: Wanted) -> Iter
         _set_state(turn, index, IndexState.DROPPING)
     replaced = {index.name for index in gone} & wanted.keys()
     for index in indexes:
-        what = f"index {table.name}.{index.name}"
+        what = f"index {table.label}.{index.name}"
         if index in gone:
             if index.name not in wanted:
                 yield f"dropped {what}"

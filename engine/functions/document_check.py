@@ -212,7 +212,8 @@ class DocumentCheck:
         try:
             self._checks.validate(table.component, table.name, doc, self._guard)
         except InvalidValue as error:
-            self._note_misfit(key, f"{named(table.name, doc)} does not fit the new schema: {error}")
+            what = named(table.label, doc)
+            self._note_misfit(key, f"{what} does not fit the new schema: {error}")
             return
         for relation in self._checks.relations.get((table.component, table.name), ()):
             target = relation.id_in(doc)

@@ -1,9 +1,10 @@
 """
 What there is to do to an index besides keeping it up: older documents are added, and what a push
-dropped is removed, a slice at a time.
+dropped is removed, a slice at a time.  Dropped tables go the same way.
 
     fill      a record of kind BACKFILL a slice; its row of `_index` says how far it is
-    sweep     a record of kind DROP a slice; what is left says how far it is
+    sweep     a record of kind DROP a slice, or one that removes documents; what is left says how
+              far it is
 
 A slice is one transaction, so whoever goes on after a restart, or beside somebody else, goes on
 after the last one.  A push fills what it needs itself.  What has time is done in the background:
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Final, TypeAlias
 
 import trio
@@ -21,7 +23,14 @@ import trio
 from engine.committer.actor import Committer
 from engine.errors import Overloaded, Stopped, StoreFull
 from engine.functions.turns import Turns
-from engine.indexes.catalog import IN_PART, IndexInfo, IndexKind, IndexState, index_of_row
+from engine.indexes.catalog import (
+    IN_PART,
+    IndexInfo,
+    IndexKind,
+    IndexState,
+    TableInfo,
+    index_of_row,
+)
 from engine.indexes.entries import Change, entry_key
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
@@ -38,6 +47,9 @@ Progress: TypeAlias = Callable[[str, int, int | None], None]
 
 SLICE_ROWS: Final = 500
 """Rows of one slice, unless its time is up before: a few milliseconds of the lane, one record."""
+DROPPED_ROWS: Final = 100
+DROPPED_BYTES: Final = 1 << 20
+"""Documents of a dropped table that one transaction removes, and logs; or their bytes, about."""
 RETRY_S: Final = 30.0
 """Until the background tries again what the disk had no room for."""
 FILLED_UPTO: Final = "filledUpto"
@@ -151,7 +163,8 @@ class IndexUpkeep:
 
     async def sweep(self) -> None:
         """
-        Remove the entries of dropped indexes, also those that an earlier run left.
+        Remove the entries of dropped indexes and the documents of dropped tables, also those that
+        an earlier run left.
 
         Raises:
             StoreFull: there is no room on the disk; the next time goes on from there.
@@ -162,6 +175,11 @@ class IndexUpkeep:
                 lower = await self._turns.repeat(partial(self._drop_slice, index, lower))
                 await self._runtime.pause("index.swept")
             await self._turns.write(partial(_remove_row, row), SOURCE)
+        for table in self._committer.head.catalog.by_number.values():
+            while table.is_dropping and await self._turns.write(
+                partial(_remove_documents, table.number), SOURCE
+            ):
+                await self._runtime.pause("table.swept")
 
     async def _drop_slice(self, index: IndexInfo, lower: bytes, turn: Transaction) -> bytes | None:
         """Stage the removal of the next entries; returns where to go on, or None at the end."""
@@ -186,6 +204,30 @@ def _last_row(row: bytes, turn: Transaction) -> bytes:
     by_id = turn.catalog.by_number[int(doc["table"])].indexes["by_id"]
     last = next(iter(turn.view.entries(by_id, b"", None, reverse=True)), None)
     return last[0] + b"\0" if last else b""
+
+
+def _remove_documents(number: int, turn: Transaction) -> bool:
+    """Remove the next documents of a table; of one that has none, itself. Whether it had some."""
+    table = turn.catalog.by_number.get(number)
+    if table is None or any(i.state is IndexState.DROPPING for i in table.indexes.values()):
+        return False  # such an index is swept first: nobody would know of its entries any more
+    keys = list(_documents(turn, table))
+    declared = [index.row for index in table.indexes.values() if index.row is not None]
+    assert table.row is not None, "a table of an application has a row"
+    for key in keys or [*declared, table.row]:
+        turn.put_row(key, None)
+    return bool(keys)
+
+
+def _documents(turn: Transaction, table: TableInfo) -> Iterator[bytes]:
+    """The first rows of a table, as many as one transaction removes."""
+    size = 0
+    rows = turn.view.entries(table.indexes["by_id"], b"", None, reverse=False)
+    for _, key in islice(rows, DROPPED_ROWS):
+        yield key
+        size += len(turn.view.row(key) or b"")
+        if size > DROPPED_BYTES:
+            return
 
 
 def _remove_row(row: bytes, turn: Transaction) -> None:

@@ -321,10 +321,11 @@ def _changed_tables(
     for component, schema in schemas.items():
         for name, before in _tables_of(stored.get(component)).items():
             rule = rules[component].get(name, before)
+            label = f"{component}/{name}" if component else name
             if name not in schema.tables:
-                yield f"removed table {name} from the schema; its documents stay"
+                yield f"removed table {label} from the schema; its documents stay"
             elif {**rule, "code": ""} != {**before, "code": ""}:
-                yield f"changed table {name}"
+                yield f"changed table {label}"
 
 
 def _tables_to_check(rules: Rules, turn: Transaction) -> tuple[list[TableInfo], int]:

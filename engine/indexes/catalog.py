@@ -43,6 +43,9 @@ _CATALOG_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
 """What the keys of system rows begin with."""
 assert INDEXES.to_bytes(4, "big")[:3] == _CATALOG_ROWS
 
+DROPPING: Final = "dropping"
+"""State of a table, in its row."""
+
 Path = tuple[str, ...]
 
 
@@ -110,6 +113,8 @@ class TableInfo:
     """All its indexes and its count, by the prefix of their keys."""
     is_system: bool
     row: bytes | None = None
+    is_dropping: bool = False
+    """Nobody finds it any more; its documents are being removed."""
 
     @property
     def row_prefix(self) -> bytes:
@@ -134,6 +139,7 @@ def make_table(
     row: bytes | None = None,
     *,
     by_creation_time: bool = True,
+    is_dropping: bool = False,
 ) -> TableInfo:
     """A table with the indexes that every table has, and `indexes`."""
     all_indexes = {
@@ -166,6 +172,7 @@ def make_table(
         by_prefix={index.prefix: index for index in (*all_indexes.values(), _count_of(number))},
         is_system=number < USER_TABLE_NUMBER_MIN,
         row=row,
+        is_dropping=is_dropping,
     )
 
 
@@ -239,6 +246,11 @@ class Catalog:
         tables = {table.number: table for table in _SYSTEM_TABLES}
         return Catalog(tables, {("", t.name): t for t in tables.values()})
 
+    @property
+    def user_tables(self) -> list[TableInfo]:
+        """Those of applications; not those that are being dropped."""
+        return [t for t in self.by_number.values() if not (t.is_system or t.is_dropping)]
+
     def table(self, component: str, name: str) -> TableInfo | None:
         return self.by_name.get((component, name))
 
@@ -263,7 +275,14 @@ class Catalog:
         number = int(doc["number"])
         existing = self.by_number.get(number)
         declared = existing.indexes.values() if existing else ()
-        table = make_table(number, doc["name"], doc["component"], declared, write.key)
+        table = make_table(
+            number,
+            doc["name"],
+            doc["component"],
+            declared,
+            write.key,
+            is_dropping=doc["state"] == DROPPING,
+        )
         return replace(
             self._with_table(table), next_table_number=max(self.next_table_number, number + 1)
         )
@@ -280,15 +299,26 @@ class Catalog:
             if index in table.indexes.values():
                 return self  # the row says how far it is filled, which is nobody else's business
             kept.append(index)
-        changed = make_table(table.number, table.name, table.component, kept, table.row)
+        changed = make_table(
+            table.number,
+            table.name,
+            table.component,
+            kept,
+            table.row,
+            is_dropping=table.is_dropping,
+        )
         next_id = max(self.next_index_id, int(doc["indexId"]) + 1)
         return replace(self._with_table(changed), next_index_id=next_id)
 
     def _with_table(self, table: TableInfo) -> Catalog:
+        if table.is_dropping:
+            by_name = {k: t for k, t in self.by_name.items() if t.row != table.row}
+        else:
+            by_name = {**self.by_name, (table.component, table.name): table}
         return replace(
             self,
             by_number={**self.by_number, table.number: table},
-            by_name={**self.by_name, (table.component, table.name): table},
+            by_name=by_name,
             has_unique_index=self.has_unique_index
             or any(index.unique for index in table.indexes.values()),
         )

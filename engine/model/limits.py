@@ -48,6 +48,7 @@ FILTER_FIELDS_MAX: Final = 16
 VECTOR_DIMENSIONS_MIN: Final = 2
 VECTOR_DIMENSIONS_MAX: Final = 4096
 TABLE_INDEXES_MAX: Final = 64
+"""In a declaration: every write keeps them up. Those that a push replaces are kept up with them."""
 TABLES_MAX: Final = 10_000
 LOAD_S_MAX: Final = 10.0
 """To import the modules of an application; who saves a file waits for it."""

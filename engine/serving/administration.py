@@ -4,6 +4,7 @@ What an administrator asks of a running server, besides functions: routes under 
     GET   functions                                 what is deployed
     GET   tables                                    with numbers of documents
     GET   documents?table=&component=&limit=&order=&after=     and where the next ones begin
+    POST  drop        {table, component}            a table that no schema has
     POST  import      {table, component, first, documents}     one transaction
     GET   executions?after=&wait=                   what ran since a cursor; waits for it
     POST  explain     {path, args, component}       run a query, and say what it read
@@ -43,8 +44,9 @@ from engine.errors import (
 )
 from engine.functions.guard import Guard
 from engine.functions.history import as_json
+from engine.functions.index_upkeep import FILLED
 from engine.functions.results import Caller
-from engine.indexes.catalog import Catalog, IndexKind, TableInfo
+from engine.indexes.catalog import IN_PART, Catalog, IndexInfo, IndexKind, IndexState, TableInfo
 from engine.indexes.recovery import recover
 from engine.indexes.verify import Findings, verify
 from engine.log.records import decode_record
@@ -105,6 +107,7 @@ class Administration:
             ("GET", "functions"): self._functions,
             ("GET", "tables"): self._tables,
             ("GET", "documents"): self._documents,
+            ("POST", "drop"): self._drop,
             ("POST", "import"): self._import,
             ("GET", "executions"): self._executions,
             ("POST", "explain"): self._explain,
@@ -146,15 +149,14 @@ class Administration:
                     "name": table.name,
                     "documents": counts.get(table.number, 0),
                     "indexes": [
-                        f"{index.name} ({', '.join(index.field_names)})"
+                        _index_text(index, snapshot.get(Tree.ROWS, index.row))
                         for index in table.indexes.values()
                         if index.kind is not IndexKind.BY_ID and index.row is not None
                     ],
                 }
                 for table in sorted(
-                    catalog.by_number.values(), key=lambda each: (each.component, each.name)
+                    catalog.user_tables, key=lambda each: (each.component, each.name)
                 )
-                if not table.is_system
             ]
 
     async def _documents(self, request: Request) -> Response:
@@ -178,6 +180,13 @@ class Administration:
                 documents.append(to_wire(decode(image)))
                 await _now_and_then(len(documents))
         return json_response({"documents": documents, "next": last.hex() if is_more else None})
+
+    async def _drop(self, request: Request) -> Response:
+        asked = await self._object(request)
+        table, component = asked.get("table"), asked.get("component", "")
+        if not isinstance(table, str) or not isinstance(component, str):
+            raise bad_json("table has to be the name of a table, and component a path")
+        return json_response({"documents": await self._node.drop_table(component, table)})
 
     # What is brought in.
 
@@ -350,6 +359,15 @@ class Administration:
             yield snapshot
         finally:
             snapshot.close()
+
+
+def _index_text(index: IndexInfo, image: bytes | None) -> str:
+    """An index with its fields; also how far it is, if queries cannot read it."""
+    text = f"{index.name} ({', '.join(index.field_names)})"
+    if index.state is IndexState.ENABLED:
+        return text
+    filled = decode(image).get(FILLED, 0) if image and index.state in IN_PART else None
+    return f"{text} {index.state.value}" + ("" if filled is None else f", {filled} filled")
 
 
 async def _shape_lines(first: Shapes, others: Iterator[Shapes]) -> AsyncGenerator[bytes, None]:

@@ -96,6 +96,8 @@ def _make_room(turn: Transaction, name: str, number: int) -> None:
     other = turn.catalog.by_number.get(number)
     if other is None:
         return
+    if other.is_dropping:
+        raise InvalidId(f"the ids are of {other.name!r}, which is being dropped; try again soon")
     if turn.count(other):
         raise InvalidId(
             f"the ids are those of a table that here is {other.name!r}, not {name!r}; import into "

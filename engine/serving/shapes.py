@@ -54,17 +54,13 @@ def shapes(
         for count in _walk(open_snapshot, table, seen):
             found.done += count
             yield found
-    numbers = {t.number: t.name for t in end.catalog.by_number.values() if t.component == component}
+    numbers = {t.number: t.name for t in end.catalog.user_tables if t.component == component}
     found.schema = snippet(inferred, numbers.get)
     yield found
 
 
 def _tables(catalog: Catalog, component: str, name: str | None) -> list[TableInfo]:
-    of_component = [
-        table
-        for table in catalog.by_number.values()
-        if table.component == component and not table.is_system
-    ]
+    of_component = [table for table in catalog.user_tables if table.component == component]
     found = [table for table in of_component if name in (None, table.name)]
     if not found and name is not None:
         known = ", ".join(sorted(table.name for table in of_component)) or "none"

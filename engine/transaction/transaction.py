@@ -180,7 +180,7 @@ class Transaction:
             InvalidId: the id is of no table that this component has.
         """
         table = self.catalog.by_number.get(int.from_bytes(key[:4], "big"))
-        if table is None or table.component != component:
+        if table is None or table.component != component or table.is_dropping:
             raise InvalidId(f"{id_of(key)!r} is no id of a table that is known here")
         return table
 

@@ -125,3 +125,26 @@ def test_a_push_to_a_server_is_told_how_far_it_is_and_may_be_left(app: Path) -> 
     doing = {one["doing"]: one.get("total") for one in told}
     assert COUNT == doing["index notes.by_n"] == doing["documents of notes"]
     assert (0, "") == (again.code, again.out)
+
+
+def test_a_table_is_dropped_when_the_schema_has_it_no_more(app: Path) -> None:
+    where = app.parent
+    app.write_text(APP.replace("notes=NOTES", ""))
+    with started(where, *SERVE) as server:
+        server.wait_said("removed table notes from the schema; its documents stay")
+        server.wait_said("ready")
+        dropped = headrace(where, "data", "notes", "--drop", "--data", "db")
+        server.process.kill()
+        server.process.wait()
+    with started(where, *SERVE) as server:
+        server.wait_said("ready")
+        tables = headrace(where, "data", "--json", "--data", "db")
+        app.write_text(APP)
+        headrace(where, "push", "--data", "db")
+        refused = headrace(where, "data", "notes", "--drop", "--data", "db")
+    sound = headrace(where, "verify", "--data", "db")
+
+    assert (0, f"dropped notes and its documents ({COUNT})\n") == (dropped.code, dropped.err)
+    assert (0, "") == (tables.code, tables.out)
+    assert "the schema has the table 'notes'" in refused.err
+    assert (0, True) == (sound.code, sound.out.endswith("sound\n"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -24,6 +24,7 @@ from engine.kernel.runtime import VirtualRuntime
 from engine.log.records import Record, decode_record
 from engine.model.commits import Kind
 from engine.node import Node
+from engine.serving.administration import Administration
 from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
 from tests.node.nodes import application, ask, mutate, serving
@@ -417,3 +418,98 @@ async def test_two_documents_that_a_unique_index_forbids_are_told_when_it_is_wan
         await node.push(app(indexed(unique=True)))
 
         assert list(range(ROWS)) == await ask(node, numbers)
+
+
+# Whoever else is there.
+
+
+async def test_a_backfill_ends_however_fast_others_insert(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, runtime = MemoryStore(), VirtualRuntime()
+    async with filled(store, runtime) as (node, _):
+        inserted = 0
+
+        async def insert_more() -> None:
+            nonlocal inserted
+            await trio.sleep(1)  # ids begin with the time, so these come after all that was there
+            inserted += len(await mutate(node, fill, 20))
+
+        runtime.points["index.filled"] = insert_more
+        with trio.fail_after(60):
+            await node.push(app(indexed()))
+
+        assert ROWS + inserted == len(await ask(node, numbers))
+    assert SLICES == len(records(store, Kind.BACKFILL))
+    assert is_sound(store)
+
+
+async def test_what_the_disk_had_no_room_for_is_taken_back_when_another_application_comes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, runtime = MemoryStore(), VirtualRuntime()
+    async with filled(store, runtime) as (node, ids):
+
+        async def fill_the_disk() -> None:
+            store._data_bytes_max = store.size_bytes()
+
+        runtime.points["index.filled"] = fill_the_disk
+        with pytest.raises(StoreFull):
+            await node.push(app(indexed(), others=Table(v.any())))
+        assert "backfilling" == states(store)["items.by_n"]
+        runtime.points.clear()
+        store._data_bytes_max = 1 << 40
+
+        await mutate(node, put, ids[0], 99)
+        assert [] == await node.push(app())
+        await until_none(node, IndexState.DROPPING)
+
+    assert {"items": "table"} == states(store)
+    assert is_sound(store)
+
+
+@pytest.mark.parametrize("point", ["index.filled", "push.checked", "push.switch"])
+async def test_a_push_that_is_given_up_changes_nothing_and_another_one_takes_it_back(
+    point: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    store, runtime = MemoryStore(), VirtualRuntime()
+    stricter = Table({"n": v.number()}).index("by_n", ["n"], unique=True)
+    async with filled(store, runtime) as (node, ids):
+        before = node.functions.deployment
+        hold = runtime.hold(point)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.push, app(stricter))
+            await hold.wait_reached()
+            runtime.points.clear()
+            nursery.cancel_scope.cancel()
+
+        assert before is node.functions.deployment
+        await mutate(node, put, ids[0], "no number")
+        await mutate(node, put, ids[1], "no number")
+        with pytest.raises(IndexNotFound):
+            await ask(node, numbers)
+        assert [] == await node.push(app())
+        await until_none(node, IndexState.DROPPING)
+
+    assert {"items": "table"} == states(store)
+    assert is_sound(store)
+
+
+async def test_how_far_a_staged_index_is_can_be_seen(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, runtime = MemoryStore(), VirtualRuntime()
+    async with filled(store, runtime) as (node, _):
+        administration = Administration(node, cast(Any, None), allow_shell=False)
+        hold = runtime.hold("index.filled")
+        await node.push(app(indexed(staged=True)))
+        await hold.wait_reached()
+        shown = [administration.tables()[0]["indexes"]]
+        hold.release()
+        await until_none(node, IndexState.STAGING)
+        shown += [administration.tables()[0]["indexes"]]
+
+    assert [
+        ["by_n (n, _creationTime) staging, 10 filled"],
+        ["by_n (n, _creationTime) staged"],
+    ] == shown
