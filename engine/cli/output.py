@@ -124,7 +124,7 @@ def progress_of_steps() -> Iterator[Told]:
             bar.start()
             for task in tasks.values():
                 bar.update(task, visible=False)
-            tasks[what] = bar.add_task(what, total=None)
+            tasks[what] = bar.add_task(what, total=total)
         bar.update(tasks[what], completed=done, total=total)
 
     try:

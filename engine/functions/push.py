@@ -135,10 +135,11 @@ class Push:
                 await self._upkeep.fill(row, self._progress)
             lines = await self._check_and_switch(parts, schemas)
         except (PushRefused, SchemaViolation):
-            await self._turns.write(partial(take_back, NO_SCHEMAS), self._source)
-            await self._upkeep.sweep()
+            with suppress(StoreFull):  # then the next push does it
+                await self._turns.write(partial(take_back, NO_SCHEMAS), self._source)
             raise
-        self._upkeep.wake()
+        finally:
+            self._upkeep.wake()
         return lines
 
     # Check

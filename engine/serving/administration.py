@@ -186,6 +186,12 @@ class Administration:
         table, component = asked.get("table"), asked.get("component", "")
         if not isinstance(table, str) or not isinstance(component, str):
             raise bad_json("table has to be the name of a table, and component a path")
+        if not self._deployer.has_application:
+            raise RequestRefused(
+                409,
+                "NoApplication",
+                "This server has no application, whose schema would say whether it needs the table",
+            )
         return json_response({"documents": await self._node.drop_table(component, table)})
 
     # What is brought in.

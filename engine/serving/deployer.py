@@ -43,6 +43,7 @@ class Deployer:
         self.progress: dict[str, Any] = IDLE
         """What the push that is on its way is doing, and how far it is."""
         self.is_ready = source is None
+        self.has_application = source is not None
 
     @property
     def application(self) -> Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -513,3 +514,65 @@ async def test_how_far_a_staged_index_is_can_be_seen(
         ["by_n (n, _creationTime) staging, 10 filled"],
         ["by_n (n, _creationTime) staged"],
     ] == shown
+
+
+# By seed.
+
+POINTS = ("index.filled", "index.swept", "push.checked", "push.switch", "committer.persist")
+VARIANTS: list[tuple[Application, dict[str, str]]] = [
+    (app(), {"items": "table"}),
+    (app(indexed()), {"items": "table", "items.by_n": "enabled"}),
+    (app(indexed(staged=True)), {"items": "table", "items.by_n": "staged"}),
+    (
+        app(Table(v.any()).index("by_n", ["m", "n"]).index("by_m", ["m"], staged=True)),
+        {"items": "table", "items.by_n": "enabled", "items.by_m": "staged"},
+    ),
+    (app(Table(v.any()).index("by_m", ["m"])), {"items": "table", "items.by_m": "enabled"}),
+]
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_whatever_is_pushed_and_cut_off_indexes_are_those_of_the_last_push(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    dice = random.Random(seed)
+    store = MemoryStore()
+    async with serving(app(), store=store) as node:
+        await mutate(node, fill, ROWS)
+    for life in range(6):
+        store = await life_that_is_cut_off(store, dice, VirtualRuntime(life))
+
+    last, expected = dice.choice(VARIANTS)
+    async with serving(last, store=store, runtime=VirtualRuntime(seed)) as node:
+        await until_none(node, IndexState.DROPPING)
+        await until_none(node, IndexState.STAGING)
+
+    assert expected == states(store)
+    assert is_sound(store)
+
+
+async def life_that_is_cut_off(
+    store: MemoryStore, dice: random.Random, runtime: VirtualRuntime
+) -> MemoryStore:
+    """Pushes amid writes until a crash, somewhere; returns what that leaves."""
+    async with serving(app(), store=store, runtime=runtime) as node, trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            while True:
+                (item,) = await mutate(node, fill, 1)
+                await mutate(node, put, item, dice.randrange(5))
+                await trio.sleep(dice.random() / 1000)
+
+        async def push() -> None:
+            while True:
+                await node.push(dice.choice(VARIANTS)[0])
+
+        hold = runtime.hold(dice.choice(POINTS), skip=dice.randrange(8))
+        nursery.start_soon(write)
+        nursery.start_soon(push)
+        with trio.move_on_after(1):
+            await hold.wait_reached()
+        left = store.durable_copy(in_flight=dice.random() < 0.5)
+        nursery.cancel_scope.cancel()
+        hold.release()
+    return left

@@ -19,13 +19,14 @@ from engine.app.schema import Schema, Table, define_schema
 from engine.app.validators import Object, v
 from engine.errors import DocumentNotFound, PushRefused, SchemaViolation
 from engine.functions import document_check, unique_check
+from engine.functions.context import call_target
 from engine.indexes.catalog import IndexState
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
-from engine.model.limits import Limits
+from engine.model.limits import TABLE_INDEXES_MAX, Limits
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
-from tests.node.nodes import application, ask, mutate, serving
+from tests.node.nodes import ADMIN, application, ask, mutate, serving
 
 SLICE_ROWS = document_check.SLICE_ROWS
 Rule = Any
@@ -78,6 +79,12 @@ class World:
     store: MemoryStore
     runtime: VirtualRuntime
     ids: list[str]
+
+    async def swept(self) -> None:
+        """What was dropped is gone."""
+        with trio.fail_after(60):
+            while self.node.upkeep.indexes(IndexState.DROPPING):
+                await self.node.published.wait_reached(self.node.published.value + 1)
 
     async def documents(self) -> list[Any]:
         found: list[Any] = await ask(self.node, values)
@@ -259,6 +266,7 @@ async def test_a_push_that_fails_leaves_everything(autojump_clock: trio.testing.
 
         with pytest.raises(PushRefused, match=f"document {w.ids[-1]} of 'things'"):
             await w.node.push(application(values, wide))
+        await w.swept()
 
         assert before == state_of(w)
         await mutate(w.node, put, thing=w.ids[0], value="anything, as before")
@@ -536,3 +544,44 @@ async def test_how_many_documents_there_are_to_look_at_is_told(
     }
     assert {count} == {total for _, _, total in told}
     assert ("index things.by_n", count, count) in told
+
+
+async def test_documents_of_a_component_are_checked_and_named_by_its_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def mounted(rule: Rule) -> Application:
+        return replace(application(values), mounts={"left": app(rule, by_n=["n"])})
+
+    store = MemoryStore()
+    async with serving(mounted(ANYTHING), store=store) as node:
+        _, path, args = call_target(add, (), {"values": ["no number"]}, "left")
+        added = await node.functions.mutation(path, args, caller=ADMIN, component="left")
+
+        with pytest.raises(PushRefused, match=f"document {added.value[0]} of 'left/things'"):
+            await node.push(mounted(NUMBERS))
+
+        said = await node.push(replace(application(values), mounts={"left": app(ANYTHING)}))
+    assert ["dropped index left/things.by_n"] == said
+    *_, found = verify(store.snapshot)
+    assert [] == found.problems
+
+
+async def test_as_many_indexes_as_a_table_may_have_are_replaced_by_as_many(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def indexed(by: str) -> Application:
+        things = Table(v.any())
+        for n in range(TABLE_INDEXES_MAX):
+            things.index(f"by_{n}", ["n", f"{by}{n}"])
+        return application(values, Schema(things=things))
+
+    async with world(3) as w:
+        await w.node.push(indexed("a"))
+
+        said = await w.node.push(indexed("b"))
+
+        assert [f"replaced index things.by_{n}" for n in range(TABLE_INDEXES_MAX)] == said
+        table = w.node.committer.head.catalog.table("", "things")
+        assert table is not None
+        enabled = [i for i in table.indexes.values() if i.row and i.state is IndexState.ENABLED]
+        assert TABLE_INDEXES_MAX == len(enabled)
