@@ -166,7 +166,8 @@ class Table:
             name: what `with_index` calls it.
             fields: paths, as in `["channel", "author.name"]`; order matters.
             unique: whether two documents with the same values are refused at commit.
-            staged: whether it is only built for now, in the background of a later push.
+            staged: whether it is only built and kept for now, behind the push, and not to be
+                queried; a push without this enables it.
 
         Returns:
             This table.

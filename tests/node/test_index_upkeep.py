@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from itertools import count, pairwise
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -443,6 +444,22 @@ async def test_a_backfill_ends_however_fast_others_insert(
         assert ROWS + inserted == len(await ask(node, numbers))
     assert SLICES == len(records(store, Kind.BACKFILL))
     assert is_sound(store)
+
+
+async def test_a_slice_ends_when_its_time_is_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = MemoryStore()
+    async with filled(store) as (node, _):
+        ticks = count(step=0.001)  # a millisecond a look
+        late = SimpleNamespace(monotonic=lambda: next(ticks), pause=node.runtime.pause)
+        monkeypatch.setattr(node.upkeep, "_runtime", late)
+
+        await node.push(app(indexed()))
+
+        assert list(range(ROWS)) == await ask(node, numbers)
+    rows = node.limits.slice_s_max / 2 / 0.001 + 1
+    assert ROWS / rows <= len(records(store, Kind.BACKFILL)) <= ROWS
 
 
 async def test_what_the_disk_had_no_room_for_is_taken_back_when_another_application_comes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from engine.indexes.recovery import recover
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
 from engine.node import Node
+from engine.serving import imports
 from engine.store.memory_store import MemoryStore
+from engine.transaction.transaction import Transaction
 from tests.node.nodes import application, ask, mutate, serving
 
 ROWS = 25
@@ -66,6 +69,10 @@ def tables_of(store: MemoryStore) -> list[tuple[str, bool, int]]:
     ]
 
 
+def import_with_id(table: str, doc_id: str, turn: Transaction) -> None:
+    imports.place_table(turn, "", table, [imports.read({"_id": doc_id, "n": 1})])
+
+
 async def until_swept(node: Node) -> None:
     with trio.fail_after(60):
         while any(t.is_dropping for t in node.committer.head.catalog.by_number.values()):
@@ -97,6 +104,9 @@ async def test_a_dropped_table_is_hidden_at_once_and_then_removed(
         await mutate(node, add, 2)
         assert [("old", True, ROWS - 10), ("old", False, 2)] == tables_of(store)
         assert [0, 1] == await ask(node, numbers)
+        assert is_sound(store)
+        with pytest.raises(InvalidId, match="'old', which is being dropped"):
+            await node.functions.turns.write(partial(import_with_id, "elsewhere", first))
         hold.release()
         await until_swept(node)
 
