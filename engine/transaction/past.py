@@ -183,12 +183,12 @@ def _catalog_of(snapshot: SharedSnapshot, overlay: Overlay, ts: int) -> Catalog:
         number: _with_indexes_of(now, table)
         for number, table in Catalog.of_rows(_rows_of(view)).by_number.items()
     }
-    names = {(table.component, table.name): table for table in then.values()}
     later = {number: table for number, table in now.by_number.items() if number not in then}
+    tables = [*later.values(), *then.values()]
     return replace(
         now,
         by_number={**later, **then},
-        by_name={**{(t.component, t.name): t for t in later.values()}, **names},
+        by_name={(t.component, t.name): t for t in tables if not t.is_dropping},
     )
 
 
@@ -200,7 +200,7 @@ def _with_indexes_of(now: Catalog, table: TableInfo) -> TableInfo:
     """
     same = now.by_number.get(table.number)
     if same is not None and same.row == table.row:
-        return same
+        return replace(same, is_dropping=table.is_dropping)
     every = {name: one for name, one in table.indexes.items() if one.row is None}
     return replace(table, indexes=every)
 

@@ -22,7 +22,7 @@ from engine.node import Node
 from engine.serving import imports
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
-from tests.node.nodes import application, ask, mutate, serving
+from tests.node.nodes import application, ask, ask_at, mutate, serving
 
 ROWS = 25
 SLICES = 3
@@ -154,6 +154,32 @@ async def test_what_a_push_dropped_of_it_is_swept_first(
 
     assert [("other", False, 0)] == tables_of(store)
     assert is_sound(store)
+
+
+async def test_in_the_past_a_table_is_there_until_it_was_dropped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    runtime = VirtualRuntime()
+    async with serving(app(), runtime=runtime) as node:
+        first, *_ = await mutate(node, add, ROWS)
+        whole_ts = node.published.value
+        hold = runtime.hold("table.swept", skip=1)
+        await node.drop_table("", "old")
+        hidden_ts = node.published.value
+        await hold.wait_reached()
+
+        async def look() -> list[Any]:
+            return [
+                await ask_at(node, whole_ts, numbers),
+                (await ask_at(node, whole_ts, one, first))["n"],
+                await ask_at(node, hidden_ts, numbers),
+            ]
+
+        expected = [list(range(ROWS)), 0, []]
+        assert expected == await look()
+        hold.release()
+        await until_swept(node)
+        assert expected == await look()
 
 
 @pytest.mark.parametrize(
