@@ -327,12 +327,14 @@ class Signature:
 
     def dump(self, result: Loaded, tables: Tables) -> Value:
         """
-        The value that a handler's result is.
+        The value that a handler's result is; nothing at all is null.
 
         Raises:
             ReturnsValidationError: with path, value and validator.
         """
         shape = self.returns
+        if result is UNDEFINED:
+            result = None
         try:
             if shape is None:
                 return normalize(result, path="result")

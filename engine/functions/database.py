@@ -280,13 +280,8 @@ _CODELESS: Final = frozenset((str, int, float, bool, type(None), bytes, Int64, U
 
 def _changes(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[str]]:
     """What a patch sets, canonical, and what it takes away."""
-    try:
-        return normalize(fields), ()
-    except InvalidValue:
-        removed = _removed(fields)
-        if not removed:
-            raise
-    return normalize({n: v for n, v in fields.items() if v is not UNDEFINED}), removed
+    given = normalize(fields)
+    return given, () if len(given) == len(fields) else _removed(fields)
 
 
 def _removed(fields: Mapping[str, Any]) -> list[str]:

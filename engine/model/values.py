@@ -50,7 +50,8 @@ class Undefined(enum.Enum):
 
 
 UNDEFINED: Final = Undefined.UNDEFINED
-"""Absent: a field that is not there, an argument that was not sent.  Never part of a document."""
+"""Absent: a field that is not there, an argument that was not sent.  Never part of a document: who
+writes a field that is `UNDEFINED` leaves it out, and in a patch takes it away."""
 
 
 class Int64(int):
@@ -210,8 +211,8 @@ def normalize(value: object, *, path: str = "") -> Value:
 
     Tuples become lists, mappings dicts, enum members their values, subclasses
     of `str` plain strings, `bytearray` and `memoryview` bytes, the official
-    client's `ConvexInt64` an `Int64`.  The total size is not looked at: see
-    `size_of`.
+    client's `ConvexInt64` an `Int64`.  A field that is `UNDEFINED` is left out.
+    The total size is not looked at: see `size_of`.
 
     Args:
         value: anything at all.
@@ -356,14 +357,18 @@ def _normal_object(value: Mapping[str, object], room: int) -> Value:
         raise Refusal(f"an object of {len(value)} fields, at most {OBJECT_FIELDS_MAX} fit")
     room -= 1
     normal: dict[str, Value] = {}
-    name: object = None
-    try:
-        for name, item in value.items():
-            normal[FIELD_NAMES[name]] = _NORMAL.get(type(item), _normal_other)(item, room)
-    except Refusal as refusal:
-        refusal.steps.append(name)
-        raise
-    return normal
+    name = item = None
+    items = iter(value.items())
+    while True:
+        try:
+            for name, item in items:
+                normal[FIELD_NAMES[name]] = _NORMAL.get(type(item), _normal_other)(item, room)
+        except Refusal as refusal:
+            if item is not UNDEFINED:  # which is no field, and the others are still to come
+                refusal.steps.append(name)
+                raise
+        else:
+            return normal
 
 
 def _normal_array(value: list[object] | tuple[object, ...], room: int) -> Value:
@@ -412,7 +417,7 @@ def _normal_other(value: object, room: int) -> Value:
     """What is accepted besides the exact builtin types."""
     match value:
         case Undefined():
-            raise Refusal("UNDEFINED is the absence of a value; leave the field out")
+            raise Refusal("UNDEFINED is the absence of a value; leave the item out, or write None")
         case enum.Enum():
             return _normal(value.value, room)
         case Mapping():

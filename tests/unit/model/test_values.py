@@ -159,7 +159,7 @@ def test_field_names_come_out_as_plain_strings() -> None:
         (range(3), "a range is not a value; write list(x)"),
         (collections.deque([1]), "a deque is not a value; write list(x)"),
         (object(), "a object is not a value; write None, bool, int"),
-        (UNDEFINED, "leave the field out"),
+        ([UNDEFINED], "leave the item out"),
         ("a\ud800", "a lone surrogate ('\\ud800' at 1)"),
         (Name("\udfff"), "a lone surrogate"),
         (2**53 + 1, "write Int64(9007199254740993)"),
@@ -182,6 +182,21 @@ def test_a_refusal_says_where_what_and_what_to_write_instead(refused: object, me
 
     assert "args.a[1]['b c']" in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_field_that_is_undefined_is_left_out() -> None:
+    nested: object = 1
+    for _ in range(40):
+        nested = {"a": nested, "b": UNDEFINED, "c": 2}
+
+    plain: object = 1
+    for _ in range(40):
+        plain = {"a": plain, "c": 2}
+    assert plain == normalize(nested)
+    assert {} == normalize({"a": UNDEFINED})
+    for refused in (UNDEFINED, [UNDEFINED], {"a": UNDEFINED, "b": UNDEFINED, "c": [UNDEFINED]}):
+        with pytest.raises(InvalidValue, match="UNDEFINED is the absence of a value"):
+            normalize(refused)
 
 
 def test_a_coroutine_is_to_be_awaited() -> None:
