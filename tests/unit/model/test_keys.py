@@ -146,10 +146,11 @@ def test_the_keys_that_begin_with_some_values_lie_between_them_and_past_them(
     assert begins == (start <= encode_key(key) < stop)
 
 
-@given(KEY, KEY, st.binary(max_size=16))
+@given(KEY, KEY, st.binary(max_size=16).filter(lambda tail: tail[:1] != b"\xff"))
 def test_the_first_values_of_a_key_end_where_their_own_key_does(
     first: list[Value], rest: list[Value], tail: bytes
 ) -> None:
+    """Whatever follows, if it may begin a value, which ff does not: it would go on with a text."""
     start = encode_key(first)
 
     assert len(start) == end_of_values(start + encode_key(rest) + tail, len(first))
