@@ -227,11 +227,11 @@ async def test_a_crash_at_any_point_leaves_a_prefix_with_all_that_was_acknowledg
     crashes: list[tuple[list[int], MemoryStore]] = []
 
     async def crash() -> None:
+        await trio.sleep(0.01)
         if not is_over:  # copies flush in the same way
             told = list(acknowledged)
             crashes.append((told, store.durable_copy()))
             crashes.append((told, store.durable_copy(in_flight=True)))
-        await trio.sleep(0.01)
 
     async def write() -> None:
         for _ in range(6):
