@@ -10,7 +10,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
@@ -18,7 +18,7 @@ from engine.app.registry import Application
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.errors import IndexNotFound
-from engine.functions import push
+from engine.functions import index_upkeep
 from engine.functions.results import QueryResult
 from engine.indexes.catalog import IndexInfo, IndexState
 from engine.indexes.entries import entry_key
@@ -84,7 +84,7 @@ async def test_a_backfill_and_the_writes_meanwhile_make_a_full_index_wherever_th
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """After a crash at any slice the next push goes on, or takes the index away again."""
-    monkeypatch.setattr(push, "SLICE_ROWS", 4)
+    monkeypatch.setattr(index_upkeep, "SLICE_ROWS", 4)
     dice = random.Random(0)
     places: list[float] = list(range(30))
     crashes: list[MemoryStore] = []
@@ -122,6 +122,7 @@ async def test_a_backfill_and_the_writes_meanwhile_make_a_full_index_wherever_th
         narrow = left.durable_copy()
         async with serving(app(), store=narrow) as without:
             assert 10 < len(await ask(without, by_hand))
+            await wait_all_tasks_blocked()  # it is swept in the background
             items = without.committer.head.catalog.by_name["", "items"]
             assert ["by_creation_time", "by_id"] == sorted(items.indexes)
         sound(narrow)
