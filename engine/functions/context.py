@@ -28,12 +28,13 @@ from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.types import TransactionLimits
 from engine.app.validators import Tables
-from engine.errors import InvalidValue, LimitExceeded
+from engine.errors import InvalidValue, LimitExceeded, NotAllowed
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Slice, Steps
 from engine.functions.database import DatabaseAccess, Reader, Writer
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
+from engine.functions.job_rows import request_of
 from engine.functions.metrics import budget_of, metrics_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
@@ -237,10 +238,15 @@ class SchedulerAccess(Scheduler):
         return self._calls.run(self._schedule, due_at(when), fn, args, kw)
 
     def cancel(self, job: str, /) -> Call[None]:
-        return self._calls.run(cancel_job, self._scope.transaction, self._scope.component, job)
+        return self._calls.run(self._cancel, job)
 
     def _now_ms(self) -> float:
         return self._scope.execution.now_ns // 1_000_000
+
+    def _cancel(self, job: str) -> None:
+        if self._scope.caller.request_id == request_of(job):
+            raise NotAllowed("a scheduled function cannot cancel itself while it runs; return")
+        cancel_job(self._scope.transaction, self._scope.component, job)
 
     def _schedule(
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -64,6 +64,11 @@ def add_job(
     return transaction.insert_row(transaction.catalog.by_number[SCHEDULED_FUNCTIONS], row)
 
 
+def request_of(job_id: str) -> str:
+    """The id of the request that is the run of a job."""
+    return f"job-{job_id}"
+
+
 def is_pending(job: Mapping[str, Any] | None) -> bool:
     """Whether a job is there and has not begun."""
     return job is not None and job["state"]["kind"] == PENDING

@@ -27,7 +27,7 @@ from engine.functions.crons import is_tick
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request
 from engine.functions.history import BATCH_REFUSED, SNAPSHOT_TOO_OLD, Retry, Way
-from engine.functions.job_rows import FAILED, SUCCESS, is_pending
+from engine.functions.job_rows import FAILED, SUCCESS, is_pending, request_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, Origin, failure_of
 from engine.functions.scheduling import finish_job
@@ -231,9 +231,7 @@ class Mutations:
     ) -> int:
         """Stage what a job's run wrote together with its end."""
         job = transaction.get(key)
-        if job is None or not is_pending(job):
-            # It has canceled itself.
-            return self._stage(request, outcome, execution, transaction, None)
+        assert job is not None, "nobody else can end it meanwhile, and it may not itself"
         try:
             finish_job(transaction, key, job, state)
         except UsageError as error:
@@ -301,5 +299,5 @@ def _retry(error: Conflict | SnapshotTooOld) -> Retry:
 def job_request(kind: Kind, job: dict[str, Any]) -> Request:
     """The call that a row of `_scheduled_functions` describes; nobody's identity goes with it."""
     origin: Origin = "cron" if is_tick(job) else "job"
-    caller = Caller(admin=True, request_id=f"job-{job['_id']}", origin=origin)
+    caller = Caller(admin=True, request_id=request_of(job["_id"]), origin=origin)
     return Request(kind, job["name"], job["args"][0], caller, job["target"])

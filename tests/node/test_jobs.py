@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
 from engine.app.registry import Application
-from engine.errors import ConvexError, InvalidValue, StoreFull
+from engine.errors import ConvexError, InvalidValue, NotAllowed, StoreFull
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
@@ -226,6 +226,32 @@ async def test_a_canceled_job_does_not_run(autojump_clock: trio.abc.Clock) -> No
         await trio.sleep(20)
 
         assert ([], ["canceled"]) == (await ask(node, notes), await states(node))
+
+
+@pytest.mark.parametrize("is_caught", [False, True])
+async def test_a_job_cannot_cancel_itself_while_it_runs(
+    is_caught: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    @internal_mutation
+    async def cancel_itself(ctx: MutationCtx) -> None:
+        (job,) = await ctx.db.system.query("_scheduled_functions").collect()
+        await ctx.db.insert("notes", {"text": "tried", "place": 0})
+        try:
+            await ctx.scheduler.cancel(job["_id"])
+        except NotAllowed:
+            if not is_caught:
+                raise
+
+    @mutation
+    async def start(ctx: MutationCtx) -> None:
+        await ctx.scheduler.run_after(0, cancel_itself)
+
+    async with serving([cancel_itself, start, jobs, notes]) as node:
+        await mutate(node, start)
+        await node.scheduler.wait_resting()
+
+        expected = (["success"], ["tried"]) if is_caught else (["failed"], [])
+        assert expected == (await states(node), await ask(node, notes))
 
 
 async def test_what_is_no_job_cannot_be_canceled() -> None:
