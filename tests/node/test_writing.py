@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from engine.errors import (
     PushRefused,
     SchemaViolation,
 )
-from engine.model.limits import ARRAY_ITEMS_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX
+from engine.model.limits import ARRAY_ITEMS_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX, Limits
 from engine.model.values import UNDEFINED
 from engine.node import Node
 from tests.node.nodes import application, ask, mutate, serving
@@ -183,6 +184,24 @@ async def test_system_fields_stay_whatever_becomes_of_a_document(
     assert "c" == then["text"]
 
 
+async def test_documents_made_together_have_rising_times(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is the time at which their transaction began, with a fraction that tells them apart."""
+
+    @mutation
+    async def fill(ctx: MutationCtx) -> list[Any]:
+        ids = [await ctx.db.insert("notes", {}) for _ in range(50)]
+        return [ctx.now_ms, *[(await ctx.db.get(one) or {})["_creationTime"] for one in ids]]
+
+    async with serving([fill]) as node:
+        now, *times = await mutate(node, fill)
+
+    assert times == sorted(set(times))
+    assert now <= times[0] <= times[-1] < now + 1
+    assert times[-1] % 1
+
+
 async def test_a_mutation_reads_its_own_writes_in_every_index(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -252,6 +271,21 @@ async def test_many_documents_are_written_in_a_loop_in_one_transaction(
 
         assert 1 == node.committer.stats["commits"] - before
         assert 2_000 == len(await ask(node, user_fields))
+
+
+async def test_a_document_that_is_written_again_counts_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @mutation
+    async def rewrite(ctx: MutationCtx, note: Any, often: int) -> None:
+        for n in range(often):
+            await ctx.db.patch(note, {"n": n})
+
+    async with serving([add, rewrite], limits=replace(Limits(), documents_written_max=3)) as node:
+        note = await mutate(node, add)
+        await mutate(node, rewrite, note, 3)
+        with pytest.raises(LimitExceeded, match="documents_written_max"):
+            await mutate(node, rewrite, note, 4)
 
 
 # What a schema says of it.
