@@ -80,6 +80,35 @@ def sound(store: MemoryStore) -> None:
     assert [] == findings.problems
 
 
+async def test_an_index_is_the_sorted_documents_at_every_timestamp(
+    autojump_clock: MockClock,
+) -> None:
+    dice = random.Random(2)
+    places: list[float] = []
+    states: list[tuple[int, list[float]]] = []
+
+    async def check(ts: int, expected: list[float]) -> None:
+        result = await node.functions.query(f"{MODULE}:by_n", {}, caller=ADMIN, ts=ts)
+        result.live.release()
+        assert expected == result.value
+
+    async with serving(app("enabled")) as node:
+        for _ in range(40):
+            moves = []
+            for _ in range(dice.randint(1, 4)):
+                old = dice.choice([None, *places])
+                new = None if old is not None and dice.random() < 0.4 else dice.randint(0, 5)
+                moves.append([old, new])
+                if old is not None:
+                    places.remove(old)
+                places += [] if new is None else [new]  # others may stand there already
+            await mutate(node, change, moves)
+            states.append((node.published.value, sorted(places)))
+            await check(*states[-1])
+        for ts, expected in dice.sample(states, 15):
+            await check(ts, expected)
+
+
 async def test_a_backfill_and_the_writes_meanwhile_make_a_full_index_wherever_they_stop(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
