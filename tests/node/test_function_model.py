@@ -218,6 +218,19 @@ async def test_a_result_that_was_not_promised_fails_the_mutation_and_nothing_is_
 # What is one transaction.
 
 
+async def test_a_helper_takes_the_context_of_either_and_shares_its_transaction(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @mutation
+    async def note_and_look(ctx: MutationCtx) -> list[Any]:
+        await ctx.db.insert("notes", {"text": "mine"})
+        return await texts(ctx)
+
+    async with serving([note_and_look, notes]) as node:
+        assert ["mine"] == await mutate(node, note_and_look)
+        assert ["mine"] == await ask(node, notes)
+
+
 @mutation
 async def survive_a_child(ctx: MutationCtx, result: Any) -> list[Any]:
     with pytest.raises(ReturnsValidationError):
@@ -305,6 +318,21 @@ async def test_a_query_sees_one_state_while_others_commit(
             assert [] == answers, "it is still looking"
 
         assert [[1] * 20] == answers
+
+
+async def test_a_result_that_used_dice_is_kept_as_any_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @query
+    async def throw(ctx: QueryCtx) -> float:
+        await texts(ctx)
+        return ctx.random.random()
+
+    async with serving([note, throw]) as node:
+        first, again = await ask(node, throw), await ask(node, throw)
+        await mutate(node, note, "something that it reads")
+
+        assert first == again != await ask(node, throw)
 
 
 async def test_a_job_runs_the_code_of_its_time_with_the_arguments_of_then(
