@@ -8,7 +8,9 @@ and `_index` say what the catalog is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from engine.errors import StoreDamaged
 from engine.indexes.catalog import INDEXES, TABLES, Catalog
@@ -34,12 +36,10 @@ def recover(snapshot: Snapshot) -> Recovered:
     Read where a store's history ends.
 
     Raises:
-        StoreDamaged: the last record is not what was written.
+        StoreDamaged: the last record, or a row of a table or index, is not what was written.
     """
     last = snapshot.last(Tree.LOG)
-    catalog = Catalog.of_rows(
-        [*_rows_of(snapshot, TABLES), *_rows_of(snapshot, INDEXES)],
-    )
+    catalog = _catalog_of([*_rows_of(snapshot, TABLES), *_rows_of(snapshot, INDEXES)])
     names = snapshot.range(Tree.META, META_PREFIX, META_PREFIX + b"\xff" * 5)
     counts = counts_of(names)
     if last is None:
@@ -57,6 +57,26 @@ def recover(snapshot: Snapshot) -> Recovered:
         catalog=catalog,
         counts=counts,
     )
+
+
+def _catalog_of(rows: Iterable[tuple[bytes, bytes]]) -> Catalog:
+    try:
+        return Catalog.of_rows(rows)
+    except _MISSHAPEN as error:
+        raise StoreDamaged(
+            f"the rows of _tables and _index are not what was written ({error!r}); restore a backup"
+        ) from error
+
+
+_MISSHAPEN: Final = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
+)
+"""What reading a row raises that has other fields, or other types, than were written."""
 
 
 def _rows_of(snapshot: Snapshot, table_number: int) -> list[tuple[bytes, bytes]]:

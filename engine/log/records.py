@@ -129,23 +129,48 @@ def decode_record(data: bytes) -> Record:
     body = data[4:]
     if zlib.crc32(body) != int.from_bytes(data[:4], "big"):
         raise StoreDamaged("a log record's checksum does not match its bytes; restore a backup")
-    try:
-        fields = decode(body)
-        ts, epoch, kind, covered, state_hash, previous = fields[:_SOURCE_AT]
-        images = fields[_WRITES_AT:]
-        return Record(
-            ts=ts,
-            epoch=epoch,
-            kind=Kind(kind),
-            writes=[
-                RowWrite(key, before, after)
-                for key, before, after in zip(images[::3], images[1::3], images[2::3], strict=True)
-            ],
-            covered=covered or (),
-            source=Source(*fields[_SOURCE_AT:_WRITES_AT]),
-            state_hash=int.from_bytes(state_hash, "big"),
-            previous=previous,
-            hash=blake2b(body, digest_size=HASH_BYTES).digest(),
-        )
-    except (TypeError, ValueError) as error:
-        raise StoreDamaged(f"a log record has a shape that is not known here: {error}") from error
+    fields = decode(body)
+    images = fields[_WRITES_AT:] if _is_record(fields) else None
+    if images is None or not _are_writes(images):
+        raise StoreDamaged("a log record has a shape that is not known here; restore a backup")
+    ts, epoch, kind, covered, state_hash, previous = fields[:_SOURCE_AT]
+    return Record(
+        ts=ts,
+        epoch=epoch,
+        kind=Kind(kind),
+        writes=list(map(RowWrite, images[::3], images[1::3], images[2::3])),
+        covered=covered or (),
+        source=Source(*fields[_SOURCE_AT:_WRITES_AT]),
+        state_hash=int.from_bytes(state_hash, "big"),
+        previous=previous,
+        hash=blake2b(body, digest_size=HASH_BYTES).digest(),
+    )
+
+
+_NONE: Final = type(None)
+_TYPES: Final[tuple[type | tuple[type, ...], ...]] = (
+    *(int, int, int, (list, _NONE), bytes, bytes),
+    *(str, str, str, str, (dict, _NONE), (dict, _NONE), int, int),
+)
+"""Of what comes before the writes."""
+assert len(_TYPES) == _WRITES_AT
+_KINDS: Final = frozenset(Kind)
+_KEY: Final = frozenset((bytes,))
+_IMAGE: Final = frozenset((bytes, _NONE))
+
+
+def _is_record(fields: Any) -> bool:
+    return (
+        type(fields) is list
+        and len(fields) >= _WRITES_AT
+        and all(isinstance(field, kind) for field, kind in zip(fields, _TYPES, strict=False))
+        and fields[2] in _KINDS
+    )
+
+
+def _are_writes(images: list[Any]) -> bool:
+    return (
+        len(images) % 3 == 0
+        and _KEY.issuperset(map(type, images[::3]))
+        and _IMAGE.issuperset(map(type, images))
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from engine.errors import StoreDamaged
 from engine.log.records import GENESIS, HASH_BYTES, decode_record, ts_key
 from engine.model.codec import decode, encode
 from engine.store.interface import Snapshot, Tree
@@ -47,12 +48,19 @@ class Trim:
 
 
 def read_anchor(snapshot: Snapshot) -> Anchor:
-    """Where the log of a store begins."""
+    """
+    Where the log of a store begins.
+
+    Raises:
+        StoreDamaged: what is noted of it is not what was written.
+    """
     data = snapshot.get(Tree.META, ANCHOR_NAME)
     if data is None:
         return BEGINNING
-    ts, record_hash, state_hash = decode(data)
-    return Anchor(ts, record_hash, int.from_bytes(state_hash, "big"))
+    match decode(data):
+        case [int(ts), bytes(record_hash), bytes(state_hash)]:
+            return Anchor(ts, record_hash, int.from_bytes(state_hash, "big"))
+    raise StoreDamaged("where the log begins cannot be read; restore a backup")
 
 
 def encode_anchor(anchor: Anchor) -> bytes:

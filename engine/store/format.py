@@ -46,7 +46,7 @@ def check_header(header: bytes | None, *, where: str, reader: str) -> None:
     if header is None:
         raise StoreDamaged(f"{where} holds trees without a format header; restore a backup")
     match decode(header):
-        case {"version": int(found), "created_by": str(creator)}:
+        case {"version": int(found), "created_by": str(creator)} if found >= 0:
             pass
         case other:
             raise StoreDamaged(f"{where} has an unreadable format header: {other!r}")

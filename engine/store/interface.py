@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from typing import Protocol, Self, TypeAlias, cast
+from typing import Any, Final, Protocol, Self, TypeAlias, cast
 
-from engine.errors import InvalidValue
+from engine.errors import InvalidValue, StoreDamaged
 from engine.model.cbor import add_items, array_head
 from engine.model.codec import decode
 
@@ -96,9 +96,26 @@ def decode_batch(data: bytes) -> list[tuple[list[bytes], list[bytes | None]]]:
     Raises:
         StoreDamaged: `data` is nothing that `Batch.encode` made.
     """
-    lists = cast("list[tuple[list[bytes], list[bytes | None]]]", decode(data))
-    assert len(lists) == len(Tree), "a batch has a pair of lists for each tree"
-    return lists
+    lists = decode(data)
+    if type(lists) is not list or len(lists) != len(Tree) or not all(map(_are_changes, lists)):
+        raise StoreDamaged("a batch of a shape that is not known here")
+    return cast("list[tuple[list[bytes], list[bytes | None]]]", lists)
+
+
+_KEY: Final = frozenset((bytes,))
+_VALUE: Final = frozenset((bytes, type(None)))
+
+
+def _are_changes(pair: Any) -> bool:
+    """Whether it is a list of keys and one of as many values."""
+    match pair:
+        case [list(keys), list(values)]:
+            return (
+                len(keys) == len(values)
+                and _KEY.issuperset(map(type, keys))
+                and _VALUE.issuperset(map(type, values))
+            )
+    return False
 
 
 class Snapshot(Protocol):

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
-from engine.errors import DocumentNotFound, InvalidId, InvalidValue, LimitExceeded, SchemaViolation
+from engine.errors import (
+    DocumentNotFound,
+    InvalidId,
+    InvalidValue,
+    LimitExceeded,
+    SchemaViolation,
+    StoreDamaged,
+)
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import (
     BY_TABLE_NAME,
@@ -221,8 +228,7 @@ class Transaction:
         row_of, count_read = self._row_reader(), self.usage.count_read
         try:
             for key, row in self._entries(index, lower, upper, reverse):
-                image = row_of(row)
-                assert image is not None, "an index entry leads to a row"
+                image = row_of(row) or _refuse_entry(index, row)
                 try:
                     count_read(len(image))
                 except LimitExceeded:
@@ -587,6 +593,13 @@ def _without_system_fields(doc: Doc, old: Doc) -> Doc:
             )
         del doc[name]
     return doc
+
+
+def _refuse_entry(index: IndexInfo, row: bytes) -> NoReturn:
+    raise StoreDamaged(
+        f"the index {index.name!r} has an entry of {id_of(row)}, which is not there; "
+        "`headrace verify` tells what else is wrong, and a backup has what was written"
+    )
 
 
 def _refuse_document(doc: Doc, size: int, nesting: int) -> NoReturn:
