@@ -106,7 +106,7 @@ def decode(text: str | bytes) -> ClientMessage:
     """
     try:
         message: ClientMessage = _decoder.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _decode_lenient(text)
     return message
 

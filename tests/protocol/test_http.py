@@ -244,7 +244,11 @@ async def test_a_request_that_is_none_is_answered_with_400(
     assert reply.json["message"]
 
 
-@pytest.mark.parametrize("announced", [{}, {"content-length": "2000"}])
+@pytest.mark.parametrize(
+    "announced",
+    [{}, {"content-length": "2000"}, {"content-length": "9" * 5_000}],
+    ids=["nothing", "its-size", "what-is-no-number-of-bytes"],
+)
 async def test_a_body_over_the_limit_is_refused(announced: dict[str, str]) -> None:
     body = json.dumps(call("m:echo", {"value": "x" * 2000}))
     headers = {"content-type": "application/json", **announced}
