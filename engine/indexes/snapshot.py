@@ -104,11 +104,13 @@ class SharedSnapshot:
         buckets: Buckets | None = None,
     ) -> Iterator[Entry]:
         """
-        Entries of `index` from `lower` to `upper`, exclusive, in order.
+        Entries of `index` from `lower` to `upper`, exclusive, in order; none if these are crossed.
 
         Args:
             buckets: those that the reader has walked already.
         """
+        if upper is not None and lower >= upper:
+            return iter(())
         if index.kind is IndexKind.BY_ID:
             return self._rows(index.table_number, lower, upper, reverse)
         fields = bucketed_fields(index, lower, upper)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import FunctionNotFound, SchemaViolation, VariableMissing
+from engine.errors import FunctionNotFound, InvalidCursor, SchemaViolation, VariableMissing
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
 
@@ -25,7 +25,8 @@ FILES = {
         right = app.use(component, name="right")
     """,
     "shelf_application/main.py": """
-        from engine import ActionCtx, MutationCtx, QueryCtx, action, internal, mutation, query
+        from engine import ActionCtx, MutationCtx, PaginationOptions, QueryCtx, action, internal
+        from engine import mutation, query
         from .app import left, right
 
         @mutation
@@ -47,6 +48,11 @@ FILES = {
         @query
         async def found(ctx: QueryCtx, side: str) -> list[str]:
             return await ctx.run_query({"left": left, "right": right}[side].found)
+
+        @query
+        async def page(ctx: QueryCtx, side: str, opts: PaginationOptions) -> dict[str, object]:
+            shelf = {"left": left, "right": right}[side]
+            return await ctx.run_query(shelf.page, {"paginationOpts": opts})
 
         @query
         async def deep(ctx: QueryCtx) -> int:
@@ -89,7 +95,8 @@ FILES = {
         crons.interval("beat", internal.functions.beat, hours=1)
     """,
     "shelf_component/functions.py": """
-        from engine import MutationCtx, QueryCtx, env, internal_mutation, mutation, query
+        from engine import MutationCtx, PaginationOptions, QueryCtx, env, internal_mutation
+        from engine import mutation, query
         from . import within
         from .schema import Item, Mark
 
@@ -105,6 +112,11 @@ FILES = {
             item = await ctx.db.insert(Item, {"text": "marked"})
             await ctx.db.delete(item)
             await ctx.db.insert(Mark, {"item": item})
+
+        @query
+        async def page(ctx: QueryCtx, opts: PaginationOptions) -> dict[str, object]:
+            found = await ctx.db.query(Item).with_index("by_text").paginate(opts)
+            return {**found, "page": [item["text"] for item in found["page"]]}
 
         @mutation
         async def put(ctx: MutationCtx, text: str) -> str:
@@ -202,6 +214,30 @@ def test_a_mount_within_a_mount_has_tables_of_its_own(shelves: BlockingHarness) 
     shelves.mutation("main:put", {"text": "b"})
 
     assert 2 == shelves.query("main:deep")
+
+
+def test_a_component_pages_over_its_own_tables_while_rows_come_and_go(
+    shelves: BlockingHarness,
+) -> None:
+    for text in "bdfh":
+        shelves.mutation("main:put", {"text": text})
+    first = page_of(shelves, cursor=None)
+    middle = first["continueCursor"]
+    for text in "acg":
+        shelves.mutation("main:put", {"text": text})
+
+    again = page_of(shelves, cursor=None, endCursor=middle)
+    rest = page_of(shelves, 9, cursor=middle)
+
+    assert ["b", "d"] == first["page"]
+    assert (list("abcd"), list("fgh")) == (again["page"], rest["page"])
+    with pytest.raises(InvalidCursor):
+        page_of(shelves, side="right", cursor=middle)
+
+
+def page_of(shelves: BlockingHarness, items: int = 2, side: str = "left", **cursors: Any) -> Any:
+    opts = {"numItems": items, **cursors}
+    return shelves.query("main:page", {"side": side, "paginationOpts": opts})
 
 
 def test_a_mutation_that_fails_takes_the_writes_of_components_with_it(

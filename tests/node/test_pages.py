@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from itertools import pairwise
+from random import Random
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -11,7 +13,9 @@ import trio.testing
 
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
+from engine.app.schema import Schema, Table
 from engine.app.types import PaginationOptions
+from engine.app.validators import v
 from engine.errors import LimitExceeded
 from engine.model.limits import Limits
 from engine.node import Node
@@ -37,7 +41,32 @@ async def everything(ctx: QueryCtx) -> Any:
     return await ctx.db.query("items").collect()
 
 
-APP = [fill, page, everything]
+@mutation
+async def disturb(ctx: MutationCtx, seed: int) -> None:
+    """Insert some, move some and delete some."""
+    dice = Random(seed)
+    for item in await ctx.db.query("items").collect():
+        match dice.randrange(6):
+            case 0:
+                await ctx.db.delete(item["_id"])
+            case 1:
+                await ctx.db.patch(item["_id"], {"n": dice.randrange(5)})
+    for _ in range(dice.randrange(8)):
+        await ctx.db.insert("items", {"n": dice.randrange(5)})
+
+
+@query
+async def part(ctx: QueryCtx, opts: PaginationOptions, order: Literal["asc", "desc"]) -> Any:
+    return await ctx.db.query("items").with_index("by_n").order(order).paginate(opts)
+
+
+@query
+async def ordered(ctx: QueryCtx, order: Literal["asc", "desc"]) -> Any:
+    return await ctx.db.query("items").with_index("by_n").order(order).collect()
+
+
+SCHEMA = Schema(items=Table(v.any()).index("by_n", ["n"]))
+APP = [SCHEMA, fill, page, everything, disturb, part, ordered]
 
 
 async def fill_with_more_than_may_be_read(node: Node) -> None:
@@ -115,3 +144,33 @@ async def test_a_page_that_comes_near_a_maximum_is_recommended_to_be_split(
 
         assert "SplitRecommended" == (await numbers(node, maximumRowsRead=10))[1]
         assert None is (await numbers(node, maximumRowsRead=11))[1]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_pages_hold_everything_once_however_rows_come_and_go_and_pages_are_split(
+    seed: int, order: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    dice = Random(seed)
+    async with serving(APP) as node:
+        await mutate(node, fill, 20, 1)
+        edges: list[str | None] = [None]
+        is_done = False
+        while not is_done:
+            opts = {"numItems": dice.randint(1, 6), "cursor": edges[-1]}
+            found = await ask(node, part, opts, order)
+            edges.append(found["continueCursor"])
+            is_done = found["isDone"]
+
+        for step in range(8):
+            await mutate(node, disturb, 100 * seed + step)
+            seen, edges_before, edges = [], edges, [None]
+            for start, end in pairwise(edges_before):
+                opts = {"numItems": 1, "cursor": start, "endCursor": end}
+                found = await ask(node, part, opts, order)
+                seen += found["page"]
+                assert end == found["continueCursor"]
+                if found["splitCursor"] is not None and dice.randrange(2):
+                    edges.append(found["splitCursor"])
+                edges.append(end)
+            assert seen == await ask(node, ordered, order)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.errors import LimitExceeded
@@ -134,7 +134,17 @@ EVERY_PAIR = sorted(
 STORE = in_memory(EVERY_PAIR)
 
 
+def crossed() -> Bounds:
+    """Bounds between which nothing is, though both are in one bucket."""
+    bounds = Bounds()
+    bounds.add_equal("a", UNDEFINED)
+    bounds.add_lower("b", EDGE + "e", inclusive=True)
+    bounds.add_upper("b", EDGE + "\0b", inclusive=False)
+    return bounds
+
+
 @given(some_bounds(), st.booleans(), st.integers(0, 30))
+@example(crossed(), False, 0)
 def test_every_interval_has_its_entries_in_order(bounds: Bounds, reverse: bool, taken: int) -> None:
     lower, upper = interval_of(INDEX, bounds)
     expected = [key for key in EVERY_PAIR if lower <= key and (upper is None or key < upper)]
