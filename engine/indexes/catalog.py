@@ -228,6 +228,8 @@ _SYSTEM_TABLES: Final = (
     make_table(SETTINGS, "_settings", "", by_creation_time=False),
 )
 
+SYSTEM_TABLES: Final = len(_SYSTEM_TABLES)
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

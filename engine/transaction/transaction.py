@@ -26,6 +26,7 @@ from engine.errors import (
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import (
     BY_TABLE_NAME,
+    SYSTEM_TABLES,
     TABLES,
     Catalog,
     IndexInfo,
@@ -404,8 +405,8 @@ class Transaction:
         """
         if not is_identifier(name):
             raise InvalidValue(why_no_identifier(name, "a table"))
-        if len(self.catalog.by_number) > TABLES_MAX:
-            used = len(self.catalog.by_number)
+        used = len(self.catalog.by_number) - SYSTEM_TABLES + 1
+        if used > TABLES_MAX:
             raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables")
         # Two that add a table beside each other would give it one number.
         self.reads.add_range(BY_TABLE_NAME.prefix, b"", None)
