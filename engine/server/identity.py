@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from engine.app.component import AuthProvider, CustomJwt, Oidc
 from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated
 from engine.kernel.runtime import Runtime
 from engine.model.identity import Identity
+from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import canonical_float
 from engine.server.requests import Request
 from engine.server.who import NOBODY, Who
@@ -236,11 +236,17 @@ def _base64url(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
+_TIME_S_MAX: Final = 2**53
+_DATE_S_MAX: Final = 253_402_300_800
+"""When the year 10,000 begins, which dates do not reach."""
+
+
 def _time_of(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < _TIME_S_MAX:
         raise Unauthenticated(f"The {name} of the token is no time")
     return float(value)
 
@@ -300,7 +306,7 @@ def _openid_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
         match name, claim:
             case "address", {"formatted": str(formatted)}:
                 named["address"] = formatted
-            case "updated_at", (int() | float()) if math.isfinite(claim):
+            case "updated_at", (int() | float()) if 0 <= claim < _DATE_S_MAX:
                 named["updatedAt"] = datetime.fromtimestamp(claim, UTC).isoformat()
             case _:
                 named[_CLAIM_NAMES.get(name, name)] = _canonical(claim)
@@ -311,26 +317,36 @@ def _custom_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, claim in claims.items():
         if name not in _DROPPED:
-            _flatten(name, claim, flat)
+            _flatten(name, claim, flat, VALUE_NESTING_MAX)
     return flat
 
 
-def _flatten(name: str, claim: object, flat: dict[str, Any]) -> None:
-    if isinstance(claim, dict):
+def _flatten(name: str, claim: object, flat: dict[str, Any], room: int) -> None:
+    if isinstance(claim, dict) and room > 0:
         for inner, value in claim.items():
-            _flatten(f"{name}.{inner}", value, flat)
+            _flatten(f"{name}.{inner}", value, flat, room - 1)
     else:
-        flat[name] = _canonical(claim)
+        flat[name] = _canonical(claim, room)
 
 
-def _canonical(claim: object) -> Any:
-    """A JSON value with its numbers as the engine holds them."""
+def _canonical(claim: object, room: int = VALUE_NESTING_MAX) -> Any:
+    """
+    A JSON value with its numbers as the engine holds them.
+
+    Raises:
+        InvalidAuthHeader: no value nests as deep, or has a number as large.
+    """
+    if isinstance(claim, dict | list) and room <= 0:
+        raise InvalidAuthHeader(f"A claim nests more than {VALUE_NESTING_MAX} deep")
     if isinstance(claim, dict):
-        return {name: _canonical(value) for name, value in claim.items()}
+        return {name: _canonical(value, room - 1) for name, value in claim.items()}
     if isinstance(claim, list):
-        return [_canonical(value) for value in claim]
+        return [_canonical(value, room - 1) for value in claim]
     if isinstance(claim, int | float) and not isinstance(claim, bool):
-        return canonical_float(float(claim))
+        try:
+            return canonical_float(float(claim))
+        except OverflowError:
+            raise InvalidAuthHeader("A claim is a number beyond float64") from None
     return claim
 
 

@@ -10,6 +10,7 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from engine.errors import (
     ProtocolViolation,
     RequestRefused,
     StoreDamaged,
+    Unauthenticated,
     UsageError,
 )
 from engine.log.records import decode_record, encode_record
@@ -35,6 +37,7 @@ from engine.model.values import INT64_MAX, Value, normalize
 from engine.server import messages
 from engine.server.arguments import read_arguments
 from engine.server.function_api import call_of
+from engine.server.identity import acted_identity, identity_of
 from engine.server.json_text import parse
 from engine.serving.imports import read
 from engine.store.format import check_header, new_header
@@ -241,3 +244,29 @@ def test_a_document_of_an_imported_file(value: Value, seed: int) -> None:
     for text in texts(brought, seed):
         if not refused(parse, text, ValueError):
             refused(read, parse(text), UsageError)
+
+
+CLAIMS = {"iss": "https://a", "sub": "b", "exp": 9, "updated_at": 7, "address": {"formatted": "x"}}
+
+
+@given(VALUE, st.booleans(), SEED)
+def test_the_claims_of_a_token(value: Value, is_openid: bool, seed: int) -> None:
+    for text in texts({**CLAIMS, "issuer": "a", "subject": "b", "x": to_wire(value)}, seed):
+        with suppress(ValueError, RecursionError):
+            claims = json.loads(text)
+            refused(acted_identity, claims, Unauthenticated)
+            if isinstance(claims, dict):
+                refused(lambda c: identity_of(c, is_openid=is_openid), claims, Unauthenticated)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [10**400, -(10**400), 1e300, -1e300, float("inf"), float("nan")],
+    ids=["10**400", "-10**400", "1e300", "-1e300", "inf", "nan"],
+)
+@pytest.mark.parametrize("name", ["exp", "updated_at", "x"])
+@pytest.mark.parametrize("is_openid", [True, False])
+def test_a_number_that_is_no_time(name: str, number: float, is_openid: bool) -> None:
+    claims = {**CLAIMS, name: number}
+
+    refused(lambda given: identity_of(given, is_openid=is_openid), claims, Unauthenticated)
