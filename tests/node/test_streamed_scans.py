@@ -12,8 +12,9 @@ from trio.testing import MockClock
 
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
+from engine.functions.context import call_target
 from engine.model.limits import Limits
-from tests.node.nodes import ask, mutate, serving
+from tests.node.nodes import ADMIN, ask, mutate, serving
 
 ROWS = 2_000
 
@@ -45,6 +46,39 @@ async def generated(ctx: QueryCtx) -> float:
     """By a generator of the application's own."""
     [rows] = [found async for found in _through_a_generator(ctx.db.query("rows"))]
     return len(rows)
+
+
+@pytest.mark.parametrize("seen", [1, 2, 5, 100])
+async def test_a_loop_that_is_left_early_has_read_less_than_twice_what_it_has_seen(
+    seen: int, autojump_clock: MockClock
+) -> None:
+    @mutation
+    async def change(ctx: MutationCtx, after: int) -> None:
+        for row in (await ctx.db.query("rows").collect())[after:]:
+            await ctx.db.patch(row["_id"], {"changed": True})
+
+    @query
+    async def some(ctx: QueryCtx) -> Any:
+        found = []
+        async for row in ctx.db.query("rows"):
+            found.append(row["number"])
+            if len(found) == seen:
+                break
+        return found
+
+    async with serving([fill, change, some]) as node:
+        await mutate(node, fill)
+        component, path, args = call_target(some, (), {}, "")
+        shown = await node.functions.query(path, args, caller=ADMIN, component=component)
+        assert list(range(seen)) == shown.value
+
+        await mutate(node, change, 2 * seen - 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert None is shown.live.invalidated_at
+        await mutate(node, change, seen - 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert shown.live.invalidated_at is not None
+        shown.live.release()
 
 
 async def test_a_long_stream_lets_others_run(autojump_clock: MockClock) -> None:
