@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
@@ -32,6 +32,9 @@ from engine.cli.json_input import read_json
 from engine.cli.output import note, progress
 from engine.cli.project import new_verb
 from engine.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 SLICE_DOCUMENTS: Final = 256
 SLICE_BYTES: Final = 1 << 20
@@ -120,14 +123,11 @@ def _of_json(file: Path) -> Iterator[dict[str, Any]]:
 def _of_csv(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.reader(lines, strict=True)
-        header = next(rows, None)
+        header = _next_row(file, rows)
         if header is None:
             raise UsageError(f"{file} is empty; its first line has to name the fields")
         for number in count(2):
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                raise UsageError(f"{file}:{rows.line_num}: {error}") from None
+            row = _next_row(file, rows)
             if row is None:
                 return
             if row and len(row) != len(header):
@@ -139,6 +139,13 @@ def _of_csv(file: Path) -> Iterator[dict[str, Any]]:
                 place = f"{file}, row {number}"
                 fields = {name: _cell(place, cell) for name, cell in cells if cell != ""}
                 yield _document(place, fields)
+
+
+def _next_row(file: Path, rows: Reader) -> list[str] | None:
+    try:
+        return next(rows, None)
+    except csv.Error as error:
+        raise UsageError(f"{file}:{rows.line_num}: {error}") from None
 
 
 _READERS: Final[dict[str, Callable[[Path], Iterator[dict[str, Any]]]]] = {
