@@ -31,10 +31,12 @@ from engine import (
 from engine.app.contexts import DatabaseReader
 from engine.app.registry import Application
 from engine.app.types import PaginationOptions
+from engine.functions.results import failure_of
 from engine.model.codec import decode
 from engine.model.ids import encode_id
 from engine.model.keys import encode_key
 from engine.model.limits import OBJECT_FIELDS_MAX
+from engine.remote.failures import failure_of as failure_elsewhere
 from engine.transaction.pagination import Position, encode_cursor
 from tests.node.nodes import application, ask, mutate, serving
 
@@ -83,7 +85,10 @@ async def test_a_cursor_is_caught_by_its_class_and_known_to_clients_by_its_data(
             opts = {"numItems": 1, "cursor": first["continueCursor"]}
             await engine.query(notes_of, "bob", opts)
 
-    assert {"isConvexSystemError": True, "paginationError": "InvalidCursor"} == refused.value.data
+    known = {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
+    assert known == failure_of(refused.value).data
+    answer = {"errorMessage": "[Request ID: 1] Server Error", "errorData": known}
+    assert isinstance(failure_elsewhere("main:notes", answer), InvalidCursor)
 
 
 async def test_a_cursor_of_an_index_is_none_of_one_with_other_fields(
