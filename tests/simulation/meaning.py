@@ -25,12 +25,14 @@ from engine.indexes.catalog import (
     TABLES,
 )
 from engine.log.records import GENESIS, Record, next_state_hash
-from engine.model.commits import RowWrite
+from engine.model.commits import Kind, RowWrite
 from engine.model.limits import USER_TABLE_NUMBER_MIN
 from tests.simulation.shop import CANCELS, DROPS, MOVES, PLAIN, RANKED, STRICT
 
 Doc = dict[str, Any]
 
+LOG_AGE_S_MIN: Final = 3.0
+"""How long the log of these runs is kept at least."""
 EARLY_MS: Final = 0.01
 """Times are floats of milliseconds."""
 EXTRA_INDEXES: Final = {
@@ -158,6 +160,7 @@ class Meaning:
             bound_ts: no timestamp is later, but for being just after the one before.
         """
         self._check_chain(record, bound_ts)
+        self._check_trim(record)
         before = self._state
         self._state = before.next()
         value = self._carried_out(record)
@@ -189,6 +192,14 @@ class Meaning:
         if record.state_hash != self._state_hash:
             self._wrong(record, "has another state hash than its writes give")
         self._previous = record.hash
+
+    def _check_trim(self, record: Record) -> None:
+        """What a trim leaves begins after a record that there was, and not too lately."""
+        if record.kind is not Kind.TRIM:
+            return
+        anchor_ts = record.covered[0]
+        if anchor_ts not in self._times or record.ts - anchor_ts < LOG_AGE_S_MIN * 1e9:
+            self._wrong(record, f"trims the log up to {anchor_ts}")
 
     def _check_write(self, record: Record, write: RowWrite, latest_ms: float) -> None:
         if self._rows.get(write.key) != write.before:

@@ -65,14 +65,13 @@ from tests.simulation.crowd import (
     is_planned,
     look_back,
 )
-from tests.simulation.meaning import INTERRUPTED, Meaning, State
+from tests.simulation.meaning import INTERRUPTED, LOG_AGE_S_MIN, Meaning, State
 from tests.simulation.schedule import Schedule
 
 CLIENTS: Final = 4
 CALLS: Final = 130
 DATA_BYTES_MAX: Final = 2_500_000
 """Room for what everybody writes, and not for what they are stuffed with."""
-LOG_AGE_S_MIN: Final = 3.0
 DAY_S: Final = 86_400.0
 SETTLED_S: Final = 20.0
 ACT_FAILURES: Final = (INTERRUPTED, PLANNED, "the mutation lane")
