@@ -29,9 +29,6 @@ from engine.model.cbor import NULL, add_items, bytes_head
 from engine.model.codec import decode, encode
 from engine.model.commits import Kind, RowWrite, Source
 
-FORMAT: Final = 1
-"""Version of everything below: records, rows, entries, meta values."""
-
 HASH_BYTES: Final = 16
 GENESIS: Final = bytes(HASH_BYTES)
 _STATE_MASK: Final = (1 << 128) - 1

@@ -11,8 +11,10 @@ from typing import Final
 from engine.errors import StoreDamaged
 from engine.model.codec import decode, encode
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Rises whenever an older version would misread what a newer one has written."""
+FORMAT_VERSION_MIN: Final = 2
+"""The oldest that is read: what came before it was never released."""
 
 HEADER_KEY: Final = b"format"
 
@@ -41,7 +43,7 @@ def check_header(header: bytes | None, *, where: str, reader: str) -> None:
         header: what is at `HEADER_KEY`. where: the directory. reader: this software's name.
 
     Raises:
-        StoreDamaged: there is no header, it cannot be read, or it is of a newer format.
+        StoreDamaged: there is no header, it cannot be read, or its format is another.
     """
     if header is None:
         raise StoreDamaged(f"{where} holds trees without a format header; restore a backup")
@@ -54,4 +56,9 @@ def check_header(header: bytes | None, *, where: str, reader: str) -> None:
         raise StoreDamaged(
             f"{where} is in format {found}, created by {creator}; {reader} reads formats up to"
             f" {FORMAT_VERSION}. Nothing was changed: open it with the newer version"
+        )
+    if found < FORMAT_VERSION_MIN:
+        raise StoreDamaged(
+            f"{where} is in format {found}, created by {creator}; {reader} reads none before"
+            f" {FORMAT_VERSION_MIN}. Nothing was changed: open it with the older version"
         )

@@ -7,17 +7,24 @@ import pytest
 from engine.errors import StoreDamaged
 from engine.model.codec import encode
 from engine.model.values import Value
-from engine.store.format import FORMAT_VERSION, check_header, new_header
+from engine.store.format import FORMAT_VERSION, FORMAT_VERSION_MIN, check_header, new_header
 
 
 def test_a_header_of_today_is_read() -> None:
     check_header(new_header("headrace 1"), where="data", reader="headrace 2")
 
 
-def test_an_older_format_is_read() -> None:
-    header = encode({"version": FORMAT_VERSION - 1, "created_by": "headrace 0"})
+def test_a_format_that_is_not_read_any_more_is_refused_by_name() -> None:
+    header = encode({"version": FORMAT_VERSION_MIN - 1, "created_by": "headrace 0"})
 
-    check_header(header, where="data", reader="headrace 2")
+    with pytest.raises(StoreDamaged) as refused:
+        check_header(header, where="data", reader="headrace 2")
+
+    expected = (
+        f"data is in format {FORMAT_VERSION_MIN - 1}, created by headrace 0; headrace 2 reads none"
+        f" before {FORMAT_VERSION_MIN}. Nothing was changed: open it with the older version"
+    )
+    assert expected == str(refused.value)
 
 
 def test_a_newer_format_is_refused_by_name() -> None:
