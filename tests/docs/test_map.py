@@ -78,6 +78,7 @@ PITFALLS = [
     "determinism that leaks",
     "a trimmed log that is checked",
     "uniqueness at the wrong time",
+    "a delete that follows later",
     "session records without end",
     "publishing what is staged",
     "a label of another state",
