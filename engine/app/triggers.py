@@ -4,8 +4,10 @@ Functions that run in the transaction of a write, right after it.
     @trigger(Message)
     async def count(ctx: TriggerCtx, change: Change[Message]) -> None: ...
 
-A trigger sees each insert, change and delete of its table; if it raises, the
-write fails with it.  What it writes through `ctx.db` runs triggers too,
+A trigger sees each insert, change and delete of its table by a mutation, also
+those that come of references; a write that changes nothing is none.  The call
+that wrote ends when its triggers have, and if one raises, that call fails and
+has written nothing.  What a trigger writes through `ctx.db` runs triggers too,
 through `ctx.raw_db` it does not.
 """
 
@@ -13,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from inspect import isawaitable
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from engine.app.annotations import where_of
 from engine.app.contexts import TriggerCtx
@@ -38,14 +41,13 @@ class Change(Generic[D]):
     """The document after; None for a delete."""
 
 
+Handler: TypeAlias = Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None] | None]
+
+
 class Trigger(Generic[D]):
     """A handler and the table whose writes it follows."""
 
-    def __init__(
-        self,
-        table: type[D] | str,
-        handler: Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]],
-    ) -> None:
+    def __init__(self, table: type[D] | str, handler: Handler[D]) -> None:
         if isinstance(table, str):
             check_identifier(table, "a table")
         self._table = table
@@ -54,6 +56,8 @@ class Trigger(Generic[D]):
         """File, line and name of the handler."""
         frame = innermost()
         self.module = frame.module if frame else handler.__module__
+        self.path = f"{self.module.replace('.', '/')}:{getattr(handler, '__name__', handler)}"
+        """As messages name it, like a function."""
 
     @property
     def table_name(self) -> str:
@@ -70,14 +74,14 @@ class Trigger(Generic[D]):
         except DeclarationError as error:
             raise DeclarationError(f"{self.where}: {error}") from None
 
-    def __call__(self, ctx: TriggerCtx, change: Change[D]) -> Coroutine[Any, Any, None]:
+    async def __call__(self, ctx: TriggerCtx, change: Change[D]) -> None:
         """Run the plain handler."""
-        return self.handler(ctx, change)
+        running = self.handler(ctx, change)
+        if isawaitable(running):
+            await running
 
 
-def trigger(
-    table: type[D] | str, /
-) -> Callable[[Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]]], Trigger[D]]:
+def trigger(table: type[D] | str, /) -> Callable[[Handler[D]], Trigger[D]]:
     """
     Make a trigger of a handler.
 
@@ -85,9 +89,7 @@ def trigger(
         table: whose writes it follows: the class of its documents, or its name.
     """
 
-    def decorate(
-        handler: Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]],
-    ) -> Trigger[D]:
+    def decorate(handler: Handler[D]) -> Trigger[D]:
         return Trigger(table, handler)
 
     return decorate

@@ -75,14 +75,19 @@ class Calls:
             marks.enter()
 
     def defer(self, steps: Callable[[], Steps[T]]) -> Call[T]:
-        """Do the steps when the call is awaited, or before the next one that is made."""
+        """
+        Do the steps when the call is awaited, or before the next one that is made.
+
+        Args:
+            steps: makes them at the call; if it raises, awaiting the call does.
+        """
         self.marks.leave()
         try:
             if self._is_closed:
                 raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call = DeferredCall(self, _getframe(2), steps())
+            call = DeferredCall(self, _getframe(2), _made(steps))
             self._deferred.append(call)
             self.unawaited.add(call)
             return call
@@ -178,6 +183,18 @@ class SeededSlice(Slice):
 
     def is_over(self, _now: float) -> bool:
         return self._dice.random() < 0.5
+
+
+def _made(steps: Callable[[], Steps[T]]) -> Steps[T]:
+    try:
+        return steps()
+    except Exception as error:
+        return _failing(error)
+
+
+def _failing(error: Exception) -> Steps[Any]:
+    yield from ()
+    raise error
 
 
 _PENDING: Final = object()

@@ -12,7 +12,8 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, NamedTuple, Unpack
+from functools import partial
+from typing import Any, NamedTuple, Unpack
 
 from engine.app.contexts import (
     Auth,
@@ -22,17 +23,19 @@ from engine.app.contexts import (
     QueryCalls,
     QueryCtx,
     Scheduler,
+    TriggerCtx,
 )
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
+from engine.app.triggers import Change, Trigger
 from engine.app.types import TransactionLimits
 from engine.app.validators import Tables
 from engine.errors import InvalidValue, LimitExceeded, NotAllowed
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Slice, Steps
-from engine.functions.database import DatabaseAccess, Reader, Writer
-from engine.functions.deployment import Deployment
+from engine.functions.database import DatabaseAccess, Fire, Reader, Writer
+from engine.functions.deployment import NO_TRIGGERS, Deployment, Triggers
 from engine.functions.driver import Execution
 from engine.functions.job_rows import request_of
 from engine.functions.metrics import budget_of, metrics_of
@@ -56,7 +59,29 @@ class Scope(NamedTuple):
     pagination: PaginationState
     component: str
     path: str
-    depth: int = 0
+    callers: tuple[str, ...] = ()
+    """The functions and triggers that this is in, the outermost first."""
+
+    def within(self, component: str, path: str) -> Scope:
+        """
+        The scope of what this calls.
+
+        Raises:
+            LimitExceeded: it is in too many others.
+        """
+        chain = (*self.callers, self.path)
+        levels, allowed = len(chain) + 1, self.limits.call_depth_max
+        self.transaction.usage.note("call_depth_max", levels, allowed)
+        if levels > allowed:
+            calls = " > ".join((*chain, path))
+            raise LimitExceeded(
+                "call_depth_max",
+                levels,
+                allowed,
+                "functions inside functions",
+                f"They are {calls}.",
+            )
+        return self._replace(component=component, path=path, callers=chain)
 
 
 @absences.lacking(absences.CONTEXT[Kind.QUERY])
@@ -66,19 +91,25 @@ class QueryContext(QueryCtx):
     __slots__ = ("_calls", "_scope", "db")
 
     db: Any
-    _database: ClassVar[type[Reader]] = Reader
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._calls = calls = Calls(scope.path, scope.execution, scope.slice)
-        self.db = self._database(
-            DatabaseAccess(
-                scope.transaction,
-                calls,
-                scope.component,
-                scope.pagination,
-                scope.limits.slice_rows_max,
-            )
+        self._calls = Calls(scope.path, scope.execution, scope.slice)
+        self.db = self._database()
+
+    def _database(self) -> Reader:
+        return Reader(self._access())
+
+    def _access(self, triggers: Triggers = NO_TRIGGERS, fire: Fire | None = None) -> DatabaseAccess:
+        scope = self._scope
+        return DatabaseAccess(
+            scope.transaction,
+            self._calls,
+            scope.component,
+            scope.pagination,
+            scope.limits.slice_rows_max,
+            triggers,
+            fire,
         )
 
     @property
@@ -125,13 +156,7 @@ class QueryContext(QueryCtx):
         function = scope.deployment.find(
             path, kind, component=component, may_call_internal=component == scope.component
         )
-        levels = scope.depth + 2  # the outermost function counts
-        scope.transaction.usage.note("call_depth_max", levels, scope.limits.call_depth_max)
-        if levels > scope.limits.call_depth_max:
-            raise LimitExceeded(
-                "call_depth_max", levels, scope.limits.call_depth_max, "functions inside functions"
-            )
-        inner = scope._replace(component=component, path=path, depth=scope.depth + 1)
+        inner = scope.within(component, path)
         if component != scope.component:
             inner = inner._replace(caller=scope.caller._replace(identity=None))
         if budget is None:
@@ -150,7 +175,10 @@ class MutationContext(QueryContext, MutationCtx):
 
     __slots__ = ()
 
-    _database = Writer
+    def _database(self) -> Writer:
+        scope = self._scope
+        triggers = scope.deployment.triggers_of(scope.component)
+        return Writer(self._access(triggers, partial(fire, scope) if triggers else None))
 
     @property
     def scheduler(self) -> SchedulerAccess:
@@ -161,6 +189,16 @@ class MutationContext(QueryContext, MutationCtx):
 
     def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> LimitedMutationCalls:
         return LimitedMutationCalls(self, budget_of(limits))
+
+
+class TriggerContext(MutationContext, TriggerCtx):
+    """`ctx` of a trigger."""
+
+    __slots__ = ()
+
+    @property
+    def raw_db(self) -> Writer:
+        return Writer(self._access())
 
 
 class LimitedCalls(QueryCalls):
@@ -341,3 +379,22 @@ async def run_handler(
         result = await result
     close_context(ctx)
     return signature.dump(result, tables)
+
+
+def fire(scope: Scope, trigger: Trigger[Any], change: Change[Any]) -> Steps[None]:
+    """Run a trigger of what the function of `scope` has written."""
+    ctx = TriggerContext(scope.within(scope.component, trigger.path))
+    yield from scope.execution.nested(lambda: run_trigger(trigger, ctx, change))
+
+
+async def run_trigger(trigger: Trigger[Any], ctx: TriggerContext, change: Change[Any]) -> None:
+    """Run a trigger; what it raises says in which one, and after which write."""
+    try:
+        await trigger(ctx, change)
+        close_context(ctx)
+    except Exception as error:
+        error.add_note(
+            f"in the trigger {trigger.path} of {trigger.table_name!r}, "
+            f"at the {change.operation} of {change.id}"
+        )
+        raise

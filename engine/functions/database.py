@@ -10,22 +10,29 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
-from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
+from engine.app.triggers import Change, Trigger
+from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed, UsageError
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Steps
 from engine.functions.crons import is_tick
+from engine.functions.deployment import NO_TRIGGERS, Triggers
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.indexes.catalog import TableInfo
-from engine.model.ids import decode_id, row_key_of
+from engine.model.codec import decode
+from engine.model.commits import RowWrite
+from engine.model.ids import Id, decode_id, id_of, row_key_of
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.deletion import delete
 from engine.transaction.transaction import Transaction
 
 T = TypeVar("T")
+
+Fire: TypeAlias = Callable[[Trigger[Any], Change[Any]], Steps[None]]
+"""Runs a trigger."""
 
 
 class DatabaseAccess:
@@ -34,9 +41,19 @@ class DatabaseAccess:
 
     Args:
         component: whose tables are meant by their names.
+        triggers: what follows writes.
+        fire: runs one of them.
     """
 
-    __slots__ = ("calls", "component", "pagination", "slice_rows_max", "transaction")
+    __slots__ = (
+        "calls",
+        "component",
+        "fire",
+        "pagination",
+        "slice_rows_max",
+        "transaction",
+        "triggers",
+    )
 
     def __init__(
         self,
@@ -45,12 +62,16 @@ class DatabaseAccess:
         component: str,
         pagination: PaginationState,
         slice_rows_max: int,
+        triggers: Triggers = NO_TRIGGERS,
+        fire: Fire | None = None,
     ) -> None:
         self.transaction = transaction
         self.calls = calls
         self.component = component
         self.pagination = pagination
         self.slice_rows_max = slice_rows_max
+        self.triggers = triggers
+        self.fire = fire
 
 
 @absences.lacking(absences.READER)
@@ -117,24 +138,50 @@ class Reader(DatabaseReader):
 
 
 class Writer(Reader, DatabaseWriter):
-    """The database as a mutation sees it."""
+    """
+    The database as a mutation sees it.
+
+    A write that others follow, documents that refer or triggers, runs as a nested function does.
+    """
 
     __slots__ = ()
 
     def insert(self, table: Any, doc: Mapping[str, Any], /) -> Call[Any]:
-        return self._access.calls.run(self._insert, table, doc)
+        access = self._access
+        if access.triggers and self._is_followed(table):
+            return access.calls.defer(
+                lambda: self._followed(_step(self._insert, table, self._copied(doc, "insert")))
+            )
+        return access.calls.run(self._insert, table, doc)
 
     def patch(self, table_or_id: Any, id_or_fields: Any, fields: Any = None, /) -> Call[None]:
-        return self._access.calls.run(self._patch, table_or_id, id_or_fields, fields)
+        access = self._access
+        doc_id = table_or_id if fields is None else id_or_fields
+        if access.triggers and self._is_followed_with(doc_id):
+            return access.calls.defer(
+                lambda: self._changed(self._patch, "patch", table_or_id, id_or_fields, fields)
+            )
+        return access.calls.run(self._patch, table_or_id, id_or_fields, fields)
 
     def replace(self, table_or_id: Any, id_or_doc: Any, doc: Any = None, /) -> Call[None]:
-        return self._access.calls.run(self._replace, table_or_id, id_or_doc, doc)
+        access = self._access
+        doc_id = table_or_id if doc is None else id_or_doc
+        if access.triggers and self._is_followed_with(doc_id):
+            return access.calls.defer(
+                lambda: self._changed(self._replace, "replace", table_or_id, id_or_doc, doc)
+            )
+        return access.calls.run(self._replace, table_or_id, id_or_doc, doc)
 
     def delete(self, table_or_id: Any, id: Any = None, /) -> Call[None]:
         access = self._access
         schema = access.transaction.schema
-        if schema is not None and schema.referring:
-            return access.calls.defer(lambda: self._delete_with_others(table_or_id, id))
+        is_referred_to = schema is not None and schema.referring
+        if is_referred_to or (
+            access.triggers and self._is_followed_with(table_or_id if id is None else id)
+        ):
+            return access.calls.defer(
+                lambda: self._followed(self._delete_with_others(table_or_id, id))
+            )
         return access.calls.run(self._delete, table_or_id, id)
 
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
@@ -172,6 +219,82 @@ class Writer(Reader, DatabaseWriter):
         access = self._access
         for _ in delete(access.transaction, self._key(table_or_id, id)):
             yield from access.calls.breathe()
+
+    # Writes that triggers follow.
+
+    def _is_followed(self, table: Any) -> bool:
+        try:
+            return table_name(table) in self._access.triggers
+        except UsageError:
+            return False  # the write says what is wrong
+
+    def _is_followed_with(self, id: Any) -> bool:
+        """Whether triggers follow the table of a document."""
+        access = self._access
+        try:
+            number, _ = decode_id(id)
+        except InvalidId:
+            return False
+        table = access.transaction.catalog.by_number.get(number)
+        return table is not None and table.name in access.triggers
+
+    def _changed(
+        self,
+        work: Callable[..., None],
+        verb: str,
+        table_or_id: Any,
+        id_or_fields: Any,
+        fields: Any,
+    ) -> Steps[None]:
+        if fields is None:
+            return self._followed(_step(work, table_or_id, self._copied(id_or_fields, verb), None))
+        return self._followed(_step(work, table_or_id, id_or_fields, self._copied(fields, verb)))
+
+    def _copied(self, fields: Any, verb: str) -> dict[str, Any]:
+        """Fields as they are at the call, for what runs later."""
+        if verb != "patch":
+            return self._canonical(fields, verb, normalize)
+        given, removed = self._canonical(fields, verb, _changes)
+        return {**given, **dict.fromkeys(removed, UNDEFINED)}
+
+    def _followed(self, steps: Steps[T]) -> Steps[T]:
+        """
+        A write, and the triggers of all that it wrote: both, or nothing.
+
+        They run when it is done, not on its way, so none sees, or writes to, half a cascade.
+        """
+        access = self._access
+        if access.fire is None:
+            return (yield from steps)
+        transaction = access.transaction
+        transaction.begin_child()
+        try:
+            value = yield from steps
+            for step in transaction.child_steps():
+                for one in access.triggers.get(transaction.table_with(step.key).name, ()):
+                    yield from access.fire(one, _change_of(step))
+        except BaseException:
+            transaction.drop_child()
+            raise
+        transaction.merge_child()
+        return value
+
+
+def _step(work: Callable[..., T], *args: Any) -> Steps[T]:
+    yield from ()
+    return work(*args)
+
+
+def _change_of(step: RowWrite) -> Change[Any]:
+    """What one trigger is told, in documents of its own."""
+    old = None if step.before is None else decode(step.before)
+    new = None if step.after is None else decode(step.after)
+    return Change(
+        operation="insert" if old is None else "delete" if new is None else "update",
+        id=Id(id_of(step.key)),
+        old=old,
+        new=new,
+    )
 
 
 @absences.lacking(absences.SYSTEM)

@@ -7,14 +7,15 @@ A deployment is a value; a push replaces it by another while no mutation runs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from engine.app.environment import NO_VARIABLES, Variables
 from engine.app.registered import Kind, RegisteredFunction, Visibility
 from engine.app.registry import Application
 from engine.app.schema import Schema
+from engine.app.triggers import Trigger
 from engine.app.validators import Tables, did_you_mean
 from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
 from engine.model.limits import SHOWN_LENGTH_MAX
@@ -25,6 +26,9 @@ from engine.transaction.transaction import Marks
 Check = Callable[[Any], None]
 TableNumber = Callable[[str, str], "int | None"]
 """(component, table name) -> table number, in the newest catalog."""
+Triggers = Mapping[str, Sequence[Trigger[Any]]]
+"""By the table that they follow, in the order in which they were declared."""
+NO_TRIGGERS: Final[Triggers] = {}
 
 
 class Deployment:
@@ -38,6 +42,11 @@ class Deployment:
         self.application = application
         self.schemas = SchemaChecks(application, table_number)
         self._table_number = table_number
+        self._triggers = {
+            component: _by_table(part.triggers)
+            for component, part in [("", application), *application.mounts.items()]
+            if part.triggers
+        }
         self._found: dict[tuple[str, str], RegisteredFunction] = {}
         """Functions by the spellings in which they were called."""
         self._secrets: dict[tuple[str, str], frozenset[str]] = {}
@@ -56,6 +65,10 @@ class Deployment:
             return self.application.environment
         place = self.application.at(component)
         return NO_VARIABLES if place is None else place.environment
+
+    def triggers_of(self, component: str) -> Triggers:
+        """What follows the writes of `component`."""
+        return self._triggers.get(component, NO_TRIGGERS)
 
     def find(
         self, path: str, kind: Kind | None, *, component: str, may_call_internal: bool
@@ -100,6 +113,13 @@ class Deployment:
         place = self.application.at(component)
         close = difflib.get_close_matches(path, place.functions if place else (), n=1)
         return f"{text} Did you mean '{close[0]}'?" if close else text
+
+
+def _by_table(triggers: Sequence[Trigger[Any]]) -> Triggers:
+    found: dict[str, list[Trigger[Any]]] = {}
+    for one in triggers:
+        found.setdefault(one.table_name, []).append(one)
+    return found
 
 
 def dotted(path: str) -> str:

@@ -258,7 +258,7 @@ class _Loading:
             schema=_only(Schema, roots),
             app=self._component(roots) if path else _only(App, roots),
             crons=_only(Crons, roots),
-            triggers=tuple(_triggers(modules)),
+            triggers=tuple(dict.fromkeys(_triggers(modules))),
             digest=self._sources.digest,
             root=self._sources.root,
             environment=self._variables,
@@ -442,14 +442,15 @@ def _load_declared(declared: Sequence[Any]) -> Application:
             one.bind(_module_path(one), one.handler.__name__)
             functions = merged([functions, {str(one.path): one}])
     given = [dict(enumerate(declared))]
+    triggers = tuple(one for one in declared if isinstance(one, Trigger))
     application = Application(
         functions=MappingProxyType(functions),
         schema=_only(Schema, given),
         app=_only(App, given),
         crons=_only(Crons, given),
-        triggers=tuple(one for one in declared if isinstance(one, Trigger)),
+        triggers=triggers,
         environment=read_environment(None),
-        digest=_digest_of(functions, _only(Schema, given)),
+        digest=_digest_of(functions, _only(Schema, given), triggers),
     )
     application = _with_mounts(application, _Place())
     verify(application)
@@ -461,7 +462,11 @@ def _module_path(function: RegisteredFunction) -> str:
     return "main" if module == "__main__" else module.replace(".", "/")
 
 
-def _digest_of(functions: Mapping[str, RegisteredFunction], schema: Schema | None) -> str:
+def _digest_of(
+    functions: Mapping[str, RegisteredFunction],
+    schema: Schema | None,
+    triggers: Sequence[Trigger[Any]],
+) -> str:
     digest = blake2b(digest_size=DIGEST_BYTES)
     for path, function in sorted(functions.items()):
         digest.update(path.encode())
@@ -469,4 +474,7 @@ def _digest_of(functions: Mapping[str, RegisteredFunction], schema: Schema | Non
     for table in schema.tables.values() if schema else ():
         for check in table.checks:
             digest.update(marshal.dumps(getattr(check.holds, "__code__", check.name)))
+    for one in triggers:
+        digest.update(f"{one.table_name} {one.where}".encode())
+        digest.update(marshal.dumps(getattr(one.handler, "__code__", one.path)))
     return digest.hexdigest()

@@ -9,7 +9,7 @@ that index is first scanned, and kept up from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sortedcontainers import SortedDict
@@ -68,6 +68,11 @@ class Overlay:
     def grown(self, table_number: int) -> int:
         """How many more rows a table has with it than without."""
         return self._grown.get(table_number, 0)
+
+    @property
+    def steps(self) -> Sequence[RowWrite]:
+        """All that was written, in order."""
+        return self._journal
 
     @property
     def is_empty(self) -> bool:

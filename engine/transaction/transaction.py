@@ -440,6 +440,10 @@ class Transaction:
         self._layers.append(Overlay())
         self._saved.append((self.catalog, self.usage.written()))
 
+    def child_steps(self) -> list[RowWrite]:
+        """What the newest sub-transaction has written until now, in order."""
+        return list(self._layers[-1].steps)
+
     def merge_child(self) -> None:
         upper = self._layers.pop()
         self._saved.pop()

@@ -26,8 +26,12 @@ FILES = {
     """,
     "shelf_application/main.py": """
         from engine import ActionCtx, MutationCtx, PaginationOptions, QueryCtx, action, internal
-        from engine import mutation, query
+        from engine import mutation, query, trigger
         from .app import left, right
+
+        @trigger("marks")
+        async def refuse(ctx: object, change: object) -> None:
+            raise LookupError("the marks of the component are not those of the application")
 
         @mutation
         async def put(ctx: MutationCtx, text: str) -> str:
@@ -57,6 +61,10 @@ FILES = {
         @query
         async def deep(ctx: QueryCtx) -> int:
             return await ctx.run_query(left.deep)
+
+        @query
+        async def seen(ctx: QueryCtx) -> list[str]:
+            return await ctx.run_query(left.seen)
 
         @mutation
         async def call(ctx: MutationCtx, name: str) -> object:
@@ -95,10 +103,18 @@ FILES = {
         crons.interval("beat", internal.functions.beat, hours=1)
     """,
     "shelf_component/functions.py": """
-        from engine import MutationCtx, PaginationOptions, QueryCtx, env, internal_mutation
-        from engine import mutation, query
+        from engine import Change, MutationCtx, PaginationOptions, QueryCtx, TriggerCtx, env
+        from engine import internal_mutation, mutation, query, trigger
         from . import within
         from .schema import Item, Mark
+
+        @trigger(Mark)
+        async def note(ctx: TriggerCtx, change: Change[Mark]) -> None:
+            await ctx.db.insert("seen", {"operation": change.operation})
+
+        @query
+        async def seen(ctx: QueryCtx) -> list[str]:
+            return [doc["operation"] async for doc in ctx.db.query("seen")]
 
         @mutation
         async def marks_left(ctx: MutationCtx) -> int:
@@ -267,6 +283,12 @@ def test_documents_of_a_component_refer_to_each_other(shelves: BlockingHarness) 
     assert 0 == shelves.mutation("main:call", {"name": "marks_left"})
     with pytest.raises(SchemaViolation, match="of 'items', which is not there"):
         shelves.mutation("main:call", {"name": "mark_nothing"})
+
+
+def test_a_mount_has_triggers_of_its_own(shelves: BlockingHarness) -> None:
+    shelves.mutation("main:call", {"name": "marks_left"})
+
+    assert ["insert", "delete"] == shelves.query("main:seen")
 
 
 @pytest.mark.parametrize("caller", ["call", "call_in_an_action"])
