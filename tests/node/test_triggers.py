@@ -183,7 +183,7 @@ async def test_a_trigger_cannot_refer_to_what_the_delete_takes_along() -> None:
     async with serving([*APP, keep], store=store) as node:
         team = await mutate(node, insert, "teams", {"name": "a"})
         await mutate(node, insert, "people", {"name": "ada", "team": team})
-        with pytest.raises(SchemaViolation, match=r"'people'.*refers.*to.* is not there|no such"):
+        with pytest.raises(SchemaViolation, match="of 'teams', which is not there"):
             await mutate(node, delete, team)
 
         assert [1, 1] == [await ask(node, count, "teams"), await ask(node, count, "people")]
@@ -227,6 +227,7 @@ async def test_triggers_of_a_table_run_as_they_are_declared_each_with_documents_
     @trigger("teams")
     async def look(ctx: TriggerCtx, change: Change[Any]) -> None:
         found = await ctx.db.get(change.id)
+        assert found is not None
         await ctx.db.insert("notes", {"note": [found == change.new, found["name"]]})
 
     async with serving([*APP, spoil, look, note_team]) as node:
@@ -400,7 +401,7 @@ async def told(node: Node, fn: Any, /, *args: Any) -> str:
 async def insert_two(ctx: MutationCtx) -> list[Any]:
     """Of calls that fail, each is told by its own await."""
     bad = ctx.db.insert("teams", {"name": "bad"})
-    wrong = ctx.db.insert("teams", {"name": object()})  # type: ignore[dict-item]
+    wrong = ctx.db.insert("teams", {"name": object()})
     good = await ctx.db.insert("teams", {"name": "good"})
     said = []
     for call in (bad, wrong):
@@ -448,7 +449,7 @@ async def test_a_trigger_is_in_the_time_of_who_wrote() -> None:
 async def test_a_trigger_awaits_what_it_calls() -> None:
     @trigger("teams")
     async def forget(ctx: TriggerCtx, change: Change[Any]) -> None:
-        ctx.db.insert("notes", {"note": "forgotten"})  # noqa: RUF100
+        ctx.db.insert("notes", {"note": "forgotten"})  # type: ignore[unused-coroutine]
 
     async with serving([*APP, forget]) as node:
         with pytest.raises(NotAwaited, match=f"{PATH}forget made a call that was never awaited"):
