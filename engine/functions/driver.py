@@ -82,6 +82,7 @@ class Execution:
         "_slot",
         "engine_left_s",
         "held",
+        "interrupted_at",
         "interruptions",
         "is_closed",
         "is_overdrawn",
@@ -115,6 +116,8 @@ class Execution:
         self.left_s = limits.user_time_s_max
         self.engine_left_s = limits.system_time_s_max
         self.interruptions = 0
+        self.interrupted_at = ""
+        """Where a nested handler was; what goes on in its callers hides that."""
         self.is_closed = False
         self.is_overdrawn = False
         self.left_at = 0.0
@@ -246,6 +249,9 @@ class Execution:
             result = call()
             if isinstance(result, Coroutine):
                 result = yield from result.__await__()
+        except TimeIsUp as error:
+            self.interrupted_at = self.interrupted_at or _place(error)
+            raise
         finally:
             slot = self._slot
             was_marked = slot.execution is self
@@ -505,8 +511,9 @@ def _failure(run: _Run, limits: Limits) -> BaseException:
         else:
             what = f"ran its own code for more than {limits.user_time_s_max:g} s"
             limit = "user_time_s_max"
+        place = execution.interrupted_at or _place(error)
         timeout = FunctionTimeout(
-            f"{execution.name} {what} ({limit}){_place(error)}; do less at a time, or use an action"
+            f"{execution.name} {what} ({limit}){place}; do less at a time, or use an action"
         )
         timeout.__cause__ = error if isinstance(error, Exception) else None
         return timeout
