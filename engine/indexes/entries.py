@@ -150,7 +150,7 @@ class Applied:
         if self._indexes is None:
             tables = [
                 table
-                for prefix in {key[:4] for key in self.rows}
+                for prefix in dict.fromkeys(key[:4] for key in self.rows)
                 if (table := self.catalog.by_number.get(int.from_bytes(prefix, "big")))
             ]
             if len(tables) == 1:
@@ -168,7 +168,7 @@ class Applied:
             return [b""] if any((w.before is None) is not (w.after is None) for w in writes) else ()
         if index.kind is not IndexKind.RANGE:
             return [write.key[4:] for write in writes]
-        return {key for write in writes for key in _both(index, write)}
+        return dict.fromkeys(key for write in writes for key in _both(index, write))
 
 
 def _both(index: IndexInfo, write: RowWrite) -> Iterable[bytes]:
