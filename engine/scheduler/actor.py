@@ -23,7 +23,7 @@ import trio
 from engine.app.registered import Kind
 from engine.functions.jobs import Job, Jobs
 from engine.kernel.runtime import Runtime
-from engine.kernel.trace import tracer
+from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
 from engine.subscriptions.token import Live
 
@@ -183,7 +183,12 @@ class Scheduler:
             self._limits.job_backoff_s * 2 ** (times - 1), self._limits.job_backoff_s_max
         )
         self._put_off[job.key] = _PutOff(times, self._runtime.monotonic() + backoff_s)
-        trace.warning("scheduler.job_put_off", function=job.path, seconds=backoff_s, exc_info=error)
+        trace.warning(
+            "scheduler.job_put_off",
+            function=job.path,
+            seconds=backoff_s,
+            exception=traceback_of(error),
+        )
 
 
 class _PutOff:

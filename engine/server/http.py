@@ -34,7 +34,7 @@ from engine.errors import (
     Unreachable,
 )
 from engine.kernel.runtime import Runtime
-from engine.kernel.trace import tracer
+from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
 from engine.server.identity import Verifier
 from engine.server.requests import (
@@ -173,7 +173,12 @@ class HttpApi:
         status, code, message = blame(error)
         if status == 500:
             request_id = self._runtime.random_bytes(8).hex()
-            trace.error("http.failed", request_id=request_id, error=repr(error), exc_info=error)
+            trace.error(
+                "http.failed",
+                request_id=request_id,
+                error=repr(error),
+                exception=traceback_of(error),
+            )
             message = f"[Request ID: {request_id}] {message}"
         return error_response(status, code, message)
 

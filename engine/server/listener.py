@@ -24,7 +24,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import repr_socket_addr
 
 from engine.kernel.actor import running
-from engine.kernel.trace import tracer
+from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
 from engine.server.server import Server
 
@@ -137,7 +137,9 @@ class Listener:
                 _app_of(self._server), self._config, self._context, ConnectionState({}), stream
             )
         except Exception as error:
-            trace.error("listener.connection_failed", error=repr(error), exc_info=error)
+            trace.error(
+                "listener.connection_failed", error=repr(error), exception=traceback_of(error)
+            )
             await trio.aclose_forcefully(stream)
         finally:
             self._streams.discard(stream)

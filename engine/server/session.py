@@ -40,7 +40,7 @@ from engine.errors import (
 )
 from engine.functions.results import ActionResult, Caller, MutationResult, QueryResult, failure_of
 from engine.kernel.runtime import Runtime
-from engine.kernel.trace import tracer
+from engine.kernel.trace import traceback_of, tracer
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
 from engine.model.text import brief
@@ -165,7 +165,7 @@ class Session:
             case Stopped():
                 self._end(None, 1001, "ServerStopped")
             case _:
-                trace.error("session.failed", error=repr(error), exc_info=error)
+                trace.error("session.failed", error=repr(error), exception=traceback_of(error))
                 self._end(None, 1011, "InternalServerError")
 
     def _end(self, farewell: bytes | None, code: int, reason: str) -> None:

@@ -27,6 +27,7 @@ from engine.functions import idempotence
 from engine.functions.results import Caller
 from engine.host import Engine
 from engine.indexes.verify import verify
+from engine.kernel.trace import trace_to_stderr
 from engine.model.commits import SessionRequest
 from engine.store.lmdb_store import LmdbStore
 
@@ -122,4 +123,5 @@ def _never_found(_transaction: object, _request: object) -> None:
 
 
 if __name__ == "__main__":
+    trace_to_stderr(level="critical")  # its stdout is read
     trio.run(main, Path(sys.argv[1]), sys.argv[2], [int(number) for number in sys.argv[3:]])

@@ -27,6 +27,7 @@ from engine.committer.actor import Committer, RunAgain
 from engine.errors import EngineError, OutcomeUnknown, Stopped, StoreFailed, StoreFull
 from engine.functions.push import Push
 from engine.host import Engine, readiness
+from engine.kernel.trace import trace_to_stderr
 from engine.model.limits import Limits
 from engine.store import lmdb_environment
 from engine.store.answer import Answer, Fate
@@ -424,5 +425,6 @@ def _run(directory: Path, scenario: str, plant: str, seed: int, report: Report) 
 
 
 if __name__ == "__main__":
+    trace_to_stderr(level="critical")  # its stdout is read
     done = main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
     os.write(1, json.dumps(asdict(done)).encode() + b"\n")

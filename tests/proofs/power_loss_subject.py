@@ -22,6 +22,7 @@ import trio
 
 from engine.committer.actor import Committer
 from engine.host import Engine
+from engine.kernel.trace import trace_to_stderr
 from engine.node import Node
 from engine.store import lmdb_environment
 from engine.store.lmdb_store import LmdbStore
@@ -91,5 +92,6 @@ async def _settled_at_once(_committer: Committer, _ts: int, _generation: int) ->
 
 
 if __name__ == "__main__":
+    trace_to_stderr(level="critical")  # its stdout is read
     directory, plant, seconds, *first = sys.argv[1:]
     trio.run(main, Path(directory), plant, float(seconds), [int(number) for number in first])

@@ -18,6 +18,7 @@ import trio
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.host import Engine
+from engine.kernel.trace import trace_to_stderr
 from engine.model.limits import Limits
 from engine.server.listener import ListenConfig
 from engine.server.outbox import Outbox
@@ -86,4 +87,5 @@ def _put_unless_full(outbox: Outbox, message: bytes, *, is_transition: bool = Fa
 
 
 if __name__ == "__main__":
+    trace_to_stderr(level="critical")  # its stdout is read
     trio.run(main, sys.argv[1], sys.argv[2])
