@@ -307,7 +307,7 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
 
 async def test_a_client_that_reads_nothing_is_dropped() -> None:
     """The kernel does it: nobody above can take back what is being sent."""
-    limits = Limits(inactivity_s_max=1.0, send_s_max=60)
+    limits = Limits(inactivity_s_max=1.0, ping_s=0.5, send_s_max=60)
     async with (
         served(limits=limits) as house,
         opened(house.url, receive_buffer_bytes=4096) as socket,
