@@ -17,6 +17,7 @@ import json
 import os
 import random
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,8 @@ TRACED_LOAD_S = 1.5
 TRACED_BATCHES_MIN = 5
 """In `TRACED_LOAD_S`, on the slowest disk; fewer would show little."""
 OPEN_S_MAX = 60.0
+DATABASE_ROUNDS = 100
+"""Then another one is begun: each round compares and verifies all that there is."""
 PLANTED_ROUNDS = 12
 
 ENGINE: Final = "the engine"
@@ -72,6 +75,10 @@ class Witness:
     unanswered_done: int = 0
     counted: list[Flushes] = field(default_factory=list)
     """Of each batch that was traced."""
+
+    def begin(self) -> None:
+        """From here on it is another database; what was counted stays counted."""
+        self.acknowledged = [0] * WORKERS
 
     def ack(self, worker: int, number: int) -> None:
         if number < self.acknowledged[worker]:
@@ -172,14 +179,21 @@ def _prove_planted(plan: Plan) -> Verdict:
 def _rounds(directory: Path, plant: str, rounds: int, seed: int) -> Witness:
     dice = random.Random(seed)
     witness = Witness()
-    for number in range(rounds):
-        load_s = dice.uniform(0.0, LOAD_S_MAX)
-        trace = directory.with_name(f"{directory.name}.trace") if _is_traced(number) else None
-        _round(directory, plant, witness, load_s, trace)
-        if witness.problems:
-            print(f"  round {number}: {witness.problems[0].text}")
-            return witness
-    _round(directory, plant, witness, 0.0)
+    for first in range(0, rounds, DATABASE_ROUNDS):
+        witness.begin()
+        upto = min(first + DATABASE_ROUNDS, rounds)
+        for number in range(first, upto):
+            load_s = dice.uniform(0.0, LOAD_S_MAX)
+            trace = directory.with_name(f"{directory.name}.trace") if _is_traced(number) else None
+            _round(directory, plant, witness, load_s, trace)
+            if witness.problems:
+                print(f"  round {number}: {witness.problems[0].text}", flush=True)
+                return witness
+        _round(directory, plant, witness, 0.0)
+        if witness.problems or upto == rounds:
+            break
+        print(f"  {upto} kills, {witness.mutations:,} acknowledged", flush=True)
+        shutil.rmtree(directory)
     return witness
 
 
