@@ -24,6 +24,7 @@ from engine.committer.actor import Committer
 from engine.errors import Overloaded, Stopped, StoreFull
 from engine.functions.turns import Turns
 from engine.indexes.catalog import (
+    DROPPED,
     IN_PART,
     IndexInfo,
     IndexKind,
@@ -213,9 +214,13 @@ def _remove_documents(number: int, turn: Transaction) -> bool:
         return False  # such an index is swept first: nobody would know of its entries any more
     keys = list(_documents(turn, table))
     declared = [index.row for index in table.indexes.values() if index.row is not None]
-    assert table.row is not None, "a table of an application has a row"
-    for key in keys or [*declared, table.row]:
+    for key in keys or declared:
         turn.put_row(key, None)
+    if not keys:
+        assert table.row is not None, "a table of an application has a row"
+        row = turn.get(table.row)
+        assert row is not None, "it is in the catalog"
+        turn.put_row(table.row, {**row, "state": DROPPED})
     return bool(keys)
 
 

@@ -44,7 +44,9 @@ _CATALOG_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
 assert INDEXES.to_bytes(4, "big")[:3] == _CATALOG_ROWS
 
 DROPPING: Final = "dropping"
-"""State of a table, in its row."""
+"""State of a table, in its row, from the commit that hides it."""
+DROPPED: Final = "dropped"
+"""And when nothing of it is left but the row, so that nobody gets its number: ids have it."""
 
 Path = tuple[str, ...]
 
@@ -275,6 +277,9 @@ class Catalog:
         if doc is None:
             return self._without_table(write.key)
         number = int(doc["number"])
+        if doc["state"] == DROPPED:
+            gone = self._without_table(write.key)
+            return replace(gone, next_table_number=max(self.next_table_number, number + 1))
         existing = self.by_number.get(number)
         declared = existing.indexes.values() if existing else ()
         table = make_table(

@@ -114,6 +114,22 @@ async def test_a_dropped_table_is_hidden_at_once_and_then_removed(
         assert is_sound(store)
 
 
+async def test_nobody_gets_the_number_of_a_table_that_is_gone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = MemoryStore()
+    async with serving(app(), store=store) as node:
+        doc, *_ = await mutate(node, add, 1)
+        await node.drop_table("", "old")
+        await until_swept(node)
+
+    async with serving(app(), store=store, runtime=VirtualRuntime(2)) as node:
+        await mutate(node, add, 1)
+
+        with pytest.raises(InvalidId):
+            await ask(node, one, doc)
+
+
 @pytest.mark.parametrize("skip", range(SLICES))
 async def test_a_table_that_was_being_dropped_is_after_a_restart_too(
     skip: int, autojump_clock: trio.testing.MockClock
