@@ -218,8 +218,10 @@ async def test_a_commit_since_the_beginning_conflicts_by_its_old_and_its_new_key
                 disk.release()
                 await node.published.wait_reached(node.committer.head.ts)
 
-            assert expected == conflicts(node, reader)
-            disk.release()
+            found = conflicts(node, reader)
+            disk.release()  # before anything fails, or nobody would ever close
+
+        assert expected == found
 
 
 @pytest.mark.parametrize("seed", range(5))
