@@ -111,6 +111,19 @@ DECISIONS = [
 ]
 
 
+NOT_YET = [
+    "1.1",
+    "2.5",
+    "6.8",
+    "7.7",
+    "I23, I30",
+    "I25",
+    "I51, I52, I53, I54, I55, I56, I57, I58",
+    "other carriers, other processes",
+]
+"""What is still to come, so that whoever brings it finds the row that says it is not there."""
+
+
 @cache
 def sections() -> dict[str, list[dict[str, str]]]:
     """The rows of each table of the map, by its heading."""
@@ -175,6 +188,10 @@ def test_every_row_has_a_test_or_a_reason() -> None:
     ]
 
     assert [] == bare
+
+
+def test_what_is_still_to_come_is_known() -> None:
+    assert NOT_YET == [row["keys"] for row in all_rows() if "not yet" in row["shown"].lower()]
 
 
 def test_every_invariant_has_one_test() -> None:
