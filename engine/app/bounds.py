@@ -3,7 +3,9 @@ Bounds beside a type: `Annotated[int, Ge(0)]`, `Annotated[str, MaxLen(80)]`.
 
 Bounds are known by the attributes that annotated-types gave them, which msgspec
 and pydantic use too, so neither is imported.  Clients see the type without its
-bounds, because their validators have no word for them.
+bounds, because their validators have no word for them.  Null meets every bound,
+as `Annotated[float | None, Ge(0)]` means; another value that a bound cannot be
+compared with does not meet it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from engine.app.validators import Check, Json, Mismatch, Tables, Validator
+from engine.errors import InvalidValue
 from engine.model.values import Value
 
 Metadata: TypeAlias = Any
@@ -65,7 +68,12 @@ class Bounded(Validator):
 
 
 def bounded(validator: Validator, metadata: Iterable[Metadata]) -> Validator:
-    """`validator` within the bounds among `metadata`; itself if there are none."""
+    """
+    `validator` within the bounds among `metadata`; itself if there are none.
+
+    Raises:
+        InvalidValue: nothing can meet one of them.
+    """
     bounds = tuple(_bounds_of(metadata))
     return Bounded(validator, bounds) if bounds else validator
 
@@ -79,9 +87,15 @@ def _bounds_of(metadata: Iterable[Metadata]) -> Iterator[Bound]:
         for attribute, (text, make) in _KNOWN.items():
             limit = getattr(one, attribute, None)
             if limit is not None and not callable(limit):
-                yield Bound(f"{text} {limit}", make(limit))
+                _check_limit(attribute, limit)
+                yield Bound(f"{text} {limit!r}", make(limit))
         if isinstance(nested := getattr(one, "metadata", None), (list, tuple)):
             yield from _bounds_of(nested)  # pydantic's Field
+
+
+def _check_limit(attribute: str, limit: Value) -> None:
+    if attribute == "multiple_of" and limit == 0:
+        raise InvalidValue("MultipleOf(0): nothing is divided by 0; write another number")
 
 
 def _truth(predicate: Callable[[Value], object]) -> Callable[[Value], bool]:
@@ -97,7 +111,18 @@ def _truth(predicate: Callable[[Value], object]) -> Callable[[Value], bool]:
 def _compared(
     compare: Callable[[Value, Value], bool],
 ) -> Callable[[Value], Callable[[Value], bool]]:
-    return lambda limit: lambda value: compare(value, limit)
+    """Of a limit, which values are within it, whatever the type that it stands beside."""
+
+    def within(limit: Value) -> Callable[[Value], bool]:
+        def holds(value: Value) -> bool:
+            try:
+                return value is None or bool(compare(value, limit))
+            except Exception:  # of another type than the limit
+                return False
+
+        return holds
+
+    return within
 
 
 _KNOWN: Final[dict[str, tuple[str, Callable[[Value], Callable[[Value], bool]]]]] = {

@@ -135,7 +135,7 @@ class CheckSpec:
             answer = self.holds(decode(encode(own)))
             is_held = bool(answer)
         except Exception as error:
-            why = f"raised {type(error).__name__} for"
+            why = f"raised {brief(f'{type(error).__name__}: {error}')} for"
             raise InvalidValue(f"the check {self.name!r} {why} {brief(repr(own))}") from error
         if inspect.iscoroutine(answer):
             answer.close()

@@ -51,7 +51,7 @@ class Application:
     triggers: tuple[Trigger[Any], ...] = ()
     mounts: Mapping[str, Application] = field(default_factory=dict)
     digest: str = ""
-    """Of the sources; another digest is other code."""
+    """Of its own sources: another digest is other code, but the same may import other modules."""
     root: Path | None = None
     """The folder or file that it was loaded from."""
     environment: Variables = field(default_factory=lambda: NO_VARIABLES, repr=False)

@@ -3,7 +3,8 @@ Rules: what stored schemas know of validators, and whether one rule implies anot
 
 A rule is JSON that leaves nothing out.  What clients are told of a validator, `to_json`, does:
 bounds have no word there, and an integral number is a number.  So documents that met the rule
-which is stored need not be looked at again if it implies the one to come.
+which is stored need not be looked at again if it implies the one to come.  Predicates are never
+implied: what they accept hangs on modules, globals and closures that no digest of ours covers.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ANYTHING: Final[Json] = {"type": "any"}
 UNSAYABLE: Final[Json] = {"type": "unsayable"}
 """Of a validator of which nothing is known here, or that runs code of the application."""
 CONSTRAINED: Final = "constrained"
-"""The type of the rule of a table that has references or checks, or runs code."""
+"""The type of the rule of a table that has references or checks."""
 _PLAIN: Final = frozenset(
     type(one)
     for one in (
@@ -112,19 +113,15 @@ def implies(old: Json, new: Json) -> bool:
 def _constrained(rule: Json) -> Json:
     if rule["type"] == CONSTRAINED:
         return rule
-    return {"value": rule, "references": [], "checks": [], "code": ""}
+    return {"value": rule, "references": [], "checks": []}
 
 
 def _constrained_implies(old: Json, new: Json) -> bool:
-    """As `implies`, of rules of tables; the same code does the same."""
-    is_same_code = old["code"] == new["code"] != ""
-    if is_same_code and old == new:
-        return True
-    are_checked = is_same_code and set(new["checks"]) <= set(old["checks"])
+    """As `implies`, of rules of tables."""
     return (
-        implies(old["value"], new["value"])
+        not new["checks"]
         and set(new["references"]) <= set(old["references"])
-        and (are_checked or not new["checks"])
+        and implies(old["value"], new["value"])
     )
 
 

@@ -379,22 +379,16 @@ class Table:
         indexes = {one.fields[0]: one.name for one in self.indexes[::-1] if not one.staged}
         return [one.resolve(name, self.validator, indexes, tables) for one in self.references]
 
-    def rule(self, digest: str) -> Json:
-        """
-        What its documents meet, as stored schemas have it.
-
-        Args:
-            digest: of the application's code, on which predicates depend.
-        """
+    def rule(self) -> Json:
+        """What its documents meet, as stored schemas have it."""
         rule = rule_of(self.validator)
-        if not (self.references or self.checks or self.runs_code):
+        if not (self.references or self.checks):
             return rule
         return {
             "type": CONSTRAINED,
             "value": rule,
             "references": [one.field for one in self.references],
             "checks": [one.name for one in self.checks],
-            "code": digest if self.runs_code else "",
         }
 
     def to_json(self, name: str) -> Json:

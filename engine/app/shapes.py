@@ -328,11 +328,11 @@ _QUALIFIERS: Final = ("NotRequired", "Required", "ReadOnly", "Final")
 def _of_annotated(inner: Annotation, metadata: Sequence[object], scope: Scope) -> Shape:
     shape = shape_of(inner, scope)
     secret = any(isinstance(one, SecretMark) for one in metadata)
-    return replace(
-        shape,
-        validator=bounded(shape.validator, metadata),
-        is_secret=shape.is_secret or secret,
-    )
+    try:
+        validator = bounded(shape.validator, metadata)
+    except InvalidValue as refused:
+        raise Unsupported(str(refused)) from None
+    return replace(shape, validator=validator, is_secret=shape.is_secret or secret)
 
 
 def _of_qualified(qualifier: str, shape: Shape) -> Shape:

@@ -635,9 +635,9 @@ class Union(Validator):
     def _refusal(self, value: Value, tables: Tables) -> Mismatch:
         """The member's own complaint where only one could have been meant."""
         meant = [m for m in self.members if not isinstance(m, Null)]
-        if len(meant) == 1 and isinstance(meant[0], (Object, Array, Record)):
-            found = meant[0].mismatch(value, tables)
-            if found and found.validator is not meant[0]:
+        if len(meant) == 1 and (found := meant[0].mismatch(value, tables)):
+            is_within = isinstance(meant[0], (Object, Array, Record))
+            if found.why or (is_within and found.validator is not meant[0]):
                 return found
         return Mismatch(self, value)
 

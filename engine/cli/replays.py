@@ -25,7 +25,8 @@ def add(verbs: Any) -> None:
             "Run the mutation of a commit again, with the arguments, the dice and the clock of "
             "then, as whoever called it, on the state that it found, and compare with what it "
             "wrote. Nothing of it is written. A directory that nobody serves is opened with the "
-            "application as it is now; what is due there waits."
+            "application as it is now; what is due there waits. It says whether the code is "
+            "another one by the application's own files: not of modules beside them or libraries."
         ),
     )
     parser.add_argument("ts", type=int, metavar="TS", help="as `headrace log tail` lists it")

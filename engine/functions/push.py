@@ -32,10 +32,10 @@ from engine.app.rules import ANYTHING, implies
 from engine.app.schema import Schema
 from engine.committer.actor import Committer, RunAgain
 from engine.errors import (
+    EngineError,
     FunctionAborted,
     FunctionTimeout,
     PushRefused,
-    SchemaViolation,
     StoreFull,
 )
 from engine.functions.catalog_changes import (
@@ -126,6 +126,7 @@ class Push:
             PushRefused: nothing changed; names the document and the rule in the way.
             StoreFull: there is no room on the disk; the next push goes on from there. If the
                 same is deployed already it serves, and nobody is told.
+            Exception: whatever else is in the way; what it prepared is taken back.
         """
         parts = {"": self._application, **self._application.mounts}
         schemas = {c: part.schema for c, part in parts.items() if part.schema is not None}
@@ -134,8 +135,10 @@ class Push:
             for row in await self._turns.write(partial(to_fill, schemas)):
                 await self._upkeep.fill(row, self._progress)
             lines = await self._check_and_switch(parts, schemas)
-        except (PushRefused, SchemaViolation):
-            with suppress(StoreFull):  # then the next push does it
+        except StoreFull:  # and for taking back there is no room either
+            raise
+        except Exception:
+            with suppress(EngineError):  # then the next push does it
                 await self._turns.write(partial(take_back, NO_SCHEMAS), self._source)
             raise
         finally:
@@ -286,9 +289,8 @@ class Push:
 
     def _rules(self, schemas: dict[str, Schema]) -> Rules:
         """What writes have to meet."""
-        digest = self._application.digest
         return {
-            component: {name: table.rule(digest) for name, table in schema.tables.items()}
+            component: {name: table.rule() for name, table in schema.tables.items()}
             if schema.validates
             else {}
             for component, schema in schemas.items()
@@ -327,7 +329,7 @@ def _changed_tables(
             label = f"{component}/{name}" if component else name
             if name not in schema.tables:
                 yield f"removed table {label} from the schema; its documents stay"
-            elif {**rule, "code": ""} != {**before, "code": ""}:
+            elif rule != before:
                 yield f"changed table {label}"
 
 

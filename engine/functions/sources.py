@@ -71,7 +71,7 @@ class Sources:
 
     @property
     def digest(self) -> str:
-        """Of names and texts; another digest is other code."""
+        """Of names and texts; what these modules import from elsewhere is not in it."""
         digest = blake2b(digest_size=DIGEST_BYTES)
         for name in sorted(self.modules):
             source = self.modules[name]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import trio
 from annotated_types import Ge, Predicate
 
+from engine.app.bounds import bounded
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
+from engine.app.registry import Application
 from engine.app.schema import Schema, Table
 from engine.app.types import Document
 from engine.app.validators import v
 from engine.errors import FunctionTimeout, PushRefused, RequestRefused, SchemaViolation
+from engine.functions.loader import load
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import encode_id
 from engine.model.limits import Limits
@@ -86,7 +91,8 @@ async def test_a_check_holds_of_what_is_written(autojump_clock: trio.testing.Moc
             await mutate(node, put, one=one, doc={"amount": -2})
         said = await mutate(node, try_to_add, doc={"amount": "much"})
 
-        assert "the check 'covered' raised TypeError for {'amount': 'much'}" in said
+        assert "the check 'covered' raised TypeError: '>' not supported" in said
+        assert said.endswith("for {'amount': 'much'}")
         assert [5] == await ask(node, amounts)
 
 
@@ -144,6 +150,57 @@ async def test_a_check_under_an_old_name_is_asked_again_when_code_changes(
         assert [] == await node.push(application(*app(lambda doc: doc["amount"] > 1)))
         with pytest.raises(PushRefused, match=r"'covered' does not hold for \{'amount': 7"):
             await node.push(application(*app(lambda doc: doc["amount"] > 7)))
+
+
+def at_most(limit: float) -> dict[str, list[Any]]:
+    """The same declarations in the same code, by what they are declared with."""
+
+    def holds(amount: float) -> bool:
+        return amount <= limit
+
+    within = {"amount": bounded(v.number(), [Predicate(holds)])}
+    return {"check": app(lambda doc: holds(doc["amount"])), "predicate": app(fields=within)}
+
+
+@pytest.mark.parametrize("declared", ["check", "predicate"])
+async def test_a_predicate_whose_text_is_the_same_is_asked_again(
+    declared: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    loose, tight = (application(*at_most(limit)[declared]) for limit in (10, 3))
+    assert loose.digest == tight.digest, "as it would be with a changed library"
+    async with serving(loose) as node:
+        one = await mutate(node, add, doc={"amount": 5})
+
+        with pytest.raises(PushRefused, match=f"document {one} of 'accounts'"):
+            await node.push(tight)
+        assert [] == await node.push(loose)
+
+
+async def test_a_module_beside_the_application_changes_what_a_check_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "checked_app.py").write_text(CHECKED_APP)
+
+    def with_limit(limit: int) -> Application:
+        (tmp_path / "checked_limits.py").write_text(f"def holds(doc): return doc['n'] < {limit:4}")
+        sys.modules.pop("checked_limits", None)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        return load(tmp_path / "checked_app.py")
+
+    async with serving(with_limit(10)) as node:
+        await node.functions.turns.write(lambda turn: turn.insert("", "things", {"n": 5}))
+
+        with pytest.raises(PushRefused, match=r"the check 'few' does not hold for \{'n': 5\}"):
+            await node.push(with_limit(3))
+
+
+CHECKED_APP = """
+import checked_limits
+from headrace import Schema, Table, v
+
+schema = Schema(things=Table({"n": v.number()}).check("few", checked_limits.holds))
+"""
 
 
 async def test_bounds_that_become_tighter_are_held_by_what_is_there(

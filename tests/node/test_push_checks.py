@@ -275,6 +275,22 @@ async def test_a_push_that_fails_leaves_everything(autojump_clock: trio.testing.
         assert [] == found.problems
 
 
+async def test_a_push_that_breaks_takes_back_what_it_prepared(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def breaks(what: str, done: int, total: int | None) -> None:
+        raise OSError(f"nobody is told of {what}")
+
+    async with world(2 * SLICE_ROWS) as w:
+        before = state_of(w)
+
+        with pytest.raises(OSError, match="nobody is told of"):
+            await w.node.push(app(ANYTHING, by_n=["n"]), progress=breaks)
+        await w.swept()
+
+        assert before == state_of(w)
+
+
 def state_of(w: World) -> Any:
     """What a function could notice of a deployment."""
     deployment, catalog = w.node.functions.deployment, w.node.committer.head.catalog

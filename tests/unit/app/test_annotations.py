@@ -6,12 +6,13 @@ import enum
 import functools
 import inspect
 import math
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, Unpack
 
 import pytest
-from annotated_types import Ge, Gt, Interval, Len, MaxLen, MultipleOf, Predicate
+from annotated_types import Ge, Gt, Interval, Len, Lt, MaxLen, MultipleOf, Predicate
 from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
@@ -19,6 +20,7 @@ from typing_extensions import TypeAliasType
 from engine.app.annotations import Signature
 from engine.app.decorators import query
 from engine.app.documents import bind_document
+from engine.app.schema import Table
 from engine.app.shapes import pagination_opts_validator
 from engine.app.types import Document, Id, Page, PaginationOptions, Secret, UserIdentity
 from engine.app.validators import Validator, v
@@ -240,6 +242,51 @@ def test_an_enum_arrives_as_its_member_and_leaves_as_its_value() -> None:
 def test_bounds_are_checked(annotation: Any, inside: Any, outside: Any) -> None:
     assert inside == loaded(annotation, inside)
     assert is_refused(annotation, outside)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "met", "not_met"),
+    [
+        (Annotated[float | None, Ge(0)], [None, 0, 2.5], [-1]),
+        (Annotated[str | None, MaxLen(3)], [None, "abc"], ["abcd"]),
+        (Annotated[float | str, Ge(0)], [0], [-1, "abc"]),
+        (Annotated[float, MaxLen(3)], [], [2.5]),
+        (Annotated[Any, MultipleOf(2)], [None, 4], [3, "%z", {}, [1]]),
+        (Annotated[float, Lt(10**400)], [1.5, -(2.0**80)], []),
+        (Annotated[float, MultipleOf(10**400)], [], [2.5]),
+    ],
+)
+def test_null_meets_a_bound_and_what_cannot_be_compared_with_it_does_not(
+    annotation: Any, met: list[Any], not_met: list[Any]
+) -> None:
+    assert met == [loaded(annotation, value) for value in met]
+    assert all(is_refused(annotation, value) for value in not_met)
+
+
+class Shared(TypedDict):
+    among: Annotated[float, MultipleOf(0)]
+
+
+def test_a_multiple_of_nothing_is_refused_where_it_is_declared() -> None:
+    here = rf"{re.escape(__file__)}:\d+: .*MultipleOf\(0\): nothing is divided by 0"
+
+    with pytest.raises(DeclarationError, match=here):
+        _ = taking(Annotated[float, MultipleOf(0)])
+    with pytest.raises(DeclarationError, match=here):
+        _ = Table(Shared).validator
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "why"),
+    [
+        (int | None, 2.5, "Value is not an integer within 2**53."),
+        (Annotated[int, Ge(0)] | None, -1, "Value must be at least 0."),
+    ],
+)
+def test_what_may_be_null_too_says_why_another_value_does_not_fit(
+    annotation: Any, value: Any, why: str
+) -> None:
+    assert why == refusal(taking(annotation), {"x": value})[0]
 
 
 def test_a_bound_is_named_when_it_does_not_hold() -> None:

@@ -207,6 +207,14 @@ def test_what_a_client_cannot_tell_apart_may_be_another_rule(
     assert not implies(rule_of(old), rule_of(new))
 
 
+def test_limits_of_two_types_are_two_bounds() -> None:
+    text, number = (
+        rule_of(bounded(v.union(v.string(), v.number()), [Ge(limit)])) for limit in ("0", 0)
+    )
+
+    assert not implies(text, number)
+
+
 def test_what_runs_code_of_the_application_implies_nothing() -> None:
     odd = rule_of(bounded(v.number(), [Predicate(lambda n: n % 2 == 1)]))
 
