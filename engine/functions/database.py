@@ -147,42 +147,60 @@ class Writer(Reader, DatabaseWriter):
     __slots__ = ()
 
     def insert(self, table: Any, doc: Mapping[str, Any], /) -> Call[Any]:
-        access = self._access
-        if access.triggers and self._is_followed(table):
-            return access.calls.defer(
-                lambda: self._followed(_step(self._insert, table, self._copied(doc, "insert")))
-            )
-        return access.calls.run(self._insert, table, doc)
+        return self._run(
+            self._is_followed(table),
+            lambda: _step(self._insert, table, self._copied(doc, "insert")),
+            self._insert,
+            table,
+            doc,
+        )
 
     def patch(self, table_or_id: Any, id_or_fields: Any, fields: Any = None, /) -> Call[None]:
-        access = self._access
-        doc_id = table_or_id if fields is None else id_or_fields
-        if access.triggers and self._is_followed_with(doc_id):
-            return access.calls.defer(
-                lambda: self._changed(self._patch, "patch", table_or_id, id_or_fields, fields)
-            )
-        return access.calls.run(self._patch, table_or_id, id_or_fields, fields)
+        return self._change(self._patch, "patch", table_or_id, id_or_fields, fields)
 
     def replace(self, table_or_id: Any, id_or_doc: Any, doc: Any = None, /) -> Call[None]:
-        access = self._access
-        doc_id = table_or_id if doc is None else id_or_doc
-        if access.triggers and self._is_followed_with(doc_id):
-            return access.calls.defer(
-                lambda: self._changed(self._replace, "replace", table_or_id, id_or_doc, doc)
-            )
-        return access.calls.run(self._replace, table_or_id, id_or_doc, doc)
+        return self._change(self._replace, "replace", table_or_id, id_or_doc, doc)
 
     def delete(self, table_or_id: Any, id: Any = None, /) -> Call[None]:
-        access = self._access
-        schema = access.transaction.schema
-        is_referred_to = schema is not None and schema.referring
-        if is_referred_to or (
-            access.triggers and self._is_followed_with(table_or_id if id is None else id)
-        ):
-            return access.calls.defer(
-                lambda: self._followed(self._delete_with_others(table_or_id, id))
-            )
-        return access.calls.run(self._delete, table_or_id, id)
+        schema = self._access.transaction.schema
+        is_referred_to = schema is not None and bool(schema.referring)
+        return self._run(
+            is_referred_to or self._is_followed_with(table_or_id if id is None else id),
+            lambda: self._delete_with_others(table_or_id, id),
+            self._delete,
+            table_or_id,
+            id,
+        )
+
+    def _change(
+        self,
+        work: Callable[..., None],
+        verb: str,
+        table_or_id: Any,
+        id_or_fields: Any,
+        fields: Any,
+    ) -> Call[None]:
+        return self._run(
+            self._is_followed_with(table_or_id if fields is None else id_or_fields),
+            lambda: self._changed(work, verb, table_or_id, id_or_fields, fields),
+            work,
+            table_or_id,
+            id_or_fields,
+            fields,
+        )
+
+    def _run(
+        self,
+        is_followed: bool,
+        steps: Callable[[], Steps[T]],
+        work: Callable[..., T],
+        *args: Any,
+    ) -> Call[T]:
+        """A write: `work` at once, or `steps` and what follows them."""
+        calls = self._access.calls
+        if is_followed:
+            return calls.defer(lambda: self._followed(steps()))
+        return calls.run(work, *args)
 
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access
@@ -223,14 +241,17 @@ class Writer(Reader, DatabaseWriter):
     # Writes that triggers follow.
 
     def _is_followed(self, table: Any) -> bool:
+        access = self._access
         try:
-            return table_name(table) in self._access.triggers
+            return bool(access.triggers) and table_name(table) in access.triggers
         except UsageError:
             return False  # the write says what is wrong
 
     def _is_followed_with(self, id: Any) -> bool:
         """Whether triggers follow the table of a document."""
         access = self._access
+        if not access.triggers:
+            return False
         try:
             number, _ = decode_id(id)
         except InvalidId:
@@ -247,8 +268,8 @@ class Writer(Reader, DatabaseWriter):
         fields: Any,
     ) -> Steps[None]:
         if fields is None:
-            return self._followed(_step(work, table_or_id, self._copied(id_or_fields, verb), None))
-        return self._followed(_step(work, table_or_id, id_or_fields, self._copied(fields, verb)))
+            return _step(work, table_or_id, self._copied(id_or_fields, verb), None)
+        return _step(work, table_or_id, id_or_fields, self._copied(fields, verb))
 
     def _copied(self, fields: Any, verb: str) -> dict[str, Any]:
         """Fields as they are at the call, for what runs later."""
