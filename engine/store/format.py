@@ -60,5 +60,7 @@ def check_header(header: bytes | None, *, where: str, reader: str) -> None:
     if found < FORMAT_VERSION_MIN:
         raise StoreDamaged(
             f"{where} is in format {found}, created by {creator}; {reader} reads none before"
-            f" {FORMAT_VERSION_MIN}. Nothing was changed: open it with the older version"
+            f" {FORMAT_VERSION_MIN}. Nothing was changed: `headrace export` it with the code that"
+            " made it (its commit, where the version is the same) and import that into a new"
+            " directory, or begin with a new one"
         )
