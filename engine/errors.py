@@ -67,7 +67,7 @@ class UsageError(EngineError):
 
 
 class InvalidValue(UsageError):
-    """A value that no document, argument or result can hold."""
+    """A value that cannot be where it was given, and `unique()` where there are several."""
 
 
 class InvalidId(UsageError):

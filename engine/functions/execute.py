@@ -286,8 +286,10 @@ def check_size(
         usage.result_bytes = size
     if size >= allowed * WARNING_RATIO:
         if size > allowed:
-            what = f"bytes {'to' if limit == 'args_bytes_max' else 'from'} {function.path}"
-            raise LimitExceeded(limit, size, allowed, what)
+            is_args = limit == "args_bytes_max"
+            what = f"bytes {'to' if is_args else 'from'} {function.path}"
+            advice = "Split it over several calls." if is_args else "Return less, or paginate."
+            raise LimitExceeded(limit, size, allowed, what, advice)
         usage.note(limit, size, allowed)
 
 

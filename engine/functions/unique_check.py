@@ -84,9 +84,11 @@ class UniqueCheck:
         for (_, fields), index in self._pairs.items():
             if len(rows := _first_two(index, fields, snapshot)) == 2:
                 shared = dict(zip(index.field_names, decode_key(fields), strict=False))
+                table = snapshot.catalog.by_number[index.table_number].name
                 raise PushRefused(
-                    f"the documents {id_of(rows[0])} and {id_of(rows[1])} both have {shared!r}, "
-                    f"which the unique index {index.name!r} forbids. Nothing was changed."
+                    f"the documents {id_of(rows[0])} and {id_of(rows[1])} of the table {table!r} "
+                    f"both have {shared!r}, which the unique index {index.name!r} forbids. Change "
+                    "or delete one of them, then push again. Nothing was changed."
                 )
 
     def _walk_slice(self, index: IndexInfo, snapshot: SharedSnapshot) -> None:

@@ -555,10 +555,13 @@ class Transaction:
         self.reads.add_range(index.prefix, lower, upper)
         for _, other in self._entries(index, lower, upper, False):
             if other != key:
+                is_written = other in self._layers[0].rows
+                shared = dict(zip(index.field_names, values, strict=False))
                 raise SchemaViolation(
-                    f"{id_of(key)} and {id_of(other)} would both have "
-                    f"{dict(zip(index.field_names, values, strict=False))!r} "
-                    f"in the unique index {index.name!r}"
+                    f"{id_of(key)} and {id_of(other)} would both have {shared!r} in the unique "
+                    f"index {index.name!r} of the table {self.table_with(key).name!r}; the second "
+                    f"{'is written here too' if is_written else 'is there already'}. "
+                    "Give one of them another value, or change the one that has it"
                 )
 
 
@@ -610,8 +613,10 @@ def _refuse_entry(index: IndexInfo, row: bytes) -> NoReturn:
 def _refuse_document(doc: Doc, size: int, nesting: int) -> NoReturn:
     of = f"of document {doc['_id']}"
     if size > DOCUMENT_BYTES_MAX:
-        raise LimitExceeded("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX, f"bytes {of}")
+        advice = "Put a part of it into documents of their own, and keep their ids."
+        raise LimitExceeded("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX, f"bytes {of}", advice)
     if nesting > DOCUMENT_NESTING_MAX:
-        raise LimitExceeded("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX, f"nesting {of}")
+        what, advice = f"nesting {of}", "Put what is inside into documents of their own."
+        raise LimitExceeded("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX, what, advice)
     advice = "_id and _creationTime are two of them."
     raise LimitExceeded("OBJECT_FIELDS_MAX", len(doc), OBJECT_FIELDS_MAX, f"fields {of}", advice)

@@ -431,7 +431,9 @@ async def test_a_pair_that_comes_about_behind_the_walk_fails_the_push_and_not_th
     async with world(5) as w:
         await mutate(w.node, put, thing=w.ids[0], value=99)
         hold = w.runtime.hold(pause)
-        async with pushing(w.node, with_unique_n(), refused="both have {'n': 99}"):
+        async with pushing(
+            w.node, with_unique_n(), refused="of the table 'things' both have {'n': 99}"
+        ):
             await hold.wait_reached()
             await mutate(w.node, put, thing=w.ids[1], value=99)
             hold.release()

@@ -64,6 +64,21 @@ async def test_what_has_no_name_is_like_nobody_else_and_two_nulls_are_alike(
         assert ["none", "none", None] == await ask(node, names)
 
 
+async def test_who_may_not_share_a_value_is_told_which_document_has_it_and_where(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP) as node:
+        [ada] = await mutate(node, add, [{"name": "ada"}])
+
+        there = (
+            rf"\w+ and {ada} would both have .*'ada'.* of the table 'people'; the second is there"
+        )
+        with pytest.raises(SchemaViolation, match=rf"{there} already\. Give one of them another"):
+            await mutate(node, add, [{"name": "ada"}])
+        with pytest.raises(SchemaViolation, match="the second is written here too"):
+            await mutate(node, add, [{"name": "bob"}, {"name": "bob"}])
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_of_those_who_take_a_name_beside_each_other_one_has_it(
     seed: int, autojump_clock: trio.testing.MockClock
