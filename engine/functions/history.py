@@ -19,7 +19,6 @@ from engine.functions.results import Origin
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.text import brief
 
-EXECUTIONS_KEPT: Final = 1_000
 FORMAT: Final = 1
 """Of `as_json`: rises when a name goes or means something else, not when one is added."""
 
@@ -107,12 +106,15 @@ class ExecutionLog:
     A ring of the last executions that others can follow; cursors rise by one each.
 
     Args:
+        kept_max: how many.
         uncounted: answers from the cache since it was called last, a record a function. Asked
             when somebody looks: a record for each would cost more than the answer.
     """
 
-    def __init__(self, uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple) -> None:
-        self._records: deque[tuple[int, ExecutionRecord]] = deque(maxlen=EXECUTIONS_KEPT)
+    def __init__(
+        self, kept_max: int, uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple
+    ) -> None:
+        self._records: deque[tuple[int, ExecutionRecord]] = deque(maxlen=kept_max)
         self._count = 0
         self._uncounted = uncounted
         self._more = trio.lowlevel.ParkingLot()

@@ -276,8 +276,8 @@ class QueryBuilder(Query[Any]):
         found = yield from self._read(2)
         if len(found) > 1:
             raise InvalidValue(
-                f"unique() found more than one document in {self._table!r}: "
-                f"{found[0]['_id']}, {found[1]['_id']}, ..."
+                f"unique() query returned more than one result from table {self._table!r}: "
+                f"{found[0]['_id']}, {found[1]['_id']}, ...; first() takes one of several"
             )
         return found[0] if found else None
 
@@ -478,7 +478,7 @@ _DROPPED_SINCE: Final = (
 
 
 def _is_over(request: PageRequest, rows: int, size: int) -> bool:
-    if request.end is not None or rows == 0:
+    if rows == 0:
         return False
     return (request.rows_max is not None and rows >= request.rows_max) or (
         request.bytes_max is not None and size >= request.bytes_max
@@ -488,18 +488,17 @@ def _is_over(request: PageRequest, rows: int, size: int) -> bool:
 def _rows_left(request: PageRequest, rows: int, size: int) -> int | None:
     """How many rows may surely be read before it has to be asked again whether a page is over."""
     left = []
-    if request.end is None and request.rows_max is not None:
+    if request.rows_max is not None:
         left.append(request.rows_max - rows)
-    if request.end is None and request.bytes_max is not None:
+    if request.bytes_max is not None:
         left.append((request.bytes_max - size) // DOCUMENT_BYTES_MAX)
     return max(1, min(left)) if left else None
 
 
 def _is_near(request: PageRequest, scan: Scan, size: int) -> bool:
     """Whether a page came near the maxima that it was given."""
-    return request.end is None and (
-        len(scan.keys) > NEAR * (request.rows_max or inf)
-        or size > NEAR * (request.bytes_max or inf)
+    return len(scan.keys) > NEAR * (request.rows_max or inf) or (
+        size > NEAR * (request.bytes_max or inf)
     )
 
 

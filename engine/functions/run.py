@@ -104,7 +104,7 @@ class Functions:
     ) -> None:
         self.published = published
         self.limits = limits
-        self.executions = ExecutionLog(self._from_cache)
+        self.executions = ExecutionLog(limits.executions_kept_max, self._from_cache)
         self.running_actions: Counter[str] = Counter()
         """Paths of the actions that have begun and not ended."""
         self.turns = Turns(committer, runtime=runtime, limits=limits)
@@ -123,7 +123,7 @@ class Functions:
         )
         self._code_ts = 0
         """Of states before this one other code answered."""
-        self._past = Past(limits.past_bytes_max)
+        self._past = Past(limits.past_bytes_max, limits.past_count_max)
         self._mutations = Mutations(committer, self._executor, runtime=runtime, limits=limits)
         self._cache: QueryCache[QueryResult] = QueryCache(
             limits.query_cache_bytes_max,

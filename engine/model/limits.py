@@ -9,7 +9,9 @@ given it, so a test or an application may tighten or widen any of them:
     [tool.headrace.limits]         in pyproject.toml, for `dev` and `serve`
     documents_read_max = 64000
 
-What stands alone is part of a format, of what clients assume, or of what is declared.
+What stands alone, in capitals, is fixed: it is part of a format, of what clients assume, or of
+what is declared.  How much background work does before others have their turn is no limit; it
+stands, measured, where that work is.
 """
 
 from __future__ import annotations
@@ -53,6 +55,24 @@ TABLES_MAX: Final = 10_000
 LOAD_S_MAX: Final = 10.0
 """To import the modules of an application; who saves a file waits for it."""
 CREATION_TIME_MAX: Final = 2.0**53
+
+PAGE_ITEMS_MAX: Final = 32_000
+"""As many as a function may read in Convex; clients ask for no more."""
+SEARCH_TERMS_MAX: Final = 16
+"""The first ones, as in Convex; a log line warns of more."""
+SEARCH_TERM_BYTES_MAX: Final = 32
+"""Words as long are nobody's to look for: they are left out of texts and searches alike."""
+SEARCH_FILTERS_MAX: Final = 8
+"""As in Convex."""
+
+TOKEN_CHARS_MAX: Final = 1 << 16
+"""A token comes in a header, and is looked at before anybody is known."""
+KEY_SET_BYTES_MAX: Final = 1 << 20
+"""What an identity provider answers, which may be anything."""
+DOCUMENTS_SHOWN_MAX: Final = 10_000
+DOCUMENTS_SHOWN_BYTES_MAX: Final = 4 << 20
+"""An answer to an operator ends here, and its cursor leads on."""
+RECORDS_SHOWN_MAX: Final = 1_000
 
 STORE_KEY_BYTES_MAX: Final = 511
 """LMDB's own."""
@@ -139,7 +159,11 @@ class Limits:
     past_bytes_max: int = 128 << 20
     """Rows as they were, kept in memory for reads in the past, several times that decoded. A ts
     since which more was changed is not to be had: one answer would look at all of it."""
+    past_count_max: int = 8
+    """Timestamps of which that is kept: as many screens of operators."""
     data_bytes_max: int = 1 << 40
+    executions_kept_max: int = 1_000
+    """Records of what ran, for `headrace logs` to begin with."""
 
     # Queries.
     query_cache_bytes_max: int = 100 << 20
@@ -165,6 +189,8 @@ class Limits:
     # One client.
     message_bytes_max: int = 64 << 20
     http_body_bytes_max: int = 16 << 20
+    headers_bytes_max: int = 64 << 10
+    """Of a request, its path and query included, that are read and have not ended."""
     mutations_queued_max: int = 1_000
     actions_in_flight_max: int = 1_000
     mutations_queued_bytes_max: int = 64 << 20
@@ -221,12 +247,17 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
     The limits, some of them as `settings` has them.
 
     Raises:
-        UsageError: there is no limit of that name, or it cannot be that.
+        UsageError: there is no limit of that name, it is fixed, or it cannot be that.
     """
     known = [one.name for one in fields(Limits)]
     for name in settings:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
+            if isinstance(globals().get(name.upper()), int | float):
+                raise UsageError(
+                    f"the limit {name.upper()} is fixed: formats, clients or declarations rely on "
+                    "it; only fields of Limits can be another"
+                )
+            close = get_close_matches(name.lower(), known, n=1)
             hint = f"did you mean {close[0]}?" if close else "they are in engine/model/limits.py"
             raise UsageError(f"there is no limit {name!r}; {hint}")
     limits = Limits(**settings)

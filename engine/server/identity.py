@@ -23,7 +23,7 @@ from engine.app.component import AuthProvider, CustomJwt, Oidc
 from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated
 from engine.kernel.runtime import Runtime
 from engine.model.identity import Identity
-from engine.model.limits import VALUE_NESTING_MAX
+from engine.model.limits import TOKEN_CHARS_MAX, VALUE_NESTING_MAX
 from engine.model.values import canonical_float
 from engine.server.requests import Request
 from engine.server.who import NOBODY, Who
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 CLOCK_SKEW_S: Final = 5.0
 """By how much a provider's clock may be ahead of ours."""
-
-TOKEN_CHARS_MAX: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +217,10 @@ def _comparable(issuer: str) -> str:
 def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and claims of a token that may be anybody's."""
     if len(token) > TOKEN_CHARS_MAX:
-        raise InvalidAuthHeader(f"A token of {len(token)} characters is too long")
+        raise InvalidAuthHeader(
+            f"A token of {len(token):,} characters is too long; "
+            f"at most {TOKEN_CHARS_MAX:,} are read (TOKEN_CHARS_MAX)"
+        )
     parts = token.split(".")
     if len(parts) != 3:
         raise InvalidAuthHeader("Could not parse the token: a JWT has three parts")

@@ -16,7 +16,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import httpx
@@ -28,11 +28,9 @@ from joserfc.jwk import Key, KeySet
 from engine.errors import Unauthenticated, Unreachable
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
+from engine.model.limits import KEY_SET_BYTES_MAX
 
 trace = tracer(__name__)
-
-DOCUMENT_BYTES_MAX: Final = 1 << 20
-"""Of a key set or a discovery document."""
 
 
 @dataclass(slots=True)
@@ -176,8 +174,8 @@ async def _body(client: httpx.AsyncClient, url: str) -> bytes:
         async with aclosing(generator) as parts:
             async for part in parts:
                 body += part
-                if len(body) > DOCUMENT_BYTES_MAX:
-                    raise ValueError(f"the answer is over {DOCUMENT_BYTES_MAX} bytes")
+                if len(body) > KEY_SET_BYTES_MAX:
+                    raise ValueError(f"the answer is over {KEY_SET_BYTES_MAX} bytes")
     return bytes(body)
 
 

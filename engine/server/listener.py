@@ -30,8 +30,6 @@ from engine.server.server import Server
 
 trace = tracer(__name__)
 
-HEADERS_BYTES_MAX: Final = 64 << 10
-"""Of a request, its path and query included."""
 IDLE_S_MAX: Final = 75.0
 """A connection without a request is closed; longer than browsers and proxies keep one."""
 GOODBYE_S: Final = 0.5
@@ -195,7 +193,7 @@ def _hypercorn_config(config: ListenConfig, limits: Limits) -> Config:
     hypercorn.accesslog = None
     hypercorn.errorlog = None
     hypercorn.include_server_header = False
-    hypercorn.h11_max_incomplete_size = HEADERS_BYTES_MAX
+    hypercorn.h11_max_incomplete_size = limits.headers_bytes_max
     hypercorn.keep_alive_timeout = IDLE_S_MAX
     hypercorn.keep_alive_max_requests = 1_000_000
     hypercorn.max_app_queue_size = QUEUE_LENGTH

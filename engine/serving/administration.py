@@ -52,6 +52,7 @@ from engine.indexes.verify import Findings, verify
 from engine.log.records import decode_record
 from engine.model.codec import decode
 from engine.model.json_values import Json, from_wire, to_wire
+from engine.model.limits import DOCUMENTS_SHOWN_BYTES_MAX, DOCUMENTS_SHOWN_MAX, RECORDS_SHOWN_MAX
 from engine.model.relations import Relation
 from engine.model.text import brief
 from engine.node import Node
@@ -84,10 +85,6 @@ WAIT_S_MAX: Final = 25.0
 """For new executions; below what proxies allow an answer to take."""
 _DIGITS_MAX: Final = 19
 """Enough for any ts, and what is one more fits in the 64 bits that it takes in the store."""
-DOCUMENTS_SHOWN_MAX: Final = 10_000
-RECORDS_SHOWN_MAX: Final = 1_000
-DOCUMENTS_BYTES_MAX: Final = 4 << 20
-"""After which an answer ends, however few documents it has."""
 LINES_TYPE: Final = "application/x-ndjson"
 
 
@@ -174,7 +171,7 @@ class Administration:
             documents: list[Json] = []
             last, size, is_more = b"", 0, False
             for entry, image in _by_creation(snapshot, table, is_descending, after):
-                if is_more := len(documents) == limit or size > DOCUMENTS_BYTES_MAX:
+                if is_more := len(documents) == limit or size > DOCUMENTS_SHOWN_BYTES_MAX:
                     break
                 last, size = entry, size + len(image)
                 documents.append(to_wire(decode(image)))

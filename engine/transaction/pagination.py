@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from engine.errors import InvalidCursor, InvalidValue, LimitExceeded, StoreDamaged
 from engine.model.codec import decode, encode
+from engine.model.limits import PAGE_ITEMS_MAX
 from engine.transaction.scan import Plan
 
-PAGE_ITEMS_MAX: Final = 32_000
 _FINGERPRINT_BYTES: Final = 8
 _SUM_BYTES: Final = 4
 SPLIT_ITEMS: Final = 6144
@@ -73,12 +73,11 @@ class PageRequest:
     start: Position | None
     end: Position | None
     rows_max: int | None
+    """Of a page without an end, as `bytes_max`."""
     bytes_max: int | None
 
 
-def read_options(
-    options: Mapping[str, Any], journal: str | None, fingerprint: bytes
-) -> PageRequest:
+def read_options(options: Any, journal: str | None, fingerprint: bytes) -> PageRequest:
     """
     Check pagination options against a query.
 
@@ -87,21 +86,31 @@ def read_options(
         LimitExceeded: the page would be too long.
         InvalidCursor: a cursor of another query.
     """
+    if not isinstance(options, Mapping):
+        raise InvalidValue(
+            f"paginate takes {{'numItems': 20, 'cursor': None}}, not {type(options).__name__}"
+        )
     cursor, end_cursor = options.get("cursor"), options.get("endCursor")
     if end_cursor is None:
         end_cursor = journal
+    items: int | None = 0
+    rows_max = bytes_max = None
     # A page with an end is as long as it is, whatever was asked for.
-    items = _positive(options, "numItems") if end_cursor is None else 0
+    if end_cursor is None:
+        items = _positive(options, "numItems")
+        rows_max = _positive(options, "maximumRowsRead")
+        bytes_max = _positive(options, "maximumBytesRead")
     if items is None:
         raise InvalidValue("paginate needs numItems, a positive whole number")
     if items > PAGE_ITEMS_MAX:
-        raise LimitExceeded("PAGE_ITEMS_MAX", items, PAGE_ITEMS_MAX, "numItems")
+        advice = "Ask for fewer, and for the next ones with continueCursor."
+        raise LimitExceeded("PAGE_ITEMS_MAX", items, PAGE_ITEMS_MAX, "numItems", advice)
     return PageRequest(
         items=items,
         start=decode_cursor(cursor, fingerprint) if cursor is not None else None,
         end=decode_cursor(end_cursor, fingerprint) if end_cursor is not None else None,
-        rows_max=_positive(options, "maximumRowsRead"),
-        bytes_max=_positive(options, "maximumBytesRead"),
+        rows_max=rows_max,
+        bytes_max=bytes_max,
     )
 
 

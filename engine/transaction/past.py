@@ -35,7 +35,6 @@ SLICE_RECORDS: Final = 128
 """Records read, or rows compared, between two chances to yield."""
 SLICE_BYTES: Final = 256 << 10
 """Of records, likewise."""
-KEPT_MAX: Final = 8
 ROW_BYTES: Final = 200
 """About what a row takes up besides its image."""
 
@@ -80,9 +79,11 @@ class Past:
 
     Args:
         bytes_max: of images that are kept, and of those of one timestamp.
+        count_max: of timestamps that are kept.
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, count_max: int) -> None:
+        self._count_max = count_max
         self._bytes_max = bytes_max
         self._kept: OrderedDict[int, _Moment] = OrderedDict()
 
@@ -151,7 +152,7 @@ class Past:
                 f"rows of over {self._bytes_max:,} bytes were changed since ts {ts}, and no more "
                 "may be taken back (past_bytes_max); ask for a newer ts"
             )
-        while len(self._kept) > KEPT_MAX or self._size_bytes > self._bytes_max:
+        while len(self._kept) > self._count_max or self._size_bytes > self._bytes_max:
             self._kept.popitem(last=False)
 
     @property

@@ -1,7 +1,7 @@
 """
 Text search: documents that hold at least one of the terms, best first.
 
-The words of the query are terms; a document matches when it holds one of them,
+The first sixteen words of the query are terms; a document matches when it holds one of them,
 or a word that begins with the last, and every filter field has its value.
 Documents are scored with BM25 (Robertson and Zaragoza, "The Probabilistic
 Relevance Framework", 2009; k1 = 1.2, b = 0.75) over the whole table.  The table
@@ -19,15 +19,13 @@ from typing import Any, Final
 from engine.errors import IndexNotFound, InvalidRange, NotAllowed
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
+from engine.model.limits import SEARCH_FILTERS_MAX, SEARCH_TERM_BYTES_MAX, SEARCH_TERMS_MAX
 from engine.model.values import UNDEFINED, get_path, normalize, strictly_equal
 from engine.transaction.scan import Plan, Scan
 from engine.transaction.transaction import Transaction
 
 Doc = dict[str, Any]
 
-TERMS_MAX: Final = 16
-FILTERS_MAX: Final = 8
-TERM_BYTES_MAX: Final = 32
 _K1: Final = 1.2
 _B: Final = 0.75
 _PREFIX_WEIGHT: Final = 0.5
@@ -47,8 +45,11 @@ class SearchBuilder:
         return self
 
     def eq(self, field: str, value: Any, /) -> SearchBuilder:
-        if len(self.equal) == FILTERS_MAX:
-            raise InvalidRange(f"a search has at most {FILTERS_MAX} filters")
+        if len(self.equal) == SEARCH_FILTERS_MAX:
+            raise InvalidRange(
+                f"a search has at most {SEARCH_FILTERS_MAX} filters (SEARCH_FILTERS_MAX); "
+                "look through what it finds with .where"
+            )
         self.equal[field] = UNDEFINED if value is UNDEFINED else normalize(value)
         return self
 
@@ -56,7 +57,7 @@ class SearchBuilder:
 def terms_of(text: str) -> list[str]:
     """The words of a text, in lower case; very long ones are left out."""
     words = "".join(c if c.isalnum() else " " for c in text).split()
-    return [word.lower() for word in words if len(word.encode()) < TERM_BYTES_MAX]
+    return [word.lower() for word in words if len(word.encode()) < SEARCH_TERM_BYTES_MAX]
 
 
 def search(
@@ -64,6 +65,8 @@ def search(
 ) -> Iterator[Doc | None]:
     """
     Matching documents, best first; `None` now and then while the table is read.
+
+    Words after the first `SEARCH_TERMS_MAX` are not looked for, of which a log line warns.
 
     Raises:
         NotAllowed: in the past.
@@ -81,6 +84,8 @@ def search(
     words = _check(index, asked)
     if not words:
         return
+    transaction.usage.note("SEARCH_TERMS_MAX", len(words), SEARCH_TERMS_MAX)
+    words = words[:SEARCH_TERMS_MAX]
     scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
     matches = _Matches(words)
     while not scan.is_exhausted:
@@ -117,7 +122,7 @@ def _check(index: IndexInfo, asked: SearchBuilder) -> list[str]:
                 f"{name!r} is no filter field of {index.name!r}; "
                 f"it has {list(index.options['filter_fields'])}"
             )
-    return terms_of(text)[:TERMS_MAX]
+    return terms_of(text)
 
 
 def _passes(doc: Doc, asked: SearchBuilder) -> bool:

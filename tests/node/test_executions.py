@@ -15,7 +15,6 @@ from engine.app.decorators import action, mutation, query
 from engine.cli.calls import header, lines_of, lines_with_costs
 from engine.errors import Overloaded, StoreFull
 from engine.functions.history import (
-    EXECUTIONS_KEPT,
     ExecutionLog,
     ExecutionRecord,
     Retry,
@@ -414,20 +413,29 @@ def test_a_record_of_another_release_is_read_as_far_as_it_is_known() -> None:
 
 
 def test_the_last_thousand_are_kept() -> None:
-    log = ExecutionLog()
-    for number in range(EXECUTIONS_KEPT + 5):
+    kept_max = Limits().executions_kept_max
+    log = ExecutionLog(kept_max)
+    for number in range(kept_max + 5):
         log.add(record(request_id=str(number)))
 
     kept = list(log.after(0))
 
-    assert 1_000 == EXECUTIONS_KEPT == len(kept)
-    assert [(6, "5"), (EXECUTIONS_KEPT + 5, str(EXECUTIONS_KEPT + 4))] == [
+    assert 1_000 == kept_max == len(kept)
+    assert [(6, "5"), (kept_max + 5, str(kept_max + 4))] == [
         (number, one.request_id) for number, one in (kept[0], kept[-1])
     ]
 
 
+async def test_as_many_executions_are_kept_as_are_wanted(autojump_clock: MockClock) -> None:
+    async with serving(APP, limits=Limits(executions_kept_max=2)) as node:
+        for _ in range(3):
+            await mutate(node, add, name="ada")
+
+        assert 2 == len(list(node.functions.executions.after(0)))
+
+
 async def test_executions_can_be_followed(autojump_clock: MockClock) -> None:
-    log = ExecutionLog()
+    log = ExecutionLog(9)
     log.add(record(path="a"))
     found: list[str] = []
 

@@ -8,7 +8,7 @@ they are; a limit that is added has to be put on one of the lists.
 from __future__ import annotations
 
 import ast
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -215,6 +215,18 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_hostile_clients.py",
         "test_a_long_name_is_not_said_back_at_length",
     ),
+    "SEARCH_TERMS_MAX": (
+        "node/test_search.py",
+        "test_terms_after_the_sixteenth_are_not_looked_for_and_a_line_says_so",
+    ),
+    "SEARCH_TERM_BYTES_MAX": (
+        "node/test_search.py",
+        "test_words_of_thirty_two_bytes_are_left_out",
+    ),
+    **dict.fromkeys(
+        ("DOCUMENTS_SHOWN_MAX", "DOCUMENTS_SHOWN_BYTES_MAX", "RECORDS_SHOWN_MAX"),
+        ("node/test_operators.py", "test_no_more_is_shown_at_a_time_than_fits"),
+    ),
     # Others have their turn; the caller goes on.
     "slice_rows_max": ("node/test_streamed_scans.py", "test_a_long_stream_lets_others_run"),
     "slice_s_max": ("node/test_streamed_scans.py", "test_a_long_stream_lets_others_run"),
@@ -317,6 +329,14 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_past.py",
         "test_more_than_may_be_kept_is_refused",
     ),
+    "past_count_max": (
+        "node/test_past.py",
+        "test_so_many_timestamps_are_kept_and_the_oldest_are_taken_back_anew",
+    ),
+    "executions_kept_max": (
+        "node/test_executions.py",
+        "test_as_many_executions_are_kept_as_are_wanted",
+    ),
     "session_records_max": (
         "node/test_sessions.py",
         "test_old_records_go_and_a_replay_below_them_is_refused",
@@ -346,6 +366,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "message_bytes_max": (
         "node/test_server.py",
         "test_a_message_over_the_limit_ends_its_connection_alone",
+    ),
+    "headers_bytes_max": (
+        "node/test_server.py",
+        "test_headers_over_the_limit_end_their_connection_alone",
     ),
     "http_body_bytes_max": ("protocol/test_http.py", "test_a_body_over_the_limit_is_refused"),
     "mutations_queued_max": (
@@ -409,6 +433,23 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_what_no_document_has_is_refused",
     ),
     "TABLES_MAX": ("node/test_limits.py", "test_so_many_tables_and_no_more"),
+    "PAGE_ITEMS_MAX": (
+        "node/test_pages.py",
+        "test_a_page_longer_than_any_is_refused_with_what_to_do",
+    ),
+    "SEARCH_FILTERS_MAX": (
+        "node/test_search.py",
+        "test_a_search_that_does_not_fit_its_index_is_refused",
+    ),
+    # A token that cannot be: InvalidAuthHeader; its provider's keys: Unreachable.
+    "TOKEN_CHARS_MAX": (
+        "protocol/test_identity.py",
+        "test_a_token_of_more_characters_than_a_header_has_is_not_looked_at",
+    ),
+    "KEY_SET_BYTES_MAX": (
+        "protocol/test_identity.py",
+        "test_a_provider_without_keys_is_unreachable",
+    ),
     # A declaration that cannot be: DeclarationError, with file and line.
     "IDENTIFIER_LENGTH_MAX": (
         "node/test_table_names.py",
@@ -457,12 +498,35 @@ OF_THE_FORMAT: Final = {
 """Nobody reaches these: keys and numbers are made to fit them."""
 
 
+KNOWN: Final = {one.name for one in fields(Limits)} | {
+    name for name in vars(module) if name.isupper() and not name.startswith("_")
+}
+
+
 def test_every_limit_is_on_one_of_the_lists() -> None:
-    known = {one.name for one in fields(Limits)} | {
-        name for name in vars(module) if name.isupper() and not name.startswith("_")
+    assert sorted(KNOWN) == sorted([*OF_ONE_FUNCTION, *ELSEWHERE, *OF_THE_FORMAT])
+
+
+def test_whatever_an_error_or_a_warning_calls_a_limit_stands_with_the_others() -> None:
+    named = {
+        (str(file.relative_to(ROOT)), name)
+        for file in (ROOT / "engine").rglob("*.py")
+        for name in limits_named_in(ast.parse(file.read_text()))
     }
 
-    assert sorted(known) == sorted([*OF_ONE_FUNCTION, *ELSEWHERE, *OF_THE_FORMAT])
+    assert ("engine/transaction/pagination.py", "PAGE_ITEMS_MAX") in named
+    assert not {(file, name) for file, name in named if name not in KNOWN}
+
+
+def limits_named_in(tree: ast.AST) -> Iterator[str]:
+    """Of `LimitExceeded("NAME", ...)` and `usage.note("NAME", ...)`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="LimitExceeded") | ast.Attribute(attr="note"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name
 
 
 @pytest.mark.parametrize("limit", ELSEWHERE)

@@ -17,6 +17,7 @@ from engine.errors import EngineError, OutOfRetention, RequestRefused, SnapshotT
 from engine.model.limits import Limits
 from engine.node import Node
 from engine.server.requests import Incoming, Request
+from engine.serving import administration
 from engine.serving.administration import Administration
 from tests.node.nodes import mutate, serving
 
@@ -197,3 +198,23 @@ async def test_why_a_mutation_cannot_be_run_again_is_told(
             await asked(node, "replay", body={"ts": ts})
 
     assert 409 == told.value.status
+
+
+async def test_no_more_is_shown_at_a_time_than_fits(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def shown(name: str, **query: str) -> int:
+        return len((await asked(node, name, query))[name.replace("log", "records")])
+
+    async with serving(APP) as node:
+        for _ in range(5):
+            await mutate(node, add, text="x" * 100)
+        everything = await shown("documents", table="things")
+        monkeypatch.setattr(administration, "DOCUMENTS_SHOWN_MAX", 3)
+        few = await shown("documents", table="things", limit="9")
+        monkeypatch.setattr(administration, "DOCUMENTS_SHOWN_BYTES_MAX", 150)
+        fewer = await shown("documents", table="things", limit="9")
+        monkeypatch.setattr(administration, "RECORDS_SHOWN_MAX", 4)
+        oldest, newest = await shown("log", limit="9"), await shown("log", last="9")
+
+    assert (5, 3, 1, 4, 4) == (everything, few, fewer, oldest, newest)

@@ -16,7 +16,7 @@ from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.types import PaginationOptions
 from engine.app.validators import v
-from engine.errors import LimitExceeded
+from engine.errors import InvalidValue, LimitExceeded
 from engine.model.limits import Limits
 from engine.node import Node
 from tests.node.nodes import ask, mutate, serving
@@ -174,3 +174,25 @@ async def test_pages_hold_everything_once_however_rows_come_and_go_and_pages_are
                     edges.append(found["splitCursor"])
                 edges.append(end)
             assert seen == await ask(node, ordered, order)
+
+
+@query
+async def by_number(ctx: QueryCtx, opts: Any) -> Any:
+    return await ctx.db.query("items").paginate(opts)
+
+
+async def test_what_are_no_options_of_a_page_is_told_what_to_pass(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([by_number]) as node:
+        with pytest.raises(InvalidValue, match=r"paginate takes .*'numItems': 20.*, not int"):
+            await ask(node, by_number, 5)
+
+
+async def test_a_page_longer_than_any_is_refused_with_what_to_do(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP) as node:
+        assert ([], None) == await numbers(node, numItems=32_000)
+        with pytest.raises(LimitExceeded, match=r"\(PAGE_ITEMS_MAX\)\. Ask for fewer"):
+            await numbers(node, numItems=32_001)

@@ -461,6 +461,29 @@ async def test_what_was_taken_back_is_kept(
     assert (([1, 2, 3], 3), ([2, 3], 3), ([1, 2, 3], 4)) == (first, second, third)
 
 
+async def test_so_many_timestamps_are_kept_and_the_oldest_are_taken_back_anew(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[int] = []
+    log = SharedSnapshot.log
+
+    def counted(snapshot: SharedSnapshot, after: int, upto: int) -> Any:
+        followed.append(after)
+        return log(snapshot, after, upto)
+
+    monkeypatch.setattr(SharedSnapshot, "log", counted)
+    async with opened(by_n, limits=Limits(past_count_max=2)) as node:
+        stamps: list[int] = []
+        for n in (1, 2, 3, 4):
+            await mutate(node, put, n)
+            stamps.append(node.published.value)
+        first, second, third, _ = stamps
+        for ts in (first, second, third, third, second, first):
+            await ask_at(node, ts, numbers)
+
+    assert [first, second, third, first] == [ts for ts in followed if ts in stamps[:3]]
+
+
 async def test_more_than_can_be_taken_back_in_time_is_refused_and_goes_on_when_asked_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,10 @@ async def test_first_and_unique_give_a_document_or_none(
 async def test_unique_refuses_two_and_names_them(autojump_clock: trio.testing.MockClock) -> None:
     said = await found(lambda ctx: ctx.db.query("notes").unique(), refused=InvalidValue)
 
-    assert "more than one document in 'notes'" in said
+    first, second = said.partition("from table 'notes': ")[2].split(", ")[:2]
+    assert said.startswith("unique() query returned more than one result")
+    assert first != second
+    assert 32 == len(first) == len(second)
 
 
 async def test_a_loop_over_a_query_reads_no_further_than_it_goes(

@@ -128,3 +128,42 @@ async def test_a_search_is_asked_again_when_any_document_of_its_table_changes(
         assert shown.live.invalidated_at is not None
         shown.live.release()
         assert 2 == await ask(node, look)
+
+
+@query
+async def words_of(ctx: QueryCtx, text: str) -> list[str]:
+    notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", text))
+    return [doc["text"] for doc in await notes.collect()]
+
+
+@mutation
+async def write(ctx: MutationCtx, texts: list[str]) -> None:
+    for text in texts:
+        await ctx.db.insert("notes", {"text": text})
+
+
+async def test_terms_after_the_sixteenth_are_not_looked_for_and_a_line_says_so(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([words_of, write, SCHEMA]) as node:
+        await mutate(node, write, ["w015", "w019"])
+        words = " ".join(f"w{n:03}" for n in range(20))
+        path = f"{__name__.replace('.', '/')}:words_of"
+        result = await node.functions.query(path, {"text": words}, caller=ADMIN)
+        result.live.release()
+
+        assert ["w015"] == await ask(node, words_of, words)
+    assert ["[WARN] search terms: 20 of at most 16 (SEARCH_TERMS_MAX)"] == [
+        line.replace("'", "") for line in result.log_lines
+    ]
+
+
+async def test_words_of_thirty_two_bytes_are_left_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([words_of, write, SCHEMA]) as node:
+        await mutate(node, write, ["a" * 31, "b" * 32])
+
+        assert ["a" * 31] == await ask(node, words_of, "a" * 31)
+        assert [] == await ask(node, words_of, "b" * 32)
+        assert [] == await ask(node, words_of, "b")

@@ -305,6 +305,19 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
         assert house.listener.statistics().connections == 1
 
 
+async def test_headers_over_the_limit_end_their_connection_alone() -> None:
+    async with (
+        served(limits=Limits(headers_bytes_max=4096)) as house,
+        await dialled(house.url) as other,
+    ):
+        async with await dialled(house.url) as stream:
+            endless = f"GET / HTTP/1.1\r\nHost: test\r\nX-Padding: {'x' * 5_000}"
+            with trio.fail_after(20):
+                assert 431 == (await exchange(stream, endless.encode()))[0]
+        request = post("/api/query", {"path": house.path("echo"), "args": {"value": 1}})
+        assert 200 == (await exchange(other, request))[0]
+
+
 async def test_a_client_that_reads_nothing_is_dropped() -> None:
     """The kernel does it: nobody above can take back what is being sent."""
     limits = Limits(inactivity_s_max=1.0, ping_s=0.5, send_s_max=60)

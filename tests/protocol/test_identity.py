@@ -17,6 +17,7 @@ from joserfc.jwk import RSAKey
 from engine.app.component import AuthProvider, Oidc
 from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated, Unreachable
 from engine.kernel.runtime import VirtualRuntime
+from engine.model.limits import KEY_SET_BYTES_MAX, TOKEN_CHARS_MAX
 from engine.server.identity import AdminKey, Verifier, acted_identity
 from engine.server.keys import KeyStore
 from tests.protocol.tokens import (
@@ -124,6 +125,11 @@ async def test_a_token_that_proves_nothing_is_refused(
 
     assert refused.type is error
     assert refused.value.code == error.__name__
+
+
+async def test_a_token_of_more_characters_than_a_header_has_is_not_looked_at() -> None:
+    with pytest.raises(InvalidAuthHeader, match=r"at most 65,536 are read \(TOKEN_CHARS_MAX\)"):
+        await verifier().verify(token(padding="x" * TOKEN_CHARS_MAX))
 
 
 @pytest.mark.parametrize("issuer", [ISSUER, f"{ISSUER}/", "issuer.test", "issuer.test/"])
@@ -288,7 +294,15 @@ async def test_an_openid_token_for_several_parties_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [{}, [], {"jwks_uri": "file:///etc/passwd"}, {"jwks_uri": f"{ISSUER}/nothing"}]
+    "document",
+    [
+        {},
+        [],
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": f"{ISSUER}/nothing"},
+        {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "padding": "x" * KEY_SET_BYTES_MAX},
+    ],
+    ids=range(5),
 )
 async def test_a_provider_without_keys_is_unreachable(document: Any) -> None:
     site = Provider(RSA)

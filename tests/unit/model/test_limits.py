@@ -33,6 +33,12 @@ def test_what_is_set_is_set_and_the_rest_stays() -> None:
             "no limit 'document_read_max'; did you mean documents_read_max",
         ),
         ({"colour": 1}, "there is no limit 'colour'; they are in engine/model/limits.py"),
+        (
+            {"DOCUMENT_BYTES_MAX": 3},
+            "DOCUMENT_BYTES_MAX is fixed: formats",
+        ),
+        ({"document_nesting_max": 3}, "DOCUMENT_NESTING_MAX is fixed"),
+        ({"DOCUMENTS_READ_MAX": 3}, "did you mean documents_read_max"),
         ({"documents_read_max": 0}, "documents_read_max .* of at least 1, not 0"),
         ({"documents_read_max": -5}, "documents_read_max .* of at least 1, not -5"),
         ({"documents_read_max": 1.5}, "documents_read_max has to be a whole number .* not 1.5"),
