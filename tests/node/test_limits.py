@@ -163,6 +163,7 @@ async def test_a_function_over_a_limit_is_told_which_and_how_much(
     assert (limit, reach.allowed) == (error.limit, error.allowed)
     assert error.used > reach.allowed
     assert f"{error.used:,} is over the limit of {reach.allowed:,} ({limit})" in str(error)
+    assert not str(error).endswith(f"({limit})."), "it ends with what to do"
 
 
 @pytest.mark.parametrize("limit", OF_ONE_FUNCTION)

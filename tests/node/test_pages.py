@@ -196,3 +196,14 @@ async def test_a_page_longer_than_any_is_refused_with_what_to_do(
         assert ([], None) == await numbers(node, numItems=32_000)
         with pytest.raises(LimitExceeded, match=r"\(PAGE_ITEMS_MAX\)\. Ask for fewer"):
             await numbers(node, numItems=32_001)
+
+
+async def test_a_page_with_an_end_goes_there_whatever_maxima_it_is_given(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(APP) as node:
+        await mutate(node, fill, 6, 10)
+        end = (await ask(node, page, {"numItems": 5, "cursor": None}))["continueCursor"]
+        maxima = {"maximumRowsRead": 2, "maximumBytesRead": 1}
+
+        assert ([0, 1, 2, 3, 4], None) == await numbers(node, endCursor=end, **maxima)
