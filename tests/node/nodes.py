@@ -26,13 +26,13 @@ def application(*declared: Any) -> Application:
 
 @asynccontextmanager
 async def serving(
-    app: Application | Sequence[Any],
+    app: Application | Sequence[Any] | None,
     *,
     store: MemoryStore | None = None,
     runtime: VirtualRuntime | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[Node]:
-    """A node with `app` deployed; a `store` that is given outlives it."""
+    """A node with `app` deployed, unless it is `None`; a `store` that is given outlives it."""
     limits = limits or Limits()
     watchdog = Watchdog(limits)
     watchdog.start()
@@ -43,7 +43,8 @@ async def serving(
             limits=limits,
             watchdog=watchdog,
         ) as node:
-            await node.push(app if isinstance(app, Application) else application(*app))
+            if app is not None:
+                await node.push(app if isinstance(app, Application) else application(*app))
             yield node
     finally:
         watchdog.close()

@@ -26,6 +26,7 @@ from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import encode_id
 from engine.model.limits import Limits
 from engine.node import Node
+from engine.store.memory_store import MemoryStore
 from tests.node.nodes import application, ask, mutate, serving
 from tests.node.test_operators import asked
 
@@ -174,6 +175,22 @@ async def test_a_predicate_whose_text_is_the_same_is_asked_again(
         with pytest.raises(PushRefused, match=f"document {one} of 'accounts'"):
             await node.push(tight)
         assert [] == await node.push(loose)
+
+
+@pytest.mark.parametrize("declared", ["check", "predicate"])
+async def test_a_predicate_whose_text_is_the_same_is_asked_again_after_a_restart(
+    declared: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = MemoryStore()
+    loose, tight = (application(*at_most(limit)[declared]) for limit in (10, 3))
+    async with serving(loose, store=store) as node:
+        one = await mutate(node, add, doc={"amount": 5})
+
+    async with serving(None, store=store, runtime=VirtualRuntime(2)) as node:
+        with pytest.raises(PushRefused, match=f"document {one} of 'accounts'"):
+            await node.push(tight)
+        await node.push(loose)
+        assert [5] == await ask(node, amounts)
 
 
 async def test_a_module_beside_the_application_changes_what_a_check_says(
