@@ -87,19 +87,18 @@ class Node:
             PushRefused: nothing changed.
             StoreFull: there is no room on the disk, and this is not what is deployed already.
         """
-        push = Push(
-            application,
-            committer=self.committer,
-            recent=self.recent,
-            runtime=self.runtime,
-            limits=self.limits,
-            upkeep=self.upkeep,
-            switch=self._switch,
-            progress=progress or _silent,
-            watchdog=self.watchdog,
-        )
         async with self.pushing:
-            return await push.run()
+            return await self._push(application, progress).run()
+
+    async def take_up(self, application: Application) -> None:
+        """
+        Serve `application` and write nothing, for somebody who only looks.
+
+        Raises:
+            PushRefused: its tables or indexes are not those of what is deployed.
+        """
+        async with self.pushing:
+            await self._push(application).take_up()
 
     async def drop_table(self, component: str, name: str) -> int:
         """
@@ -117,6 +116,20 @@ class Node:
             count = await self.functions.turns.write(drop)
         self.upkeep.wake()
         return count
+
+    def _push(self, application: Application, progress: Progress | None = None) -> Push:
+        return Push(
+            application,
+            committer=self.committer,
+            recent=self.recent,
+            runtime=self.runtime,
+            limits=self.limits,
+            upkeep=self.upkeep,
+            switch=self._switch,
+            is_fresh=lambda: self.functions.is_fresh,
+            progress=progress or _silent,
+            watchdog=self.watchdog,
+        )
 
     def table_number(self, component: str, name: str) -> int | None:
         table = self.committer.head.catalog.table(component, name)

@@ -179,6 +179,8 @@ class Inferred:
     seen: Seen
     indexes: tuple[IndexSpec, ...] = ()
     search_indexes: tuple[SearchIndexSpec, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What the deployed schema says of the table and no document shows, as in `.check("paid")`."""
 
 
 def seen_documents() -> Seen:
@@ -193,8 +195,12 @@ def document_fields(document: Mapping[str, Value]) -> dict[str, Value]:
 
 def snippet(tables: Iterable[Inferred], table_name: TableName) -> str:
     """A schema of these tables, as Python."""
+    tables = list(tables)
     declared = {table.name: _declaration(table, table_name) for table in tables}
     lines = ["from headrace import Schema, Table, v", ""]
+    lines += [
+        f"# left out of {one.name}: {', '.join(one.left_out)}" for one in tables if one.left_out
+    ]
     if any(map(keyword.iskeyword, declared)):
         entries = [f"        {name!r}: {text}," for name, text in declared.items()]
         lines += ["schema = Schema.of(", "    {", *entries, "    }", ")"]

@@ -46,7 +46,7 @@ def connected(
     *,
     needs_app: bool = False,
     deploys: bool = True,
-    runs_jobs: bool = True,
+    looks: bool = False,
     opens: bool = True,
 ) -> Iterator[AdminClient]:
     """
@@ -56,8 +56,8 @@ def connected(
         needs_app: a closed directory is opened with the application; otherwise only its data.
         deploys: with the application deployed; otherwise that is still to be asked for.
         opens: a closed directory is opened at all; otherwise there has to be a server.
-        runs_jobs: a closed directory's scheduled functions and crons run meanwhile, if due;
-            otherwise they wait, for a verb that only looks.
+        looks: a closed directory is opened with the application, and nothing is deployed there;
+            what is due there waits.
 
     Raises:
         StoreLocked: a process that does not listen has the directory open.
@@ -78,19 +78,17 @@ def connected(
         with AdminClient(_reachable(holder.url), _key(options, data)) as client:
             yield client
         return
-    if not needs_app and not data.is_dir():
+    if (looks or not needs_app) and not data.is_dir():
         raise UsageError(f"there is no data in {data}; name its directory with --data")
     if not opens:
         raise Unreachable(f"no server has {data} open")
-    with _opened(
-        data, project, needs_app=needs_app, deploys=deploys, runs_jobs=runs_jobs
-    ) as client:
+    with _opened(data, project, needs_app=needs_app, deploys=deploys, looks=looks) as client:
         yield client
 
 
 @contextmanager
 def _opened(
-    data: Path, project: Project, *, needs_app: bool, deploys: bool, runs_jobs: bool
+    data: Path, project: Project, *, needs_app: bool, deploys: bool, looks: bool
 ) -> Iterator[AdminClient]:
     # A verb that finds a server does not wait for one to be imported.
     from engine.serving import serving
@@ -100,9 +98,7 @@ def _opened(
     deferred = app is not None and not deploys
     limits = project.limits
     thread = TrioThread(
-        lambda: serving(
-            data, app=app, dev=True, deferred=deferred, runs_jobs=runs_jobs, limits=limits
-        )
+        lambda: serving(data, app=app, dev=True, deferred=deferred, looks=looks, limits=limits)
     )
     thread.start()
     served, _ = thread.opened.result()

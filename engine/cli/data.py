@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
         "headrace data",
         "headrace data messages --limit 20 --order desc",
         "headrace data messages --json > messages.jsonl",
-        "headrace data --shape > backend/schema.py",
+        "headrace data --shape > shape.py",
         "headrace data old_messages --drop",
     )
     parser.add_argument("table", nargs="?", metavar="TABLE")
@@ -36,7 +36,10 @@ def add(verbs: Any) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--component", default="", metavar="PATH", help="whose table it is")
     parser.add_argument(
-        "--shape", action="store_true", help="look at all documents, and print a schema of them"
+        "--shape",
+        action="store_true",
+        help="look at all documents, and print a schema of them; what the deployed one says that "
+        "documents do not show, references and checks, is named and left out",
     )
     parser.add_argument(
         "--drop", action="store_true", help="remove the table, if the schema has it no more"

@@ -24,9 +24,10 @@ def add(verbs: Any) -> None:
         description=(
             "Run the mutation of a commit again, with the arguments, the dice and the clock of "
             "then, as whoever called it, on the state that it found, and compare with what it "
-            "wrote. Nothing of it is written. A directory that nobody serves is opened with the "
-            "application as it is now; what is due there waits. It says whether the code is "
-            "another one by the application's own files: not of modules beside them or libraries."
+            "wrote. Nothing is written. A directory that nobody serves is opened with the code of "
+            "the application as it is now, which is not pushed: its tables and indexes have to be "
+            "those of the last push. What is due there waits. It says whether the code is another "
+            "one by the application's own files: not of modules beside them or libraries."
         ),
     )
     parser.add_argument("ts", type=int, metavar="TS", help="as `headrace log tail` lists it")
@@ -38,7 +39,7 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with connected(options, needs_app=True, runs_jobs=False) as client:
+    with connected(options, needs_app=True, looks=True) as client:
         if options.debug and not client.is_own:
             raise UsageError(
                 f"the server at {client.url} has another terminal; stop it to debug here, or name "

@@ -28,6 +28,12 @@ def add(verbs: Any) -> None:
         "headrace run messages:list --explain",
         "headrace run messages:list --at 2026-11-25T18:00:00Z",
         "headrace run messages:purge --url https://example.com --admin-key 'headrace|...'",
+        description=(
+            "Call a query, mutation or action. In a directory that nobody serves the application "
+            "is pushed first, as its files are now. --explain and --at only look: they take its "
+            "code as it is and push nothing, and its tables and indexes have to be those of the "
+            "last push."
+        ),
     )
     parser.add_argument("function", metavar="MODULE:FUNCTION")
     parser.add_argument("args", nargs="?", default="{}", metavar="JSON", help="its arguments")
@@ -56,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         if options.at is not None:
             raise UsageError("--explain is about the newest state; leave out --at")
         return _explain(options, args)
-    with connected(options, needs_app=True, runs_jobs=options.at is None) as client:
+    with connected(options, needs_app=True, looks=options.at is not None) as client:
         envelope = client.call(
             options.function, args, component=options.component, identity=identity, at=options.at
         )
@@ -73,10 +79,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace, args: dict[str, Any]) -> int:
     call = {"path": options.function, "args": args, "component": options.component}
-    with connected(options, needs_app=True, runs_jobs=False) as client:
+    with connected(options, needs_app=True, looks=True) as client:
         found = client.post("explain", call)
     for line in found["logLines"]:
         note(line)
+    if found["error"] is None or found["documentsRead"]:
+        _print_reads(found)
+    if found["error"] is not None:
+        note(found["error"])
+        return Exit.FAILED
+    return Exit.DONE
+
+
+def _print_reads(found: Mapping[str, Any]) -> None:
     print_table(
         ("table", "index", "range", "order", "filters", "read", "returned"),
         [_reading(each) for each in found["readings"]],
@@ -86,10 +101,6 @@ def _explain(options: argparse.Namespace, args: dict[str, Any]) -> int:
         f"{found['documentsRead']:g} documents, {found['bytesRead']:g} bytes"
         f"{f', {by_id:g} of them by id' if by_id else ''}; {found['durationMs']:.1f} ms"
     )
-    if found["error"] is not None:
-        note(found["error"])
-        return Exit.FAILED
-    return Exit.DONE
 
 
 def _reading(reading: Mapping[str, Any]) -> list[str]:

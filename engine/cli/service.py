@@ -8,6 +8,7 @@ stays.
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,8 @@ async def _serve(app: str, data: Path, bind: str, allow_shell: bool, limits: Lim
         note(f"serving {app} at {served.url}, data in {data}")
         if served.is_new_key:
             note(f"admin key (kept in {data / 'admin.key'}): {served.admin_key}")
-        nursery.start_soon(_push_at_start, served)
+        served.deployer.push_when_asked = partial(_push_later, served)
+        nursery.start_soon(_push, served)
         nursery.start_soon(_push_on_hangup, served)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
@@ -49,7 +51,8 @@ async def _serve(app: str, data: Path, bind: str, allow_shell: bool, limits: Lim
         nursery.cancel_scope.cancel()
 
 
-async def _push_at_start(served: Served) -> None:
+async def _push(served: Served) -> list[str]:
+    """Push; say how far it is, and what has changed."""
     with progress_of_steps() as told:
         changes = await served.push(told)
     application = served.deployer.application
@@ -58,14 +61,22 @@ async def _push_at_start(served: Served) -> None:
     for change in changes:
         note(change)
     note(f"pushed {application.digest}; ready")
+    return changes
+
+
+async def _push_later(served: Served) -> list[str]:
+    """As `_push`, while a version serves; says also why it serves on."""
+    try:
+        return await _push(served)
+    except EngineError as error:
+        for line in told(only(error)):
+            note(line)
+        note("not pushed; the version before serves on")
+        raise
 
 
 async def _push_on_hangup(served: Served) -> None:
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         async for _ in signals:
-            try:
-                await _push_at_start(served)
-            except EngineError as error:
-                for line in told(only(error)):
-                    note(line)
-                note("not pushed; the version before serves on")
+            with suppress(EngineError):  # it has been told
+                await _push_later(served)

@@ -15,6 +15,9 @@ before the switch.  A push that fails has changed nothing: what it prepared is u
 One that was cut off goes on where it was, if it comes again; if another comes, that
 one takes back what nobody wants any more.  Staged indexes are filled, and entries of
 dropped ones removed, in the background (`index_upkeep.py`).
+
+What is deployed already is taken up by a process that has just opened, without a
+commit.  Who only looks takes up code as it is now, if tables and indexes stay.
 """
 
 from __future__ import annotations
@@ -83,6 +86,7 @@ class Push:
     Args:
         recent: the newest commits, as followers find them.
         switch: called when the new deployment is durable, before anybody reads it.
+        is_fresh: whether this process has deployed nothing yet, and answered nobody.
         upkeep: fills and sweeps indexes.
         progress: told how far it has come.
         watchdog: ends predicates of checks that take too long.
@@ -98,6 +102,7 @@ class Push:
         limits: Limits,
         upkeep: IndexUpkeep,
         switch: Callable[[Deployment], None],
+        is_fresh: Callable[[], bool],
         progress: Progress,
         watchdog: Watchdog,
     ) -> None:
@@ -109,6 +114,7 @@ class Push:
         self._turns = Turns(committer, runtime=runtime, limits=limits)
         self._upkeep = upkeep
         self._switch = switch
+        self._is_fresh = is_fresh
         self._progress = progress
         self._guard = Guard(
             "the check of stored documents", now_ns=runtime.now_ns, limits=limits, watchdog=watchdog
@@ -124,26 +130,63 @@ class Push:
 
         Raises:
             PushRefused: nothing changed; names the document and the rule in the way.
-            StoreFull: there is no room on the disk; the next push goes on from there. If the
-                same is deployed already it serves, and nobody is told.
+            StoreFull: there is no room on the disk; the next push goes on from there. An engine
+                that has just opened needs none for what is deployed already.
             Exception: whatever else is in the way; what it prepared is taken back.
         """
-        parts = {"": self._application, **self._application.mounts}
-        schemas = {c: part.schema for c, part in parts.items() if part.schema is not None}
+        try:
+            return await self._prepare_and_switch()
+        finally:
+            self._upkeep.wake()
+
+    async def take_up(self) -> None:
+        """
+        Serve the application and write nothing, whether or not its code is what is deployed.
+
+        Raises:
+            PushRefused: its tables or indexes are not those of what is deployed.
+        """
+        await self._turns.repeat(self._take_up)
+
+    async def _prepare_and_switch(self) -> list[str]:
+        schemas = self._schemas
         await self._turns.write(partial(prepare, schemas), self._source)
         try:
             for row in await self._turns.write(partial(to_fill, schemas)):
                 await self._upkeep.fill(row, self._progress)
-            lines = await self._check_and_switch(parts, schemas)
+            return await self._check_and_switch(schemas)
         except StoreFull:  # and for taking back there is no room either
             raise
         except Exception:
             with suppress(EngineError):  # then the next push does it
                 await self._turns.write(partial(take_back, NO_SCHEMAS), self._source)
             raise
-        finally:
-            self._upkeep.wake()
-        return lines
+
+    @property
+    def _parts(self) -> dict[str, Application]:
+        return {"": self._application, **self._application.mounts}
+
+    @property
+    def _schemas(self) -> dict[str, Schema]:
+        parts = self._parts.items()
+        return {c: part.schema for c, part in parts if part.schema is not None}
+
+    async def _take_up(self, turn: Transaction) -> None:
+        await self._committer.settled(turn.view.begin_ts, turn.view.generation)
+        if turn.get(DEPLOYMENT_KEY) is None:
+            raise PushRefused(
+                "no application was pushed here yet, and to look is no push: `headrace push` first"
+            )
+        prepare(self._schemas, turn)
+        # Checks may be of other code, as all the rest: no document is stored that met these.
+        lines = self._change_schemas(turn)
+        if turn.finish():
+            would = f": a push would have {', '.join(lines)}" if lines else ""
+            raise PushRefused(
+                f"the schema is not that of the last push{would}. To look changes nothing: "
+                "`headrace push` first, or look with the application that was pushed"
+            )
+        self._switch(self._deployment())
 
     # Check
 
@@ -163,7 +206,8 @@ class Push:
         return check
 
     async def _begin_check(self, schemas: dict[str, Schema]) -> DocumentCheck:
-        tables, ts = await self._turns.write(partial(_tables_to_check, self._rules(schemas)))
+        rules = _rules(schemas)
+        tables, ts = await self._turns.write(partial(_tables_to_check, rules))
         return DocumentCheck(
             tables,
             self._deployment().schemas,
@@ -222,44 +266,18 @@ class Push:
 
     # Switch
 
-    async def _check_and_switch(
-        self, parts: dict[str, Application], schemas: dict[str, Schema]
-    ) -> list[str]:
+    async def _check_and_switch(self, schemas: dict[str, Schema]) -> list[str]:
         unique = await self._check_unique(schemas)
         check = await self._check_while_serving(schemas)
         for _ in range(CATCH_UP_SLICES_MAX):
             if await self._step(unique.catch_up):
                 break
         await self._runtime.pause("push.switch")
-        switched = partial(self._switch_over, parts, schemas, check, unique)
-        try:
-            return await self._turns.repeat(switched, durable=True)
-        except StoreFull:
-            if await self._turns.repeat(partial(self._take_up, parts, schemas)):
-                return []
-            raise
-
-    async def _take_up(
-        self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
-    ) -> bool:
-        """
-        Serve what is deployed already, without writing that it is; whether it is just that.
-
-        So an engine that is opened on a full disk can be read.
-        """
-        await self._committer.settled(turn.view.begin_ts, turn.view.generation)
-        self._change(parts, schemas, turn)
-        deployed = turn.get(DEPLOYMENT_KEY)
-        is_same = deployed is not None and deployed["digest"] == self._application.digest
-        if turn.finish() or not is_same:
-            return False
-        self._switch(self._deployment())
-        return True
+        switched = partial(self._switch_over, check, unique)
+        return await self._turns.repeat(switched, durable=True)
 
     async def _switch_over(
         self,
-        parts: dict[str, Application],
-        schemas: dict[str, Schema],
         check: DocumentCheck,
         unique: UniqueCheck,
         turn: Transaction,
@@ -269,32 +287,39 @@ class Push:
         await self._catch_up(check)
         check.refuse_misfits()
         self._refuse_pairs(unique)
-        lines = self._change(parts, schemas, turn)
-        before = turn.get(DEPLOYMENT_KEY)
+        lines = self._change(turn)
+        before, deployment = turn.get(DEPLOYMENT_KEY), self._deployment()
+        if self._resumes(before) and not turn.finish():
+            self._switch(deployment)
+            return []
         # Never as it was, though two pushes come in one millisecond: results go by this row.
         at = turn.now_ms if before is None else max(turn.now_ms, before["at"] + 1)
         turn.put_row(DEPLOYMENT_KEY, {"digest": self._application.digest, "at": at})
-        deployment = self._deployment()
         self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
         return lines
 
-    def _change(
-        self, parts: dict[str, Application], schemas: dict[str, Schema], turn: Transaction
-    ) -> list[str]:
+    def _resumes(self, before: Any) -> bool:
+        """
+        Whether this is the code that is deployed already, and a process that has just opened.
+
+        So a start leaves no commit behind, and an engine that is opened on a full disk can be read.
+        Later code of the same digest is a new state nevertheless: results go by it.
+        """
+        digest = self._application.digest
+        return bool(before and digest and before["digest"] == digest and self._is_fresh())
+
+    def _change(self, turn: Transaction) -> list[str]:
         """Make indexes, schemas and crons those of the application; a line for each change."""
-        stored, rules = _stored_schemas(turn), self._rules(schemas)
+        lines = self._change_schemas(turn)
+        return lines + sync_crons(turn, self._parts)
+
+    def _change_schemas(self, turn: Transaction) -> list[str]:
+        """As `_change`, without crons."""
+        schemas = self._schemas
+        stored, rules = _stored_schemas(turn), _rules(schemas)
         lines = [*switch(schemas, turn), *_changed_tables(schemas, rules, stored)]
         _store_schemas(turn, stored, rules)
-        return lines + sync_crons(turn, parts)
-
-    def _rules(self, schemas: dict[str, Schema]) -> Rules:
-        """What writes have to meet."""
-        return {
-            component: {name: table.rule() for name, table in schema.tables.items()}
-            if schema.validates
-            else {}
-            for component, schema in schemas.items()
-        }
+        return lines
 
     def _deployment(self) -> Deployment:
         committer = self._committer
@@ -304,6 +329,16 @@ class Push:
             return None if table is None else table.number
 
         return Deployment(self._application, table_number)
+
+
+def _rules(schemas: dict[str, Schema]) -> Rules:
+    """What writes have to meet."""
+    return {
+        component: {name: table.rule() for name, table in schema.tables.items()}
+        if schema.validates
+        else {}
+        for component, schema in schemas.items()
+    }
 
 
 def _stored_schemas(turn: Transaction) -> dict[str, Any]:

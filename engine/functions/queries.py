@@ -203,7 +203,7 @@ class QueryBuilder(Query[Any]):
             upper=upper,
             reverse=self._reverse,
             predicates=self._tests(),
-            reading=self._reading(),
+            reading=self._reading(self._bounds.text, "desc" if self._reverse else "asc"),
         )
 
     def _tests(self) -> tuple[Predicate, ...]:
@@ -218,15 +218,15 @@ class QueryBuilder(Query[Any]):
 
         return (tested,)
 
-    def _reading(self) -> Reading | None:
+    def _reading(self, where: str, order: str) -> Reading | None:
         readings = self._transaction.readings
         if readings is None:
             return None
         reading = Reading(
             table=self._table,
             index=self._index_name,
-            range=self._bounds.text,
-            order="desc" if self._reverse else "asc",
+            range=where,
+            order=order,
             filters=len(self._predicates),
         )
         readings.append(reading)
@@ -260,12 +260,15 @@ class QueryBuilder(Query[Any]):
         assert self._search is not None
         table = self._transaction.table(self._component, self._table)
         found: list[Doc] = []
-        for doc in search(self._transaction, table, self._index_name, self._search):
+        reading = self._reading(self._search.text, "score")
+        for doc in search(self._transaction, table, self._index_name, self._search, reading):
             yield from self._calls.breathe()
             if doc is not None and all(accepts(doc) for accepts in self._predicates):
                 found.append(doc)
                 if count is not None and len(found) == count:
                     break
+        if reading is not None:
+            reading.returned = len(found)
         return found
 
     def _first(self) -> Steps[Any]:

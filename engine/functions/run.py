@@ -121,6 +121,8 @@ class Functions:
             watchdog=watchdog,
             executions=self.executions,
         )
+        self.is_fresh = True
+        """No code was deployed in this process yet, and nobody was answered."""
         self._code_ts = 0
         """Of states before this one other code answered."""
         self._past = Past(limits.past_bytes_max, limits.past_count_max)
@@ -140,6 +142,7 @@ class Functions:
     def deployment(self, deployment: Deployment) -> None:
         """Called when what a push switched to is published, before anybody reads it."""
         self._executor.deployment = deployment
+        self.is_fresh = False
         with self.pin() as ts:
             self._code_ts = ts
 
@@ -350,6 +353,7 @@ class Functions:
             raise CodeReplaced(
                 f"a push has replaced the functions of ts {view.begin_ts}; ask for a newer one"
             )
+        self.is_fresh = False
         execution = self._executor.begin(Kind.QUERY, request.path)
         transaction = self._executor.transaction(view, execution)
         transaction.reads.add_point(DEPLOYMENT_KEY)

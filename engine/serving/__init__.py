@@ -59,7 +59,7 @@ async def serving(
     dev: bool = False,
     allow_shell: bool | None = None,
     deferred: bool = False,
-    runs_jobs: bool = True,
+    looks: bool = False,
     limits: Limits | None = None,
 ) -> AsyncIterator[Served]:
     """
@@ -75,17 +75,18 @@ async def serving(
         allow_shell: evaluate what administrators type; by default as `dev`.
         deferred: begin to listen at once; clients are sent away, and `/readyz` answers 503,
             until the first `Served.push`, which is then the caller's to do.
-        runs_jobs: begin scheduled functions and crons that are due.
+        looks: serve `app` without deploying it, which takes that its tables and indexes are those
+            of what is deployed; scheduled functions and crons that are due wait.
 
     Raises:
         StoreLocked: another process has the directory open.
-        DeclarationError, PushRefused: the application cannot be deployed.
+        DeclarationError, PushRefused: the application cannot be deployed, or looked with.
         OSError: the address cannot be had.
     """
     key = _key_of(data)
     config = ServerConfig(redact=not dev, admin_key=key.key)
     async with Engine.open(data, app=None, server=config, limits=limits) as engine:
-        if not runs_jobs:
+        if looks:
             engine.node.scheduler.pause()
         with_shell = dev if allow_shell is None else allow_shell
         deployer = _deployer(engine, app, with_shell)
@@ -98,7 +99,7 @@ async def serving(
         if deferred:
             deployer.hold()
         elif app is not None:
-            await deployer.push()
+            await (deployer.take_up() if looks else deployer.push())
         async with engine.listen(ListenConfig(bind=(bind,))) as urls:
             yield Served(
                 engine=engine,

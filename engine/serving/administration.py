@@ -32,6 +32,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from engine.app.registered import Kind
 from engine.app.registry import Application
 from engine.errors import (
     LimitExceeded,
@@ -41,6 +42,7 @@ from engine.errors import (
     SnapshotTooOld,
     StoreFull,
     UsageError,
+    WrongFunctionKind,
 )
 from engine.functions.guard import Guard
 from engine.functions.history import as_json
@@ -253,6 +255,7 @@ class Administration:
             raise bad_json("path has to be the path of a query")
         if not isinstance(component, str):
             raise bad_json("component has to be the path of a component")
+        self._refuse_unless_query(path, component)
         outcome, readings = await self._node.functions.explain(
             path,
             args,
@@ -273,8 +276,17 @@ class Administration:
             }
         )
 
+    def _refuse_unless_query(self, path: str, component: str) -> None:
+        function = self._deployer.application.find(path, component)
+        if function is not None and function.kind is not Kind.QUERY:
+            raise RequestRefused(
+                400,
+                WrongFunctionKind.__name__,
+                f"{path} is defined as {function.kind.value}; only queries are explained",
+            )
+
     async def _push(self, _request: Request) -> Response:
-        changes = await self._deployer.push()
+        changes = await self._deployer.push_when_asked()
         return json_response(
             {"changes": changes, "warnings": list(self._deployer.application.warnings)}
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from engine.app.registered import RegisteredFunction
 from engine.app.registry import Application
 from engine.errors import UsageError
 from engine.functions.index_upkeep import Progress
+from engine.functions.loader import make_live
 from engine.host import AppSource, Engine, load_application, readiness
 from engine.kernel.trace import tracer
 from engine.server.http import Readiness
@@ -42,6 +43,8 @@ class Deployer:
         self._lock = trio.Lock()
         self.progress: dict[str, Any] = IDLE
         """What the push that is on its way is doing, and how far it is."""
+        self.push_when_asked: Callable[[], Awaitable[list[str]]] = self.push
+        """How a push is done that somebody asks for over the network; a host may tell of it."""
         self.is_ready = source is None
         self.has_application = source is not None
 
@@ -81,18 +84,33 @@ class Deployer:
         async with self._lock:
             try:
                 self._tell("loading", 0, None)
-                application = await load_application(self._source)
+                application = await self._loaded(self._source)
                 self._tell("checking", 0, None)
-                with_extra = {**application.functions, **self._extra}
-                lines = await self._engine.push(
-                    replace(application, functions=with_extra), progress=tell
-                )
+                lines = await self._engine.push(application, progress=tell)
             finally:
                 self.progress = IDLE
         self.is_ready = True
         self._engine.server.is_holding = False
         trace.info("deployer.pushed", digest=application.digest, changes=lines)
         return lines
+
+    async def take_up(self) -> None:
+        """
+        Serve the application as its files are, and write nothing.
+
+        Raises:
+            DeclarationError: it cannot be loaded.
+            PushRefused: its tables or indexes are not those of what is deployed.
+        """
+        assert self._source is not None, "somebody looks with an application"
+        application = await self._loaded(self._source)
+        await self._engine.node.take_up(application)
+        make_live(application)
+        self.is_ready = True
+
+    async def _loaded(self, source: AppSource) -> Application:
+        application = await load_application(source)
+        return replace(application, functions={**application.functions, **self._extra})
 
     async def readiness(self) -> Readiness:
         """Whether there is something to serve and it can commit; if not, how far it is or why."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from engine.app.inference import Inferred, Seen, document_fields, seen_documents, snippet
 from engine.app.schema import IndexSpec, SearchIndexSpec
 from engine.errors import RequestRefused
-from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
+from engine.indexes.catalog import SCHEMAS, Catalog, IndexInfo, IndexKind, IndexState, TableInfo
 from engine.indexes.recovery import recover
 from engine.model.codec import decode
 from engine.store.interface import Snapshot, Tree
+
+Json: TypeAlias = dict[str, Any]
 
 SLICE_ROWS: Final = 250
 """In one snapshot: a few milliseconds."""
@@ -45,12 +48,13 @@ def shapes(
     """
     with open_snapshot() as snapshot:
         end = recover(snapshot)
+        rules = _rules(snapshot, component)
     tables = _tables(end.catalog, component, name)
     found = Shapes(total=sum(end.counts.get(table.number, 0) for table in tables))
     inferred = []
     for table in tables:
         seen = seen_documents()
-        inferred.append(_inferred(table, seen))
+        inferred.append(_inferred(table, seen, rules.get(table.name, {})))
         for count in _walk(open_snapshot, table, seen):
             found.done += count
             yield found
@@ -82,13 +86,26 @@ def _walk(open_snapshot: Callable[[], Snapshot], table: TableInfo, seen: Seen) -
         lower = rows[-1][0] + b"\0"
 
 
-def _inferred(table: TableInfo, seen: Seen) -> Inferred:
+def _rules(snapshot: Snapshot, component: str) -> dict[str, Json]:
+    """By table: what the deployed schema says of its documents, as it is stored."""
+    lower, upper = SCHEMAS.to_bytes(4, "big"), (SCHEMAS + 1).to_bytes(4, "big")
+    stored = (decode(image) for _, image in snapshot.range(Tree.ROWS, lower, upper))
+    found = next((one["tables"] for one in stored if one["component"] == component), "{}")
+    rules: dict[str, Json] = json.loads(found)
+    return rules
+
+
+def _inferred(table: TableInfo, seen: Seen, rule: Json) -> Inferred:
     declared = [i for i in table.indexes.values() if i.row is not None and i.state in _DECLARED]
     return Inferred(
         name=table.name,
         seen=seen,
         indexes=tuple(_index(i) for i in declared if i.kind is IndexKind.RANGE),
         search_indexes=tuple(_search_index(i) for i in declared if i.kind is IndexKind.SEARCH),
+        left_out=(
+            *(f".reference({json.dumps(name)}, ...)" for name in rule.get("references", ())),
+            *(f".check({json.dumps(name)}, ...)" for name in rule.get("checks", ())),
+        ),
     )
 
 

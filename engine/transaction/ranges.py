@@ -39,11 +39,11 @@ class Bounds:
     @property
     def text(self) -> str:
         """As people write it: `channel = "x", 5 < n <= 9`; empty for all of an index."""
-        parts = [f"{name} = {_shown(value)}" for name, value in self.equal.items()]
+        parts = [f"{name} = {shown(value)}" for name, value in self.equal.items()]
         bounded = self.lower or self.upper
         if bounded is not None:
-            low = f"{_shown(self.lower[1])} {_less(self.lower[2])} " if self.lower else ""
-            high = f" {_less(self.upper[2])} {_shown(self.upper[1])}" if self.upper else ""
+            low = f"{shown(self.lower[1])} {_less(self.lower[2])} " if self.lower else ""
+            high = f" {_less(self.upper[2])} {shown(self.upper[1])}" if self.upper else ""
             parts.append(f"{low}{bounded[0]}{high}")
         return ", ".join(parts)
 
@@ -91,7 +91,7 @@ def _less(inclusive: bool) -> str:
     return "<=" if inclusive else "<"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return brief(repr(value))
 
 

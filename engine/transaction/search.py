@@ -21,8 +21,9 @@ from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.model.limits import SEARCH_FILTERS_MAX, SEARCH_TERM_BYTES_MAX, SEARCH_TERMS_MAX
 from engine.model.values import UNDEFINED, get_path, normalize, strictly_equal
+from engine.transaction.ranges import shown
 from engine.transaction.scan import Plan, Scan
-from engine.transaction.transaction import Transaction
+from engine.transaction.transaction import Reading, Transaction
 
 Doc = dict[str, Any]
 
@@ -53,6 +54,14 @@ class SearchBuilder:
         self.equal[field] = UNDEFINED if value is UNDEFINED else normalize(value)
         return self
 
+    @property
+    def text(self) -> str:
+        """As people write it: `search body for "hello", author = "ada"`."""
+        named = [f"{name} = {shown(value)}" for name, value in self.equal.items()]
+        if self.searched is not None:
+            named.insert(0, f"search {self.searched[0]} for {shown(self.searched[1])}")
+        return ", ".join(named)
+
 
 def terms_of(text: str) -> list[str]:
     """The words of a text, in lower case; very long ones are left out."""
@@ -61,12 +70,19 @@ def terms_of(text: str) -> list[str]:
 
 
 def search(
-    transaction: Transaction, table: TableInfo | None, index_name: str, asked: SearchBuilder
+    transaction: Transaction,
+    table: TableInfo | None,
+    index_name: str,
+    asked: SearchBuilder,
+    reading: Reading | None = None,
 ) -> Iterator[Doc | None]:
     """
     Matching documents, best first; `None` now and then while the table is read.
 
     Words after the first `SEARCH_TERMS_MAX` are not looked for, of which a log line warns.
+
+    Args:
+        reading: where it is noted what was read; what is returned of it is the caller's to say.
 
     Raises:
         NotAllowed: in the past.
@@ -89,7 +105,10 @@ def search(
     scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
     matches = _Matches(words)
     while not scan.is_exhausted:
-        for doc in scan.read(None):
+        docs = scan.read(None)
+        if reading is not None:
+            reading.read += len(docs)
+        for doc in docs:
             text = get_path(doc, index.options["search_field"])
             matches.add(doc, text if isinstance(text, str) else "", _passes(doc, asked))
         yield None

@@ -137,8 +137,9 @@ def test_a_push_that_documents_do_not_fit_is_refused_and_changes_nothing(app: Pa
         app.write_text(APP.replace("text: str\n\n", "text: str\n    by: str\n\n"))
 
         pushed = headrace(where, "push", "--data", "db")
+        told = server.said
         server.process.send_signal(signal.SIGHUP)
-        server.wait_said("not pushed")
+        eventually(lambda: server.said.count("not pushed") == 2)
         texts = _post(server.url, "query", "notes:texts")
 
         app.write_text(APP.replace('note["text"]', 'note["text"].upper()'))
@@ -147,7 +148,24 @@ def test_a_push_that_documents_do_not_fit_is_refused_and_changes_nothing(app: Pa
 
     assert 4 == pushed.code
     assert "does not fit the new schema" in pushed.err
+    assert "does not fit the new schema" in told
+    assert "not pushed; the version before serves on" in told
     assert ["one"] == texts["value"]
+
+
+def test_a_server_tells_what_a_push_over_the_network_has_changed(app: Path) -> None:
+    where = app.parent
+    with started(where, "serve", "notes.py", "--data", "db", "--port", "0") as server:
+        server.wait_said("ready")
+        app.write_text(APP.replace("Table(Note)", 'Table(Note).index("by_text", ["text"])'))
+
+        pushed = headrace(where, "push", "--data", "db")
+
+        told = server.said.partition("; ready\n")[2]
+
+    assert "added index notes.by_text\n" == pushed.out
+    assert "added index notes.by_text\npushed " in told
+    assert told.endswith("; ready\n")
 
 
 def test_what_cannot_be_deployed_at_the_start_ends_serve(app: Path) -> None:

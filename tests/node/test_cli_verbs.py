@@ -204,12 +204,88 @@ async def adas(ctx: QueryCtx, oldest: float) -> int:
 
     explained = headrace(project, "run", "app:adas", '{"oldest": 40}', "--explain")
     refused = headrace(project, "run", "app:count", "--explain")
+    missing = headrace(project, "run", "app:nobody", "--explain")
 
     shown = explained.out.splitlines()
     assert "people\tby_name\tname = 'ada', age <= 40\tdesc\t1\t2\t2" == shown[1]
     assert shown[2].startswith("3 documents, ")
     assert "1 of them by id" in shown[2]
-    assert (Exit.FAILED, True) == (refused.code, "as Query, but it is defined as" in refused.err)
+    why = "error: app:count is defined as mutation; only queries are explained\n"
+    assert (Exit.USAGE, "", why) == (refused.code, refused.out, refused.err)
+    assert (Exit.FAILED, "") == (missing.code, missing.out)
+
+
+@pytest.mark.slow
+def test_a_search_is_explained_by_the_table_that_it_reads(project: Path) -> None:
+    (project / "app.py").write_text(
+        APP.replace("Table(Person)", 'Table(Person).search_index("by_name", search_field="name")')
+        + """
+
+@query
+async def called(ctx: QueryCtx, name: str) -> int:
+    people = ctx.db.query(Person).with_search_index("by_name", lambda s: s.search("name", name))
+    return len(await people.filter(lambda q: q.gt(q.field("age"), 1)).take(2))
+"""
+    )
+    lines = [f'{{"name": "{n}", "age": {age}}}' for n in ("ada", "bob") for age in range(6)]
+    (project / "people.jsonl").write_text("\n".join(lines))
+    headrace(project, "import", "--table", "people", "people.jsonl")
+
+    explained = headrace(project, "run", "app:called", '{"name": "ada"}', "--explain")
+
+    shown = explained.out.splitlines()
+    assert 'people\tby_name\tsearch name for "ada"\tscore\t1\t12\t2' == shown[1].replace("'", '"')
+    assert shown[2].startswith("12 documents, ")
+    assert "by id" not in shown[2]
+
+
+@pytest.mark.slow
+def test_verbs_that_look_change_nothing(project: Path) -> None:
+    app, indexed = project / "app.py", 'Table(Person).index("by_name", ["name"], unique=True)'
+    app.write_text(
+        APP.replace("Table(Person)", indexed)
+        + """
+
+@mutation
+async def add(ctx: MutationCtx) -> None:
+    await ctx.db.insert(Person, {"name": "ada", "age": 36})
+
+
+@query
+async def how_many(ctx: QueryCtx) -> int:
+    return await ctx.db.count(Person)
+"""
+    )
+    before = headrace(project, "replay", "1")
+    headrace(project, "run", "app:add")
+    ts = headrace(project, "log", "tail", "-n", "1", "--json").json["ts"]
+    looks = (
+        ["replay", ts],
+        ["run", "app:how_many", "--at", ts],
+        ["run", "app:how_many", "--explain"],
+    )
+
+    log = [headrace(project, "log", "tail").out]
+    same = [headrace(project, *arguments) for arguments in (*looks, ["run", "app:how_many"])]
+    log.append(headrace(project, "log", "tail").out)
+    app.write_text(app.read_text().replace("36", "37"))
+    recoded = [headrace(project, *arguments) for arguments in looks]
+    log.append(headrace(project, "log", "tail").out)
+    app.write_text(app.read_text().replace(indexed, "Table(Person)"))
+    refused = [headrace(project, *arguments) for arguments in looks]
+    log.append(headrace(project, "log", "tail").out)
+    headrace(project, "run", "app:how_many")
+    pushed = headrace(project, "log", "tail")
+
+    assert (Exit.USAGE, True) == (before.code, "there is no data in" in before.err)
+    assert [0] * 4 == [said.code for said in same]
+    assert [log[0]] * 4 == log
+    assert [Exit.FAILED, 0, 0] == [said.code for said in recoded]
+    assert "the code is another one" in recoded[0].out
+    assert {Exit.REFUSED} == {said.code for said in refused}
+    assert all("would have dropped index people.by_name" in said.err for said in refused)
+    assert all("`headrace push` first" in said.err for said in refused)
+    assert log[0].count("_system:push") + 1 == pushed.out.count("_system:push")
 
 
 def test_a_query_reads_the_past(project: Path) -> None:

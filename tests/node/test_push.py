@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from engine import Engine
 from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.crons import Crons
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.errors import IndexNotFound, PushRefused, StoreFull
+from engine.errors import FunctionNotFound, IndexNotFound, PushRefused, StoreFull
 from engine.functions.index_upkeep import SLICE_ROWS
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
+from engine.log.records import decode_record
+from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
 from tests.node.nodes import application, ask, mutate, serving
@@ -50,7 +56,15 @@ async def count_of(ctx: QueryCtx, n: int) -> int:
     return len(await ctx.db.query("items").with_index("by_n", n=n).collect())
 
 
+@query
+async def look_at(ctx: QueryCtx) -> int:
+    return await ctx.db.count("items")
+
+
 FUNCTIONS: Sequence[Any] = [fill, put_large, count_of]
+CRONS = Crons()
+CRONS.interval("fill", fill, hours=2, args={"count": 1})
+MORE = Table(FIELDS).index("by_n", ["n"])
 
 
 class PickyStore(MemoryStore):
@@ -140,6 +154,80 @@ async def test_nothing_new_is_deployed_without_room(
             await node.push(application(*other))
 
         assert 0 == await ask(node, count_of, 6)
+
+
+def pushes(store: MemoryStore) -> int:
+    """How many commits pushes have made."""
+    with store.snapshot() as snapshot:
+        log = [decode_record(data) for _, data in snapshot.range(Tree.LOG, b"", None)]
+    return sum(record.source.path == "_system:push" for record in log)
+
+
+async def test_what_is_deployed_already_is_taken_up_without_a_commit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, app = MemoryStore(), application(*FUNCTIONS, indexed)
+    async with serving(app, store=store) as node:
+        await mutate(node, fill, 7)
+    before = pushes(store)
+
+    async with serving(app, store=store, runtime=VirtualRuntime(2)) as node:
+        assert 1 == await ask(node, count_of, 6)
+        taken_up = pushes(store)
+        await node.push(app)  # functions of the same digest: results of the ones before go
+
+    assert (before, before + 1) == (taken_up, pushes(store))
+
+
+@pytest.mark.parametrize(
+    "change", [{"digest": ""}, {"schema": Schema(items=plain)}, {"crons": CRONS}]
+)
+async def test_what_differs_in_anything_is_pushed(
+    change: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    store, app = MemoryStore(), application(*FUNCTIONS, indexed)
+    async with serving(app, store=store):
+        before = pushes(store)
+
+    async with serving(replace(app, **change), store=store, runtime=VirtualRuntime(2)):
+        assert before < pushes(store)
+
+
+async def test_who_was_answered_before_anything_was_deployed_is_answered_anew(
+    tmp_path: Path,
+) -> None:
+    app = application(*FUNCTIONS, indexed)
+    async with Engine.open(tmp_path, app=app):
+        pass
+
+    async with Engine.open(tmp_path, app=None) as engine:
+        with pytest.raises(FunctionNotFound):
+            await engine.query(count_of, n=1)
+        await engine.push(app)
+        assert 0 == await engine.query(count_of, n=1)
+
+
+async def test_who_looks_serves_code_of_now_and_writes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = MemoryStore()
+    async with serving([*FUNCTIONS, indexed], store=store) as node:
+        await mutate(node, fill, 7)
+    async with serving([*FUNCTIONS, indexed], store=store, runtime=VirtualRuntime(2)) as node:
+        head = node.published.value
+
+        await node.take_up(application(*FUNCTIONS, look_at, indexed))
+        looked = await ask(node, look_at)
+        with pytest.raises(PushRefused, match=r"would have dropped index items.by_n\. .* push"):
+            await node.take_up(application(*FUNCTIONS, Schema(items=plain)))
+        with pytest.raises(
+            PushRefused, match=r"would have added table more, added index more.by_n"
+        ):
+            await node.take_up(
+                application(*FUNCTIONS, Schema(items=indexed.tables["items"], more=MORE))
+            )
+
+        assert (7, head) == (looked, node.published.value)
 
 
 async def test_the_engines_own_transactions_are_not_refused_for_what_others_write(

@@ -101,6 +101,18 @@ async def test_indexes_are_told_too_so_that_a_push_of_it_drops_none(
     assert ["changed table people"] == said
 
 
+async def test_rules_that_no_document_shows_are_named(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    people = Table({"boss": v.optional(v.id("people"))}).index("by_boss", ["boss"])
+    ruled = people.reference("boss", on_delete="restrict").check("grown", lambda _: True)
+    async with serving([add, count, Schema(people=ruled, pets=Table(v.any()))]) as node:
+        text = told(node)
+
+    assert '\n# left out of people: .reference("boss", ...), .check("grown", ...)\n' in text
+    assert 1 == text.count("left out")
+
+
 async def test_a_table_that_is_not_there_is_refused_with_those_that_are(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
