@@ -165,6 +165,11 @@ class Functions:
         ]
 
     @property
+    def oldest_fresh_ts(self) -> int:
+        """What was the newest timestamp `snapshot_age_s_max` ago."""
+        return self._snapshots.oldest_fresh_ts
+
+    @property
     def processed(self) -> Watermark:
         """Up to where every `Live` has been told what touched it; follows `published`."""
         return self._subscriptions.processed

@@ -13,6 +13,7 @@ had to keep for it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -202,6 +203,8 @@ class Snapshots:
         self._age_s_max = age_s_max
         self._current: SharedSnapshot | None = None
         self._leased: dict[int, SharedSnapshot] = {}
+        self._were_newest: deque[tuple[float, int]] = deque()
+        """When each timestamp became the newest: those of the last `age_s_max`, and one before."""
 
     @property
     def current(self) -> SharedSnapshot:
@@ -222,9 +225,28 @@ class Snapshots:
         self._current = SharedSnapshot(opened, ts, catalog, counts, self._clock, self._age_s_max)
         self._current.lease()
         self._leased[ts] = self._current
+        self._were_newest.append((self._clock(), ts))
+        self._forget_those_before()
         if previous is not None:
             previous.retire()
             self.release(previous)
+
+    @property
+    def oldest_fresh_ts(self) -> int:
+        """
+        What was the newest timestamp `age_s_max` ago, and is therefore the oldest fresh one.
+
+        Told by the monotonic clock: a timestamp is as old as its commit, which may be the newest
+        for days, and the wall clock jumps.  What is older than the engine's start is not fresh.
+        """
+        self._forget_those_before()
+        return self._were_newest[0][1]
+
+    def _forget_those_before(self) -> None:
+        """Of what was the newest before, only that is kept which still was at that time."""
+        since = self._clock() - self._age_s_max
+        while len(self._were_newest) > 1 and self._were_newest[1][0] <= since:
+            self._were_newest.popleft()
 
     def acquire(self, ts: int | None = None) -> SharedSnapshot:
         """Lease the snapshot of `ts`, if somebody still has it, else the current one."""

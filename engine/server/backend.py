@@ -32,6 +32,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def oldest_fresh_ts(self) -> int:
+        """Whoever took a timestamp within the last `snapshot_age_s_max` has none below this."""
+        ...
+
+    @property
     def processed(self) -> Watermark:
         """Up to where every `Live` has been told what touched it; follows `published`."""
         ...

@@ -213,12 +213,11 @@ class FunctionApi:
         Functions say what a caller may see by the data, and what was taken from him since, or
         deleted, is still there in the past.
         """
-        age_s = (self._backend.published.value - ts) / 1e9
-        if age_s > self._limits.snapshot_age_s_max:
+        if ts < self._backend.oldest_fresh_ts:
             raise OutOfRetention(
-                f"ts {ts} is {age_s:.3f} s before the newest state, and clients read no further "
-                f"back than {self._limits.snapshot_age_s_max:g} s (snapshot_age_s_max); the past "
-                "is for administrators"
+                f"ts {ts} has not been the newest state for more than "
+                f"{self._limits.snapshot_age_s_max:g} s (snapshot_age_s_max), and clients read "
+                "no further back than that; the past is for administrators"
             )
 
     async def _ask_past(self, call: Call, args: dict[str, Value], caller: Caller) -> PastResult:

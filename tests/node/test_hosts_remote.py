@@ -24,7 +24,6 @@ from engine import (
     FunctionFailed,
     FunctionNotFound,
     Int64,
-    Limits,
     ListenConfig,
     Ok,
     OutcomeUnknown,
@@ -37,6 +36,7 @@ from engine import (
     blocking,
 )
 from engine.interface import Target
+from engine.kernel.runtime import Runtime, SystemRuntime
 from engine.remote import RemoteEngine
 from engine.remote.calls import RemoteCallee
 from engine.remote.requests import open_requests
@@ -53,13 +53,13 @@ async def served(
     *,
     port: int = 0,
     redact: bool = False,
-    limits: Limits | None = None,
+    runtime: Runtime | None = None,
 ) -> AsyncIterator[tuple[Engine, str]]:
     """An engine and the URL that it listens at."""
     config = ServerConfig(admin_key=KEY, redact=redact)
     bind = ListenConfig(bind=(f"127.0.0.1:{port}",))
     async with (
-        Engine.open(data, app=APP, server=config, limits=limits) as engine,
+        Engine.open(data, app=APP, server=config, runtime=runtime) as engine,
         engine.listen(bind) as (url,),
     ):
         yield engine, url
@@ -90,20 +90,51 @@ async def test_everything_that_can_be_called_is_called_from_afar() -> None:
             await far.at(far.now_ts + 10**12).query("messages:bodies")
 
 
-async def test_the_far_past_is_for_administrators() -> None:
-    limits = Limits(snapshot_age_s_max=0.01)
-    async with served(limits=limits) as (engine, url), Engine.connect(url) as anybody:
-        first = await engine.commit("messages:send", {"body": "a"})
-        second = await engine.commit("messages:send", {"body": "b"})
-        await trio.sleep(0.02)
-        third = await engine.commit("messages:send", {"body": "c"})
+class MovedRuntime(SystemRuntime):
+    """The system's clocks, moved by so much."""
 
-        assert await anybody.at(third.ts).query("messages:bodies") == ["a", "b", "c"]
-        for ts in (first.ts, second.ts):
-            with pytest.raises(OutOfRetention, match="the past is for administrators"):
-                await anybody.at(ts).query("messages:bodies")
+    def __init__(self) -> None:
+        super().__init__()
+        self.later_s = 0.0
+        self.wall_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.later_s
+
+    def now_ns(self) -> int:
+        return super().now_ns() + round((self.later_s + self.wall_s) * 1e9)
+
+
+async def test_the_far_past_is_for_administrators() -> None:
+    runtime = MovedRuntime()
+    async with served(runtime=runtime) as (engine, url), Engine.connect(url) as anybody:
+        first = await engine.commit("messages:send", {"body": "a"})
+        runtime.later_s += 600  # nothing is written, so it is the newest for as long
+        assert await anybody.at(first.ts).query("messages:bodies") == ["a"]
+        second = await engine.commit("messages:send", {"body": "b"})
+
+        # It is ten minutes old, and was replaced a moment ago.
+        assert await anybody.at(first.ts).query("messages:bodies") == ["a"]
+
+        runtime.later_s += 11
+        runtime.wall_s -= 600
+        # Nothing was written since; what was replaced by then is past nevertheless.
+        assert await anybody.at(second.ts).query("messages:bodies") == ["a", "b"]
+        with pytest.raises(OutOfRetention, match="the past is for administrators"):
+            await anybody.at(first.ts).query("messages:bodies")
         async with Engine.connect(url, admin_key=KEY) as admin:
             assert await admin.at(first.ts).query("messages:bodies") == ["a"]
+
+
+async def test_what_was_replaced_before_the_engine_began_is_past(tmp_path: Path) -> None:
+    async with served(tmp_path / "data") as (engine, _):
+        first = await engine.commit("messages:send", {"body": "a"})
+        second = await engine.commit("messages:send", {"body": "b"})
+
+    async with served(tmp_path / "data") as (_, url), Engine.connect(url) as anybody:
+        assert await anybody.at(second.ts).query("messages:bodies") == ["a", "b"]
+        with pytest.raises(OutOfRetention, match="the past is for administrators"):
+            await anybody.at(first.ts).query("messages:bodies")
 
 
 async def test_from_asyncio_and_from_threads_likewise() -> None:

@@ -120,6 +120,10 @@ class Cells:
 
     # What the server asks.
 
+    @property
+    def oldest_fresh_ts(self) -> int:
+        return START_TS
+
     @contextmanager
     def pin(self) -> Iterator[int]:
         yield self.published.value
