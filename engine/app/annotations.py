@@ -148,8 +148,33 @@ class Signature:
 
     @cached_property
     def secrets(self) -> frozenset[str]:
-        """Wire names of the arguments that are never recorded."""
+        """Wire names of the parameters that are never recorded, whatever is secret in them."""
         return frozenset(p.wire for p in self.parameters if p.shape.is_secret)
+
+    @cached_property
+    def has_secrets(self) -> bool:
+        return bool(self.secrets) or self._has_secret_extras
+
+    def recorded(self, args: Mapping[str, Value]) -> Mapping[str, Value]:
+        """Arguments that were accepted, without those that are secret."""
+        if not self.has_secrets:
+            return args
+        if self._has_secret_extras:
+            return {wire: one for wire, one in args.items() if wire in self._shown}
+        return {wire: one for wire, one in args.items() if wire not in self.secrets}
+
+    @property
+    def _has_secret_extras(self) -> bool:
+        return self.extras is not None and self.extras.is_secret
+
+    @cached_property
+    def _shown(self) -> frozenset[str]:
+        """Wire names of the parameters that are not secret."""
+        return frozenset(p.wire for p in self.parameters) - self.secrets
+
+    def _is_hidden(self, wire: str) -> bool:
+        """Whether errors keep silent of a value; an unknown name may be a secret, misspelt."""
+        return self.has_secrets and wire not in self._shown
 
     def args_json(self) -> Value:
         """The validator of the arguments, in the form that clients know."""
@@ -230,10 +255,11 @@ class Signature:
         try:
             return load(value, tables)
         except InvalidValue as refused:
-            why = f"Value: {_HIDDEN}" if wire in self.secrets else str(refused)
+            is_hidden = self._is_hidden(wire)
+            why = f"Value: {_HIDDEN}" if is_hidden else str(refused)
             raise ArgumentValidationError(
                 f"Value does not match validator.\nPath: {step_of(wire)}\n{why}"
-            ) from refused.__cause__
+            ) from (None if is_hidden else refused.__cause__)
 
     def _load_extras(
         self, raw: Mapping[str, Value], loaded: dict[str, Loaded], tables: Tables
@@ -247,22 +273,29 @@ class Signature:
                 if wire in unusable:
                     raise ArgumentValidationError(f"`{wire}` cannot be the name of an argument.")
                 if found := self.extras.validator.mismatch(value, tables):
-                    raise ArgumentValidationError(found.within(step_of(wire)).text())
+                    raise self._refused(found.within(step_of(wire)), raw)
                 own, load = copied(value), self.extras.load
                 loaded[wire] = own if load is None else self._load(load, wire, own, tables)
 
     def _refusal(self, raw: Mapping[str, Value], tables: Tables) -> ArgumentValidationError:
         found = self._object.mismatch(dict(raw), tables)
         assert found is not None, "load and the validator refuse the same arguments"
-        if self.secrets:
-            self._hide_secrets(found, raw)
+        return self._refused(found, raw)
+
+    def _refused(self, found: Mismatch, raw: Mapping[str, Value]) -> ArgumentValidationError:
+        """What is wrong with `raw`, without what is or may be secret in it."""
+        if self.has_secrets and not found.steps:
+            found.value = {n: _HIDDEN if self._is_hidden(n) else one for n, one in raw.items()}
+        elif self.has_secrets and found.steps[-1] not in map(step_of, self._shown):
+            # What is said of the inside may have keys, and they are secret, too.
+            step = found.steps[-1]
+            found = Mismatch(self._validator_at(step) or found.validator, _HIDDEN).within(step)
         return ArgumentValidationError(found.text())
 
-    def _hide_secrets(self, found: Mismatch, raw: Mapping[str, Value]) -> None:
-        if not found.steps:
-            found.value = {n: _HIDDEN if n in self.secrets else one for n, one in raw.items()}
-        elif found.steps[-1] in map(step_of, self.secrets):
-            found.value, found.why = _HIDDEN, ""
+    def _validator_at(self, step: str) -> Validator | None:
+        named = {step_of(one.wire): one.shape for one in self.parameters}
+        shape = named.get(step, self.extras)
+        return shape.validator if shape else None
 
     @cached_property
     def _object(self) -> Object:
@@ -313,7 +346,17 @@ class Signature:
                     raw[wire or name] = value if dump is None else dump(value)
             return normalize(raw)  # type: ignore[no-any-return]  # an object stays one
         except InvalidValue as refused:
-            raise ArgumentValidationError(_told(raw, refused)) from None
+            raise ArgumentValidationError(self._told(raw, refused)) from None
+
+    def _told(self, raw: Mapping[str, Loaded], refused: InvalidValue) -> str:
+        """What is wrong with the arguments, beginning with the path to it."""
+        for wire, value in raw.items():
+            step = step_of(wire)
+            try:
+                normalize(value, path=step)
+            except InvalidValue as precise:
+                return f"{step}: {_HIDDEN} is no value" if self._is_hidden(wire) else str(precise)
+        return str(refused)
 
     @cached_property
     def _by_place(self) -> tuple[Parameter, ...]:
@@ -345,16 +388,6 @@ class Signature:
         if found := shape.validator.mismatch(value, tables):
             raise ReturnsValidationError(found.text())
         return value
-
-
-def _told(raw: Mapping[str, Loaded], refused: InvalidValue) -> str:
-    """What is wrong with the arguments, beginning with the path to it."""
-    for wire, value in raw.items():
-        try:
-            normalize(value, path=step_of(wire))
-        except InvalidValue as precise:
-            return str(precise)
-    return str(refused)
 
 
 class _Reader:
@@ -505,10 +538,14 @@ class _Reader:
             elif one.required:
                 raise self._error(f"parameter `{one.name}` is not in args= and has no default")
         more = [wire for wire in fields if wire not in known]
-        return [*overridden, *(self._override(wire, fields, None) for wire in more)]
+        return [*overridden, *(self._override(wire, fields, None, extras) for wire in more)]
 
-    def _override(self, wire: str, fields: Fields, one: Parameter | None) -> Parameter:
+    def _override(
+        self, wire: str, fields: Fields, one: Parameter | None, extras: Shape | None = None
+    ) -> Parameter:
         shape = self._shape(fields[wire], f"args[{wire!r}]")
+        if (annotated := one.shape if one else extras) and annotated.is_secret:
+            shape = replace(shape, is_secret=True)
         if one is None:
             return Parameter(name=wire, wire=wire, shape=shape, required=not shape.may_be_absent)
         if shape.may_be_absent and one.required:

@@ -69,6 +69,7 @@ class Shape:
     must_be_there: bool = False
     """`Required[T]` in a TypedDict."""
     is_secret: bool = False
+    """`Secret[T]`, or something with one in it: it is recorded as a whole or not at all."""
     wire: str | None = None
     """What an argument of this type is called on the wire, whatever its Python name."""
 
@@ -382,15 +383,15 @@ class _Table:
 
 def _of_array(element: Shape, kind: type[list[Any]] | type[tuple[Any, ...]]) -> Shape:
     dump = None if element.dump is None else _each(element.dump)
+    shape = Shape(validator=v.array(element.validator), dump=dump, is_secret=element.is_secret)
     item_load = element.load
     if item_load is None:
-        whole: Load | None = None if kind is list else lambda value, _tables: kind(value)
-        return Shape(validator=v.array(element.validator), load=whole, dump=dump)
+        return shape if kind is list else replace(shape, load=lambda value, _tables: kind(value))
 
     def load(value: Value, tables: Tables) -> Loaded:
         return kind([item_load(item, tables) for item in value])
 
-    return Shape(validator=v.array(element.validator), load=load, dump=dump)
+    return replace(shape, load=load)
 
 
 def _each(dump: Dump) -> Dump:
@@ -407,14 +408,19 @@ def _of_record(keys: Shape, values: Shape) -> Shape:
         validator = v.record(keys.validator, values.validator)
     except DeclarationError as refused:
         raise Unsupported(str(refused)) from None
+    shape = Shape(
+        validator=validator,
+        dump=_each_value(values.dump),
+        is_secret=keys.is_secret or values.is_secret,
+    )
     item_load = values.load
     if item_load is None:
-        return Shape(validator=validator, dump=_each_value(values.dump))
+        return shape
 
     def load(value: Value, tables: Tables) -> Loaded:
         return {name: item_load(item, tables) for name, item in value.items()}
 
-    return Shape(validator=validator, load=load, dump=_each_value(values.dump))
+    return replace(shape, load=load)
 
 
 def _each_value(item_dump: Dump | None) -> Dump | None:
@@ -464,18 +470,19 @@ def _key(value: object) -> object:
 
 def _of_union(members: Sequence[Shape], *, may_be_absent: bool) -> Shape:
     """Any of `members`; a value is loaded by the first of them that accepts it."""
+    is_secret = any(m.is_secret for m in members)
     members = _one_number(members)
     if not members:
         raise Unsupported("`Undefined` alone is no type of value; write `T | Undefined`")
     may_be_absent = may_be_absent or any(m.may_be_absent for m in members)
     if len(members) == 1:
-        return replace(members[0], may_be_absent=may_be_absent)
+        return replace(members[0], may_be_absent=may_be_absent, is_secret=is_secret)
     return Shape(
         validator=v.union(*(m.validator for m in members)),
         load=_first_that_accepts(members),
         dump=_all_in_turn(members),
         may_be_absent=may_be_absent,
-        is_secret=any(m.is_secret for m in members),
+        is_secret=is_secret,
         wire=next((m.wire for m in members if m.wire), None),
     )
 
@@ -589,6 +596,7 @@ def _of_typed_dict(cls: type, scope: Scope, parameters: Mapping[object, Shape]) 
         validator=validator,
         load=load if loads else None,
         dump=dump if dumps else None,
+        is_secret=_any_is_secret(members),
         wire="paginationOpts" if cls is PaginationOptions else None,
     )
 
@@ -628,7 +636,13 @@ def _of_class(
                 plain[one.wire] = item if field_dump is None else field_dump(item)
         return plain
 
-    return Shape(validator=_object_of(members), load=load, dump=dump)
+    return Shape(
+        validator=_object_of(members), load=load, dump=dump, is_secret=_any_is_secret(members)
+    )
+
+
+def _any_is_secret(members: Sequence[_Member]) -> bool:
+    return any(shape.is_secret for _, shape, _ in members)
 
 
 # Validators.

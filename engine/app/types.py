@@ -138,6 +138,10 @@ Secret = Annotated[T, SECRET]
 """
 `Secret[str]`: an argument that is left out of recorded calls, logs and traces.
 
+Anywhere in an argument, as in `list[Secret[str]]` or in a field of a class, it makes all of that
+argument secret; `**more: Secret[str]` all that have no name of their own.  Where a function has a
+secret, errors do not show what came under an unknown name either: it may be one misspelt.
+
 Not where it is scheduled: the arguments of a call for later are a row, as what a function stores
 is, and rows are in the log.  Schedule an id, and read the secret from where it is kept.
 """

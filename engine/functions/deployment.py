@@ -49,7 +49,6 @@ class Deployment:
         }
         self._found: dict[tuple[str, str], RegisteredFunction] = {}
         """Functions by the spellings in which they were called."""
-        self._secrets: dict[tuple[str, str], frozenset[str]] = {}
 
     @property
     def digest(self) -> str:
@@ -94,15 +93,10 @@ class Deployment:
 
     def recorded(self, path: str, component: str, args: Mapping[str, Any]) -> Any:
         """The arguments as the log may keep them: `None`, or without those that are secret."""
-        secrets = self._secrets.get((component, path))
-        if secrets is None:
-            function = self._found.get((component, path))
-            if function is None or not function.record:
-                return None
-            secrets = self._secrets[component, path] = function.signature.secrets
-        if not secrets:
-            return args
-        return {name: value for name, value in args.items() if name not in secrets}
+        function = self._found.get((component, path))
+        if function is None or not function.record:
+            return None
+        return function.signature.recorded(args)
 
     def _not_found(self, path: str, component: str, may_call_internal: bool) -> str:
         shown = brief(path.removesuffix(":default"))

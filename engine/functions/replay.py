@@ -93,8 +93,8 @@ def _refuse_what_cannot_run(deployment: Deployment, path: str, component: str) -
     if function is None or function.kind is not Kind.MUTATION:
         where = f" in {component!r}" if component else ""
         raise FunctionNotFound(f"the code that is deployed now has no mutation {path}{where}")
-    if secrets := function.signature.secrets:
-        names = ", ".join(sorted(secrets))
+    if function.signature.has_secrets:
+        names = ", ".join(sorted(function.signature.secrets)) or "what it takes besides"
         raise NotAllowed(f"{path} cannot run again as it did: secrets are not recorded ({names})")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import trio
 
@@ -36,6 +36,18 @@ async def secretive(ctx: MutationCtx, name: str, password: Secret[str]) -> None:
     await ctx.db.insert("things", {"name": name})
 
 
+class Login(TypedDict):
+    user: str
+    password: Secret[str]
+
+
+@mutation
+async def secretive_within(
+    ctx: MutationCtx, /, name: str, login: Login, **more: Secret[str]
+) -> None:
+    await ctx.db.insert("things", {"name": name})
+
+
 @mutation
 async def changing(ctx: MutationCtx, names: list[str], options: Any) -> None:
     names.append("mine")
@@ -52,6 +64,7 @@ async def recorded(**calls: dict[str, Any]) -> dict[str, Any]:
         "plain": plain,
         "unrecorded": unrecorded,
         "secretive": secretive,
+        "secretive_within": secretive_within,
         "changing": changing,
     }
     with loading("t"):
@@ -100,3 +113,13 @@ async def test_a_secret_argument_never_reaches_the_log(
     found = await recorded(secretive={"name": "a", "password": "hunter2"})
 
     assert {"t:secretive": {"name": "a"}} == found
+
+
+async def test_a_secret_within_an_argument_never_reaches_the_log(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    login = {"user": "a", "password": "hunter2"}
+
+    found = await recorded(secretive_within={"name": "a", "login": login, "pin": "1234"})
+
+    assert {"t:secretive_within": {"name": "a"}} == found

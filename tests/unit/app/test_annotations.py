@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import re
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, Unpack
@@ -55,6 +56,27 @@ Email = NewType("Email", str)
 Several = TypeAliasType("Several", list[T] | None, type_params=(T,))
 
 bind_document(User, "users")
+
+
+class Login(TypedDict):
+    user: str
+    password: Secret[str]
+
+
+class LoginWithin(TypedDict):
+    logins: list[Login]
+
+
+@dataclass
+class LoginClass:
+    password: Secret[str]
+
+    def __post_init__(self) -> None:
+        if self.password == "hunter2":
+            raise ValueError("hunter2 is no good password")
+
+
+Hushed = TypeAliasType("Hushed", list[Secret[T]], type_params=(T,))
 
 
 def taking(annotation: Any, **more: Any) -> Signature:
@@ -510,6 +532,78 @@ def test_a_secret_is_in_no_error() -> None:
         assert "hunter2" not in text
         assert "1234" not in text
         assert "4660" not in text
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Secret[str], 0x1234),
+        (Secret[int] | float, "hunter2"),
+        (Annotated[Secret[str], MaxLen(3)], "hunter2"),
+        (list[Secret[str]], ["hunter2", 1]),
+        (tuple[Secret[str], ...], ["hunter2", 1]),
+        (dict[str, Secret[str]], {"hunter2": 1}),
+        (dict[Secret[str], int], {"hunter2": "x"}),
+        (Login, {"user": "ada", "passwrod": "hunter2"}),
+        (LoginWithin, {"logins": [{"user": "ada", "passwrod": "hunter2"}]}),
+        (LoginClass, {"password": "hunter2"}),
+        (list[LoginClass | None], [{"password": "hunter2"}]),
+        (Hushed[str], ["hunter2", 1]),
+    ],
+)
+def test_an_argument_with_a_secret_anywhere_in_it_is_secret(annotation: Any, value: Any) -> None:
+    signature = taking(annotation)
+
+    with pytest.raises(ArgumentValidationError) as caught:
+        signature.load({"x": value}, TABLES)
+
+    assert signature.secrets == {"x"}
+    assert {} == signature.recorded({"x": value})
+    text = "".join(traceback.format_exception(caught.value))
+    assert "Path: .x\nValue: <secret>" in text
+    assert "hunter2" not in text
+    assert "4660" not in text
+
+
+def test_args_that_are_declared_are_as_secret_as_their_annotations() -> None:
+    @query(args={"x": v.string(), "more": v.string()})
+    async def handler(ctx: Any, /, x: Secret[str], **others: Secret[str]) -> None: ...
+
+    assert handler.signature.secrets == {"x", "more"}
+
+
+def test_secrets_that_have_no_names_of_their_own_are_secret_likewise() -> None:
+    @query
+    async def named(ctx: Any, /, name: str, **more: Unpack[Login]) -> None: ...
+
+    @query
+    async def unnamed(ctx: Any, /, name: str, **more: Secret[str]) -> None: ...
+
+    given = {"name": "ada", "user": "a", "password": "hunter2"}
+
+    assert {"name": "ada", "user": "a"} == named.signature.recorded(given)
+    assert {"name": "ada"} == unnamed.signature.recorded(given)
+    for wrong in ({**given, "name": 1}, {**given, "pin": 0x1234}):
+        text = "\n".join(refusal(unnamed.signature, wrong))
+        assert "hunter2" not in text
+        assert "4660" not in text
+
+
+def test_beside_a_secret_what_came_under_an_unknown_name_is_in_no_error() -> None:
+    @query
+    async def login(ctx: Any, name: str, password: Secret[str] = "") -> None: ...
+
+    @query
+    async def open_login(ctx: Any, /, password: Secret[str] = "", **more: int) -> None: ...
+
+    text = "\n".join(refusal(login.signature, {"name": "ada", "passwrod": "hunter2"}))
+    assert "'passwrod': <secret>" in text
+    assert "'name': 'ada'" in text
+    text = "\n".join(refusal(open_login.signature, {"passwrod": "hunter2"}))
+    assert "Path: .passwrod\nValue: <secret>" in text
+    with pytest.raises(ArgumentValidationError, match=r"\.password: <secret> is no value"):
+        login.signature.bind((), {"name": "ada", "password": 2**60})
+    assert {"more": 1} == open_login.signature.recorded({"password": "hunter2", "more": 1})
 
 
 # `args=` and `returns=`.
