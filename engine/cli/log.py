@@ -11,6 +11,8 @@ from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.output import json_text
 from engine.cli.project import new_verb
+from engine.model.text import brief
+from engine.model.values import INT64_MAX
 
 WAIT_S: Final = 20
 
@@ -36,9 +38,18 @@ def add(verbs: Any) -> None:
     add_connection(tail)
     tail.set_defaults(run=run_tail)
     show = parts.add_parser("show", help="everything that one of them holds, as JSON")
-    show.add_argument("ts", type=int, metavar="TS")
+    show.add_argument("ts", type=commit_ts, metavar="TS")
     add_connection(show)
     show.set_defaults(run=run_show)
+
+
+def commit_ts(text: str) -> int:
+    """A `ts` on the command line, for `argparse`."""
+    if not text.isdecimal() or int(text) > INT64_MAX:
+        raise argparse.ArgumentTypeError(
+            f"{brief(text)!r} is no ts of a commit; `headrace log tail` lists the last"
+        )
+    return int(text)
 
 
 def run_tail(options: argparse.Namespace) -> int:
@@ -55,7 +66,7 @@ def run_tail(options: argparse.Namespace) -> int:
 
 def run_show(options: argparse.Namespace) -> int:
     with connected(options) as client:
-        print(json_text(client.get("record", ts=max(0, options.ts)), indent=2))
+        print(json_text(client.get("record", ts=options.ts), indent=2))
     return Exit.DONE
 
 

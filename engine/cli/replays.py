@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
-from engine.cli.log import line_of
+from engine.cli.log import commit_ts, line_of
 from engine.cli.output import json_text, note
 from engine.cli.project import new_verb
 from engine.errors import UsageError
@@ -30,7 +30,7 @@ def add(verbs: Any) -> None:
             "one by the application's own files: not of modules beside them or libraries."
         ),
     )
-    parser.add_argument("ts", type=int, metavar="TS", help="as `headrace log tail` lists it")
+    parser.add_argument("ts", type=commit_ts, metavar="TS", help="as `headrace log tail` lists it")
     parser.add_argument(
         "--debug", action="store_true", help="stop at its first line, where no server runs"
     )

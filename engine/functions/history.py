@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any, Final, Literal, NamedTuple
 
 import trio
@@ -107,14 +108,22 @@ class ExecutionLog:
 
     Args:
         kept_max: how many.
+        bytes_max: of what they have printed, all together; the newest is kept whatever its size.
         uncounted: answers from the cache since it was called last, a record a function. Asked
             when somebody looks: a record for each would cost more than the answer.
     """
 
     def __init__(
-        self, kept_max: int, uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple
+        self,
+        kept_max: int,
+        bytes_max: int,
+        uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple,
     ) -> None:
-        self._records: deque[tuple[int, ExecutionRecord]] = deque(maxlen=kept_max)
+        self._records: deque[tuple[int, ExecutionRecord]] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._kept_max = kept_max
+        self._bytes_max = bytes_max
         self._count = 0
         self._uncounted = uncounted
         self._more = trio.lowlevel.ParkingLot()
@@ -124,6 +133,13 @@ class ExecutionLog:
         if len(record.path) > SHOWN_LENGTH_MAX or len(record.component) > SHOWN_LENGTH_MAX:
             record = record._replace(path=brief(record.path), component=brief(record.component))
         self._records.append((self._count, record))
+        self._sizes.append(size := _size_of(record))
+        self._bytes += size
+        while len(self._records) > self._kept_max or (
+            self._bytes > self._bytes_max and len(self._records) > 1
+        ):
+            self._records.popleft()
+            self._bytes -= self._sizes.popleft()
         if self._more:
             self._more.unpark_all()
 
@@ -145,6 +161,14 @@ class ExecutionLog:
         """Wait until there is one later than `cursor`."""
         while self._count <= cursor:
             await self._more.park()
+
+
+def _size_of(record: ExecutionRecord) -> int:
+    """In memory, of what has no small bound: what was printed, and the error."""
+    size = getsizeof(record.error)
+    for line in record.log_lines:
+        size += getsizeof(line)
+    return size
 
 
 # For programs elsewhere.

@@ -104,7 +104,9 @@ class Functions:
     ) -> None:
         self.published = published
         self.limits = limits
-        self.executions = ExecutionLog(limits.executions_kept_max, self._from_cache)
+        self.executions = ExecutionLog(
+            limits.executions_kept_max, limits.executions_bytes_max, self._from_cache
+        )
         self.running_actions: Counter[str] = Counter()
         """Paths of the actions that have begun and not ended."""
         self.turns = Turns(committer, runtime=runtime, limits=limits)

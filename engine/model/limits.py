@@ -54,6 +54,8 @@ TABLE_INDEXES_MAX: Final = 64
 TABLES_MAX: Final = 10_000
 LOAD_S_MAX: Final = 10.0
 """To import the modules of an application; who saves a file waits for it."""
+SECONDS_MAX: Final = 10**9
+"""Some thirty years: who wants no end says that, and timers of the system take no more."""
 CREATION_TIME_MAX: Final = 2.0**53
 
 PAGE_ITEMS_MAX: Final = 32_000
@@ -164,6 +166,9 @@ class Limits:
     data_bytes_max: int = 1 << 40
     executions_kept_max: int = 1_000
     """Records of what ran, for `headrace logs` to begin with."""
+    executions_bytes_max: int = 64 << 20
+    """Log lines and errors of the last executions, in memory: each may have printed 8 MiB, and a
+    thousand are remembered. The oldest go."""
 
     # Queries.
     query_cache_bytes_max: int = 100 << 20
@@ -240,6 +245,16 @@ _ORDERED: Final = (
 )
 _MAY_BE_ZERO: Final = ("conflict_retries_max", "functions_scheduled_max", "query_cache_bytes_max")
 """Counts and sizes of which none is an answer; of the others nothing could run."""
+_HAS_TO_LAST: Final = (
+    "user_time_s_max",
+    "system_time_s_max",
+    "action_time_s_max",
+    "stuck_s_max",
+    "send_s_max",
+    "ping_s",
+    "inactivity_s_max",
+)
+"""Durations without which no function, push or connection comes to an end of its own."""
 
 
 def limits_of(settings: Mapping[str, Any]) -> Limits:
@@ -277,3 +292,7 @@ def _check(name: str, value: object, *, is_whole: bool) -> None:
         or value < 0
     ):
         raise UsageError(f"{name} has to be seconds, not negative, not {value!r}")
+    elif value > SECONDS_MAX:
+        raise UsageError(f"{name} has to be at most {SECONDS_MAX:,} seconds, not {value!r}")
+    elif value == 0 and name in _HAS_TO_LAST:
+        raise UsageError(f"{name} has to be more than 0 seconds: nothing could be done in them")

@@ -496,7 +496,10 @@ def _whole(value: Json) -> int:
         return int(value)
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise bad_json("ts has to be a whole number, in a string: JSON numbers are not exact there")
+    raise bad_json(
+        "ts has to be a whole number, in a string (JSON numbers are not exact there), "
+        f"not {brief(repr(value))}"
+    )
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -332,6 +332,7 @@ def test_a_commit_is_listed_shown_and_run_again(project: Path) -> None:
     app.write_text(app.read_text().replace("'age': age", "'age': age + 1"))
     other = headrace(project, "replay", ts)
     missing = headrace(project, "replay", "1")
+    nonsense = [headrace(project, *verb, "-1") for verb in (("replay",), ("log", "show"))]
 
     assert ("app:add", {"insert people": 1}) == (listed.json["path"], listed.json["writes"])
     assert f"{ts}  app:add  insert people" in tail.out
@@ -341,6 +342,8 @@ def test_a_commit_is_listed_shown_and_run_again(project: Path) -> None:
     assert "the code is another one" in other.out
     assert '"age": 37' in other.out
     assert (Exit.USAGE, "error: There is no commit 1") == (missing.code, missing.err[:27])
+    for one in nonsense:
+        assert (Exit.USAGE, True) == (one.code, "'-1' is no ts of a commit" in one.err)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from engine.functions.history import (
     as_json,
     of_json,
 )
+from engine.functions.logs import print_line
 from engine.functions.results import Caller
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
@@ -42,6 +43,12 @@ async def add(ctx: MutationCtx, name: str) -> str:
 @mutation
 async def nothing(ctx: MutationCtx) -> None:
     """Reads and writes nothing."""
+
+
+@mutation
+async def chatter(ctx: MutationCtx, number: int) -> None:
+    for _ in range(5):
+        print_line(f"{number}: {'x' * 4_000}")
 
 
 @query
@@ -414,7 +421,7 @@ def test_a_record_of_another_release_is_read_as_far_as_it_is_known() -> None:
 
 def test_the_last_thousand_are_kept() -> None:
     kept_max = Limits().executions_kept_max
-    log = ExecutionLog(kept_max)
+    log = ExecutionLog(kept_max, 1 << 20)
     for number in range(kept_max + 5):
         log.add(record(request_id=str(number)))
 
@@ -434,8 +441,36 @@ async def test_as_many_executions_are_kept_as_are_wanted(autojump_clock: MockClo
         assert 2 == len(list(node.functions.executions.after(0)))
 
 
+def test_of_executions_that_print_much_fewer_are_kept() -> None:
+    log = ExecutionLog(100, 10_000)
+    text = "x" * 900
+    for number in range(20):
+        log.add(record(request_id=str(number), log_lines=(text, text), error=text))
+    kept = [one.request_id for _, one in log.after(0)]
+    log.add(record(request_id="huge", log_lines=("x" * 20_000,)))
+    huge = [one.request_id for _, one in log.after(0)]
+    for number in range(20):
+        log.add(record(request_id=str(number)))
+
+    assert ["17", "18", "19"] == kept
+    assert ["huge"] == huge
+    assert [str(number) for number in range(20)] == [one.request_id for _, one in log.after(0)]
+
+
+async def test_an_engine_keeps_no_more_of_what_was_printed_than_its_limit(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving([chatter], limits=Limits(executions_bytes_max=100_000)) as node:
+        for number in range(10):
+            await mutate(node, chatter, number)
+        kept = [one for _, one in node.functions.executions.after(0)]
+
+    assert 80_000 < sum(len(line) for one in kept for line in one.log_lines) <= 100_000
+    assert ["6", "7", "8", "9"] == [one.log_lines[-1].partition(":")[0][-1] for one in kept]
+
+
 async def test_executions_can_be_followed(autojump_clock: MockClock) -> None:
-    log = ExecutionLog(9)
+    log = ExecutionLog(9, 1 << 20)
     log.add(record(path="a"))
     found: list[str] = []
 

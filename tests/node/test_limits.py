@@ -301,6 +301,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_a_full_table_of_snapshots_is_said_so",
     ),
     # The disk is full: StoreFull, nothing was done.
+    "SECONDS_MAX": (
+        "unit/model/test_limits.py",
+        "test_what_bounds_nothing_is_refused_by_name",
+    ),
     "data_bytes_max": (
         "contract/test_store.py",
         "test_a_batch_that_does_not_fit_is_refused_and_nothing_of_it_written",
@@ -337,6 +341,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "executions_kept_max": (
         "node/test_executions.py",
         "test_as_many_executions_are_kept_as_are_wanted",
+    ),
+    "executions_bytes_max": (
+        "node/test_executions.py",
+        "test_of_executions_that_print_much_fewer_are_kept",
     ),
     "session_records_max": (
         "node/test_sessions.py",

@@ -45,6 +45,10 @@ def test_what_is_set_is_set_and_the_rest_stays() -> None:
         ({"documents_read_max": "many"}, "documents_read_max .* not 'many'"),
         ({"documents_read_max": True}, "documents_read_max .* not True"),
         ({"user_time_s_max": -1.0}, "user_time_s_max has to be seconds, not negative, not -1.0"),
+        ({"system_time_s_max": 0}, "system_time_s_max has to be more than 0 seconds"),
+        ({"ping_s": 0.0}, "ping_s has to be more than 0 seconds"),
+        ({"drain_s": 1e308}, r"drain_s has to be at most 1,000,000,000 seconds, not 1e\+308"),
+        ({"drain_s": math.inf}, "drain_s has to be at most 1,000,000,000 seconds, not inf"),
         ({"user_time_s_max": math.nan}, "user_time_s_max .* not nan"),
         ({"user_time_s_max": None}, "user_time_s_max .* not None"),
         (
