@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.proofs import serializability, simulation
 from tests.proofs.__main__ import main
-from tests.proofs.proof import Proof, proofs
+from tests.proofs.proof import Plan, Proof, proofs
+from tests.simulation import lives, whole
 
 HOLDING = """
 from tests.proofs.proof import Plan, Verdict
@@ -140,3 +144,37 @@ def test_a_promise_is_a_sentence(tmp_path: Path) -> None:
 def test_the_real_proofs_can_be_read_and_imported() -> None:
     for proof in proofs().values():
         assert callable(proof.load())
+
+
+def test_a_simulation_in_which_nothing_happened_has_proved_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(rounds=1, seed=1, planted=False, directory=tmp_path)
+    tale = whole.simulated(1)
+    monkeypatch.setattr(simulation, "simulated", lambda _seed: tale)
+    full = simulation.prove(plan)
+    tale.counts = Counter()
+    empty = simulation.prove(plan)
+
+    assert full.held
+    assert not empty.held
+    assert "only 0 lives, of at least 2" in capsys.readouterr().out
+
+
+def test_a_history_without_transactions_is_no_proof_of_an_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def empty(seed: int, *, interleaves: bool) -> Any:
+        tale = lives.simulated(seed, interleaves=interleaves)
+        tale.history.operations.clear()
+        return tale
+
+    monkeypatch.setattr(serializability, "simulated", empty)
+    monkeypatch.setattr(serializability, "_run_rounds", lambda *_: None)
+    verdict = serializability.prove(Plan(rounds=1, seed=1, planted=False, directory=tmp_path))
+
+    said = capsys.readouterr().out
+    assert not verdict.held
+    assert "in the lane: only 0 operations, of at least 450" in said
+    assert "beside each other: only 0 operations, of at least 450" in said
+    assert "through sockets: only 0 answered, of at least 2,000" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +40,15 @@ class Verdict:
 
     held: bool
     figure: str
+
+
+def too_few(done: Mapping[str, int], least: Mapping[str, int]) -> list[str]:
+    """What was done less often than it has to be: where nothing happened, nothing was withstood."""
+    return [
+        f"only {done.get(name, 0):,} {name}, of at least {count:,}"
+        for name, count in least.items()
+        if done.get(name, 0) < count
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ import trio
 from engine.kernel.trace import trace_to_stderr
 from tests.proofs.anomalies import Anomaly, anomalies
 from tests.proofs.histories import Fate, Operation
-from tests.proofs.proof import Plan, Verdict
+from tests.proofs.proof import Plan, Verdict, too_few
 from tests.proofs.socket_clients import LOST, Client, Crowd, HttpClient, SyncClient
 from tests.simulation.lists import Programs
 from tests.simulation.lives import Tale, simulated
@@ -46,6 +46,10 @@ KEYS_AT_A_TIME = 24
 APPENDS_MAX = 24
 SIMULATIONS = 3
 """Of each kind, a round."""
+OPERATIONS_MIN = 150
+"""Of one simulation, which has 300."""
+SHOWN_MIN = 10
+"""States on screens, a round."""
 OPEN_S_MAX = 60.0
 ROUND_S_MAX = 300.0
 PLANTED_SEEDS = 200
@@ -67,7 +71,7 @@ def prove(plan: Plan) -> Verdict:
     figure, found = _real(plan.directory, plan.rounds, plan.seed)
     figures.append(figure)
     problems += found
-    return Verdict(held=not problems, figure=f"{'; '.join(figures)}; {problems} anomalies")
+    return Verdict(held=not problems, figure=f"{'; '.join(figures)}; {problems} problems")
 
 
 # In simulation.
@@ -90,7 +94,18 @@ def _simulations(name: str, plan: Plan, *, interleaves: bool) -> tuple[str, int]
         f"cuts, {counted['refused']:,} refused batches"
     )
     print(f"  {figure}", flush=True)
-    return figure, counted["problems"]
+    least = {
+        "operations": OPERATIONS_MIN * SIMULATIONS * plan.rounds,
+        "crashes": plan.rounds,
+        "refused": plan.rounds,
+    }
+    return figure, counted["problems"] + _told_idle(name, too_few(counted, least))
+
+
+def _told_idle(name: str, idle: Sequence[str]) -> int:
+    for text in idle:
+        print(f"  {name}: {text}", flush=True)
+    return len(idle)
 
 
 def _problems(tale: Tale) -> list[str]:
@@ -144,7 +159,10 @@ def _real(directory: Path, rounds: int, seed: int) -> tuple[str, int]:
     found = [*crowd.problems, *map(_told, anomalies(operations))]
     for text in found[:10]:
         print(f"  through sockets: {text}", flush=True)
-    return _figure(crowd, operations, rounds), len(found)
+    done = {"answered": crowd.answered, "shown": crowd.shown, "operations": len(operations)}
+    least = {"answered": TRANSACTIONS, "shown": SHOWN_MIN, "operations": TRANSACTIONS}
+    idle = too_few(done, {name: count * rounds for name, count in least.items()})
+    return _figure(crowd, operations, rounds), len(found) + _told_idle("through sockets", idle)
 
 
 def _figure(crowd: Crowd, operations: Sequence[Operation], rounds: int) -> str:
