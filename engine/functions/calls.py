@@ -54,8 +54,13 @@ class Calls:
         self._deferred: list[DeferredCall[Any]] = []
         self._is_closed = False
 
-    def run(self, work: Callable[..., T], *args: Any) -> Call[T]:
-        """Do `work` now; its result or its error comes when the call is awaited."""
+    def run(self, work: Callable[..., T], *args: Any, depth: int = 2) -> Call[T]:
+        """
+        Do `work` now; its result or its error comes when the call is awaited.
+
+        Args:
+            depth: how many frames up the application is, whose line is named.
+        """
         marks = self.marks
         marks.leave()
         try:
@@ -63,7 +68,7 @@ class Calls:
                 raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call: Call[T] = Call(self, _getframe(2))
+            call: Call[T] = Call(self, _getframe(depth))
             try:
                 call.value = work(*args)
             except Exception as error:
@@ -74,12 +79,13 @@ class Calls:
         finally:
             marks.enter()
 
-    def defer(self, steps: Callable[[], Steps[T]]) -> Call[T]:
+    def defer(self, steps: Callable[[], Steps[T]], depth: int = 2) -> Call[T]:
         """
         Do the steps when the call is awaited, or before the next one that is made.
 
         Args:
             steps: makes them at the call; if it raises, awaiting the call does.
+            depth: as of `run`.
         """
         self.marks.leave()
         try:
@@ -87,7 +93,7 @@ class Calls:
                 raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call = DeferredCall(self, _getframe(2), _made(steps))
+            call = DeferredCall(self, _getframe(depth), _made(steps))
             self._deferred.append(call)
             self.unawaited.add(call)
             return call

@@ -187,6 +187,7 @@ class Writer(Reader, DatabaseWriter):
             table_or_id,
             id_or_fields,
             fields,
+            depth=4,
         )
 
     def _run(
@@ -195,12 +196,18 @@ class Writer(Reader, DatabaseWriter):
         steps: Callable[[], Steps[T]],
         work: Callable[..., T],
         *args: Any,
+        depth: int = 3,
     ) -> Call[T]:
-        """A write: `work` at once, or `steps` and what follows them."""
+        """
+        A write: `work` at once, or `steps` and what follows them.
+
+        Args:
+            depth: as of `Calls.run`.
+        """
         calls = self._access.calls
         if is_followed:
-            return calls.defer(lambda: self._followed(steps()))
-        return calls.run(work, *args)
+            return calls.defer(lambda: self._followed(steps()), depth=depth)
+        return calls.run(work, *args, depth=depth)
 
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access

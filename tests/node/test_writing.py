@@ -245,11 +245,21 @@ async def test_a_mutation_that_raises_writes_nothing_and_schedules_nothing(
         assert [NOTE] == await ask(node, user_fields)
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda db, _: db.insert("notes", {}),
+        lambda db, note: db.patch(note, {"text": "b"}),
+        lambda db, note: db.replace(note, {}),
+        lambda db, note: db.delete(note),
+    ],
+    ids=["insert", "patch", "replace", "delete"],
+)
 async def test_a_write_that_nobody_awaits_fails_its_mutation_and_names_the_line(
-    autojump_clock: trio.testing.MockClock,
+    write: Any, autojump_clock: trio.testing.MockClock
 ) -> None:
     def forget(ctx: MutationCtx, note: Any) -> None:
-        ctx.db.patch(note, {"text": "b"})  # type: ignore[unused-coroutine]  # as people do
+        write(ctx.db, note)  # as people do
 
     left, said = await after(forget, refused=NotAwaited)  # type: ignore[arg-type]
 
