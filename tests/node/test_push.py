@@ -16,7 +16,7 @@ from engine.app.crons import Crons
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.errors import FunctionNotFound, IndexNotFound, PushRefused, StoreFull
+from engine.errors import IndexNotFound, PushRefused, StoreFull
 from engine.functions.index_upkeep import SLICE_ROWS
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
@@ -24,7 +24,7 @@ from engine.log.records import decode_record
 from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
-from tests.node.nodes import application, ask, mutate, serving
+from tests.node.nodes import ADMIN, application, ask, mutate, serving
 
 LARGE = 1_000_000
 ROWS = 2 * SLICE_ROWS + 100
@@ -201,9 +201,13 @@ async def test_who_was_answered_before_anything_was_deployed_is_answered_anew(
         pass
 
     async with Engine.open(tmp_path, app=None) as engine:
-        with pytest.raises(FunctionNotFound):
-            await engine.query(count_of, n=1)
-        await engine.push(app)
+        path = "tests/node/test_push:count_of"
+        first = await engine.node.functions.query(path, {"n": 1}, caller=ADMIN)
+        head = engine.node.published.value
+        await engine.push(app)  # who follows that answer learns that there is another one
+
+        assert first.failure is not None
+        assert head < engine.node.published.value
         assert 0 == await engine.query(count_of, n=1)
 
 
