@@ -36,6 +36,8 @@ SHOWN_MAX = 3
 FAILED = "cases.json"
 ENGINE = Path(__file__).parents[2] / "engine"
 POINT = re.compile(r'\.pause\("([a-z.]+)"\)$', re.MULTILINE)
+ELSEWHERE = {"table.swept"}
+"""Points that no seed comes to; `node/test_table_drop.py` cuts off a drop at each slice."""
 ROUNDS_FOR_ALL_POINTS = 20
 """So many seeds come to every pause point of the engine, and everything goes wrong in them."""
 LEAST_A_ROUND = {"lives": 2, "records": 50, "values shown": 100, "steps": 2_000}
@@ -57,7 +59,8 @@ def prove(plan: Plan) -> Verdict:
         return _prove_planted(plan.seed)
     counts: Counter[str] = Counter()
     missed = {name for path in ENGINE.rglob("*.py") for name in POINT.findall(path.read_text())}
-    assert missed, "the engine has pause points"
+    assert missed > ELSEWHERE, "the engine has pause points, and these are among them"
+    missed -= ELSEWHERE
     failed: list[dict[str, object]] = []
     for number, seed in enumerate(range(plan.seed, plan.seed + plan.rounds), start=1):
         tale = twice(seed)
