@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.proofs import serializability, simulation
 from tests.proofs.__main__ import main
 from tests.proofs.proof import Plan, Proof, proofs
 from tests.simulation import lives, whole
+
+
+@pytest.fixture(autouse=True)
+def _traces_as_before() -> Iterator[None]:
+    """A proof silences the traces of its process, and this one has other tests."""
+    yield
+    structlog.reset_defaults()
+
 
 HOLDING = """
 from tests.proofs.proof import Plan, Verdict
