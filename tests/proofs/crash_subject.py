@@ -57,6 +57,12 @@ async def totals(ctx: QueryCtx) -> list[Any]:
     return [[d["worker"], d["count"]] for d in await ctx.db.query("totals").collect()]
 
 
+@mutation
+async def begin(ctx: MutationCtx) -> None:
+    """One batch, of whose flushes the state speaks."""
+    await ctx.db.insert("openings", {})
+
+
 def session_of(worker: int) -> bytes:
     return blake2b(b"worker %d" % worker, digest_size=16).digest()
 
@@ -64,7 +70,8 @@ def session_of(worker: int) -> bytes:
 async def main(directory: Path, plant: str, first: list[int]) -> None:
     if plant == "no-sync":
         setattr(LmdbStore, "open", partial(LmdbStore.open, sync=False))  # noqa: B010 - a method
-    async with Engine.open(directory, app=[credit, ledger, totals]) as engine:
+    async with Engine.open(directory, app=[credit, ledger, totals, begin]) as engine:
+        await engine.mutation(begin)
         _say(f"state {json.dumps(await _state(engine))}")
         _plant(plant)
         async with trio.open_nursery() as nursery:
