@@ -54,13 +54,8 @@ class Calls:
         self._deferred: list[DeferredCall[Any]] = []
         self._is_closed = False
 
-    def run(self, work: Callable[..., T], *args: Any, depth: int = 2) -> Call[T]:
-        """
-        Do `work` now; its result or its error comes when the call is awaited.
-
-        Args:
-            depth: how many frames up the application is, whose line is named.
-        """
+    def run(self, work: Callable[..., T], *args: Any) -> Call[T]:
+        """Do `work` now; its result or its error comes when the call is awaited."""
         marks = self.marks
         marks.leave()
         try:
@@ -68,7 +63,7 @@ class Calls:
                 raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call: Call[T] = Call(self, _getframe(depth))
+            call: Call[T] = Call(self, _getframe(2))
             try:
                 call.value = work(*args)
             except Exception as error:
@@ -79,13 +74,12 @@ class Calls:
         finally:
             marks.enter()
 
-    def defer(self, steps: Callable[[], Steps[T]], depth: int = 2) -> Call[T]:
+    def defer(self, steps: Callable[[], Steps[T]]) -> Call[T]:
         """
         Do the steps when the call is awaited, or before the next one that is made.
 
         Args:
             steps: makes them at the call; if it raises, awaiting the call does.
-            depth: as of `run`.
         """
         self.marks.leave()
         try:
@@ -93,7 +87,7 @@ class Calls:
                 raise self._ended()
             if self._deferred:
                 self._run_deferred()
-            call = DeferredCall(self, _getframe(depth), _made(steps))
+            call = DeferredCall(self, _getframe(2), _made(steps))
             self._deferred.append(call)
             self.unawaited.add(call)
             return call

@@ -34,14 +34,15 @@ from engine.app.validators import Tables
 from engine.errors import InvalidValue, LimitExceeded, NotAllowed
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Slice, Steps
-from engine.functions.database import DatabaseAccess, Fire, Reader, Writer
-from engine.functions.deployment import NO_TRIGGERS, Deployment, Triggers
+from engine.functions.database import DatabaseAccess, Reader, Writer
+from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
 from engine.functions.job_rows import request_of
 from engine.functions.metrics import budget_of, metrics_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
 from engine.functions.scheduling import cancel_job, schedule
+from engine.functions.triggers import FollowedWriter
 from engine.model.limits import Limits
 from engine.model.values import normalize
 from engine.transaction.transaction import Transaction
@@ -100,7 +101,7 @@ class QueryContext(QueryCtx):
     def _database(self) -> Reader:
         return Reader(self._access())
 
-    def _access(self, triggers: Triggers = NO_TRIGGERS, fire: Fire | None = None) -> DatabaseAccess:
+    def _access(self) -> DatabaseAccess:
         scope = self._scope
         return DatabaseAccess(
             scope.transaction,
@@ -108,8 +109,6 @@ class QueryContext(QueryCtx):
             scope.component,
             scope.pagination,
             scope.limits.slice_rows_max,
-            triggers,
-            fire,
         )
 
     @property
@@ -177,8 +176,9 @@ class MutationContext(QueryContext, MutationCtx):
 
     def _database(self) -> Writer:
         scope = self._scope
-        triggers = scope.deployment.triggers_of(scope.component)
-        return Writer(self._access(triggers, partial(fire, scope) if triggers else None))
+        if triggers := scope.deployment.triggers_of(scope.component):
+            return FollowedWriter(self._access(), triggers, partial(fire, scope))
+        return Writer(self._access())
 
     @property
     def scheduler(self) -> SchedulerAccess:

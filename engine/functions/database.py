@@ -10,29 +10,22 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
 from engine.app.documents import table_name_of
-from engine.app.triggers import Change, Trigger
-from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed, UsageError
+from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Steps
 from engine.functions.crons import is_tick
-from engine.functions.deployment import NO_TRIGGERS, Triggers
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.indexes.catalog import TableInfo
-from engine.model.codec import decode
-from engine.model.commits import RowWrite
-from engine.model.ids import Id, decode_id, id_of, row_key_of
+from engine.model.ids import decode_id, row_key_of
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.deletion import delete
 from engine.transaction.transaction import Transaction
 
 T = TypeVar("T")
-
-Fire: TypeAlias = Callable[[Trigger[Any], Change[Any]], Steps[None]]
-"""Runs a trigger."""
 
 
 class DatabaseAccess:
@@ -41,19 +34,9 @@ class DatabaseAccess:
 
     Args:
         component: whose tables are meant by their names.
-        triggers: what follows writes.
-        fire: runs one of them.
     """
 
-    __slots__ = (
-        "calls",
-        "component",
-        "fire",
-        "pagination",
-        "slice_rows_max",
-        "transaction",
-        "triggers",
-    )
+    __slots__ = ("calls", "component", "pagination", "slice_rows_max", "transaction")
 
     def __init__(
         self,
@@ -62,16 +45,12 @@ class DatabaseAccess:
         component: str,
         pagination: PaginationState,
         slice_rows_max: int,
-        triggers: Triggers = NO_TRIGGERS,
-        fire: Fire | None = None,
     ) -> None:
         self.transaction = transaction
         self.calls = calls
         self.component = component
         self.pagination = pagination
         self.slice_rows_max = slice_rows_max
-        self.triggers = triggers
-        self.fire = fire
 
 
 @absences.lacking(absences.READER)
@@ -141,73 +120,25 @@ class Writer(Reader, DatabaseWriter):
     """
     The database as a mutation sees it.
 
-    A write that others follow, documents that refer or triggers, runs as a nested function does.
+    Where documents refer to others, a delete runs as a nested function does.
     """
 
     __slots__ = ()
 
     def insert(self, table: Any, doc: Mapping[str, Any], /) -> Call[Any]:
-        return self._run(
-            self._is_followed(table),
-            lambda: _step(self._insert, table, self._copied(doc, "insert")),
-            self._insert,
-            table,
-            doc,
-        )
+        return self._access.calls.run(self._insert, table, doc)
 
     def patch(self, table_or_id: Any, id_or_fields: Any, fields: Any = None, /) -> Call[None]:
-        return self._change(self._patch, "patch", table_or_id, id_or_fields, fields)
+        return self._access.calls.run(self._patch, table_or_id, id_or_fields, fields)
 
     def replace(self, table_or_id: Any, id_or_doc: Any, doc: Any = None, /) -> Call[None]:
-        return self._change(self._replace, "replace", table_or_id, id_or_doc, doc)
+        return self._access.calls.run(self._replace, table_or_id, id_or_doc, doc)
 
     def delete(self, table_or_id: Any, id: Any = None, /) -> Call[None]:
-        schema = self._access.transaction.schema
-        is_referred_to = schema is not None and bool(schema.referring)
-        return self._run(
-            is_referred_to or self._is_followed_with(table_or_id if id is None else id),
-            lambda: self._delete_with_others(table_or_id, id),
-            self._delete,
-            table_or_id,
-            id,
-        )
-
-    def _change(
-        self,
-        work: Callable[..., None],
-        verb: str,
-        table_or_id: Any,
-        id_or_fields: Any,
-        fields: Any,
-    ) -> Call[None]:
-        return self._run(
-            self._is_followed_with(table_or_id if fields is None else id_or_fields),
-            lambda: self._changed(work, verb, table_or_id, id_or_fields, fields),
-            work,
-            table_or_id,
-            id_or_fields,
-            fields,
-            depth=4,
-        )
-
-    def _run(
-        self,
-        is_followed: bool,
-        steps: Callable[[], Steps[T]],
-        work: Callable[..., T],
-        *args: Any,
-        depth: int = 3,
-    ) -> Call[T]:
-        """
-        A write: `work` at once, or `steps` and what follows them.
-
-        Args:
-            depth: as of `Calls.run`.
-        """
         calls = self._access.calls
-        if is_followed:
-            return calls.defer(lambda: self._followed(steps()), depth=depth)
-        return calls.run(work, *args, depth=depth)
+        if self._takes_others_along():
+            return calls.defer(lambda: self._delete_with_others(table_or_id, id))
+        return calls.run(self._delete, table_or_id, id)
 
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access
@@ -220,7 +151,7 @@ class Writer(Reader, DatabaseWriter):
             key, fields = self._key(table_or_id, None), id_or_fields
         else:
             key = self._key(table_or_id, id_or_fields)
-        given, removed = self._canonical(fields, "patch", _changes)
+        given, removed = self._canonical(fields, "patch", changes_of)
         self._access.transaction.patch(key, given, removed)
 
     def _replace(self, table_or_id: Any, id_or_doc: Any, doc: Any) -> None:
@@ -245,84 +176,10 @@ class Writer(Reader, DatabaseWriter):
         for _ in delete(access.transaction, self._key(table_or_id, id)):
             yield from access.calls.breathe()
 
-    # Writes that triggers follow.
-
-    def _is_followed(self, table: Any) -> bool:
-        access = self._access
-        try:
-            return bool(access.triggers) and table_name(table) in access.triggers
-        except UsageError:
-            return False  # the write says what is wrong
-
-    def _is_followed_with(self, id: Any) -> bool:
-        """Whether triggers follow the table of a document."""
-        access = self._access
-        if not access.triggers:
-            return False
-        try:
-            number, _ = decode_id(id)
-        except InvalidId:
-            return False
-        table = access.transaction.catalog.by_number.get(number)
-        return table is not None and table.name in access.triggers
-
-    def _changed(
-        self,
-        work: Callable[..., None],
-        verb: str,
-        table_or_id: Any,
-        id_or_fields: Any,
-        fields: Any,
-    ) -> Steps[None]:
-        if fields is None:
-            return _step(work, table_or_id, self._copied(id_or_fields, verb), None)
-        return _step(work, table_or_id, id_or_fields, self._copied(fields, verb))
-
-    def _copied(self, fields: Any, verb: str) -> dict[str, Any]:
-        """Fields as they are at the call, for what runs later."""
-        if verb != "patch":
-            return self._canonical(fields, verb, normalize)
-        given, removed = self._canonical(fields, verb, _changes)
-        return {**given, **dict.fromkeys(removed, UNDEFINED)}
-
-    def _followed(self, steps: Steps[T]) -> Steps[T]:
-        """
-        A write, and the triggers of all that it wrote: both, or nothing.
-
-        They run when it is done, not on its way, so none sees, or writes to, half a cascade.
-        """
-        access = self._access
-        if access.fire is None:
-            return (yield from steps)
-        transaction = access.transaction
-        transaction.begin_child()
-        try:
-            value = yield from steps
-            for step in transaction.child_steps():
-                for one in access.triggers.get(transaction.table_with(step.key).name, ()):
-                    yield from access.fire(one, _change_of(step))
-        except BaseException:
-            transaction.drop_child()
-            raise
-        transaction.merge_child()
-        return value
-
-
-def _step(work: Callable[..., T], *args: Any) -> Steps[T]:
-    yield from ()
-    return work(*args)
-
-
-def _change_of(step: RowWrite) -> Change[Any]:
-    """What one trigger is told, in documents of its own."""
-    old = None if step.before is None else decode(step.before)
-    new = None if step.after is None else decode(step.after)
-    return Change(
-        operation="insert" if old is None else "delete" if new is None else "update",
-        id=Id(id_of(step.key)),
-        old=old,
-        new=new,
-    )
+    def _takes_others_along(self) -> bool:
+        """Whether a delete may be about more than its own document."""
+        schema = self._access.transaction.schema
+        return schema is not None and bool(schema.referring)
 
 
 @absences.lacking(absences.SYSTEM)
@@ -429,7 +286,7 @@ _CODELESS: Final = frozenset((str, int, float, bool, type(None), bytes, Int64, U
 """Types of values that no class of the application can be."""
 
 
-def _changes(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[str]]:
+def changes_of(fields: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[str]]:
     """What a patch sets, canonical, and what it takes away."""
     given = normalize(fields)
     return given, () if len(given) == len(fields) else _removed(fields)
