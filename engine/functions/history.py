@@ -120,7 +120,6 @@ class ExecutionLog:
         uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple,
     ) -> None:
         self._records: deque[tuple[int, ExecutionRecord]] = deque()
-        self._sizes: deque[int] = deque()
         self._bytes = 0
         self._kept_max = kept_max
         self._bytes_max = bytes_max
@@ -132,16 +131,22 @@ class ExecutionLog:
         self._count += 1
         if len(record.path) > SHOWN_LENGTH_MAX or len(record.component) > SHOWN_LENGTH_MAX:
             record = record._replace(path=brief(record.path), component=brief(record.component))
-        self._records.append((self._count, record))
-        self._sizes.append(size := _size_of(record))
-        self._bytes += size
-        while len(self._records) > self._kept_max or (
-            self._bytes > self._bytes_max and len(self._records) > 1
-        ):
-            self._records.popleft()
-            self._bytes -= self._sizes.popleft()
+        records = self._records
+        records.append((self._count, record))
+        if record.log_lines or record.error is not None:
+            self._bytes += _size_of(record)
+        if len(records) > self._kept_max or self._bytes > self._bytes_max:
+            self._forget()
         if self._more:
             self._more.unpark_all()
+
+    def _forget(self) -> None:
+        """Drop the oldest, as many as are too many."""
+        records = self._records
+        while len(records) > self._kept_max or (self._bytes > self._bytes_max and len(records) > 1):
+            _, oldest = records.popleft()
+            if oldest.log_lines or oldest.error is not None:
+                self._bytes -= _size_of(oldest)
 
     def after(self, cursor: int) -> Iterator[tuple[int, ExecutionRecord]]:
         """Those kept that are later than `cursor`, oldest first."""
