@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.app.registered import Kind, RegisteredFunction
-from engine.errors import FunctionNotFound, NotAllowed
+from engine.errors import FunctionNotFound, NotAllowed, UsageError
 from engine.functions.crons import is_tick
 from engine.functions.deployment import Deployment
 from engine.functions.execute import Executor, Outcome, Request
 from engine.functions.queries import PaginationState
-from engine.functions.results import Caller
+from engine.functions.results import Caller, failure_of
 from engine.indexes.catalog import SCHEDULED_FUNCTIONS
 from engine.model.commits import RowWrite, Source
 from engine.model.identity import Identity
 from engine.model.limits import USER_TABLE_NUMBER_MIN
+from engine.transaction.transaction import Transaction
 from engine.transaction.view import View
 
 
@@ -74,7 +75,7 @@ async def replay(
     outcome = await executor.run(
         request, execution, transaction, PaginationState(None), wrap=_debugged if debugs else None
     )
-    now = {} if outcome.failure else {write.key: write for write in transaction.finish()}
+    now = _written(transaction, outcome)
     then = {write.key: write for write in writes}
     mine = [key for key in {**then, **now} if _is_its_own(key, then.get(key))]
     return Replayed(
@@ -86,6 +87,17 @@ async def replay(
             if not _is_same(then.get(key), now.get(key))
         ],
     )
+
+
+def _written(transaction: Transaction, outcome: Outcome) -> dict[bytes, RowWrite]:
+    """What it would write by row; nothing where it fails, also in the end."""
+    if outcome.failure is not None:
+        return {}
+    try:
+        return {write.key: write for write in transaction.finish()}
+    except UsageError as error:
+        outcome.value, outcome.failure = None, failure_of(error)
+        return {}
 
 
 def _refuse_what_cannot_run(deployment: Deployment, path: str, component: str) -> None:

@@ -14,6 +14,8 @@ from trio.testing import MockClock
 from engine.app.contexts import MutationCtx
 from engine.app.crons import Crons
 from engine.app.decorators import mutation
+from engine.app.schema import Schema, Table
+from engine.app.validators import v
 from engine.errors import FunctionNotFound
 from engine.functions.replay import Replayed
 from engine.functions.results import Caller
@@ -182,6 +184,23 @@ async def test_what_it_writes_otherwise_is_told(
     now: Any = difference.now.after_doc
     assert (2, 20) == (then["n"], now["n"])
     assert {**then, "n": 20} == now
+
+
+async def test_what_two_documents_may_not_share_fails_now(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    unique = Schema(things=Table(v.any()).index("by_n", ["n"], unique=True))
+    async with serving([*APP, unique], store=store) as node:
+        await mutate(node, add, n=1)
+        await mutate(node, add, n=2)
+        monkeypatch.setitem(FACTOR, "n", 0.5)
+
+        _, again = await all_replayed(node, store, PATH)
+
+    assert again.outcome.failure is not None
+    assert "unique index 'by_n'" in again.outcome.failure.message
+    assert [(True, None)] == [(each.then is not None, each.now) for each in again.differences]
 
 
 async def test_nothing_is_written_and_nobody_is_told(autojump_clock: MockClock) -> None:
