@@ -60,7 +60,7 @@ def check_header(header: bytes | None, *, where: str, reader: str) -> None:
     if found < FORMAT_VERSION_MIN:
         raise StoreDamaged(
             f"{where} is in format {found}, created by {creator}; {reader} reads none before"
-            f" {FORMAT_VERSION_MIN}. Nothing was changed: `headrace export` it with the code that"
-            " made it (its commit, where the version is the same) and import that into a new"
-            " directory, or begin with a new one"
+            f" {FORMAT_VERSION_MIN}. Nothing was changed: with the code that made it (its commit,"
+            " where the version is the same) write each table to a file by `headrace data TABLE"
+            " --json`, and `headrace import` them into a new directory; or begin with a new one"
         )

@@ -22,9 +22,9 @@ def test_a_format_that_is_not_read_any_more_is_refused_by_name() -> None:
 
     expected = (
         f"data is in format {FORMAT_VERSION_MIN - 1}, created by headrace 0; headrace 2 reads none"
-        f" before {FORMAT_VERSION_MIN}. Nothing was changed: `headrace export` it with the code"
-        " that made it (its commit, where the version is the same) and import that into a new"
-        " directory, or begin with a new one"
+        f" before {FORMAT_VERSION_MIN}. Nothing was changed: with the code that made it (its"
+        " commit, where the version is the same) write each table to a file by `headrace data TABLE"
+        " --json`, and `headrace import` them into a new directory; or begin with a new one"
     )
     assert expected == str(refused.value)
 
