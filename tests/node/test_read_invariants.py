@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -146,24 +146,20 @@ async def test_a_read_of_a_document_that_is_not_there_is_remembered(
 # Who conflicts with whom.
 
 
-class reading:  # noqa: N801 - a context manager
+@contextmanager
+def reading(node: Node) -> Iterator[Transaction]:
     """A transaction outside the lane, as of now."""
-
-    def __init__(self, node: Node) -> None:
-        self._committer = node.committer
-        self.transaction = Transaction(
-            pinned(node.committer, is_validated=True),
+    view = pinned(node.committer, is_validated=True)
+    try:
+        yield Transaction(
+            view,
             usage=Usage(node.limits),
             now_ns=node.runtime.now_ns(),
             dice=node.runtime.random,
             schema=None,
         )
-
-    def __enter__(self) -> Transaction:
-        return self.transaction
-
-    def __exit__(self, *_: object) -> None:
-        self._committer.unpin(self.transaction.view.snapshot)
+    finally:
+        node.committer.unpin(view.snapshot)
 
 
 def read_range(reader: Transaction, low: int, high: int) -> None:
