@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -86,8 +87,10 @@ async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
             say(f"Admin key: {served.admin_key}")
         for line in write_urls(project.root, served.url):
             say(line)
+        pusher = _Pusher(served)
+        served.deployer.push_when_asked = pusher.push
         nursery.start_soon(_show_calls, served)
-        nursery.start_soon(_push_on_change, served, app)
+        nursery.start_soon(pusher.push_on_change, app)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 break
@@ -96,40 +99,48 @@ async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _push_on_change(served: Served, app: Path) -> None:
-    known: set[str] = set()
-    while True:
-        seen = await trio.to_thread.run_sync(look, app)
-        known = await _push(served, known)
-        await changed(app, seen)
+class _Pusher:
+    """Pushes, and says what came of it, whoever asked for it."""
 
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._known: set[str] = set()
+        """The functions that there are."""
 
-async def _push(served: Served, known: set[str]) -> set[str]:
-    """Push, and say what came of it; return the functions that there are now."""
-    from engine.serving.administration import described_functions
+    async def push_on_change(self, app: Path) -> None:
+        while True:
+            seen = await trio.to_thread.run_sync(look, app)
+            with suppress(EngineError, OSError):  # it has been told
+                await self.push()
+            await changed(app, seen)
 
-    began = time.monotonic()
-    try:
-        with progress_of_steps() as told_how_far:
-            changes = await served.push(told_how_far)
-    except (EngineError, OSError) as error:
-        for line in told(only(error)):
+    async def push(self) -> list[str]:
+        began = time.monotonic()
+        try:
+            with progress_of_steps() as told_how_far:
+                changes = await self._served.push(told_how_far)
+        except (EngineError, OSError) as error:
+            for line in told(only(error)):
+                say(line)
+            before = "The version before serves on" if self._known else "Nothing is served yet"
+            say(f"Not pushed. {before}; save a file to try again.")
+            raise
+        for line in self._news(changes):
             say(line)
-        before = "The version before serves on" if known else "Nothing is served yet"
-        say(f"Not pushed. {before}; save a file to try again.")
-        return known
-    linecache.checkcache()
-    application = served.deployer.application
-    for warning in application.warnings:
-        say(f"warning: {warning}")
-    for change in changes:
-        say(f"  {change}")
-    functions = {_described(each) for each in described_functions(application)}
-    for line in _differences(known, functions):
-        say(line)
-    count = "1 function" if len(functions) == 1 else f"{len(functions)} functions"
-    say(f"Pushed in {(time.monotonic() - began) * 1000:.0f} ms: {count}")
-    return functions
+        count = "1 function" if len(self._known) == 1 else f"{len(self._known)} functions"
+        say(f"Pushed in {(time.monotonic() - began) * 1000:.0f} ms: {count}")
+        return changes
+
+    def _news(self, changes: list[str]) -> Iterator[str]:
+        from engine.serving.administration import described_functions
+
+        linecache.checkcache()
+        application = self._served.deployer.application
+        yield from (f"warning: {warning}" for warning in application.warnings)
+        yield from (f"  {change}" for change in changes)
+        functions = {_described(each) for each in described_functions(application)}
+        yield from _differences(self._known, functions)
+        self._known = functions
 
 
 def _described(function: dict[str, Any]) -> str:

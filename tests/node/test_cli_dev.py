@@ -14,6 +14,7 @@ import convex
 import httpx
 import pytest
 
+from engine.cli.failures import Exit
 from tests.node.command_line import headrace, started
 
 
@@ -69,6 +70,23 @@ def test_a_new_project_is_served_broken_and_repaired(project: Path) -> None:
     authors = [json.loads(line)["author"] for line in documents.out.splitlines()]
     assert ["ada", "BOB"] == authors
     assert 0 == ended
+
+
+@pytest.mark.slow
+def test_who_asks_for_a_push_is_seen_in_the_window_of_dev(project: Path) -> None:
+    messages = project / "backend" / "messages.py"
+    good = messages.read_text()
+    with started(project, "dev", "--port", "0") as dev:
+        dev.wait_said("2 functions")
+
+        again = headrace(project, "push")
+        pushed = dev.said.count("Pushed in")
+        messages.write_text(good + "\ndef broken(:\n")
+        dev.wait_said("Not pushed. The version before serves on")
+        refused = headrace(project, "push")
+
+    assert (0, 2) == (again.code, pushed)
+    assert (Exit.REFUSED, 2) == (refused.code, dev.said.count("Not pushed"))
 
 
 @pytest.mark.slow
