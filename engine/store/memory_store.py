@@ -11,7 +11,7 @@ A store in memory, with the promises of the one on a disk and faults on demand.
     store.fail_next(StoreFull("disk full"))   # the next batch is refused
 
 Each key has its values of the past for as long as a snapshot can see them, so a snapshot is taken
-in no time and a batch costs what it changes.
+in no time and a batch costs what it changes. A store is one thread's, its snapshots too.
 """
 
 from __future__ import annotations
