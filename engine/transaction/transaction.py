@@ -39,7 +39,7 @@ from engine.indexes.snapshot import Entry
 from engine.model.codec import decode, decode_all, encode
 from engine.model.commits import RowWrite
 from engine.model.identifiers import is_identifier, why_no_identifier
-from engine.model.ids import id_of, make_internal, row_key, row_key_of
+from engine.model.ids import id_of, make_internal, remember, row_key, row_key_of
 from engine.model.keys import encode_key, past
 from engine.model.limits import (
     DOCUMENT_BYTES_MAX,
@@ -224,6 +224,7 @@ class Transaction:
             return read
         docs, keys = read.docs, read.keys
         images: list[bytes] = []
+        rows: list[bytes] = []
         rows_max = _rows_enough(rows_max, count, accepts)
         # What is looked up here is not for each document again: a scan does little else.
         row_of, count_read = self._row_reader(), self.usage.count_read
@@ -239,6 +240,7 @@ class Transaction:
                 keys.append(key)
                 if accepts is None:
                     images.append(image)
+                    rows.append(row)
                 elif accepts(doc := decode(image)):
                     docs.append(doc)
                 if len(docs) == count or len(keys) == rows_max:
@@ -250,7 +252,9 @@ class Transaction:
                 raise
         finally:
             self._record(index, lower, upper, reverse, read)
-        docs += decode_all(images)
+        found: list[Doc] = decode_all(images)
+        remember([doc["_id"] for doc in found], rows)
+        docs += found
         return read
 
     def count(self, table: TableInfo) -> int:
