@@ -10,7 +10,8 @@ is read.  In the store a document is found by its row key: the table number in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Sequence
 from typing import Final, Generic, Literal, TypeVar
 from zlib import adler32
 
@@ -25,6 +26,7 @@ DAY_MS: Final = 86_400_000
 
 _FOOTER_BYTES: Final = 2
 _CACHED_IDS_MAX: Final = 65_536
+_SLICES_MAX: Final = 64
 
 
 class Id(str, Generic[T]):
@@ -91,19 +93,27 @@ def row_key_of(doc_id: str) -> bytes:
         return _row_keys[doc_id]
     except (KeyError, TypeError):
         pass
-    key = row_key(*decode_id(doc_id))
-    remember((doc_id,), (key,))
+    while _just_read:
+        _keep(*_just_read.popleft())
+    key = _row_keys.get(doc_id) if isinstance(doc_id, str) else None
+    if key is None:
+        key = row_key(*decode_id(doc_id))
+        _keep((doc_id,), (key,))
     return key
 
 
-def remember(doc_ids: Iterable[str], row_keys: Iterable[bytes]) -> None:
+def remember(doc_ids: Sequence[str], row_keys: Sequence[bytes]) -> None:
     """
-    Spare `row_key_of` the ids of documents that were just read, which are asked for next.
+    Spare `row_key_of` the ids of documents that were just read, in case it is asked for them next.
 
     Args:
         doc_ids: as `encode_id` returns them.
         row_keys: theirs, in the same order.
     """
+    _just_read.append((doc_ids, row_keys))
+
+
+def _keep(doc_ids: Sequence[str], row_keys: Sequence[bytes]) -> None:
     if len(_row_keys) >= _CACHED_IDS_MAX:
         _row_keys.clear()
     _row_keys.update(zip(doc_ids, row_keys, strict=True))
@@ -133,6 +143,8 @@ def make_internal(unix_ms: int, random8: bytes) -> bytes:
 
 
 _row_keys: Final[dict[str, bytes]] = {}
+_just_read: Final[deque[tuple[Sequence[str], Sequence[bytes]]]] = deque(maxlen=_SLICES_MAX)
+"""Not in `_row_keys` before one of them is missed there: most scans ask for no id."""
 
 
 def _invalid(doc_id: object, why: str) -> InvalidId:
