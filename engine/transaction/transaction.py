@@ -411,7 +411,8 @@ class Transaction:
             raise InvalidValue(why_no_identifier(name, "a table"))
         used = len(self.catalog.by_number) - SYSTEM_TABLES + 1
         if used > TABLES_MAX:
-            raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables")
+            advice = "Documents of one kind share a table; drop those that nothing needs."
+            raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables", advice)
         # Two that add a table beside each other would give it one number.
         self.reads.add_range(BY_TABLE_NAME.prefix, b"", None)
         number = number or self.catalog.next_table_number

@@ -121,7 +121,7 @@ def any_query(dice: Random) -> tuple[str, Args]:
         return "page_of", {"group": dice.randrange(GROUPS)}
     if kind < 0.75:
         return "ranked", {"rank": dice.randrange(RANKS)}
-    return dice.choice(["counted", "sizes", "jobs"]), {}
+    return dice.choice(["counted", "tallied", "sizes", "jobs"]), {}
 
 
 def is_planned(name: str, message: str) -> bool:

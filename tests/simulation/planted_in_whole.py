@@ -96,6 +96,15 @@ def _tick_twice(turn: Transaction, key: bytes, tick: Any, ended: Any) -> None:
         )
 
 
+# Triggers.
+
+_child_steps = Transaction.child_steps
+
+
+def _steps_but_deletions(transaction: Transaction) -> Any:
+    return [step for step in _child_steps(transaction) if step.after is not None]
+
+
 # What is told.
 
 
@@ -190,6 +199,9 @@ PLANTED: Final[Mapping[str, Plant]] = {
     ),
     "a job that runs before its time": in_place_of(jobs, "EARLY_MS", 500.0),
     "a cron that ticks twice": in_place_of(scheduling, "tick_ended", _tick_twice),
+    "a deletion that no trigger follows": in_place_of(
+        Transaction, "child_steps", _steps_but_deletions
+    ),
     "a commit that is missed while subscribing": in_place_of(
         Subscriptions, "_first_touch", _missed_nothing
     ),

@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx, TriggerCtx
 from engine.app.crons import Crons
 from engine.app.decorators import internal_action, internal_mutation, mutation, query
 from engine.app.registry import Application
 from engine.app.schema import Schema, Table
+from engine.app.triggers import Change, trigger
 from engine.app.validators import v
 from engine.errors import ConvexError
 from engine.functions.loader import load
@@ -134,6 +135,22 @@ async def cancel(ctx: MutationCtx, token: float, which: float) -> bool:
     return planned is not None
 
 
+# What follows writes.
+
+
+@trigger("items")
+async def tally(ctx: TriggerCtx, change: Change[Any]) -> None:
+    """Keep count of each group, an empty one's too."""
+    for item, by in ((change.old, -1), (change.new, 1)):
+        if item is None:
+            continue
+        row = await ctx.db.query("tallies").with_index("by_group", group=item["group"]).unique()
+        if row is None:
+            await ctx.db.insert("tallies", {"group": item["group"], "n": by})
+        else:
+            await ctx.db.patch(row["_id"], {"n": row["n"] + by})
+
+
 # What is run by the clock.
 
 
@@ -191,6 +208,12 @@ async def counted(ctx: QueryCtx) -> list[list[float]]:
 
 
 @query
+async def tallied(ctx: QueryCtx) -> list[list[float]]:
+    rows = await ctx.db.query("tallies").with_index("by_group").collect()
+    return [[row["group"], row["n"]] for row in rows if row["n"]]
+
+
+@query
 async def sizes(ctx: QueryCtx) -> list[int]:
     return [await ctx.db.count(table) for table in ("items", "landed", "ticks", "plans")]
 
@@ -215,9 +238,9 @@ async def ranked(ctx: QueryCtx, rank: float) -> list[float]:
     return sorted([item["token"] async for item in found])
 
 
-FUNCTIONS: Final = (
+FUNCTIONS: Final[tuple[Any, ...]] = (
     add, bump, move, drop, spoil, fail, stuff, plan, cancel, land, miss, act, tick, beat,
-    of_group, counted, sizes, page_of, jobs,
+    tally, of_group, counted, tallied, sizes, page_of, jobs,
 )  # fmt: skip
 
 ITEM: Final = v.object({"token": v.number(), "group": v.number(), "rank": v.number()})
@@ -230,6 +253,9 @@ def _schema(change: Callable[[Table], Table] = lambda items: items) -> Schema:
     return Schema(
         items=change(items),
         counters=Table(v.object({"key": v.number(), "n": v.number()})).index("by_key", ["key"]),
+        tallies=Table(v.object({"group": v.number(), "n": v.number()})).index(
+            "by_group", ["group"], unique=True
+        ),
         plans=Table(v.object({"token": v.number(), "job": v.string()})).index(
             "by_token", ["token"]
         ),
