@@ -27,6 +27,7 @@ from engine.committer.retention import Retention
 from engine.errors import StoreFailed
 from engine.functions.deployment import Deployment
 from engine.functions.index_upkeep import IndexUpkeep, Progress
+from engine.functions.job_sweep import JobSweep
 from engine.functions.jobs import Jobs
 from engine.functions.push import Push
 from engine.functions.run import Functions
@@ -198,6 +199,8 @@ async def running_node(
         ):
             sweep = SessionSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(sweep.run)
+            job_sweep = JobSweep(functions.turns, runtime=runtime, limits=limits)
+            nursery.start_soon(job_sweep.run)
             upkeep = IndexUpkeep(committer, functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(upkeep.run)
             retention = Retention(committer, store, runtime=runtime, limits=limits)

@@ -247,11 +247,10 @@ class ActionScheduler(Scheduler):
     def run_after(
         self, delay: float | timedelta, fn: Any, /, *args: Any, **kwargs: Any
     ) -> ActionCall[Any]:
-        now_ms = self._scope.runtime.now_ns() / 1e6
-        return self._schedule(due_after(now_ms, delay), fn, args, kwargs)
+        return self._schedule(due_after(self._now_ms(), delay), fn, args, kwargs)
 
     def run_at(self, when: Any, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
-        return self._schedule(due_at(when), fn, args, kwargs)
+        return self._schedule(due_at(self._now_ms(), when), fn, args, kwargs)
 
     def cancel(self, job: Any, /) -> ActionCall[None]:
         owner = self._scope.component
@@ -266,10 +265,21 @@ class ActionScheduler(Scheduler):
 
         def write() -> Coroutine[Any, Any, str]:
             return scope.turns.write(
-                lambda turn: schedule(turn, scope.component, component, path, raw, due_ms=due_ms)
+                lambda turn: schedule(
+                    turn,
+                    scope.component,
+                    component,
+                    path,
+                    raw,
+                    due_ms=due_ms,
+                    request_id=scope.caller.request_id,
+                )
             )
 
         return self._calls.make(f"schedule({path})", write)
+
+    def _now_ms(self) -> float:
+        return self._scope.runtime.now_ns() / 1e6
 
 
 def _value(value: Any, failure: Failure | None) -> Any:

@@ -43,7 +43,7 @@ from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.triggers import FollowedWriter
-from engine.model.limits import Limits
+from engine.model.limits import SCHEDULE_S_MAX, Limits
 from engine.model.values import normalize
 from engine.transaction.transaction import Transaction
 
@@ -273,7 +273,7 @@ class SchedulerAccess(Scheduler):
         return self._calls.run(self._schedule, due_after(self._now_ms(), delay), fn, args, kw)
 
     def run_at(self, when: float | datetime, fn: Any, /, *args: Any, **kw: Any) -> Call[Any]:
-        return self._calls.run(self._schedule, due_at(when), fn, args, kw)
+        return self._calls.run(self._schedule, due_at(self._now_ms(), when), fn, args, kw)
 
     def cancel(self, job: str, /) -> Call[None]:
         return self._calls.run(self._cancel, job)
@@ -293,7 +293,15 @@ class SchedulerAccess(Scheduler):
         component, path, raw = self._calls.in_own_time(
             call_target, fn, args, kwargs, scope.component
         )
-        return schedule(scope.transaction, scope.component, component, path, raw, due_ms=due_ms)
+        return schedule(
+            scope.transaction,
+            scope.component,
+            component,
+            path,
+            raw,
+            due_ms=due_ms,
+            request_id=scope.caller.request_id,
+        )
 
 
 def call_target(
@@ -322,20 +330,45 @@ def call_target(
 
 
 def due_after(now_ms: float, delay: float | timedelta) -> float:
-    """The due time of `delay`: a timedelta, or milliseconds."""
+    """
+    The due time of `delay`: a timedelta, or milliseconds.
+
+    Raises:
+        InvalidValue: it is neither, negative, or over `SCHEDULE_S_MAX`.
+    """
     delay_ms = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
-    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float) or not delay_ms >= 0:
+    if not _is_number(delay_ms) or not delay_ms >= 0:
         raise InvalidValue(f"a delay is a timedelta or milliseconds, not negative; not {delay!r}")
-    return now_ms + delay_ms
+    return _soon_enough(now_ms, now_ms + delay_ms)
 
 
-def due_at(when: float | datetime) -> float:
-    """The due time `when`: an aware datetime, or milliseconds since 1970."""
+def due_at(now_ms: float, when: float | datetime) -> float:
+    """
+    The due time `when`: an aware datetime, or milliseconds since 1970.
+
+    Raises:
+        InvalidValue: it is neither, or further away than `SCHEDULE_S_MAX`.
+    """
     if isinstance(when, datetime):
         if when.tzinfo is None:
             raise InvalidValue("run_at needs a datetime with a time zone, such as ctx.now + delta")
-        return when.timestamp() * 1000
-    return when
+        return _soon_enough(now_ms, when.timestamp() * 1000)
+    if not _is_number(when):
+        raise InvalidValue(f"run_at takes an aware datetime or milliseconds; not {when!r}")
+    return _soon_enough(now_ms, when)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _soon_enough(now_ms: float, due_ms: float) -> float:
+    if not abs(due_ms - now_ms) <= SCHEDULE_S_MAX * 1000:
+        raise InvalidValue(
+            f"{due_ms:,.0f} ms since 1970 is further from now than {SCHEDULE_S_MAX:,} s, which are "
+            "five years (SCHEDULE_S_MAX); seconds may have been taken for milliseconds"
+        )
+    return due_ms
 
 
 def run_nested(function: RegisteredFunction, raw: Mapping[str, Any], scope: Scope) -> Steps[Any]:

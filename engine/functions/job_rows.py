@@ -1,22 +1,26 @@
 """
 Rows of `_scheduled_functions`: one for each job, from when it is scheduled to when it is forgotten.
 
-`due` tells the scheduler where a job stands, so that the index `by_due` is all
-it has to read:
+`due` tells where a job stands, so that one index, `by_due`, is all that the scheduler has to read,
+and whoever collects old ones:
 
-    a number    pending; may run from that time on, in milliseconds since 1970
     null        an action that has begun
-    absent      ended: `finished` says when, for whoever collects old ones
+    an Int64    ended, at that time
+    a number    pending; may run from that time on
+
+Times are milliseconds since 1970.  Kinds of values have an order, so each of the three lies
+together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 from engine.indexes.catalog import SCHEDULED_FUNCTIONS
 from engine.model.keys import encode_key, past
-from engine.model.values import normalize
+from engine.model.values import INT64_MIN, Int64, normalize
 from engine.transaction.transaction import Transaction
 
 PENDING: Final = "pending"
@@ -25,8 +29,13 @@ SUCCESS: Final = "success"
 FAILED: Final = "failed"
 CANCELED: Final = "canceled"
 
+_REQUEST: Final = "job-"
+
 BEGUN: Final = (encode_key([None]), past(encode_key([None])))
 """The interval of `by_due` that holds the actions that have begun."""
+_ENDED: Final = encode_key([Int64(INT64_MIN)])
+PENDING_FROM: Final = encode_key([-math.inf])
+assert BEGUN[1] <= _ENDED < PENDING_FROM, "the three lie apart"
 
 
 def add_job(
@@ -49,13 +58,14 @@ def add_job(
         due_ms: milliseconds since 1970.
         cron: the id of the cron that it is a tick of.
     """
-    due = normalize(float(due_ms))
+    # What is asked for the past has waited since now, and waits behind what is overdue.
+    due = normalize(max(float(due_ms), float(transaction.now_ms)))
     row: dict[str, Any] = {
         "name": path,
         "component": owner,
         "target": component,
         "args": [dict(args)],
-        "scheduledTime": due,
+        "scheduledTime": normalize(float(due_ms)),
         "state": {"kind": PENDING},
         "due": due,
     }
@@ -66,7 +76,12 @@ def add_job(
 
 def request_of(job_id: str) -> str:
     """The id of the request that is the run of a job."""
-    return f"job-{job_id}"
+    return f"{_REQUEST}{job_id}"
+
+
+def job_of(request_id: str) -> str | None:
+    """The id of the job whose run a request is, if it is one."""
+    return request_id.removeprefix(_REQUEST) if request_id.startswith(_REQUEST) else None
 
 
 def is_pending(job: Mapping[str, Any] | None) -> bool:
@@ -76,4 +91,9 @@ def is_pending(job: Mapping[str, Any] | None) -> bool:
 
 def pending_until(now_ms: float) -> tuple[bytes, bytes]:
     """The interval of `by_due` that holds the pending jobs that are due at `now_ms`."""
-    return BEGUN[1], past(encode_key([normalize(float(now_ms))]))
+    return PENDING_FROM, past(encode_key([normalize(float(now_ms))]))
+
+
+def ended_before(ms: float) -> tuple[bytes, bytes]:
+    """The interval of `by_due` that holds the jobs that ended before `ms`."""
+    return _ENDED, encode_key([Int64(math.floor(ms))])

@@ -15,7 +15,15 @@ from engine.app.registered import Kind
 from engine.errors import Overloaded, StoreFull
 from engine.functions.crons import is_tick
 from engine.functions.execute import Request
-from engine.functions.job_rows import BEGUN, FAILED, IN_PROGRESS, SUCCESS, is_pending, pending_until
+from engine.functions.job_rows import (
+    BEGUN,
+    FAILED,
+    IN_PROGRESS,
+    PENDING_FROM,
+    SUCCESS,
+    is_pending,
+    pending_until,
+)
 from engine.functions.mutations import job_request
 from engine.functions.run import Functions
 from engine.functions.scheduling import begin_job, finish_job
@@ -118,7 +126,7 @@ class Jobs:
             reader = self._reader(view_of(snapshot))
             first = reader.read_slice(
                 JOBS_BY_DUE,
-                BEGUN[1],
+                PENDING_FROM,
                 None,
                 reverse=False,
                 rows_max=1 << 60,

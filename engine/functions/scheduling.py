@@ -17,10 +17,10 @@ from typing import Any
 
 from engine.errors import DocumentNotFound, InvalidValue
 from engine.functions.crons import is_tick, tick_ended
-from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job
+from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job, job_of
 from engine.indexes.catalog import SCHEDULED_FUNCTIONS
 from engine.model.ids import row_key_of
-from engine.model.values import normalize, size_of
+from engine.model.values import Int64, normalize, size_of
 from engine.transaction.transaction import Transaction
 
 
@@ -32,20 +32,35 @@ def schedule(
     args: Mapping[str, Any],
     *,
     due_ms: float,
+    request_id: str,
 ) -> str:
     """
     Add a job and return its id; it runs if and when this transaction commits.
+
+    What a job schedules that was canceled meanwhile is canceled, too.
 
     Args:
         owner: the component whose job it is.
         component: the component whose function runs.
         due_ms: milliseconds since 1970; in the past is now.
+        request_id: of whoever schedules it.
     """
     plain = normalize(dict(args))
     transaction.usage.count_scheduled(size_of(plain))
-    return add_job(
+    job_id = add_job(
         transaction, owner=owner, component=component, path=path, args=plain, due_ms=due_ms
     )
+    if _is_canceled(transaction, request_id):
+        key = row_key_of(job_id)
+        finish_job(transaction, key, transaction.get(key) or {}, {"kind": CANCELED})
+    return job_id
+
+
+def _is_canceled(transaction: Transaction, request_id: str) -> bool:
+    """Whether a request is the run of a job that is canceled."""
+    job_id = job_of(request_id)
+    job = transaction.get(row_key_of(job_id)) if job_id else None
+    return job is not None and job["state"]["kind"] == CANCELED
 
 
 def cancel_job(transaction: Transaction, owner: str, job_id: str) -> None:
@@ -79,5 +94,5 @@ def finish_job(
     if is_tick(job):
         tick_ended(transaction, key, job, {"state": state, "completedTime": now})
         return
-    done = {name: value for name, value in job.items() if name != "due"}
-    transaction.put_row(key, {**done, "state": state, "completedTime": now, "finished": now})
+    ended = {"state": state, "completedTime": now, "due": Int64(now)}
+    transaction.put_row(key, {**job, **ended})

@@ -214,16 +214,15 @@ def _system_index(index_id: int, number: int, name: str, *fields: str) -> IndexI
 BY_TABLE_NAME: Final = _system_index(1, TABLES, "by_name", "component", "name")
 BY_INDEX_TABLE: Final = _system_index(2, INDEXES, "by_table", "table")
 JOBS_BY_DUE: Final = _system_index(3, SCHEDULED_FUNCTIONS, "by_due", "due")
-JOBS_BY_FINISHED: Final = _system_index(4, SCHEDULED_FUNCTIONS, "by_finished", "finished")
-CRONS_BY_NAME: Final = _system_index(5, CRONS, "by_name", "component", "name")
-SCHEMAS_BY_COMPONENT: Final = _system_index(6, SCHEMAS, "by_component", "component")
+CRONS_BY_NAME: Final = _system_index(4, CRONS, "by_name", "component", "name")
+SCHEMAS_BY_COMPONENT: Final = _system_index(5, SCHEMAS, "by_component", "component")
 
 _SYSTEM_TABLES: Final = (
     make_table(TABLES, "_tables", "", [BY_TABLE_NAME]),
     make_table(INDEXES, "_index", "", [BY_INDEX_TABLE]),
     make_table(SCHEMAS, "_schemas", "", [SCHEMAS_BY_COMPONENT]),
     make_table(SESSION_REQUESTS, "_session_requests", "", by_creation_time=False),
-    make_table(SCHEDULED_FUNCTIONS, "_scheduled_functions", "", [JOBS_BY_DUE, JOBS_BY_FINISHED]),
+    make_table(SCHEDULED_FUNCTIONS, "_scheduled_functions", "", [JOBS_BY_DUE]),
     make_table(CRONS, "_crons", "", [CRONS_BY_NAME]),
     make_table(CRON_RUNS, "_cron_runs", ""),
     make_table(DEPLOYMENTS, "_deployments", "", by_creation_time=False),

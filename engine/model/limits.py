@@ -56,6 +56,9 @@ LOAD_S_MAX: Final = 10.0
 """To import the modules of an application; who saves a file waits for it."""
 SECONDS_MAX: Final = 10**9
 """Some thirty years: who wants no end says that, and timers of the system take no more."""
+SCHEDULE_S_MAX: Final = 5 * 366 * 86_400
+"""From now to when a scheduled function is due, in either direction, as in Convex: whoever takes
+seconds for milliseconds, or the reverse, is told."""
 CREATION_TIME_MAX: Final = 2.0**53
 
 PAGE_ITEMS_MAX: Final = 32_000
@@ -190,6 +193,9 @@ class Limits:
     job_backoff_s: float = 0.5
     """A job that the engine had no room for is tried again after this, then twice this, ..."""
     job_backoff_s_max: float = 7200.0
+
+    job_results_s_max: float = 7 * 86_400.0
+    """How long a scheduled function that has ended can be looked at, as in Convex."""
 
     # One client.
     message_bytes_max: int = 64 << 20

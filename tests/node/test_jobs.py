@@ -95,9 +95,29 @@ async def cancel(ctx: MutationCtx, job: Id[Any]) -> None:
     await ctx.scheduler.cancel(job)
 
 
+@internal_action
+async def parent(ctx: ActionCtx) -> None:
+    """Schedule something by itself and by a mutation, before it goes on and after."""
+    for when in ("before", "after"):
+        began.append(when)
+        await ctx.scheduler.run_after(0, note, f"{when}, itself")
+        await ctx.run_mutation(later, seconds=0, text=f"{when}, by a mutation")
+        await proceed["parent"].wait()
+
+
+@mutation
+async def at(ctx: MutationCtx, when: Any) -> str:
+    return await ctx.scheduler.run_at(when, note, "some time")
+
+
+@mutation
+async def after(ctx: MutationCtx, delay: Any) -> str:
+    return await ctx.scheduler.run_after(delay, note, "some time")
+
+
 def app() -> Application:
     return application(
-        jobs, notes, note, fail, write_too_much, slow, raises, later, run,
+        jobs, notes, note, fail, write_too_much, slow, raises, later, run, parent, at, after,
         schedule_and_fail, cancel, add,
     )  # fmt: skip
 
@@ -314,6 +334,86 @@ async def test_an_action_that_is_canceled_stays_canceled_when_it_ends() -> None:
         await node.scheduler.wait_resting()
 
         assert ["canceled"] == await states(node)
+
+
+async def test_what_a_canceled_action_schedules_is_canceled() -> None:
+    proceed["parent"] = trio.Event()
+    async with serving(app()) as node:
+        job = await mutate(node, run, path(parent))
+        await wait_all_tasks_blocked()
+        await mutate(node, cancel, job)
+        proceed["parent"].set()
+        await node.scheduler.wait_resting()
+
+        assert ["before", "after"] == began
+        assert {"before, itself", "before, by a mutation"} == set(await ask(node, notes))
+        states_of = {
+            row["args"][0].get("text"): row["state"]["kind"] for row in await ask(node, jobs)
+        }
+        assert "canceled" == states_of["after, itself"] == states_of["after, by a mutation"]
+
+
+YEARS_MS = 366 * 86_400_000.0
+
+
+@pytest.mark.parametrize(
+    ("how", "value"),
+    [
+        (after, -1.0),
+        (after, "soon"),
+        (after, True),
+        (after, float("nan")),
+        (after, 5.1 * YEARS_MS),
+        (after, float("inf")),
+        (at, "tomorrow"),
+        (at, True),
+        (at, float("nan")),
+        (at, 1_800_000_000.0),
+        (at, 3e12),
+    ],
+)
+async def test_a_time_that_is_none_or_years_away_is_refused(how: Any, value: Any) -> None:
+    async with serving(app()) as node:
+        with pytest.raises(InvalidValue, match=r"milliseconds"):
+            await mutate(node, how, value)
+
+        assert [] == await ask(node, jobs)
+
+
+async def test_what_is_asked_for_the_past_waits_behind_what_is_overdue(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    runtime = VirtualRuntime(1)
+    async with serving(app(), runtime=runtime) as node:
+        node.scheduler.pause()
+        await mutate(node, later, seconds=1, text="overdue")
+        await trio.sleep(5)
+        past_ms = runtime.now_ns() / 1e6 - 60_000
+        await mutate(node, at, past_ms)
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+        assert ["overdue", "some time"] == await ask(node, notes)
+        assert past_ms in [row["scheduledTime"] for row in await ask(node, jobs)]
+
+
+async def test_what_has_ended_is_kept_a_week_and_what_waits_for_ever(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    day_s = 86_400
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        for _ in range(300):
+            await mutate(node, later, seconds=0, text="soon")
+        await mutate(node, run, path(fail))
+        await mutate(node, later, seconds=30 * day_s, text="in a month")
+        await node.scheduler.wait_resting()
+        await trio.sleep(7 * day_s - 60)
+        assert 302 == len(await ask(node, jobs))
+
+        await trio.sleep(2 * 3600)
+
+        assert ["pending"] == await states(node)
+        assert 301 == len(await ask(node, notes)) + 1
 
 
 async def test_actions_that_are_slow_do_not_hold_up_mutations() -> None:

@@ -216,6 +216,7 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_hostile_clients.py",
         "test_a_long_name_is_not_said_back_at_length",
     ),
+    "SCHEDULE_S_MAX": ("node/test_jobs.py", "test_a_time_that_is_none_or_years_away_is_refused"),
     "SEARCH_TERMS_MAX": (
         "node/test_search.py",
         "test_terms_after_the_sixteenth_are_not_looked_for_and_a_line_says_so",
@@ -251,6 +252,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "action_jobs_running_max": (
         "node/test_action_places.py",
         "test_scheduled_actions_and_those_that_clients_ask_for_do_not_wait_for_each_other",
+    ),
+    "job_results_s_max": (
+        "node/test_jobs.py",
+        "test_what_has_ended_is_kept_a_week_and_what_waits_for_ever",
     ),
     "job_backoff_s": (
         "node/test_jobs.py",

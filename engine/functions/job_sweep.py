@@ -1,0 +1,55 @@
+"""
+Forgets scheduled functions that ended long ago.
+
+It walks them in the order in which they ended, in slices, each a transaction of its own; none that
+is pending or runs is among them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from engine.functions.job_rows import ended_before
+from engine.functions.turns import Turns
+from engine.indexes.catalog import JOBS_BY_DUE
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.model.ids import row_key_of
+from engine.model.limits import Limits
+from engine.transaction.transaction import Transaction
+
+trace = tracer(__name__)
+
+SWEEP_EVERY_S: Final = 3600.0
+SLICE_ROWS: Final = 256
+
+
+class JobSweep:
+    """Runs in the background for as long as the engine does."""
+
+    def __init__(self, turns: Turns, *, runtime: Runtime, limits: Limits) -> None:
+        self._turns = turns
+        self._runtime = runtime
+        self._kept_ms = limits.job_results_s_max * 1000
+
+    async def run(self) -> None:
+        while True:
+            await self._runtime.sleep(SWEEP_EVERY_S)
+            await self.sweep()
+
+    async def sweep(self) -> int:
+        """Drop all that ended long enough ago; returns how many went."""
+        dropped = 0
+        while count := await self._turns.write(self._slice):
+            dropped += count
+        trace.info("jobs.swept", dropped=dropped)
+        return dropped
+
+    def _slice(self, turn: Transaction) -> int:
+        # As timestamps go, which do not follow a clock that leaps: all would be old at once.
+        before_ms = self._turns.next_ts() / 1e6 - self._kept_ms
+        lower, upper = ended_before(before_ms)
+        found = turn.read_slice(JOBS_BY_DUE, lower, upper, reverse=False, rows_max=SLICE_ROWS)
+        for job in found.docs:
+            turn.put_row(row_key_of(job["_id"]), None)
+        return len(found.docs)
