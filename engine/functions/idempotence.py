@@ -3,7 +3,8 @@ Session requests: a mutation that a client sends twice runs once.
 
 Its record is a row in the same transaction, keyed by session and request, so
 either both are durable or neither is.  Failed mutations leave no record and
-run again.  A session keeps its newest records, and all that are young.
+run again.  A session keeps its newest records, and all that are young.  What is
+recorded of one call is never told to another.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import OutOfRetention
+from engine.errors import OutOfRetention, RequestRefused
 from engine.indexes.catalog import SESSION_REQUESTS
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
@@ -39,9 +40,17 @@ def find(transaction: Transaction, request: SessionRequest) -> Recorded | None:
 
     Raises:
         OutOfRetention: it is so old that its record may have been dropped.
+        RequestRefused: what was answered before was another call.
     """
     doc = transaction.get(request_key(request))
     if doc is not None:
+        if doc.get("call", b"") != request.call:
+            raise RequestRefused(
+                422,
+                "IdempotencyKeyReused",
+                "This idempotency key was given to another call: another function or other "
+                "arguments. Nothing was done; a call that is new needs a key that is new",
+            )
         ts = int.from_bytes(doc["ts"], "big")
         return Recorded(ts=ts, value=doc["value"], log_lines=tuple(doc["logLines"]))
     floor = transaction.get(_floor_key(request.session_id))
@@ -63,6 +72,8 @@ def record(
 ) -> None:
     """Remember the answer with the writes; forget the one that falls out of the window."""
     doc = {"ts": ts.to_bytes(8, "big"), "value": value, "logLines": list(log_lines)}
+    if request.call:
+        doc["call"] = request.call
     transaction.put_row(request_key(request), doc)
     oldest = request.request_id - limits.session_records_max
     if oldest >= 0:

@@ -93,7 +93,12 @@ SYSTEM = Source(path="_system")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """A client's own number for a mutation: the same pair is the same mutation."""
+    """
+    A client's own number for a mutation: the same pair is the same mutation.
+
+    `call` is a digest of what is called, where a client might use a number for two calls.
+    """
 
     session_id: bytes
     request_id: int
+    call: bytes = b""

@@ -72,6 +72,8 @@ SEARCH_FILTERS_MAX: Final = 8
 
 TOKEN_CHARS_MAX: Final = 1 << 16
 """A token comes in a header, and is looked at before anybody is known."""
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+"""Room for any way to write a random number, and no more than a header is read for."""
 KEY_SET_BYTES_MAX: Final = 1 << 20
 """What an identity provider answers, which may be anything."""
 DOCUMENTS_SHOWN_MAX: Final = 10_000

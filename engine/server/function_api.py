@@ -38,6 +38,7 @@ from engine.model.values import Value
 from engine.server.arguments import call_arguments
 from engine.server.backend import Backend
 from engine.server.formats import Error, Format, Success, failed, success
+from engine.server.idempotency import HEADER, key_of, session_request
 from engine.server.identity import Verifier
 from engine.server.json_text import parse
 from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
@@ -65,6 +66,8 @@ class Call:
     component: str
     ts: int | None = None
     wants_ts: bool = False
+    key: str | None = None
+    """Of the request that this is, if it may come again: see `idempotency`."""
 
 
 Run: TypeAlias = Callable[[Call, dict[str, Value], Caller], Awaitable[Result]]
@@ -117,7 +120,8 @@ class FunctionApi:
 
     async def _post(self, run: Run, request: Request) -> Response:
         who = await self._verifier.from_request(request)
-        call = call_of(await self._document(request))
+        key = key_of(request)
+        call = replace(call_of(await self._document(request)), key=key)
         return json_response(await self._envelope(call, who, run))
 
     async def _get_query(self, request: Request) -> Response:
@@ -133,13 +137,14 @@ class FunctionApi:
     async def _post_run(self, request: Request) -> Response:
         """``/api/run/{dir}/{module}/{function}``: any public function."""
         who = await self._verifier.from_request(request)
+        key = key_of(request)
         document = await self._document(request)
         *module, function = request.path.removeprefix(RUN_PREFIX).split("/")
         if not module or not all((*module, function)):
             message = "The path names a module and a function, as in /api/run/messages/list"
             raise RequestRefused(400, "BadPath", message)
         call = call_of({**document, "path": f"{'/'.join(module)}:{function}"})
-        return json_response(await self._envelope(call, who, self._any))
+        return json_response(await self._envelope(replace(call, key=key), who, self._any))
 
     async def _query_ts(self, _request: Request) -> Response:
         return json_response({"ts": encode_ts(self._backend.published.value)})
@@ -227,11 +232,21 @@ class FunctionApi:
         )
 
     async def _mutate(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        request = None
+        if call.key is not None:
+            request = session_request(call.key, call.path, args, call.component, caller)
         return await self._backend.mutation(
-            call.path, args, caller=caller, component=call.component
+            call.path, args, caller=caller, request=request, component=call.component
         )
 
     async def _act(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
+        if call.key is not None:
+            raise RequestRefused(
+                400,
+                "BadIdempotencyKey",
+                f"{HEADER} is for mutations: what an action did outside cannot be looked up. Call "
+                "a mutation that schedules the action, with the key",
+            )
         return await self._detach(
             partial(self._backend.action, call.path, args, caller=caller, component=call.component)
         )

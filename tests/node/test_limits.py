@@ -460,6 +460,11 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "protocol/test_identity.py",
         "test_a_token_of_more_characters_than_a_header_has_is_not_looked_at",
     ),
+    # A header that cannot be: the request is refused with 400.
+    "IDEMPOTENCY_KEY_CHARS_MAX": (
+        "node/test_idempotency_keys.py",
+        "test_a_key_is_of_a_bounded_length",
+    ),
     "KEY_SET_BYTES_MAX": (
         "protocol/test_identity.py",
         "test_a_provider_without_keys_is_unreachable",
