@@ -205,9 +205,11 @@ class Limits:
     headers_bytes_max: int = 64 << 10
     """Of a request, its path and query included, that are read and have not ended."""
     mutations_queued_max: int = 1_000
-    actions_in_flight_max: int = 1_000
     mutations_queued_bytes_max: int = 64 << 20
-    """Arguments that wait in one session's lane; beyond, the session stops reading."""
+    """What waits in one session's lane; beyond, the session stops reading until it has room."""
+    actions_in_flight_max: int = 1_000
+    actions_bytes_max: int = 64 << 20
+    """Arguments of one session's actions that run or wait for a place; one more fails."""
     queries_per_session_max: int = 4_096
     queries_bytes_max: int = 64 << 20
     """Arguments and journals of the queries that one session shows."""

@@ -42,8 +42,14 @@ from uuid import UUID
 
 from msgspec import Raw
 
-from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation
-from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
+from engine.errors import InvalidValue, LimitExceeded, Overloaded, ProtocolViolation
+from engine.functions.results import (
+    ActionResult,
+    Failure,
+    MutationResult,
+    QueryResult,
+    failure_of,
+)
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
 from engine.model.text import brief, speakable
@@ -127,6 +133,13 @@ class Start:
     call: Call
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The call is not to be run: send this."""
+
+    response: bytes
+
+
 class Nothing(enum.Enum):
     """The state has taken it up: look whether a mutation or a transition is due."""
 
@@ -141,7 +154,7 @@ class Refuse:
     code: int = 1013
 
 
-Step: TypeAlias = Greeted | Verify | Start | Nothing | Refuse
+Step: TypeAlias = Greeted | Verify | Start | Answered | Nothing | Refuse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +200,8 @@ class Protocol:
         self._mutations: deque[Call] = deque()
         self._mutations_bytes = 0
         self._running: Call | None = None
-        self._actions: set[int] = set()
+        self._actions_count = 0
+        self._actions_bytes = 0
 
     # What the client says.
 
@@ -253,17 +267,28 @@ class Protocol:
         return Verify(message=message)
 
     def _enqueue(self, call: Call) -> Step:
-        if len(self._mutations) >= self._limits.mutations_queued_max:
-            return Refuse(reason="TooManyConcurrentMutations")
         self._mutations.append(call)
         self._mutations_bytes += call.size_bytes
         return Nothing.TO_DO
 
     def _start(self, call: Call) -> Step:
-        if len(self._actions) >= self._limits.actions_in_flight_max:
-            return Refuse(reason="TooManyConcurrentActions")
-        self._actions.add(call.number)
+        # A client that is sent away does not send again the actions that run: it gives them up.
+        if (full := self._full_of_actions(call)) is not None:
+            refused = failure_of(Overloaded(f"the actions of this client ({full})", 0))
+            result = ActionResult(value=None, failure=refused, log_lines=())
+            return Answered(response=self._action_response(call, result))
+        self._actions_count += 1
+        self._actions_bytes += call.size_bytes
         return Start(call=call)
+
+    def _full_of_actions(self, call: Call) -> str | None:
+        """The limit that one more action would be over."""
+        if self._actions_count >= self._limits.actions_in_flight_max:
+            return "actions_in_flight_max"
+        size = self._actions_bytes + call.size_bytes
+        if self._actions_count and size > self._limits.actions_bytes_max:
+            return "actions_bytes_max"
+        return None
 
     def _call(self, message: Mutation | Action, size_bytes: int) -> Call:
         assert self._session_id is not None
@@ -284,7 +309,10 @@ class Protocol:
 
     def is_reading_paused(self) -> bool:
         """Whether so much waits in the lane of mutations that no more should be read."""
-        return self._mutations_bytes > self._limits.mutations_queued_bytes_max
+        return (
+            len(self._mutations) >= self._limits.mutations_queued_max
+            or self._mutations_bytes > self._limits.mutations_queued_bytes_max
+        )
 
     # What came of it.
 
@@ -333,8 +361,12 @@ class Protocol:
         Args:
             ts: whatever the action wrote is readable at this timestamp.
         """
-        self._actions.discard(call.number)
+        self._actions_count -= 1
+        self._actions_bytes -= call.size_bytes
         self._covers_ts = max(self._covers_ts, ts)
+        return self._action_response(call, result)
+
+    def _action_response(self, call: Call, result: ActionResult) -> bytes:
         self._owe()
         return self._spelling.action(call.number, result, call.request_id)
 

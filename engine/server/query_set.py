@@ -202,7 +202,8 @@ class QuerySet:
 
 
 def refusal_of(error: UsageError) -> Failure:
-    """The failure of a call that never began."""
+    """The failure of a call that never began; it holds nothing of what the client sent."""
+    error.__traceback__ = error.__context__ = None
     return Failure(
         message=speakable(str(error)), data=UNDEFINED, error=error, kind=FailureKind.USAGE
     )
@@ -225,6 +226,6 @@ def _query_of(add: Add) -> Query:
         args=args,
         args_digest=blake2b(encode(args), digest_size=16).digest(),
         refusal=refusal,
-        size_bytes=size_of(args) + len(path) + len(journal or ""),
+        size_bytes=size_of(args) + len(path) + len(component) + len(journal or ""),
         journal=journal,
     )

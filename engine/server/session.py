@@ -51,6 +51,7 @@ from engine.server.identity import Verifier, acted_identity
 from engine.server.messages import Authenticate, decode
 from engine.server.outbox import Outbox, Send
 from engine.server.protocol import (
+    Answered,
     Call,
     Greeted,
     Nothing,
@@ -222,6 +223,8 @@ class Session:
                 await self._authenticate(step.message)
             case Start():
                 self._home.start_soon(self._act, step.call)
+            case Answered():
+                self._outbox.put(step.response)
             case Refuse():
                 self._end(None, step.code, step.reason)
             case Nothing():

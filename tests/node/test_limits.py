@@ -388,11 +388,15 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "http_body_bytes_max": ("protocol/test_http.py", "test_a_body_over_the_limit_is_refused"),
     "mutations_queued_max": (
         "protocol/test_protocol.py",
-        "test_too_many_waiting_mutations_send_the_client_away",
+        "test_too_many_waiting_mutations_pause_reading_until_one_has_begun",
     ),
     "actions_in_flight_max": (
         "protocol/test_protocol.py",
-        "test_too_many_actions_send_the_client_away",
+        "test_one_action_too_many_fails_and_the_others_run_on",
+    ),
+    "actions_bytes_max": (
+        "protocol/test_protocol.py",
+        "test_actions_with_too_much_to_hold_fail_and_a_large_one_runs_alone",
     ),
     "mutations_queued_bytes_max": (
         "protocol/test_protocol.py",

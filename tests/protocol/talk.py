@@ -17,7 +17,7 @@ from engine.functions.results import (
 from engine.model.limits import Limits
 from engine.model.reads import ReadSet
 from engine.server.messages import decode
-from engine.server.protocol import Call, Plan, Protocol, Start, Step
+from engine.server.protocol import Answered, Call, Plan, Protocol, Start, Step
 from engine.server.query_set import Query
 from engine.server.spelling import Spelling
 from engine.server.who import NOBODY, Who
@@ -76,10 +76,16 @@ class Talk:
     def mutate(self, number: int, **fields: Any) -> Step:
         return self.say(type="Mutation", requestId=number, udfPath="m:send", args=[{}], **fields)
 
-    def act(self, number: int) -> Call:
-        step = self.say(type="Action", requestId=number, udfPath="m:act", args=[{}])
+    def act(self, number: int, **fields: Any) -> Call:
+        step = self.say(type="Action", requestId=number, udfPath="m:act", args=[{}], **fields)
         assert isinstance(step, Start)
         return step.call
+
+    def refused(self, **fields: Any) -> dict[str, Any]:
+        """The response to an action that there is no room for."""
+        step = self.say(type="Action", udfPath="m:act", args=[{}], **fields)
+        assert isinstance(step, Answered)
+        return json_of(step.response)
 
     def authenticate(self, who: Who = NOBODY, *, base: int = 0) -> None:
         self.say(type="Authenticate", baseVersion=base, tokenType="None")

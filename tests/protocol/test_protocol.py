@@ -692,14 +692,16 @@ def test_a_plan_that_was_made_while_nothing_ran_waits_for_nothing() -> None:
     assert not talk.protocol.is_behind(plan)
 
 
-def test_too_many_waiting_mutations_send_the_client_away() -> None:
+def test_too_many_waiting_mutations_pause_reading_until_one_has_begun() -> None:
     talk = Talk.opened(limits={"mutations_queued_max": 2})
     talk.mutate(0)
+    before = talk.protocol.is_reading_paused()
     talk.mutate(1)
 
-    step = talk.mutate(2)
+    full = talk.protocol.is_reading_paused()
+    talk.protocol.next_mutation()
 
-    assert step == Refuse(reason="TooManyConcurrentMutations")
+    assert (before, full, talk.protocol.is_reading_paused()) == (False, True, False)
 
 
 def test_a_full_lane_pauses_reading_until_it_has_room() -> None:
@@ -755,13 +757,29 @@ def test_what_an_action_wrote_is_in_a_transition_after_its_answer() -> None:
     assert talk.protocol.is_due
 
 
-def test_too_many_actions_send_the_client_away() -> None:
+@pytest.mark.parametrize("number", [0, 1], ids=["the same number", "another number"])
+def test_one_action_too_many_fails_and_the_others_run_on(number: int) -> None:
     talk = Talk.opened(limits={"actions_in_flight_max": 1})
-    talk.act(0)
+    first = talk.act(0)
 
-    step = talk.say(type="Action", requestId=1, udfPath="m:act")
+    refused = talk.refused(requestId=number)
+    talk.acted(first)
 
-    assert step == Refuse(reason="TooManyConcurrentActions")
+    assert (refused["requestId"], refused["success"]) == (number, False)
+    assert "(actions_in_flight_max) had no room" in refused["result"]
+    assert talk.transition() is not None
+    assert talk.act(2)
+
+
+def test_actions_with_too_much_to_hold_fail_and_a_large_one_runs_alone() -> None:
+    talk = Talk.opened(limits={"actions_bytes_max": 500})
+    large = talk.act(0, padding="x" * 500)
+
+    refused = talk.refused(requestId=1)
+    talk.acted(large)
+
+    assert "(actions_bytes_max) had no room" in refused["result"]
+    assert [talk.act(number).number for number in (2, 3)] == [2, 3]
 
 
 def test_a_call_is_made_as_whoever_it_was_when_it_came() -> None:

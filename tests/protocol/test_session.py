@@ -483,6 +483,44 @@ async def test_no_mutation_is_begun_for_a_client_that_does_not_read(
     assert cells.runs.count("m:put") == 10
 
 
+async def test_a_client_with_more_mutations_than_may_wait_is_not_read_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It was offline for long, say: sent away it would come back with all of them again."""
+    cells = application()
+    cells.gates["m:increment"] = trio.Event()
+    async with serving(cells, limits=Limits(mutations_queued_max=3)) as house:
+        wire = await house.dial()
+        for number in range(20):
+            await wire.mutate(number, "m:increment")
+        await trio.testing.wait_all_tasks_blocked()
+        unread = wire.unread_count
+        cells.gates["m:increment"].set()
+        heard = await wire.hear_all()
+
+    assert unread == 20 - 1 - 3
+    answers = [each["result"] for each in heard if each["type"] == "MutationResponse"]
+    assert answers == [float(number) for number in range(1, 21)]
+
+
+async def test_an_action_too_many_fails_alone_and_a_transition_follows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.gates["m:add"] = trio.Event()
+    async with serving(cells, limits=Limits(actions_in_flight_max=1)) as house:
+        wire = await house.dial()
+        await wire.act(0, "m:add", a=1, b=2)
+        await wire.act(1, "m:add", a=1, b=2)
+        refused = await wire.hear_all()
+        cells.gates["m:add"].set()
+        heard = await wire.hear_all()
+
+    assert [each["type"] for each in refused] == ["ActionResponse", "Transition"]
+    assert (refused[0]["requestId"], refused[0]["success"]) == (1, False)
+    assert (heard[0]["requestId"], heard[0]["success"]) == (0, True)
+
+
 async def test_a_client_that_never_reads_again_is_given_up(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -47,6 +47,11 @@ class Wire:
 
     # The client's end.
 
+    @property
+    def unread_count(self) -> int:
+        """Messages that the server has not taken."""
+        return self._to_server.statistics().current_buffer_used
+
     async def say(self, **message: Any) -> None:
         await self.say_text(json.dumps(message))
 
