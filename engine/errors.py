@@ -25,6 +25,7 @@ Every error the engine raises on purpose.
     ├── FunctionAborted            a function raised SystemExit or the like, which ends only itself
     ├── FunctionFailed             a function of an engine elsewhere raised an error of its own
     ├── Overloaded                 no room within the caller's patience; nothing was done
+    ├── Paused                     the deployment is paused; nothing was done
     ├── Conflict                   a commit changed what this transaction read; run it again
     ├── SnapshotTooOld             a snapshot outlived its lease; run it again
     ├── OutOfRetention             a timestamp older than what is kept, or not yet reached
@@ -206,6 +207,10 @@ class Overloaded(EngineError):
         )
         self.what = what
         self.patience_s = patience_s
+
+
+class Paused(EngineError):
+    """The deployment is paused, so no function is called; nothing was done."""
 
 
 class Conflict(EngineError):

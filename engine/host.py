@@ -221,6 +221,34 @@ class Engine(AsyncInterface):
         self._home.application = application
         return lines
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether `pause` was called last, and not `resume`; also before the engine was opened."""
+        return self.node.functions.is_paused
+
+    async def pause(self) -> bool:
+        """
+        Refuse new calls of functions, by `Paused`, until `resume`; durable when this returns.
+
+        What runs comes to its end.  Scheduled functions wait, crons skip, pushes work.
+
+        Returns:
+            Whether it was not paused before.
+
+        Raises:
+            UsageError: nothing was ever deployed.
+        """
+        return await self.node.pause()
+
+    async def resume(self) -> bool:
+        """
+        Call functions again; overdue ones run, and each cron once for all that it missed.
+
+        Returns:
+            Whether it was paused before.
+        """
+        return await self.node.resume()
+
 
 class Home:
     """
@@ -493,4 +521,7 @@ def _server(node: Node, config: ServerConfig) -> Server:
 async def readiness(node: Node) -> Readiness:
     """Whether a mutation could be committed now, and if not, why."""
     obstacle = node.store.obstacle() or await node.functions.turns.obstacle()
-    return Readiness(is_ready=obstacle is None, progress={"reason": obstacle} if obstacle else {})
+    said: dict[str, object] = {"reason": obstacle} if obstacle else {}
+    if node.functions.is_paused:
+        said["paused"] = True
+    return Readiness(is_ready=obstacle is None, progress=said)

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -29,11 +30,13 @@ from engine.functions.deployment import Deployment
 from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.job_sweep import JobSweep
 from engine.functions.jobs import Jobs
+from engine.functions.pausing import is_paused
 from engine.functions.push import Push
 from engine.functions.run import Functions
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.table_drop import begin_drop
 from engine.functions.watchdog import Watchdog
+from engine.indexes.catalog import DEPLOYMENT_KEY
 from engine.indexes.recovery import recover
 from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
@@ -42,6 +45,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.kernel.watermark import Watermark
 from engine.log.recent import Recent
+from engine.model.codec import decode
 from engine.model.limits import Limits
 from engine.scheduler.actor import Scheduler
 from engine.store.interface import Store
@@ -100,6 +104,35 @@ class Node:
         """
         async with self.pushing:
             await self._push(application).take_up()
+
+    async def pause(self) -> bool:
+        """
+        Call no function any more: new calls are refused, jobs and crons wait, pushes work.
+
+        What has begun goes on.  It is durable when this returns, and stays so until `resume`.
+
+        Returns:
+            Whether it was not paused before.
+
+        Raises:
+            UsageError: nothing was ever deployed.
+        """
+        async with self.pushing:
+            is_news = await self.functions.set_paused(paused=True)
+            self.scheduler.pause()
+        return is_news
+
+    async def resume(self) -> bool:
+        """
+        Call functions again; overdue jobs run, and of each cron one tick, the others are skipped.
+
+        Returns:
+            Whether it was paused before.
+        """
+        async with self.pushing:
+            is_news = await self.functions.set_paused(paused=False)
+            self.scheduler.resume()
+        return is_news
 
     async def drop_table(self, component: str, name: str) -> int:
         """
@@ -190,6 +223,9 @@ async def running_node(
         limits=limits,
     )
     scheduler = Scheduler(jobs, runtime=runtime, limits=limits)
+    if is_paused(_deployed(snapshots)):
+        functions.is_paused = True
+        scheduler.pause()
     try:
         async with (
             running(SubscriptionsActor(published, recent, subscriptions), grace_s=DRAIN_S),
@@ -273,6 +309,11 @@ def _read_head(store: Store) -> Head:
         epoch=found.epoch,
         counts=found.counts,
     )
+
+
+def _deployed(snapshots: Snapshots) -> Any:
+    row = snapshots.current.row(DEPLOYMENT_KEY)
+    return None if row is None else decode(row)
 
 
 def _no_tables(_component: str, _name: str) -> int | None:

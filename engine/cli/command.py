@@ -36,6 +36,8 @@ VERBS: Final = {
     "replay": "replays",
     "import": "imports",
     "shell": "shell",
+    "pause": "pause",
+    "resume": "resume",
     "check": "check",
     "verify": "verification",
     "version": "versions",

@@ -21,6 +21,7 @@ from engine.functions.context import MutationContext, QueryContext, Scope, run_h
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution, drive, last_slice
 from engine.functions.history import ExecutionLog, ExecutionRecord, Way
+from engine.functions.pausing import refuse_if_paused
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, Failure, failure_of, undescribed
 from engine.functions.watchdog import Watchdog
@@ -81,6 +82,7 @@ class Executor:
         executions: ExecutionLog,
     ) -> None:
         self.deployment = deployment
+        self.is_paused = False
         self._runtime = runtime
         self._limits = limits
         self._watchdog = watchdog
@@ -231,6 +233,8 @@ class Executor:
     ) -> Any:
         deployment = self.deployment
         kind, path, args, caller, component = request
+        if self.is_paused:
+            refuse_if_paused(caller, path)
         function = deployment.find(path, kind, component=component, may_call_internal=caller.admin)
         tables = deployment.tables_of(component)
         if args:

@@ -54,6 +54,7 @@ from engine.functions.deployment import Deployment
 from engine.functions.document_check import DocumentCheck
 from engine.functions.guard import Guard
 from engine.functions.index_upkeep import IndexUpkeep, Progress
+from engine.functions.pausing import PAUSED, is_paused
 from engine.functions.turns import Turns
 from engine.functions.unique_check import UniqueCheck
 from engine.functions.watchdog import Watchdog
@@ -294,7 +295,8 @@ class Push:
             return []
         # Never as it was, though two pushes come in one millisecond: results go by this row.
         at = turn.now_ms if before is None else max(turn.now_ms, before["at"] + 1)
-        turn.put_row(DEPLOYMENT_KEY, {"digest": self._application.digest, "at": at})
+        deployed = {"digest": self._application.digest, "at": at, PAUSED: is_paused(before)}
+        turn.put_row(DEPLOYMENT_KEY, deployed)
         self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
         return lines
 

@@ -36,6 +36,7 @@ from engine.functions.history import SNAPSHOT_TOO_OLD, ExecutionLog, ExecutionRe
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
+from engine.functions.pausing import refuse_if_paused, set_paused
 from engine.functions.places import Places
 from engine.functions.queries import PaginationState
 from engine.functions.replay import Replayed, replay
@@ -56,11 +57,11 @@ from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.kernel.runtime import Runtime
 from engine.kernel.watermark import Watermark
 from engine.model.codec import encode
-from engine.model.commits import RowWrite, SessionRequest, Source
+from engine.model.commits import SYSTEM, RowWrite, SessionRequest, Source
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
-from engine.transaction.transaction import Reading
+from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
 
@@ -148,6 +149,37 @@ class Functions:
         with self.pin() as ts:
             self._code_ts = ts
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing new is called; what has begun goes on."""
+        return self._executor.is_paused
+
+    @is_paused.setter
+    def is_paused(self, paused: bool) -> None:
+        self._executor.is_paused = paused
+
+    async def set_paused(self, *, paused: bool) -> bool:
+        """
+        Let functions be called, or not; it is durable when this returns, and stays so.
+
+        Returns:
+            Whether it was not so before.
+
+        Raises:
+            UsageError: nothing was ever deployed.
+        """
+
+        async def work(turn: Transaction) -> bool:
+            if not set_paused(turn, paused=paused):
+                return False
+            self.turns.stage(turn, SYSTEM, on_publish=switch)
+            return True
+
+        def switch() -> None:
+            self.is_paused = paused
+
+        return await self.turns.repeat(work)
+
     def _from_cache(self) -> list[ExecutionRecord]:
         now_ns = self._runtime.now_ns()
         return [
@@ -221,6 +253,9 @@ class Functions:
             journal=journal,
         )
         identity = caller.identity.cache_key() if caller.identity else None
+        if self.is_paused:
+            # What is refused is nobody else's answer, nor is what others may still ask.
+            return await self._query(request, at, journal)
         try:
             return await self._cache.fetch(
                 key, identity, at, lambda: self._query(request, at, journal)
@@ -512,6 +547,8 @@ class Functions:
 
     async def _act(self, request: Request, execution: Execution, usage: Usage) -> Any:
         _, path, args, caller, component = request
+        if self.is_paused:
+            refuse_if_paused(caller, path)
         function = self.deployment.find(
             path, Kind.ACTION, component=component, may_call_internal=caller.admin
         )

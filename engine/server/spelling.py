@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Raw, UnsetType
 
-from engine.errors import Overloaded, StoreFull
+from engine.errors import Overloaded, Paused, StoreFull
 from engine.functions.results import ActionResult, Failure, MutationResult, QueryResult
 from engine.model.values import UNDEFINED
 from engine.server.messages import (
@@ -52,6 +52,8 @@ class Spelling:
         if not self.redact:
             return f"{head}\n{failure.message}"
         match failure.error:
+            case Paused() as error:
+                return f"{head}\nUncaught Paused: {error}"
             case Overloaded() as error:
                 return f"{head}\nUncaught Overloaded: {error}"
             case StoreFull():  # whose text names a directory

@@ -107,6 +107,7 @@ class Administration:
             ("GET", "tables"): self._tables,
             ("GET", "documents"): self._documents,
             ("POST", "drop"): self._drop,
+            ("POST", "state"): self._state,
             ("POST", "import"): self._import,
             ("GET", "executions"): self._executions,
             ("POST", "explain"): self._explain,
@@ -192,6 +193,14 @@ class Administration:
                 "This server has no application, whose schema would say whether it needs the table",
             )
         return json_response({"documents": await self._node.drop_table(component, table)})
+
+    async def _state(self, request: Request) -> Response:
+        """Pause, or resume, and say whether that is news."""
+        paused = (await self._object(request)).get("paused")
+        if not isinstance(paused, bool):
+            raise bad_json("paused has to be true or false")
+        is_news = await (self._node.pause() if paused else self._node.resume())
+        return json_response({"paused": paused, "changed": is_news})
 
     # What is brought in.
 

@@ -56,6 +56,8 @@ VERBS = (
     "replay",
     "import",
     "shell",
+    "pause",
+    "resume",
     "check",
     "verify",
     "version",
@@ -288,6 +290,25 @@ async def how_many(ctx: QueryCtx) -> int:
     assert log[0].count("_system:push") + 1 == pushed.out.count("_system:push")
 
 
+def test_a_deployment_is_paused_and_resumed_whoever_has_it_open(project: Path) -> None:
+    too_soon = headrace(project, "pause", "--data", ".")
+    headrace(project, "push")
+    paused = headrace(project, "pause")
+    again = headrace(project, "pause")
+    refused = headrace(project, "run", "app:count")
+    resumed = headrace(project, "resume")
+    done = headrace(project, "run", "app:count")
+
+    assert Exit.USAGE == too_soon.code
+    assert "nothing is deployed here yet" in too_soon.err
+    assert [Exit.DONE, Exit.DONE] == [paused.code, again.code]
+    assert "paused already" in again.err
+    assert Exit.FAILED == refused.code
+    assert "`headrace resume` lets functions be called again" in refused.err
+    assert Exit.DONE == resumed.code == done.code
+
+
+@pytest.mark.slow
 def test_a_query_reads_the_past(project: Path) -> None:
     (project / "app.py").write_text(
         f"{APP}\n\n@query\nasync def how_many(ctx: QueryCtx) -> int:\n"
