@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 import trio
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
 
 import bench.__main__ as command
+from bench.crowd import messages_in
 from bench.harness import Bench, Entry, Result, entries, percentile
-from bench.macro import backfill, macro, transfer
+from bench.macro import backfill, fanout, macro, sync, transfer
 from bench.macro import verify as verify_bench
 from bench.macro._bare import BarePeople
 from bench.people import data_file, fields_of, load, schema
+from bench.served import BARE, LISTEN, tells
 from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
 from engine.host import Engine
@@ -278,3 +282,65 @@ def test_transfers_are_measured_beside_a_verify_that_comes_to_its_end(
     assert figures["verify", "verified"] >= 1
     assert figures["verify", "log_growth"] > 0
     assert ("nothing", "file_growth") in figures
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of a fan-out, few enough for a test."""
+    monkeypatch.setattr(fanout, "QUICK_SIZES", (3, 20))
+    monkeypatch.setattr(fanout, "READERS", 3)
+    monkeypatch.setattr(fanout, "SLEEPERS", 2)
+    monkeypatch.setattr(fanout, "LARGE_BODY", "." * 60_000)
+    monkeypatch.setattr(fanout, "FILLING_ROUNDS", 12)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_fan_out_is_measured_beside_the_bare_library(tmp_path: Path) -> None:
+    results = list(fanout.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
+
+    told = {(r.params["subscribers"], r.peer) for r in results if r.metric == fanout.PER_CORE}
+    goals = [result.params["what"] for result in results if result.name == "fanout-goal"]
+    assert {(3, None), (20, None), (3, fanout.PEER), (20, fanout.PEER)} <= told
+    assert "one touched: most queries by fewest" in goals
+    assert "beside sleepers by without" in goals
+    assert all(result.value > 0 for result in results if result.metric != "memory")
+
+
+def test_a_fan_out_that_tells_somebody_twice_is_not_measured(tmp_path: Path) -> None:
+    with fanout._audience(BARE, tmp_path) as audience:
+        [each] = audience.join([(LISTEN,)])
+        each.say(LISTEN)
+        assert LISTEN.encode() == next(message for _, message in audience.crowd.hear())
+
+        with pytest.raises(AssertionError, match="told again"):
+            for _ in range(2):
+                audience.tell(tells("order"), "order")
+
+
+def test_mutations_through_websockets_are_measured_beside_a_bare_echo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "CONNECTIONS", 3)
+
+    results = list(sync.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
+
+    kinds = {(name, peer) for name in (sync.MANY, sync.ONE) for peer in (None, sync.PEER)}
+    figures = {(r.name, r.peer, r.metric): r.value for r in results}
+    goals = [result.params["what"] for result in results if result.name == "sync-goal"]
+    assert all(figures[*kind, "p99"] >= figures[*kind, "p50"] > 0 for kind in kinds)
+    assert all(figures[*kind, sync.RATE] > 0 for kind in kinds)
+    assert 6 == len(goals)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+@pytest.mark.parametrize("cut", [1, 3, 9, 11, 140])
+def test_a_crowd_takes_frames_apart_wherever_they_were_cut(size: int, cut: int) -> None:
+    server = Connection(ConnectionType.SERVER)
+    texts = ["x" * size, "second"]
+    data = b"".join(bytes(server.send(TextMessage(data=text))) for text in texts)
+
+    early, rest = messages_in(data[:cut])
+    late, rest = messages_in(rest + data[cut:])
+
+    assert [text.encode() for text in texts] == early + late
+    assert b"" == rest
