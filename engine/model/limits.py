@@ -217,6 +217,10 @@ class Limits:
     """Of one session, evaluated at a time."""
     unsent_bytes_max: int = 64 << 20
     """A client that lets more than this pile up unread is disconnected."""
+    transition_bytes_max: int = 5 << 20
+    """A larger one goes in parts, to clients that put them together: Convex's number."""
+    transition_part_bytes_max: int = 1 << 20
+    """On a slow line a part is there within the minute after which clients take us for dead."""
     send_s_max: float = 120.0
     """One message that takes longer to leave: that client has stopped reading."""
     sessions_max: int = 10_000

@@ -153,6 +153,15 @@ class Transition(Outgoing, frozen=True, kw_only=True, tag="Transition"):
     server_ts: int | None = None
 
 
+class TransitionChunk(Outgoing, frozen=True, kw_only=True, tag="TransitionChunk"):
+    """A piece of the JSON of a Transition."""
+
+    chunk: str
+    part_number: int
+    total_parts: int
+    transition_id: str
+
+
 class MutationResponse(Outgoing, frozen=True, kw_only=True, tag="MutationResponse"):
     request_id: int
     success: bool

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -44,7 +44,10 @@ class Outbox:
     def __init__(self, limits: Limits, on_room: Callable[[], None]) -> None:
         self._limits = limits
         self._on_room = on_room
-        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._messages: deque[tuple[bytes, int | None]] = deque()
+        """Each with the number of parts of a transition that are still to come after it."""
+        self._is_torn = False
+        """Whether the client has a part of a transition and not the last one."""
         self._bytes = 0
         self._transitions = 0
         self._ending: tuple[int, str] | None = None
@@ -55,18 +58,33 @@ class Outbox:
         self.finished = trio.Event()
         """Set when the last message has left, or cannot."""
 
-    def put(self, message: bytes, *, is_transition: bool = False) -> None:
+    def put(self, message: bytes) -> None:
         """
         Send `message` after everything before it; nothing is sent after `end`.
 
         Raises:
             Overloaded: the client leaves too much unread.
         """
-        if self._ending is not None:
-            return
-        if self._messages and self._bytes + len(message) > self._limits.unsent_bytes_max:
+        if self._ending is None:
+            self._check_room(len(message))
+            self._append(message, None)
+
+    def put_transition(self, parts: Sequence[bytes]) -> None:
+        """
+        Send the message or the parts of one transition, likewise, with nothing in between.
+
+        Raises:
+            Overloaded: the client leaves too much unread.
+        """
+        if self._ending is None:
+            self._check_room(sum(map(len, parts)))
+            self._transitions += 1
+            for left, part in zip(reversed(range(len(parts))), parts, strict=True):
+                self._append(part, left)
+
+    def _check_room(self, size: int) -> None:
+        if self._messages and self._bytes + size > self._limits.unsent_bytes_max:
             raise Overloaded("SlowClient: what this client has not read (unsent_bytes_max)", 0)
-        self._append(message, is_transition=is_transition)
 
     def end(self, farewell: bytes | None, code: int, reason: str) -> None:
         """Send what is here and `farewell`, close with `code`, and take nothing more."""
@@ -74,8 +92,10 @@ class Outbox:
             return
         if self._bytes > self._limits.unsent_bytes_max // 2:
             self._messages.clear()
+            if self._is_torn:
+                farewell = None
         if farewell is not None:
-            self._append(farewell, is_transition=False)
+            self._append(farewell, None)
         self._ending = (code, _fitting(reason))
         self._filled.unpark_all()
 
@@ -127,7 +147,8 @@ class Outbox:
             self._emptied.unpark_all()
 
     async def _send_first(self, send: Send) -> None:
-        message, is_transition = self._messages.popleft()
+        message, left = self._messages.popleft()
+        self._is_torn = bool(left)
         # A server may shield its sending from cancellation: `tick` looks at the clock.
         self._sending_since = trio.current_time()
         await send({"type": "websocket.send", "text": message.decode()})
@@ -135,14 +156,13 @@ class Outbox:
         self._quiet_since = trio.current_time()
         self._bytes -= len(message)
         self._emptied.unpark_all()
-        if is_transition:
+        if left == 0:
             self._transitions -= 1
             self._on_room()
 
-    def _append(self, message: bytes, *, is_transition: bool) -> None:
-        self._messages.append((message, is_transition))
+    def _append(self, message: bytes, left: int | None) -> None:
+        self._messages.append((message, left))
         self._bytes += len(message)
-        self._transitions += is_transition
         self._filled.unpark_all()
 
 

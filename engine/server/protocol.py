@@ -10,7 +10,7 @@ Theory of operation
     receive(message) ──▶ a Step          what there is to do, now or in order
     authenticated / next_mutation / mutation_answered / action_answered
     begin() ──▶ a Plan                   which queries to evaluate, for which versions
-    finish(plan, ts, results) ──▶ bytes  one Transition, or nothing to say
+    finish(plan, ts, results) ──▶ bytes  one Transition, maybe in parts, or nothing to say
 
 A connection moves through phases:
 
@@ -70,6 +70,7 @@ from engine.server.messages import (
     Transition,
     encode,
 )
+from engine.server.parts import in_parts
 from engine.server.query_set import Query, QuerySet
 from engine.server.spelling import Spelling, request_id_of
 from engine.server.who import NOBODY, Who
@@ -181,15 +182,24 @@ class Protocol:
         limits: what a client may make us hold.
         spelling: how results are put to clients.
         wake: called when something became due that was not.
+        takes_parts: whether the client puts a transition together that comes in parts.
     """
 
-    def __init__(self, limits: Limits, spelling: Spelling, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        spelling: Spelling,
+        wake: Callable[[], None],
+        *,
+        takes_parts: bool = False,
+    ) -> None:
         self.phase = Phase.NEW
         self.who = NOBODY
         self.queries = QuerySet(limits, wake)
         self._limits = limits
         self._spelling = spelling
         self._wake = wake
+        self._takes_parts = takes_parts
         self._session_id: UUID | None = None
         self._clock_skew_ms: int | None = None
         self._client_ts: float | None = None
@@ -416,7 +426,7 @@ class Protocol:
         *,
         request_id: str,
         now_ns: int | None = None,
-    ) -> bytes | None:
+    ) -> tuple[bytes, ...]:
         """
         Move the connection to `ts` and to the versions of `plan`.
 
@@ -425,8 +435,9 @@ class Protocol:
             request_id: what failures among them are called.
 
         Returns:
-            The Transition, or `None` if nothing is owed and no result is new.  The
-            holds of the results' `live`s are handed over.
+            The Transition, in several messages if it is large and the client takes
+            that; none if nothing is owed and no result is new.  Nothing but Ping may be
+            sent in between.  The holds of the results' `live`s are handed over.
         """
         assert ts >= self._sent.ts, "timestamps never go back"
         changes = [Raw(encode(QueryRemoved(query_id=query_id))) for query_id in plan.removed]
@@ -435,8 +446,12 @@ class Protocol:
         if plan.identity != self._identity:
             self.queries.make_all_stale()
         if not changes and not self._owed:
-            return None
-        return self._transition(plan, ts, changes, now_ns)
+            return ()
+        transition = self._transition(plan, ts, changes, now_ns)
+        if self._takes_parts and len(transition) > self._limits.transition_bytes_max:
+            part_bytes = self._limits.transition_part_bytes_max
+            return in_parts(transition, bytes_max=part_bytes, transition_id=request_id)
+        return (transition,)
 
     def _news(self, plan: Plan, results: Mapping[Query, QueryResult], request_id: str) -> list[Raw]:
         news = []

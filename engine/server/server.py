@@ -32,6 +32,7 @@ from engine.server.function_api import FunctionApi
 from engine.server.http import ALIVE, AskReadiness, HttpApi, Operations, Page, Readiness, blame
 from engine.server.identity import Verifier
 from engine.server.outbox import Send
+from engine.server.parts import takes_parts
 from engine.server.requests import Receive, Request, Response, Route, error_response, path_of
 from engine.server.session import Session
 from engine.server.spelling import Spelling
@@ -242,7 +243,8 @@ class Server:
 
     async def _converse(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        if not is_sync_path(path_of(scope)):
+        path = path_of(scope)
+        if not is_sync_path(path):
             await send({"type": "websocket.close", "code": 1000})
             return
         if self._home is None or not self._has_room():
@@ -258,6 +260,7 @@ class Server:
             runtime=self._runtime,
             home=self._home,
             fanout=self._fanout,
+            takes_parts=takes_parts(path),
         )
         self._sessions[session] = None
         try:

@@ -94,6 +94,7 @@ class Session:
         verifier: who a token names.
         home: tasks that may outlive the connection run here: actions, and the sending.
         fanout: told when the client is due to be told something.
+        takes_parts: as in `Protocol`.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Session:
         runtime: Runtime,
         home: trio.Nursery,
         fanout: Fanout,
+        takes_parts: bool = False,
     ) -> None:
         self._backend = backend
         self._verifier = verifier
@@ -115,7 +117,7 @@ class Session:
         self._fanout = fanout
         self._answered = trio.lowlevel.ParkingLot()
         self._lane = trio.lowlevel.ParkingLot()
-        self._protocol = Protocol(limits, spelling, self._wake)
+        self._protocol = Protocol(limits, spelling, self._wake, takes_parts=takes_parts)
         self._outbox = Outbox(limits, self._wake_if_due)
         self._failures = 0
         self._scope = trio.CancelScope()
@@ -376,11 +378,9 @@ class Session:
             return
         now_ns = self._runtime.now_ns()
         try:
-            transition = self._protocol.finish(
-                plan, ts, results, request_id=request_id, now_ns=now_ns
-            )
-            if transition is not None:
-                self._outbox.put(transition, is_transition=True)
+            parts = self._protocol.finish(plan, ts, results, request_id=request_id, now_ns=now_ns)
+            if parts:
+                self._outbox.put_transition(parts)
         except Exception as error:
             self._end_for(error)
         self._failures = 0

@@ -418,6 +418,14 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "protocol/test_session.py",
         "test_changes_coalesce_while_a_client_does_not_read",
     ),
+    "transition_bytes_max": (
+        "protocol/test_parts.py",
+        "test_a_large_transition_goes_in_parts_to_who_takes_them",
+    ),
+    "transition_part_bytes_max": (
+        "protocol/test_parts.py",
+        "test_a_transition_in_parts_is_one_between_its_neighbours",
+    ),
     "send_s_max": (
         "protocol/test_session.py",
         "test_a_client_that_never_reads_again_is_given_up",

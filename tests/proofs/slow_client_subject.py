@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,18 +73,18 @@ async def main(directory: str, plant: str) -> None:
 def _plant(bug: str) -> None:
     """Break the outbox in one known way."""
     if bug == "drop-newest":
-        setattr(Outbox, "put", _put_unless_full)  # noqa: B010 - a method is not assigned to
+        setattr(Outbox, "put_transition", _put_unless_full)  # noqa: B010 - a method is not assigned to
     else:
         assert bug in ("none", "unbounded"), f"no such bug: {bug}"
 
 
-_put = Outbox.put
+_put_transition = Outbox.put_transition
 
 
-def _put_unless_full(outbox: Outbox, message: bytes, *, is_transition: bool = False) -> None:
+def _put_unless_full(outbox: Outbox, parts: Sequence[bytes]) -> None:
     """Forget a transition for which there is no room."""
-    if not is_transition or outbox._transitions < UNSENT_MAX:
-        _put(outbox, message, is_transition=is_transition)
+    if outbox._transitions < UNSENT_MAX:
+        _put_transition(outbox, parts)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tests.protocol.cells import Cells
 
 SESSION = "9c621b88-c88c-4d93-be5f-3236005019b1"
 ZERO = "AAAAAAAAAAA="
+REQUEST = "0123456789abcdef"
 
 
 def json_of(message: bytes | None) -> dict[str, Any]:
@@ -38,20 +39,30 @@ class Talk:
     Args:
         redact: as in production.
         limits: of `Limits`.
+        takes_parts: as npm's client.
     """
 
-    def __init__(self, *, redact: bool = False, limits: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        redact: bool = False,
+        limits: Mapping[str, Any] | None = None,
+        takes_parts: bool = False,
+    ) -> None:
         self.cells = Cells()
         self.woken = 0
-        self.protocol = Protocol(Limits(**limits or {}), Spelling(redact=redact), self._wake)
+        spelling = Spelling(redact=redact)
+        self.protocol = Protocol(
+            Limits(**limits or {}), spelling, self._wake, takes_parts=takes_parts
+        )
 
     def _wake(self) -> None:
         self.woken += 1
 
     @classmethod
-    def opened(cls, *, redact: bool = False, limits: Mapping[str, Any] | None = None) -> Talk:
+    def opened(cls, **options: Any) -> Talk:
         """One whose client has connected."""
-        talk = cls(redact=redact, limits=limits)
+        talk = cls(**options)
         talk.say(type="Connect", sessionId=SESSION, connectionCount=0)
         return talk
 
@@ -139,8 +150,8 @@ class Talk:
     def finish(
         self, plan: Plan, ts: int, results: Mapping[Query, QueryResult]
     ) -> dict[str, Any] | None:
-        text = self.protocol.finish(plan, ts, results, request_id="0123456789abcdef")
-        return None if text is None else json_of(text)
+        parts = self.protocol.finish(plan, ts, results, request_id=REQUEST)
+        return json_of(parts[0]) if parts else None
 
     def transition(self, *values: QueryResult | Any, ts: int = 0) -> dict[str, Any] | None:
         """The transition to `ts`, where the stale queries answer `values` in order of their ids."""

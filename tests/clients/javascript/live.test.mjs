@@ -105,6 +105,26 @@ test("two queries of one client are never of two states", async (t) => {
   assert.ok(looked > 3, `only ${looked} states were seen`);
 });
 
+test("a large result comes in parts and is shown whole", async (t) => {
+  const clients = new Clients(t, server);
+  const client = clients.live();
+  const value = Array.from({ length: 60 }, (_, n) => `größer 🙂 ${n} `.repeat(6_000));
+  const states = [];
+  client.onUpdate(api.echo, { value }, (state) => states.push(state));
+  await until(() => states.length > 0);
+  const channel = freshName();
+  await client.mutation(api.send, { channel, body: "after it" });
+
+  assert.deepEqual(states, [value]);
+  const parts = clients.heard("TransitionChunk");
+  assert.ok(parts.length > 5, `${parts.length} parts`);
+  assert.deepEqual(
+    parts.map(({ partNumber }) => partNumber),
+    parts.map((_, n) => n),
+  );
+  assert.equal(client.connectionState().connectionCount, 1);
+});
+
 test("an optimistic update is replaced without a flicker", async (t) => {
   const clients = new Clients(t, server);
   const channel = freshName();
