@@ -39,6 +39,7 @@ VERBS: Final = {
     "pause": "pause",
     "resume": "resume",
     "check": "check",
+    "codegen": "codegen",
     "verify": "verification",
     "version": "versions",
 }

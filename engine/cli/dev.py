@@ -3,6 +3,7 @@
 
     push      at the start and after every change; what cannot be loaded or pushed is shown with
               its line, and the version before serves on
+    types     written after each push, as `headrace codegen` does
     calls     a line each, their log lines, and errors with the application's frames
 
 Data is kept in .headrace/ beside pyproject.toml.
@@ -11,7 +12,6 @@ Data is kept in .headrace/ beside pyproject.toml.
 from __future__ import annotations
 
 import argparse
-import json
 import linecache
 import signal
 import sys
@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from engine.cli import codegen
 from engine.cli.calls import lines_of
 from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import Exit, only, told
+from engine.cli.front_ends import front_ends
 from engine.cli.output import progress_of_steps
 from engine.cli.project import Project, add_app, find_project, new_verb, port_number
 from engine.cli.watch import changed, look
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 PORT: Final = 3210
 ENV_FILE: Final = ".env.local"
-NOT_FRONTENDS: Final = frozenset({"node_modules"})
 
 
 def add(verbs: Any) -> None:
@@ -87,7 +88,7 @@ async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
             say(f"Admin key: {served.admin_key}")
         for line in write_urls(project.root, served.url):
             say(line)
-        pusher = _Pusher(served)
+        pusher = _Pusher(served, project)
         served.deployer.push_when_asked = pusher.push
         nursery.start_soon(_show_calls, served)
         nursery.start_soon(pusher.push_on_change, app)
@@ -102,8 +103,9 @@ async def _dev(project: Project, app: Path, data: Path, bind: str) -> None:
 class _Pusher:
     """Pushes, and says what came of it, whoever asked for it."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, project: Project) -> None:
         self._served = served
+        self._project = project
         self._known: set[str] = set()
         """The functions that there are."""
 
@@ -129,7 +131,19 @@ class _Pusher:
             say(line)
         count = "1 function" if len(self._known) == 1 else f"{len(self._known)} functions"
         say(f"Pushed in {(time.monotonic() - began) * 1000:.0f} ms: {count}")
+        await self._write_types()
         return changes
+
+    async def _write_types(self) -> None:
+        """Where that cannot be, the push is no worse for it."""
+        try:
+            lines = await trio.to_thread.run_sync(
+                codegen.write, self._project, self._served.deployer.application
+            )
+        except (EngineError, OSError) as error:
+            lines = told(error)
+        for line in lines:
+            say(line)
 
     def _news(self, changes: list[str]) -> Iterator[str]:
         from engine.serving.administration import described_functions
@@ -172,23 +186,10 @@ def write_urls(root: Path, url: str) -> Iterator[str]:
 
     Yields a line for each file that was changed.
     """
-    folders = (each for each in sorted(root.iterdir()) if each.is_dir())
-    for folder in (root, *folders):
-        package = folder / "package.json"
-        if folder.name in NOT_FRONTENDS or folder.name.startswith(".") or not package.is_file():
-            continue
-        variable = _variable(package)
-        if _set_variable(folder / ENV_FILE, variable, url):
-            yield f"Wrote {variable} to {folder / ENV_FILE}"
-
-
-def _variable(package: Path) -> str:
-    try:
-        content = json.loads(package.read_text("utf-8"))
-        needs = {**content.get("dependencies", {}), **content.get("devDependencies", {})}
-    except (OSError, ValueError, AttributeError, TypeError):
-        needs = {}
-    return "NEXT_PUBLIC_CONVEX_URL" if "next" in needs else "VITE_CONVEX_URL"
+    for each in front_ends(root):
+        variable = "NEXT_PUBLIC_CONVEX_URL" if "next" in each.needs else "VITE_CONVEX_URL"
+        if _set_variable(each.folder / ENV_FILE, variable, url):
+            yield f"Wrote {variable} to {each.folder / ENV_FILE}"
 
 
 def _set_variable(file: Path, name: str, value: str) -> bool:

@@ -7,6 +7,9 @@ Where a project's application and data are.
     [tool.headrace.limits]         where they are not to be the defaults of model/limits.py
     documents_read_max = 64000
 
+    [tool.headrace.codegen]        where types are not to be written to the default places
+    javascript = "web/convex/_generated"
+
 A file that is named, as in `headrace dev chat.py`, needs none of that: its folder is the project.
 """
 
@@ -35,6 +38,8 @@ class Project:
     root: Path
     app: str | None
     limits: Limits = field(default_factory=Limits)
+    javascript: tuple[str, ...] | None = None
+    """Folders for the types of front ends, if it was said which."""
 
     @property
     def data(self) -> Path:
@@ -73,16 +78,31 @@ def find_project(app: str | None = None) -> Project:
 
 def _configured(here: Path) -> Project | None:
     for folder in (here, *here.parents):
-        file = folder / "pyproject.toml"
-        if not file.is_file():
-            continue
-        settings = _settings(file)
-        if settings is not None:
-            app = settings.get("app")
-            if not isinstance(app, str):
-                raise UsageError(f"{file}: [tool.headrace] needs app, a folder or a .py file")
-            return Project(root=folder, app=str(folder / app), limits=_limits(file, settings))
+        if (found := project_at(folder)) is not None:
+            return found
     return None
+
+
+def project_at(folder: Path) -> Project | None:
+    """
+    The project whose pyproject.toml is in `folder`, if one is there that says so.
+
+    Raises:
+        UsageError: it cannot be read, or has what cannot be.
+    """
+    file = folder / "pyproject.toml"
+    settings = _settings(file) if file.is_file() else None
+    if settings is None:
+        return None
+    app = settings.get("app")
+    if not isinstance(app, str):
+        raise UsageError(f"{file}: [tool.headrace] needs app, a folder or a .py file")
+    return Project(
+        root=folder,
+        app=str(folder / app),
+        limits=_limits(file, settings),
+        javascript=_javascript(file, settings),
+    )
 
 
 def _limits(file: Path, settings: Mapping[str, Any]) -> Limits:
@@ -93,6 +113,20 @@ def _limits(file: Path, settings: Mapping[str, Any]) -> Limits:
         return limits_of(given)
     except UsageError as error:
         raise UsageError(f"{file}: [tool.headrace.limits]: {error}") from None
+
+
+def _javascript(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    given = settings.get("codegen", {})
+    if not (isinstance(given, dict) and given.keys() <= {"javascript"}):
+        raise UsageError(f"{file}: [tool.headrace.codegen] has javascript, and nothing else")
+    match given.get("javascript"):
+        case None:
+            return None
+        case str(path):
+            return (path,)
+        case [*paths] if all(isinstance(path, str) for path in paths):
+            return tuple(paths)
+    raise UsageError(f"{file}: [tool.headrace.codegen]: javascript is a folder, or a list of them")
 
 
 def _settings(file: Path) -> dict[str, Any] | None:

@@ -59,6 +59,7 @@ VERBS = (
     "pause",
     "resume",
     "check",
+    "codegen",
     "verify",
     "version",
 )

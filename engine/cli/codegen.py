@@ -1,0 +1,114 @@
+"""
+`headrace codegen`: write what the application is to type checkers; no server is needed.
+
+    [tool.headrace.codegen]              in pyproject.toml, where it is not to be the default:
+    javascript = "web/convex/_generated" the folder for a front end, or a list of such; by default
+                                         convex/_generated beside each package.json, here or a
+                                         folder below, that needs `convex`
+
+`dev` writes the same whenever it pushes, and `init` at first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from engine.cli.failures import Exit
+from engine.cli.front_ends import front_ends
+from engine.cli.project import Project, add_app, find_project, new_verb
+
+if TYPE_CHECKING:
+    from engine.app.registry import Application
+    from engine.codegen.files import Changes, Folder
+
+CLIENT: Final = "convex"
+"""The package that a front end needs to be one of ours."""
+GENERATED: Final = Path("convex", "_generated")
+
+
+def add(verbs: Any) -> None:
+    parser = new_verb(
+        verbs,
+        "codegen",
+        "write the types of the application for front ends",
+        "headrace codegen",
+        "headrace codegen --check",
+        description=(
+            "Write the types of functions and tables to convex/_generated of each front end, from "
+            "the application as its files are now. No server is needed. Files that are right "
+            "already are left alone."
+        ),
+    )
+    add_app(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if anything would change"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from engine.functions.loader import load
+
+    project = find_project(options.app)
+    found = _changes(project, load(project.required_app()))
+    if options.check:
+        for line in _described(found, "would write", "would remove"):
+            print(line)
+        return Exit.FAILED if any(each.any for each in found) else Exit.DONE
+    for line in _made(found):
+        print(line)
+    return Exit.DONE
+
+
+def write(project: Project, application: Application) -> list[str]:
+    """
+    Write the types of `application` where they are others; a line for each file.
+
+    Raises:
+        UsageError: a file of somebody else's is where one is to be written; nothing is.
+        OSError: it cannot be written.
+    """
+    return _made(_changes(project, application))
+
+
+def _changes(project: Project, application: Application) -> list[Changes]:
+    return [folder.changes() for folder in _folders(project, application)]
+
+
+def _made(found: Sequence[Changes]) -> list[str]:
+    for each in found:
+        each.make()
+    return list(_described(found, "Wrote", "Removed"))
+
+
+def _described(found: Sequence[Changes], written: str, removed: str) -> Iterator[str]:
+    for each in found:
+        yield from (f"{written} {_shown(file)}" for file in each.written)
+        yield from (f"{removed} {_shown(file)}" for file in each.removed)
+
+
+def _shown(file: Path) -> Path:
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
+
+
+def _folders(project: Project, application: Application) -> Iterator[Folder]:
+    from engine.codegen import typescript
+    from engine.codegen.files import Folder
+
+    texts = typescript.files_of(application)
+    for path in _places(project):
+        yield Folder(path=path, texts=texts)
+
+
+def _places(project: Project) -> Iterator[Path]:
+    """The folders for front ends."""
+    if project.javascript is not None:
+        yield from (project.root / path for path in project.javascript)
+        return
+    for each in front_ends(project.root):
+        if CLIENT in each.needs:
+            yield each.folder / GENERATED

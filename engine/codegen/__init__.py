@@ -1,0 +1,8 @@
+"""
+What an application's schema and functions are to type checkers, written as files.
+
+    typescript.py    what front ends import: `convex/_generated/`
+    files.py         files that are ours to write, to leave as they are and to remove
+
+The text depends on the application alone, so that writing it again changes nothing.
+"""
