@@ -189,7 +189,12 @@ async def running_node(
         StoreDamaged: the store is not what an engine wrote.
     """
     head = _read_head(store)
-    snapshots = Snapshots(store, runtime.monotonic, limits.snapshot_age_s_max)
+    snapshots = Snapshots(
+        store,
+        runtime.monotonic,
+        age_s_max=limits.snapshot_age_s_max,
+        fresh_s_max=limits.client_past_s_max,
+    )
     snapshots.publish(head.ts, head.catalog, head.counts)
     published = Watermark(head.ts)
     recent: RecentCommits = Recent(

@@ -200,7 +200,7 @@ class Functions:
 
     @property
     def oldest_fresh_ts(self) -> int:
-        """What was the newest timestamp `snapshot_age_s_max` ago."""
+        """What was the newest timestamp `client_past_s_max` ago."""
         return self._snapshots.oldest_fresh_ts
 
     @property

@@ -197,14 +197,17 @@ def _after(prefix: bytes) -> bytes:
 class Snapshots:
     """The snapshot of the newest published timestamp, and older ones still leased."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], age_s_max: float) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], *, age_s_max: float, fresh_s_max: float
+    ) -> None:
         self._store = store
         self._clock = clock
         self._age_s_max = age_s_max
         self._current: SharedSnapshot | None = None
         self._leased: dict[int, SharedSnapshot] = {}
+        self._fresh_s_max = fresh_s_max
         self._were_newest: deque[tuple[float, int]] = deque()
-        """When each timestamp became the newest: those of the last `age_s_max`, and one before."""
+        """When each timestamp became the newest, in the last `fresh_s_max` and once before."""
 
     @property
     def current(self) -> SharedSnapshot:
@@ -234,7 +237,7 @@ class Snapshots:
     @property
     def oldest_fresh_ts(self) -> int:
         """
-        What was the newest timestamp `age_s_max` ago, and is therefore the oldest fresh one.
+        What was the newest timestamp `fresh_s_max` ago, and is therefore the oldest fresh one.
 
         Told by the monotonic clock: a timestamp is as old as its commit, which may be the newest
         for days, and the wall clock jumps.  What is older than the engine's start is not fresh.
@@ -244,7 +247,7 @@ class Snapshots:
 
     def _forget_those_before(self) -> None:
         """Of what was the newest before, only that is kept which still was at that time."""
-        since = self._clock() - self._age_s_max
+        since = self._clock() - self._fresh_s_max
         while len(self._were_newest) > 1 and self._were_newest[1][0] <= since:
             self._were_newest.popleft()
 

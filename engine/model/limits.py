@@ -153,6 +153,9 @@ class Limits:
     # Snapshots and history.
     snapshot_age_s_max: float = 10.0
     """A read transaction held longer makes LMDB keep pages it will never give back."""
+    client_past_s_max: float = 30.0
+    """Clients ask what is newest, and then several queries as of that; Convex keeps it as long.
+    What was deleted is still there in the past, so further back it is for administrators."""
     history_count_max: int = 8_192
     history_bytes_max: int = 64 << 20
     """The newest commits stay in memory, this much of their records, several times that decoded.
@@ -223,6 +226,8 @@ class Limits:
     """On a slow line a part is there within the minute after which clients take us for dead."""
     send_s_max: float = 120.0
     """One message that takes longer to leave: that client has stopped reading."""
+    queries_batched_max: int = 1_000
+    """Of one HTTP request, which are asked one after another as of one timestamp."""
     sessions_max: int = 10_000
     http_requests_max: int = 1_024
     unsent_transitions_max: int = 2

@@ -33,7 +33,7 @@ class Backend(Protocol):
 
     @property
     def oldest_fresh_ts(self) -> int:
-        """Whoever took a timestamp within the last `snapshot_age_s_max` has none below this."""
+        """Whoever took a timestamp within the last `client_past_s_max` has none below this."""
         ...
 
     @property

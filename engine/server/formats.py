@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -11,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from engine.errors import RequestRefused
 from engine.functions.results import ActionResult, Failure, MutationResult, PastResult, QueryResult
 from engine.model.json_values import Json, encode_ts, to_clean, to_export, to_wire
+from engine.model.text import brief
 from engine.model.values import UNDEFINED, Value
 
 
@@ -22,7 +24,33 @@ class Format(enum.Enum):
     EXPORT = "export_json"
 
     @classmethod
-    def named(cls, name: Json) -> Format:
+    def of_client(cls, client: str | None) -> Format:
+        """
+        What a client gets that names no format.
+
+        Args:
+            client: what `Convex-Client` says, as in "npm-1.48.0".
+
+        Raises:
+            RequestRefused: that is not a name and a version.
+        """
+        if client is None:
+            return cls.CLEAN
+        name, dash, version = client.partition("-")
+        if not dash:
+            raise RequestRefused(
+                400,
+                "BadConvexClientHeader",
+                f"Convex-Client is a name and a version, as in npm-1.48.0, not {brief(client)!r}",
+            )
+        numbers = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version)
+        since = _NAMES_ITS_FORMAT.get(name)
+        if since is None or numbers is None or tuple(map(int, numbers.groups())) >= since:
+            return cls.CLEAN
+        return cls.WIRE
+
+    @classmethod
+    def named(cls, name: Json, default: Format) -> Format:
         """
         The format that a request asks for; `None` asks for none.
 
@@ -30,14 +58,16 @@ class Format(enum.Enum):
             RequestRefused: there is none of that name.
         """
         match name:
-            case None | "json" | "convex_clean_json":
+            case None:
+                return default
+            case "json" | "convex_clean_json":
                 return cls.CLEAN
             case "convex_encoded_json" | "convex_json":
                 return cls.WIRE
             case "export_json":
                 return cls.EXPORT
         known = ", ".join(each.value for each in cls)
-        raise RequestRefused(400, "BadFormat", f"format is one of {known}, not {name!r}")
+        raise RequestRefused(400, "BadFormat", f"format is one of {known}, not {brief(repr(name))}")
 
     def spell(self, value: Value) -> Raw:
         match self:
@@ -47,6 +77,10 @@ class Format(enum.Enum):
                 return Raw(msgspec.json.encode(to_clean(value)))
             case Format.EXPORT:
                 return Raw(msgspec.json.encode(to_export(value)))
+
+
+_NAMES_ITS_FORMAT: Final = {"npm": (1, 4, 1), "python": (0, 5, 0)}
+"""Since when official clients do; before, there was none but the lossless one."""
 
 
 class Success(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -7,10 +7,13 @@ status "success" or "error": one of the official clients cannot read any other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Raw
 
 from engine.errors import (
     Conflict,
@@ -120,8 +123,7 @@ class FunctionApi:
 
     async def _post(self, run: Run, request: Request) -> Response:
         who = await self._verifier.from_request(request)
-        key = key_of(request)
-        call = replace(call_of(await self._document(request)), key=key)
+        call = replace(self._call(request, await self._document(request)), key=key_of(request))
         return json_response(await self._envelope(call, who, run))
 
     async def _get_query(self, request: Request) -> Response:
@@ -132,19 +134,19 @@ class FunctionApi:
                 document["args"] = parse(request.query["args"])
             except ValueError as error:
                 raise bad_json(f"Failed to parse args as JSON: {error}") from None
-        return json_response(await self._envelope(call_of(document), who, self._ask))
+        return json_response(await self._envelope(self._call(request, document), who, self._ask))
 
     async def _post_run(self, request: Request) -> Response:
         """``/api/run/{dir}/{module}/{function}``: any public function."""
         who = await self._verifier.from_request(request)
-        key = key_of(request)
         document = await self._document(request)
         *module, function = request.path.removeprefix(RUN_PREFIX).split("/")
         if not module or not all((*module, function)):
             message = "The path names a module and a function, as in /api/run/messages/list"
             raise RequestRefused(400, "BadPath", message)
-        call = call_of({**document, "path": f"{'/'.join(module)}:{function}"})
-        return json_response(await self._envelope(replace(call, key=key), who, self._any))
+        call = self._call(request, {**document, "path": f"{'/'.join(module)}:{function}"})
+        call = replace(call, key=key_of(request))
+        return json_response(await self._envelope(call, who, self._any))
 
     async def _query_ts(self, _request: Request) -> Response:
         return json_response({"ts": encode_ts(self._backend.published.value)})
@@ -156,7 +158,7 @@ class FunctionApi:
             ts = decode_ts(document.get("ts"))
         except InvalidValue as error:
             raise RequestRefused(400, "BadTimestamp", str(error)) from None
-        call = replace(call_of(document), ts=ts)
+        call = replace(self._call(request, document), ts=ts)
         if who.admin:
             return json_response(await self._envelope(call, who, self._ask_past))
         self._refuse_far_past(ts)
@@ -167,12 +169,35 @@ class FunctionApi:
         queries = (await self._document(request)).get("queries")
         if not isinstance(queries, list):
             raise bad_json("queries has to be an array")
-        calls = [call_of(query) for query in queries]
+        if len(queries) > self._limits.queries_batched_max:
+            raise RequestRefused(
+                400,
+                "TooManyQueries",
+                f"{len(queries):,} queries in one request, at most "
+                f"{self._limits.queries_batched_max:,} are taken (queries_batched_max)",
+            )
+        calls = [self._call(request, query) for query in queries]
         with self._backend.pin() as ts:
-            envelopes = [
-                await self._envelope(replace(call, ts=ts), who, self._ask) for call in calls
-            ]
-        return json_response({"results": envelopes})
+            results = await self._results([replace(call, ts=ts) for call in calls], who)
+        return json_response({"results": results})
+
+    async def _results(self, calls: Sequence[Call], who: Who) -> list[Raw]:
+        results, size = [], 0
+        for call in calls:
+            results.append(Raw(msgspec.json.encode(await self._envelope(call, who, self._ask))))
+            size += len(bytes(results[-1]))
+            if size > self._limits.message_bytes_max:
+                raise RequestRefused(
+                    400,
+                    "ResponseTooLarge",
+                    f"The results of {len(results):,} queries are over the limit of "
+                    f"{self._limits.message_bytes_max:,} bytes (message_bytes_max); ask fewer at "
+                    "a time, with /api/query_at_ts at one ts",
+                )
+        return results
+
+    def _call(self, request: Request, document: Json) -> Call:
+        return call_of(document, Format.of_client(request.headers.get("convex-client")))
 
     async def _document(self, request: Request) -> dict[str, Json]:
         return await request.json_object(self._limits.http_body_bytes_max)
@@ -213,7 +238,7 @@ class FunctionApi:
 
     def _refuse_far_past(self, ts: int) -> None:
         """
-        Clients ask for a ts and read at it, several queries at one: they need no more than that.
+        Clients ask for a ts and read at it for a while, and need no more than that.
 
         Functions say what a caller may see by the data, and what was taken from him since, or
         deleted, is still there in the past.
@@ -221,7 +246,7 @@ class FunctionApi:
         if ts < self._backend.oldest_fresh_ts:
             raise OutOfRetention(
                 f"ts {ts} has not been the newest state for more than "
-                f"{self._limits.snapshot_age_s_max:g} s (snapshot_age_s_max), and clients read "
+                f"{self._limits.client_past_s_max:g} s (client_past_s_max), and clients read "
                 "no further back than that; the past is for administrators"
             )
 
@@ -278,9 +303,12 @@ def _is_of_another_kind(failure: Failure | None) -> bool:
     return failure is not None and isinstance(failure.error, WrongFunctionKind)
 
 
-def call_of(document: Json) -> Call:
+def call_of(document: Json, default: Format = Format.CLEAN) -> Call:
     """
     The call that a JSON object spells.
+
+    Args:
+        default: the format of the answer, if it names none.
 
     Raises:
         RequestRefused: it spells none.
@@ -295,7 +323,7 @@ def call_of(document: Json) -> Call:
     return Call(
         path=speakable(path),
         args=document.get("args"),
-        form=Format.named(document.get("format")),
+        form=Format.named(document.get("format"), default),
         component=speakable(component),
         wants_ts=document.get("wantsTs") is True,
     )

@@ -140,7 +140,7 @@ class HttpApi:
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`; raises nothing of its own."""
-        if request.method == "OPTIONS" and "origin" in request.headers:
+        if _is_preflight(request):
             return _preflight(request)
         self._active += 1
         try:
@@ -150,6 +150,12 @@ class HttpApi:
         finally:
             self._active -= 1
         return _with_cors(request, response)
+
+    def refuse(self, request: Request, error: EngineError) -> Response:
+        """The answer to a request that is not even looked at; browsers may read it as any other."""
+        if _is_preflight(request):
+            return _preflight(request)
+        return _with_cors(request, error_response(*blame(error)))
 
     async def _routed(self, request: Request) -> Response:
         if self._active > self._limits.http_requests_max and request.path != ALIVE:
@@ -162,7 +168,7 @@ class HttpApi:
                     await self._check_admin(request)
                 return await route.handler(request)
         if found:
-            raise RequestRefused(405, "MethodNotAllowed", f"{request.path} has no {method}")
+            return _method_not_allowed(request, found)
         raise RequestRefused(404, "NotFound", f"There is nothing at {request.path}")
 
     async def _check_admin(self, request: Request) -> None:
@@ -221,7 +227,19 @@ async def _unsupported(instead: str, request: Request) -> Response:
     raise RequestRefused(501, "Unsupported", f"{request.path} is not served: {instead}")
 
 
+def _method_not_allowed(request: Request, found: Sequence[Route]) -> Response:
+    methods = sorted({route.method for route in found})
+    allowed = ", ".join(["GET", "HEAD", *methods[1:]] if methods[0] == "GET" else methods)
+    message = f"{request.path} has no {request.method}; it has {allowed}"
+    refused = error_response(405, "MethodNotAllowed", message)
+    return replace(refused, headers=[("allow", allowed)])
+
+
 # Browsers of other origins.
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.method == "OPTIONS" and "origin" in request.headers
 
 
 def _preflight(request: Request) -> Response:

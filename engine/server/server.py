@@ -29,11 +29,11 @@ from engine.model.limits import Limits
 from engine.server.backend import Backend
 from engine.server.fanout import Fanout
 from engine.server.function_api import FunctionApi
-from engine.server.http import ALIVE, AskReadiness, HttpApi, Operations, Page, Readiness, blame
+from engine.server.http import ALIVE, AskReadiness, HttpApi, Operations, Page, Readiness
 from engine.server.identity import Verifier
 from engine.server.outbox import Send
 from engine.server.parts import takes_parts
-from engine.server.requests import Receive, Request, Response, Route, error_response, path_of
+from engine.server.requests import Receive, Request, Response, Route, path_of
 from engine.server.session import Session
 from engine.server.spelling import Spelling
 
@@ -218,7 +218,7 @@ class Server:
 
     async def _respond(self, request: Request, send: Send) -> None:
         if (reason := self._reason_to_refuse(request)) is not None:
-            response = error_response(*blame(Stopped(reason)))
+            response = self._http.refuse(request, Stopped(reason))
             patience_s = REFUSED_S_MAX
         else:
             response = await self._http.handle(request)

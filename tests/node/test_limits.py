@@ -372,6 +372,14 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_limits.py",
         "test_who_outlives_its_snapshot_runs_again_and_is_then_refused",
     ),
+    "client_past_s_max": (
+        "node/test_hosts_remote.py",
+        "test_the_far_past_is_for_administrators",
+    ),
+    "queries_batched_max": (
+        "protocol/test_http.py",
+        "test_a_batch_of_too_many_queries_is_refused",
+    ),
     "clock_jump_s_max": (
         "node/test_commit_clock.py",
         "test_a_leap_of_over_an_hour_is_not_believed",

@@ -116,6 +116,42 @@ async def test_the_request_chooses_the_format_of_the_answer(form: Any, expected:
     assert reply.json["value"] == expected
 
 
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [
+        ("npm-1.48.0", "5"),
+        ("npm-1.4.1", "5"),
+        ("npm-1.4.0", {"$integer": "BQAAAAAAAAA="}),
+        ("npm-0.19.3-alpha.1", {"$integer": "BQAAAAAAAAA="}),
+        ("npm-cli-1.2.0", "5"),
+        ("python-0.5.0", "5"),
+        ("python-0.4.9", {"$integer": "BQAAAAAAAAA="}),
+        ("another-one", "5"),
+    ],
+)
+async def test_clients_that_could_name_no_format_are_answered_in_the_lossless_one(
+    client: str, expected: Any
+) -> None:
+    body = call("m:echo", {"value": {"$integer": "BQAAAAAAAAA="}})
+    headers = {"convex-client": client}
+    async with serving(application()) as house:
+        silent = await house.http("POST", "/api/query", body, headers=headers)
+        named = await house.http("POST", "/api/query", {**body, "format": "json"}, headers=headers)
+
+    assert (silent.json["value"], named.json["value"]) == (expected, "5")
+
+
+@pytest.mark.parametrize("endpoint", ["query", "mutation", "action", "run/m/echo", "query_at_ts"])
+async def test_a_client_without_a_version_is_refused(endpoint: str) -> None:
+    body = call("m:echo", ts=encode_ts(START_TS))
+    async with serving(application()) as house:
+        reply = await house.http(
+            "POST", f"/api/{endpoint}", body, headers={"convex-client": "nonsense"}
+        )
+
+    assert (reply.status, reply.json["code"]) == (400, "BadConvexClientHeader")
+
+
 async def test_a_function_that_failed_is_answered_with_200() -> None:
     async with serving(application()) as house:
         reply = await house.http("POST", "/api/query", call("m:fails", {"data": "plain"}))
@@ -331,6 +367,19 @@ async def test_what_is_not_there_is_said_in_json(method: str, path: str, status:
 
 
 @pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/api/query", "GET, HEAD, POST"), ("/api/mutation", "POST"), ("/version", "GET, HEAD")],
+)
+async def test_a_method_that_is_not_there_is_answered_with_those_that_are(
+    path: str, allowed: str
+) -> None:
+    async with serving(application()) as house:
+        reply = await house.http("DELETE", path)
+
+    assert (reply.status, reply.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
     ("error", "status", "code"),
     [
         (Overloaded("the committer", 5), 503, "Overloaded"),
@@ -477,6 +526,30 @@ async def test_a_batch_that_is_none_is_refused(queries: Any) -> None:
     assert (reply.status, reply.json["code"]) == (400, "BadJsonBody")
 
 
+async def test_a_batch_of_too_many_queries_is_refused() -> None:
+    cells = application()
+    async with serving(cells, limits=Limits(queries_batched_max=2)) as house:
+        replies = [
+            await house.http("POST", "/api/query_batch", {"queries": [call("m:echo")] * count})
+            for count in (2, 3)
+        ]
+
+    assert (len(replies[0].json["results"]), replies[1].status) == (2, 400)
+    assert replies[1].json["code"] == "TooManyQueries"
+    assert "queries_batched_max" in replies[1].json["message"]
+    assert cells.runs == ["m:echo"] * 2
+
+
+async def test_a_batch_whose_results_are_too_large_ends_early() -> None:
+    cells = application()
+    async with serving(cells, limits=Limits(message_bytes_max=2_000)) as house:
+        queries = [call("m:echo", {"value": "x" * 900})] * 5
+        reply = await house.http("POST", "/api/query_batch", {"queries": queries})
+
+    assert (reply.status, reply.json["code"]) == (400, "ResponseTooLarge")
+    assert cells.runs == ["m:echo"] * 3
+
+
 async def test_an_action_runs_on_when_its_client_hangs_up() -> None:
     cells = application()
     cells.gates["m:add"] = trio.Event()
@@ -591,15 +664,47 @@ async def test_a_preflight_allows_what_was_asked() -> None:
     assert reply.headers["access-control-max-age"] == "86400"
 
 
-@pytest.mark.parametrize(("path", "status"), [("m:echo", 200), (5, 400)])
-async def test_pages_may_read_answers_and_errors(path: Any, status: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/api/query", call("m:echo"), 200),
+        ("POST", "/api/query", call("m:nope"), 200),
+        ("POST", "/api/query", {"path": 5}, 400),
+        ("POST", "/api/function", call("m:echo"), 401),
+        ("POST", "/api/nothing", None, 404),
+        ("PUT", "/api/query", None, 405),
+        ("POST", "/api/query", call("m:echo", {"value": "x" * 2000}), 413),
+        ("POST", "/api/mutation", call("m:put", {"value": 1}), 500),
+        ("POST", "/api/export/start", None, 501),
+        ("POST", "/api/action", call("m:add", {"a": 1, "b": 2}), 503),
+        ("GET", "/version", None, 200),
+        ("GET", "/", None, 200),
+    ],
+)
+async def test_pages_may_read_answers_and_errors(
+    method: str, path: str, body: Any, status: int
+) -> None:
+    cells = application()
+    cells.errors = {"m:put": [RuntimeError("a bug")], "m:add": [Overloaded("places", 1)]}
     headers = {"origin": "https://app.example"}
-    async with serving(application()) as house:
-        reply = await house.http("POST", "/api/query", call(path), headers=headers)
+    async with serving(cells, limits=Limits(http_body_bytes_max=1500)) as house:
+        reply = await house.http(method, path, body, headers=headers)
 
     assert reply.status == status
     assert reply.headers["access-control-allow-origin"] == "https://app.example"
+    assert reply.headers["access-control-allow-credentials"] == "true"
     assert reply.headers["vary"] == "Origin"
+
+
+async def test_pages_are_told_also_by_a_server_that_goes_away() -> None:
+    headers = {"origin": "https://app.example"}
+    async with serving(application()) as house:
+        house.server.drain()
+        preflight = await house.http("OPTIONS", "/api/query", headers=headers)
+        reply = await house.http("POST", "/api/query", call("m:echo"), headers=headers)
+
+    assert (preflight.status, reply.status) == (200, 503)
+    assert reply.headers["access-control-allow-origin"] == "https://app.example"
 
 
 async def test_others_are_told_nothing_of_origins() -> None:
