@@ -16,8 +16,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import hypercorn.protocol
 import trio
 from hypercorn.config import Config
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -162,6 +164,31 @@ class _Connection(TCPServer):
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()
+
+
+class _Http2(H2Protocol):
+    """A connection of which a request that is refused while it is sent does not end the others."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.streams = _Streams()
+
+
+class _Streams(dict[int, Any]):
+    """Requests by number; of one that was answered, what is still sent is taken and forgotten."""
+
+    def __missing__(self, _number: int) -> type[_Answered]:
+        return _Answered
+
+
+class _Answered:
+    @staticmethod
+    async def handle(_event: object) -> None:
+        """The client may stop when it has read its answer, and not be cut off before."""
+
+
+# There is no setting for the class.
+setattr(hypercorn.protocol, "H2Protocol", _Http2)  # noqa: B010 - no name that the module exports
 
 
 async def serve(
