@@ -18,6 +18,7 @@ from engine.errors import (
     Conflict,
     EngineError,
     FunctionTimeout,
+    OutOfRetention,
     SnapshotTooOld,
     StoreFull,
     UsageError,
@@ -175,10 +176,7 @@ class Mutations:
     ) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, request.path)
         transaction = self._executor.transaction(view, execution)
-        if session is not None and (known := idempotence.find(transaction, session)):
-            again = MutationResult(
-                ts=known.ts, value=known.value, failure=None, log_lines=known.log_lines
-            )
+        if session is not None and (again := _answered(transaction, session)):
             return Attempt(again, view.begin_ts)
         outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
         ts = view.begin_ts
@@ -260,7 +258,6 @@ class Mutations:
                     ts=ts,
                     value=outcome.value,
                     log_lines=outcome.log_lines,
-                    limits=self._limits,
                 )
             writes = transaction.finish()
         except UsageError as error:
@@ -290,6 +287,18 @@ class Mutations:
             execution.now_ns,
         )
         return self._committer.stage(writes, source, ts=ts)
+
+
+def _answered(transaction: Transaction, session: SessionRequest) -> MutationResult | None:
+    """What a request was answered before, or that this is not known any more."""
+    try:
+        known = idempotence.find(transaction, session)
+    except OutOfRetention as error:
+        # An answer like any other: a client that is sent away comes back with the same request.
+        return MutationResult(ts=None, value=None, failure=failure_of(error), log_lines=())
+    if known is None:
+        return None
+    return MutationResult(ts=known.ts, value=known.value, failure=None, log_lines=known.log_lines)
 
 
 def _retry(error: Conflict | SnapshotTooOld) -> Retry:

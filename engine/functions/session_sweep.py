@@ -1,17 +1,21 @@
 """
-Forgets what sessions have sent, when they have been silent for long.
+Forgets what sessions have sent: all of one that is silent for long, of others what is old.
 
-It walks the sessions in slices, each a transaction of its own, and looks only
-at the newest record of each.
+It walks the sessions in slices, each a transaction of its own, and looks only at
+the oldest and the newest record of those that keep everything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import islice, takewhile
 from typing import Final
 
+from engine.functions.idempotence import forget_below
 from engine.functions.turns import Turns
 from engine.indexes.catalog import SESSION_REQUESTS
+from engine.indexes.snapshot import Entry
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.codec import decode
@@ -24,7 +28,9 @@ SWEEP_EVERY_S: Final = 3600.0
 SLICE_SESSIONS: Final = 64
 SLICE_ROWS: Final = 512
 _SESSION_BYTES: Final = 16
-_PAST_SESSION: Final = b"\xff" * 5
+_NUMBER_BYTES: Final = 4
+_FLOOR: Final = b"\xff" * _NUMBER_BYTES
+_PAST_SESSION: Final = b"\xff" * (_NUMBER_BYTES + 1)
 
 
 class SessionSweep:
@@ -34,6 +40,8 @@ class SessionSweep:
         self._turns = turns
         self._runtime = runtime
         self._silence_ns = int(limits.session_silence_s_max * 1e9)
+        self._young_ns = int(limits.session_record_age_s_min * 1e9)
+        self._records_max = limits.session_records_max
 
     async def run(self) -> None:
         while True:
@@ -41,7 +49,7 @@ class SessionSweep:
             await self.sweep()
 
     async def sweep(self) -> int:
-        """Drop the records of all silent sessions; returns how many records went."""
+        """Drop the records that no session keeps; returns how many went."""
         after: bytes | None = b""
         dropped = 0
         while after is not None:
@@ -54,41 +62,53 @@ class SessionSweep:
         """Where to go on (`None` is nowhere), and how many records were dropped."""
         dropped = 0
         for _ in range(SLICE_SESSIONS):
-            first = self._first(turn, after)
-            if first is None:
+            oldest = next(_entries(turn, after, None), None)
+            if oldest is None:
                 return None, dropped
-            session = first[:_SESSION_BYTES]
-            if self._is_silent(turn, session):
-                rows = self._rows(turn, session)
-                for key in rows:
-                    turn.put_row(key, None)
-                dropped += len(rows)
-                if len(rows) == SLICE_ROWS:
-                    return session, dropped
+            session = oldest[0][:_SESSION_BYTES]
+            dropped += self._sweep_session(turn, session, oldest[0], SLICE_ROWS - dropped)
+            if dropped == SLICE_ROWS:
+                return session, dropped
             after = session + _PAST_SESSION
         return after, dropped
 
-    def _first(self, turn: Transaction, after: bytes) -> bytes | None:
-        index = turn.catalog.by_number[SESSION_REQUESTS].indexes["by_id"]
-        entry = next(iter(turn.view.entries(index, after, None, reverse=False)), None)
-        return None if entry is None else entry[0]
+    def _sweep_session(self, turn: Transaction, session: bytes, oldest: bytes, most: int) -> int:
+        """Drop `most` records of one session; returns how many went."""
+        newest = next(_entries(turn, session, session + _FLOOR, reverse=True), None)
+        if newest is None or self._age_ns(turn, newest[1]) > self._silence_ns:
+            rows = list(islice(_entries(turn, session, session + _PAST_SESSION), most))
+        else:
+            kept_from = _number(newest[0]) + 1 - self._records_max
+            if _number(oldest) >= kept_from:
+                return 0
+            rows = self._old(turn, session, kept_from, most)
+            if rows:
+                forget_below(turn, session, _number(rows[-1][0]) + 1)
+        for _, key in rows:
+            turn.put_row(key, None)
+        return len(rows)
 
-    def _is_silent(self, turn: Transaction, session: bytes) -> bool:
-        index = turn.catalog.by_number[SESSION_REQUESTS].indexes["by_id"]
-        newest = turn.view.entries(index, session, session + b"\xff\xff\xff\xff", reverse=True)
-        for _, key in newest:
-            image = turn.view.row(key)
-            assert image is not None, "an entry leads to a row"
-            said_ns = int.from_bytes(decode(image)["ts"], "big")
-            # As timestamps go, which do not follow a clock that leaps: all would be silent at once.
-            return self._turns.next_ts() - said_ns > self._silence_ns
-        return True
+    def _old(self, turn: Transaction, session: bytes, below: int, most: int) -> list[Entry]:
+        """Records of requests below that number, up to the first that is young."""
+        upper = session + below.to_bytes(_NUMBER_BYTES, "big")
+        rows = list(islice(_entries(turn, session, upper), most))
+        return list(takewhile(lambda row: self._age_ns(turn, row[1]) > self._young_ns, rows))
 
-    def _rows(self, turn: Transaction, session: bytes) -> list[bytes]:
-        index = turn.catalog.by_number[SESSION_REQUESTS].indexes["by_id"]
-        rows: list[bytes] = []
-        for _, key in turn.view.entries(index, session, session + _PAST_SESSION, reverse=False):
-            rows.append(key)
-            if len(rows) == SLICE_ROWS:
-                break
-        return rows
+    def _age_ns(self, turn: Transaction, key: bytes) -> int:
+        image = turn.view.row(key)
+        assert image is not None, "an entry leads to a row"
+        said_ns = int.from_bytes(decode(image)["ts"], "big")
+        # As timestamps go, which do not follow a clock that leaps: all would be silent at once.
+        return self._turns.next_ts() - said_ns
+
+
+def _entries(
+    turn: Transaction, lower: bytes, upper: bytes | None, *, reverse: bool = False
+) -> Iterator[Entry]:
+    index = turn.catalog.by_number[SESSION_REQUESTS].indexes["by_id"]
+    return turn.view.entries(index, lower, upper, reverse=reverse)
+
+
+def _number(entry_key: bytes) -> int:
+    """The request that an entry is of."""
+    return int.from_bytes(entry_key[_SESSION_BYTES:], "big")

@@ -239,7 +239,10 @@ class Limits:
     # Session records.
     session_records_max: int = 2_000
     session_record_age_s_min: float = 3600.0
+    """A session keeps its newest answers, so many, and all that are younger: what it sends again is
+    answered with them, and not done again."""
     session_silence_s_max: float = 14 * 86_400.0
+    """Of a session that sent nothing for longer everything is forgotten."""
 
     def check(self) -> None:
         """

@@ -23,6 +23,8 @@ from engine.model.values import Value
 from engine.server.json_text import parse
 
 U32: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
+RequestNumber: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32 - 1)]
+"""The last one of 32 bits is taken, beside the records of answers."""
 
 
 class Incoming(Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
@@ -65,14 +67,14 @@ class ModifyQuerySet(Incoming, frozen=True, kw_only=True, tag="ModifyQuerySet"):
 
 
 class Mutation(Incoming, frozen=True, kw_only=True, tag="Mutation"):
-    request_id: U32
+    request_id: RequestNumber
     udf_path: str
     args: Json = None
     component_path: str | None = None
 
 
 class Action(Incoming, frozen=True, kw_only=True, tag="Action"):
-    request_id: U32
+    request_id: RequestNumber
     udf_path: str
     args: Json = None
     component_path: str | None = None

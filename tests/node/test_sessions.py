@@ -43,7 +43,9 @@ async def add(ctx: MutationCtx, fails: bool = False, size: int = 0) -> Any:
 
 
 @asynccontextmanager
-async def opened(store: MemoryStore, limits: Limits | None = None) -> AsyncIterator[Node]:
+async def opened(
+    store: MemoryStore, limits: Limits | None = None, runtime: VirtualRuntime | None = None
+) -> AsyncIterator[Node]:
     limits = limits or Limits()
     watchdog = Watchdog(limits)
     watchdog.start()
@@ -52,7 +54,7 @@ async def opened(store: MemoryStore, limits: Limits | None = None) -> AsyncItera
     application = Application(functions=functions_of("t", {"add": add}), digest="1")
     try:
         async with running_node(
-            store, runtime=VirtualRuntime(), limits=limits, watchdog=watchdog
+            store, runtime=runtime or VirtualRuntime(), limits=limits, watchdog=watchdog
         ) as node:
             await node.push(application)
             yield node
@@ -104,6 +106,40 @@ async def test_a_request_repeated_while_it_runs_runs_once(
         assert [1, 1] == [answer.value for answer in answers]
 
 
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_request_repeated_beside_itself_runs_once(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Outside the lane both begin, and the commit of one makes the other look again."""
+    async with opened(MemoryStore(), runtime=VirtualRuntime(seed, interleaves=True)) as node:
+        answers: list[MutationResult] = []
+
+        async def sender() -> None:
+            answers.append(await send(node, 0))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(sender)
+        following = await send(node, 1)
+
+    assert {(answers[0].ts, 1)} == {(answer.ts, answer.value) for answer in answers}
+    assert 2 == following.value
+
+
+async def test_who_hung_up_while_its_request_ran_finds_it_done_or_not_begun(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = MemoryStore()
+    async with opened(store) as node:
+        hold = store.hold()
+        with trio.move_on_after(1):
+            await send(node, 0)
+        hold.release()
+        again = await send(node, 0)
+
+        assert (1, 2) == (again.value, (await send(node, 1)).value)
+
+
 @pytest.mark.parametrize("size", [10, 2_000_000])
 async def test_a_large_or_deep_answer_is_remembered_as_well(
     size: int, autojump_clock: trio.testing.MockClock
@@ -139,16 +175,71 @@ async def test_old_records_go_and_a_replay_below_them_is_refused(
 ) -> None:
     limits = replace(Limits(), session_records_max=3)
     async with opened(MemoryStore(), limits) as node:
-        await send(node, 0)
-        await trio.sleep(limits.session_record_age_s_min + 1)
-        for number in range(1, 4):
+        for number in range(8):
             await send(node, number)
 
-        with pytest.raises(OutOfRetention, match="request 0"):
-            outcome = await send(node, 0)
-            assert outcome.failure is not None
-            raise outcome.failure.error
-        assert 4 == (await send(node, 3)).value
+        assert 0 == await sweep(node), "all are young"
+        await trio.sleep(limits.session_record_age_s_min + 1)
+        assert 5 == await sweep(node)
+        refused = await send(node, 4)
+        kept = await send(node, 5)
+        new = await send(node, 8)
+
+    assert refused.failure is not None
+    assert isinstance(refused.failure.error, OutOfRetention)
+    assert "request 4 is older than what is remembered" in refused.failure.message
+    assert (6, 9) == (kept.value, new.value)
+
+
+async def test_a_session_keeps_what_is_young_however_much_that_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = replace(Limits(), session_records_max=3)
+    async with opened(MemoryStore(), limits) as node:
+        for number in range(5):
+            await send(node, number)
+        await trio.sleep(limits.session_record_age_s_min + 1)
+        for number in range(5, 15):
+            await send(node, number)
+        dropped = await sweep(node)
+
+        assert [refused(await send(node, number)) for number in (4, 5, 14)] == [True, False, False]
+        await trio.sleep(limits.session_record_age_s_min + 1)
+        assert (5, 7) == (dropped, await sweep(node))
+
+
+async def test_records_are_swept_in_slices_and_others_run_in_between(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.functions.session_sweep.SLICE_ROWS", 4)
+    limits = replace(Limits(), session_records_max=3)
+    async with opened(MemoryStore(), limits) as node:
+        for session in (b"a", b"b"):
+            for number in range(13):
+                await send(node, number, session=session * 16)
+        await trio.sleep(limits.session_record_age_s_min + 1)
+        before = node.functions.published.value
+        records = []
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sweep, node)
+            while node.functions.published.value == before:
+                await trio.lowlevel.checkpoint()
+            first = await send(node, 0, session=b"a" * 16)
+            records.append(refused(first))
+        records += [refused(await send(node, n, session=b"b" * 16)) for n in (0, 9, 10)]
+
+    assert [True, True, True, False] == records
+
+
+def refused(result: MutationResult) -> bool:
+    return result.failure is not None
+
+
+async def sweep(node: Node) -> int:
+    return await SessionSweep(
+        node.functions.turns, runtime=node.runtime, limits=node.limits
+    ).sweep()
 
 
 async def test_silent_sessions_are_swept_and_others_stay(
@@ -160,10 +251,9 @@ async def test_silent_sessions_are_swept_and_others_stay(
             await send(node, number)
         await trio.sleep(limits.session_silence_s_max + 1)
         await send(node, 0, session=b"t" * 16)
-        sweep = SessionSweep(node.functions.turns, runtime=node.runtime, limits=limits)
 
-        assert 5 == await sweep.sweep()
-        assert 0 == await sweep.sweep()
+        assert 5 == await sweep(node)
+        assert 0 == await sweep(node)
         assert 6 == (await send(node, 0, session=b"t" * 16)).value
 
 
@@ -175,7 +265,6 @@ async def test_a_clock_that_leaps_makes_no_session_silent(
         await send(node, 0)
         assert isinstance(node.runtime, VirtualRuntime)
         node.runtime.jump(2 * limits.session_silence_s_max)
-        sweep = SessionSweep(node.functions.turns, runtime=node.runtime, limits=limits)
 
-        assert 0 == await sweep.sweep()
+        assert 0 == await sweep(node)
         assert 1 == (await send(node, 0)).value

@@ -92,6 +92,8 @@ def test_a_message_is_understood(text: str, message: object) -> None:
         '{"type":"Dance"}',
         '{"type":"Connect"}',
         '{"type":"Mutation","requestId":-1,"udfPath":"m:f"}',
+        '{"type":"Mutation","requestId":4294967295,"udfPath":"m:f"}',
+        '{"type":"Action","requestId":4294967295,"udfPath":"m:f"}',
         '{"type":"Mutation","requestId":4294967296,"udfPath":"m:f"}',
         '{"type":"Mutation","requestId":"1","udfPath":"m:f"}',
         '{"type":"Mutation","requestId":1,"udfPath":5}',
