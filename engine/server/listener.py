@@ -11,6 +11,7 @@ when the listener has drained is cut off.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -162,7 +163,9 @@ class _Connection(TCPServer):
     """One that ends when its client hangs up, instead of when it would have been idle too long."""
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        # What waits to be taken in is let go of when there is nobody left to take it.
+        with contextlib.suppress(trio.BrokenResourceError):
+            await super()._read_data()
         await self.idle_task.stop()
 
 
@@ -248,9 +251,14 @@ def _app_of(server: Server) -> Any:
         _sync_spawn: object,
         _call_soon: object,
     ) -> None:
-        if scope["type"] == "websocket":
-            _decline_compression(send)
-        await server(scope, receive, send)
+        if scope["type"] != "websocket":
+            await server(scope, receive, send)
+            return
+        _decline_compression(send)
+        try:
+            await server(scope, receive, send)
+        finally:
+            _take_no_more(receive, send)
 
     return app
 
@@ -265,3 +273,19 @@ def _decline_compression(send: Callable[[dict[str, Any]], Awaitable[None]]) -> N
     stream = getattr(send, "__self__", None)
     if stream is not None:
         stream.handshake.extensions = None
+
+
+def _take_no_more(receive: Callable[..., object], send: Callable[..., object]) -> None:
+    """
+    Forget what the client still says, now that nobody listens.
+
+    hypercorn would wait for room in its queue, for ever, and keep the connection with it.
+    """
+    stream, queue = getattr(send, "__self__", None), getattr(receive, "__self__", None)
+    if stream is not None and queue is not None:
+        stream.app_put = _forget
+        queue.close()
+
+
+async def _forget(_event: object) -> None:
+    """In place of a queue that nobody reads."""

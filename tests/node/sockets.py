@@ -48,6 +48,14 @@ class WebSocket:
 
     async def hear(self) -> dict[str, Any] | None:
         """The next message, pings aside; `None` when the server has closed."""
+        while (text := await self.hear_text()) is not None:
+            message: dict[str, Any] = json.loads(text)
+            if message["type"] != "Ping":
+                return message
+        return None
+
+    async def hear_text(self) -> str | None:
+        """The next message as it was sent; `None` when the server has closed."""
         while True:
             opcode, payload = await self._frame()
             if opcode == CLOSE:
@@ -56,9 +64,7 @@ class WebSocket:
                     self.close_reason = payload[2:].decode()
                 return None
             if opcode == TEXT:
-                message: dict[str, Any] = json.loads(payload)
-                if message["type"] != "Ping":
-                    return message
+                return payload.decode()
 
     async def hear_until(self, kind: str) -> dict[str, Any]:
         while (message := await self.hear()) is not None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from engine.serving import Served, serving
-from tests.node.sockets import SESSION, WebSocket, dialled, exchange, opened, post
+from tests.node.sockets import SESSION, TEXT, WebSocket, dialled, exchange, frame, opened, post
 
 # The HTTP server below leaves the channels between its tasks open when a request is over.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <.*MemoryReceiveChannel:ResourceWarning")
@@ -142,6 +143,23 @@ async def test_a_token_that_cannot_be_spelled_is_refused(
 
         assert (await socket.hear_until("AuthError"))["authUpdateAttempted"]
         assert (None, 1000) == (await socket.hear(), socket.close_code)
+
+
+async def test_a_client_that_goes_on_after_it_was_refused_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    event = frame(TEXT, b'{"type":"Event"}')
+    async with deployed(tmp_path) as served:
+        before = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(10):
+            async with opened(served.url) as socket:
+                await socket.stream.send_all(frame(TEXT, b"no message") + event * 100)
+                await socket.hear_until("FatalError")
+                await socket.is_over()
+
+        with trio.fail_after(5):
+            while trio.lowlevel.current_statistics().tasks_living > before:  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
 
 async def test_an_administrator_may_act_as_whom_nobody_can_spell(tmp_path: Path) -> None:

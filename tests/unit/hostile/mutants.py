@@ -71,10 +71,15 @@ def mutants(origin: bytes, seed: int, pieces: list[bytes]) -> Iterator[bytes]:
     dice = random.Random(seed)
     yield origin
     for _ in range(MUTANTS):
-        data = bytearray(origin)
-        for _ in range(dice.randint(1, 3)):
-            dice.choice(_CHANGES)(data, dice, pieces)
-        yield bytes(data)
+        yield tampered(origin, dice, pieces)
+
+
+def tampered(origin: bytes, dice: random.Random, pieces: list[bytes]) -> bytes:
+    """One neighbour of `origin`."""
+    data = bytearray(origin)
+    for _ in range(dice.randint(1, 3)):
+        dice.choice(_CHANGES)(data, dice, pieces)
+    return bytes(data)
 
 
 def _flip(data: bytearray, dice: random.Random, _: list[bytes]) -> None:
