@@ -41,6 +41,7 @@ from engine.indexes.recovery import recover
 from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
 from engine.kernel.actor import running
+from engine.kernel.counters import Counters
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.kernel.watermark import Watermark
@@ -72,6 +73,7 @@ class Node:
     published: Watermark
     recent: RecentCommits
     retention: Retention
+    counters: Counters
     runtime: Runtime
     limits: Limits
     watchdog: Watchdog
@@ -227,7 +229,8 @@ async def running_node(
         runtime=runtime,
         limits=limits,
     )
-    scheduler = Scheduler(jobs, runtime=runtime, limits=limits)
+    counters = Counters()
+    scheduler = Scheduler(jobs, runtime=runtime, limits=limits, counters=counters)
     if is_paused(_deployed(snapshots)):
         functions.is_paused = True
         scheduler.pause()
@@ -259,6 +262,7 @@ async def running_node(
                 published=published,
                 recent=recent,
                 retention=retention,
+                counters=counters,
                 runtime=runtime,
                 limits=limits,
                 watchdog=watchdog,

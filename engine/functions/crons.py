@@ -20,9 +20,13 @@ from engine.errors import PushRefused
 from engine.functions.cron_times import as_row, first_time, next_time, of_row
 from engine.functions.job_rows import add_job, is_pending
 from engine.indexes.catalog import CRONS, CRONS_BY_NAME
+from engine.kernel.trace import tracer
 from engine.model.ids import row_key_of
+from engine.model.limits import CRON_ERROR_LENGTH_MAX, CRON_RUNS_KEPT
 from engine.model.values import normalize, strictly_equal
 from engine.transaction.transaction import Transaction
+
+trace = tracer(__name__)
 
 Doc = dict[str, Any]
 
@@ -61,7 +65,7 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
     Raises:
         PushRefused: a schedule that never comes.
     """
-    stored = {(row["component"], row["cron"]): row for row in _stored(turn)}
+    stored = {(row["component"], row["cron"]): row for row in stored_crons(turn)}
     lines = []
     for wanted in _declared(parts):
         row = stored.pop((wanted.component, wanted.spec.name), None)
@@ -86,17 +90,30 @@ def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
     if cron is None:
         return
     assert cron["tick"] == tick["_id"], "a cron has one tick"
-    last = {"scheduledTime": tick["scheduledTime"], **ended}
     found = next_time(of_row(cron["schedule"]), _seed(cron), tick["scheduledTime"], turn.now_ms)
+    skipped = 0 if found is None else found.skipped
+    run = {"scheduledTime": tick["scheduledTime"], "skipped": skipped, **ended}
+    runs = [*cron.get("runs", ()), _shortened(run)][-CRON_RUNS_KEPT:]
+    cron = {**cron, "runs": runs, "skipped": cron["skipped"] + skipped}
+    if skipped:
+        trace.warning("cron.skipped", cron=cron["cron"], component=cron["component"], times=skipped)
     if found is None:
         done = {name: value for name, value in cron.items() if name != "nextTime"}
-        turn.put_row(cron_key, {**done, "tick": None, "lastRun": last})
+        turn.put_row(cron_key, {**done, "tick": None})
         return
-    cron = {**cron, "lastRun": last, "skipped": cron["skipped"] + found.skipped}
     _put_with_tick(turn, cron_key, cron, found.due_ms)
 
 
-def _stored(turn: Transaction) -> Iterator[Doc]:
+def _shortened(run: Doc) -> Doc:
+    """An error is told whole where the run is told; here it says which one it was."""
+    state = run["state"]
+    if len(state.get("error", "")) <= CRON_ERROR_LENGTH_MAX:
+        return run
+    return {**run, "state": {**state, "error": state["error"][:CRON_ERROR_LENGTH_MAX] + "…"}}
+
+
+def stored_crons(turn: Transaction) -> Iterator[Doc]:
+    """All rows of crons, by component and name."""
     lower = b""
     while True:
         read = turn.read_slice(CRONS_BY_NAME, lower, None, reverse=False, rows_max=500)

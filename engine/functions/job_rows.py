@@ -89,6 +89,21 @@ def is_pending(job: Mapping[str, Any] | None) -> bool:
     return job is not None and job["state"]["kind"] == PENDING
 
 
+def is_job_key(key: bytes) -> bool:
+    """Whether a row, which may be gone, is one of a job."""
+    return int.from_bytes(key[:4], "big") == SCHEDULED_FUNCTIONS
+
+
+def stood(state: str) -> tuple[bytes, bytes | None]:
+    """The interval of `by_due` that holds the jobs of a state, and others that ended."""
+    match state:
+        case "pending":
+            return PENDING_FROM, None
+        case "inProgress":
+            return BEGUN
+    return _ENDED, PENDING_FROM
+
+
 def pending_until(now_ms: float) -> tuple[bytes, bytes]:
     """The interval of `by_due` that holds the pending jobs that are due at `now_ms`."""
     return PENDING_FROM, past(encode_key([normalize(float(now_ms))]))

@@ -8,21 +8,26 @@ begins, and one that is found begun after a restart has failed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from engine.app.registered import Kind
-from engine.errors import Overloaded, StoreFull
-from engine.functions.crons import is_tick
+from engine.errors import DocumentNotFound, Overloaded, StoreFull
+from engine.functions.crons import is_tick, stored_crons
 from engine.functions.execute import Request
 from engine.functions.job_rows import (
     BEGUN,
+    CANCELED,
     FAILED,
     IN_PROGRESS,
+    PENDING,
     PENDING_FROM,
     SUCCESS,
+    is_job_key,
     is_pending,
     pending_until,
+    stood,
 )
 from engine.functions.mutations import job_request
 from engine.functions.run import Functions
@@ -32,7 +37,7 @@ from engine.indexes.catalog import JOBS_BY_DUE
 from engine.indexes.snapshot import Snapshots
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
-from engine.model.ids import row_key_of
+from engine.model.ids import id_of, row_key_of
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
@@ -46,6 +51,8 @@ LOOK_ROWS_MAX: Final = 1_000
 """Due jobs that one look reads: a few milliseconds. What is behind them is seen by a later one."""
 EARLY_MS: Final = 0.001
 """Times in milliseconds are floats, so a job may be found due this much before its time."""
+LISTED_ROWS_MAX: Final = 100_000
+"""That one look for an operator goes through, a third of a second."""
 TURN_ROWS: Final = 200
 """Jobs that one transaction ends."""
 
@@ -61,6 +68,7 @@ class Job(NamedTuple):
     key: bytes
     kind: Kind
     path: str
+    due_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,19 +145,84 @@ class Jobs:
         finally:
             self._snapshots.release(snapshot)
 
-    async def run(self, job: Job) -> None:
+    def rows(
+        self, state: str, count: int, accepts: Callable[[dict[str, Any]], bool]
+    ) -> list[dict[str, Any]]:
+        """
+        The first rows of a state that are no ticks of crons: those that wait by when they are due,
+        those that ended newest first.
+        """
+        lower, upper = stood(state)
+        has_ended = state not in (PENDING, IN_PROGRESS)
+        snapshot = self._snapshots.acquire()
+        try:
+            return (
+                self._reader(view_of(snapshot))
+                .read_slice(
+                    JOBS_BY_DUE,
+                    lower,
+                    upper,
+                    reverse=has_ended,
+                    rows_max=LISTED_ROWS_MAX,
+                    count=count,
+                    accepts=lambda job: (
+                        not is_tick(job) and job["state"]["kind"] == state and accepts(job)
+                    ),
+                )
+                .docs
+            )
+        finally:
+            self._snapshots.release(snapshot)
+
+    def row(self, job_id: str) -> dict[str, Any] | None:
+        """
+        The row of a job, if it is there.
+
+        Raises:
+            InvalidId: not an id at all.
+        """
+        key = row_key_of(job_id)
+        snapshot = self._snapshots.acquire()
+        try:
+            return self._reader(view_of(snapshot)).get(key) if is_job_key(key) else None
+        finally:
+            self._snapshots.release(snapshot)
+
+    def crons(self) -> list[dict[str, Any]]:
+        """The rows of all crons, by component and name."""
+        snapshot = self._snapshots.acquire()
+        try:
+            return list(stored_crons(self._reader(view_of(snapshot))))
+        finally:
+            self._snapshots.release(snapshot)
+
+    async def cancel(self, job_id: str) -> bool:
+        """
+        Cancel a job of whatever component, durably; returns whether it had not ended.
+
+        Raises:
+            InvalidId, DocumentNotFound: there is no such job.
+        """
+        key = row_key_of(job_id)
+        return await self._functions.turns.write(lambda turn: _cancel(turn, key))
+
+    async def run(self, job: Job) -> str | None:
         """
         Run a job to its end, which is durable when this returns; failing is an end too.
 
-        A job that was canceled, or has begun already, is left alone.
+        Returns:
+            "success" or "failed"; `None` for a job that was canceled, or has begun already, and is
+            left alone.
 
         Raises:
             EngineError: the engine could not; a mutation's job is pending still.
         """
         if job.kind is Kind.ACTION:
-            await self._run_action(job.key)
-        else:
-            await self._functions.run_job(job.key)
+            return await self._run_action(job.key)
+        result = await self._functions.run_job(job.key)
+        if result is None:
+            return None
+        return SUCCESS if result.failure is None else FAILED
 
     async def fail_interrupted(self) -> int:
         """End the actions that an earlier run of the engine had begun; return how many."""
@@ -171,12 +244,12 @@ class Jobs:
         found = self._functions.deployment.application.find(row["name"], row["target"])
         # A function that is missing fails in the transaction that would have run it.
         kind = Kind.MUTATION if found is None else found.kind
-        return Job(row_key_of(row["_id"]), kind, row["name"])
+        return Job(row_key_of(row["_id"]), kind, row["name"], row["due"])
 
-    async def _run_action(self, key: bytes) -> None:
+    async def _run_action(self, key: bytes) -> str | None:
         request = await self._functions.turns.write(lambda turn: _begin(turn, key))
         if request is None:
-            return
+            return None
         await self._runtime.pause("jobs.begun")
         result = await self._functions.action_in_place(
             request.path, request.args, caller=request.caller, component=request.component
@@ -186,6 +259,7 @@ class Jobs:
         if result.failure is not None:
             state = {"kind": FAILED, "error": result.failure.message}
         await self._end(key, state)
+        return str(state["kind"])
 
     async def _end(self, key: bytes, state: dict[str, Any]) -> None:
         """Note how an action ended, however long there is no room for that."""
@@ -211,6 +285,16 @@ def _finish(turn: Transaction, key: bytes, state: dict[str, Any]) -> None:
     job = turn.get(key)
     if job is not None and job["state"]["kind"] == IN_PROGRESS:
         finish_job(turn, key, job, state)
+
+
+def _cancel(turn: Transaction, key: bytes) -> bool:
+    job = turn.get(key) if is_job_key(key) else None
+    if job is None or is_tick(job):
+        raise DocumentNotFound(f"there is no scheduled function {id_of(key)}")
+    if job["state"]["kind"] not in (PENDING, IN_PROGRESS):
+        return False
+    finish_job(turn, key, job, {"kind": CANCELED})
+    return True
 
 
 def _fail_begun(turn: Transaction) -> int:

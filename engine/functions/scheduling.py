@@ -17,8 +17,7 @@ from typing import Any
 
 from engine.errors import DocumentNotFound, InvalidValue
 from engine.functions.crons import is_tick, tick_ended
-from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job, job_of
-from engine.indexes.catalog import SCHEDULED_FUNCTIONS
+from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job, is_job_key, job_of
 from engine.model.ids import row_key_of
 from engine.model.values import Int64, normalize, size_of
 from engine.transaction.transaction import Transaction
@@ -72,7 +71,7 @@ def cancel_job(transaction: Transaction, owner: str, job_id: str) -> None:
         InvalidValue: not an id of a job at all.
     """
     key = row_key_of(job_id)
-    if int.from_bytes(key[:4], "big") != SCHEDULED_FUNCTIONS:
+    if not is_job_key(key):
         raise InvalidValue(f"{job_id!r} is not the id of a scheduled function")
     job = transaction.get(key)
     if job is None or job["component"] != owner or is_tick(job):

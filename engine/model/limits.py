@@ -33,6 +33,10 @@ OBJECT_FIELDS_MAX: Final = 1024
 FIELD_NAME_BYTES_MAX: Final = 1024
 IDENTIFIER_LENGTH_MAX: Final = 64
 CRON_NAME_LENGTH_MAX: Final = 256
+CRON_RUNS_KEPT: Final = 5
+"""The last ones of each cron are in its row, which is written at each run."""
+CRON_ERROR_LENGTH_MAX: Final = 1_000
+"""Characters of the error of such a run."""
 SHOWN_LENGTH_MAX: Final = 400
 """Characters of a value or a validator in an error; people read it in a terminal."""
 ERROR_LENGTH_MAX: Final = 32_768

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from engine.app.registered import Kind
 from engine.functions.jobs import Job, Jobs
+from engine.kernel.counters import Counters, Labels
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
@@ -39,14 +41,19 @@ class Scheduler:
     """
     Args:
         jobs: what there is to run.
+        counters: told how late, how many and how they end.
 
     It begins when `start` says that the application is deployed.
     """
 
     name = "scheduler"
 
-    def __init__(self, jobs: Jobs, *, runtime: Runtime, limits: Limits) -> None:
+    def __init__(self, jobs: Jobs, *, runtime: Runtime, limits: Limits, counters: Counters) -> None:
         self.jobs = jobs
+        self._counters = counters
+        counters.watch("jobs.lag_s", lambda: {(): self.lag_s})
+        counters.watch("jobs.running", lambda: self._by_kind(lambda lane: lane.running))
+        counters.watch("jobs.queued", lambda: self._by_kind(lambda lane: lane.queued))
         self._runtime = runtime
         self._limits = limits
         self._lanes = {
@@ -86,6 +93,15 @@ class Scheduler:
     def next_due_ms(self) -> float | None:
         """When the first job is due that was not due at the last look."""
         return self._next_due_ms
+
+    @property
+    def lag_s(self) -> float:
+        """For how long the job has been due that is to begin next; 0 if none waits."""
+        due_ms = [lane.first_due_ms for lane in self._lanes.values() if lane.queued]
+        return max(0.0, self._runtime.now_ns() / 1e9 - min(due_ms) / 1000) if due_ms else 0.0
+
+    def _by_kind(self, number: Callable[[_Lane], int]) -> dict[Labels, float]:
+        return {(("kind", kind.value),): number(lane) for kind, lane in self._lanes.items()}
 
     def start(self) -> None:
         """Begin to run jobs: the functions that they name are deployed."""
@@ -167,11 +183,13 @@ class Scheduler:
         # Tasks that were started together run in any order; jobs are begun in theirs.
         job = lane.next()
         try:
-            await self.jobs.run(job)
+            ended = await self.jobs.run(job)
         except Exception as error:
             self._put_off_job(job, error)
         else:
             self._put_off.pop(job.key, None)
+            if ended is not None:
+                self._counters.add("jobs.ended", function=job.path, state=ended)
         finally:
             lane.ended(job)
             self.wake()
@@ -182,6 +200,7 @@ class Scheduler:
         backoff_s = min(
             self._limits.job_backoff_s * 2 ** (times - 1), self._limits.job_backoff_s_max
         )
+        self._counters.add("jobs.put_off", function=job.path)
         self._put_off[job.key] = _PutOff(times, self._runtime.monotonic() + backoff_s)
         trace.warning(
             "scheduler.job_put_off",
@@ -219,6 +238,19 @@ class _Lane:
     @property
     def is_idle(self) -> bool:
         return not self._known
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    @property
+    def queued(self) -> int:
+        """How many are due and have not begun, of those that were seen."""
+        return len(self._waiting)
+
+    @property
+    def first_due_ms(self) -> float:
+        return self._waiting[0].due_ms
 
     def add(self, job: Job) -> None:
         if job.key not in self._known:

@@ -72,6 +72,7 @@ from engine.serving.records import (
     refuse_unless_replayable,
     ts_before,
 )
+from engine.serving.schedules import Schedules
 from engine.serving.shapes import Shapes, shapes
 from engine.serving.shell import PATH as SHELL_PATH
 from engine.store.interface import Snapshot, Tree
@@ -119,6 +120,7 @@ class Administration:
             ("GET", "record"): self._record,
             ("POST", "replay"): self._replay,
             ("POST", "shell"): self._shell,
+            **Schedules(self._node).handlers(),
         }
         return [
             Route(

@@ -407,12 +407,12 @@ class Meaning:
         if before is None or after is None:
             return
         period_ms = after["schedule"]["seconds"] * 1000
-        periods = (after["nextTime"] - after["lastRun"]["scheduledTime"]) / period_ms
+        periods = (after["nextTime"] - after["runs"][-1]["scheduledTime"]) / period_ms
         skipped = after["skipped"] - before["skipped"]
         if periods < 1 or abs(periods - round(periods)) > 1e-6 or skipped != round(periods) - 1:
             self._wrong(record, f"moves {after['cron']} by {periods} periods, {skipped} skipped")
         same = before["schedule"] == after["schedule"]
-        if same and after["lastRun"]["scheduledTime"] != before["nextTime"]:
+        if same and after["runs"][-1]["scheduledTime"] != before["nextTime"]:
             self._wrong(record, f"runs {after['cron']} for another time than was due")
 
     def _check_deployed(self, record: Record) -> None:

@@ -1,0 +1,87 @@
+"""`headrace crons`: what runs again and again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from engine.cli.connection import add_connection, connected
+from engine.cli.failures import Exit
+from engine.cli.jobs import outcome, when
+from engine.cli.output import json_text, print_table
+from engine.cli.project import new_verb
+from engine.errors import UsageError
+
+
+def add(verbs: Any) -> None:
+    parser = new_verb(
+        verbs,
+        "crons",
+        "list crons, or the last runs of one",
+        "headrace crons list",
+        "headrace crons logs nightly",
+        description=(
+            "List the crons that there are, with when they are due and how often they skipped a "
+            "time, or the last runs of one."
+        ),
+    )
+    parts = parser.add_subparsers(metavar="list|logs", required=True)
+    listed = parts.add_parser("list", help="a line for each")
+    listed.add_argument("--json", action="store_true", help="a JSON object a line")
+    add_connection(listed)
+    listed.set_defaults(run=run_list)
+    logs = parts.add_parser("logs", help="the last runs of one, newest last")
+    logs.add_argument("name", metavar="NAME")
+    logs.add_argument("--component", default="", metavar="PATH", help="whose cron it is")
+    add_connection(logs)
+    logs.set_defaults(run=run_logs)
+
+
+def run_list(options: argparse.Namespace) -> int:
+    with connected(options) as client:
+        found = client.get("crons")
+    if options.json:
+        for cron in found:
+            print(json_text(cron))
+    else:
+        headers = ("cron", "function", "schedule", "next", "skipped")
+        print_table(headers, [_row(cron) for cron in found])
+    return Exit.DONE
+
+
+def run_logs(options: argparse.Namespace) -> int:
+    with connected(options) as client:
+        found = client.get("crons")
+    wanted = (options.component, options.name)
+    cron = next((one for one in found if (one["component"], one["cron"]) == wanted), None)
+    if cron is None:
+        known = ", ".join(_name(one) for one in found)
+        there = f"there are {known}" if known else "there are none"
+        raise UsageError(f"there is no cron {options.name!r}; {there}")
+    headers = ("due", "ended", "skipped then", "state")
+    print_table(headers, [_run_row(run) for run in cron.get("runs", ())])
+    return Exit.DONE
+
+
+def _row(cron: Mapping[str, Any]) -> tuple[str, ...]:
+    due = when(cron["nextTime"]) if "nextTime" in cron else "never"
+    return _name(cron), cron["name"], _schedule(cron["schedule"]), due, f"{cron['skipped']:g}"
+
+
+def _name(cron: Mapping[str, Any]) -> str:
+    return f"{cron['component']}/{cron['cron']}" if cron["component"] else str(cron["cron"])
+
+
+def _schedule(schedule: Mapping[str, Any]) -> str:
+    fields = (
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in schedule.items()
+        if name != "type"
+    )
+    return " ".join((schedule["type"], *fields))
+
+
+def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    skipped = f"{run['skipped']:g}"
+    return when(run["scheduledTime"]), when(run["completedTime"]), skipped, outcome(run["state"])

@@ -1,0 +1,80 @@
+"""What operators see of scheduled functions and crons, and what they do about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.node.command_line import eventually, headrace, started
+
+APP = """
+from headrace import Crons, internal_mutation, mutation
+
+
+@internal_mutation
+async def beat(ctx) -> None:
+    pass
+
+
+@internal_mutation
+async def fails(ctx, why: str) -> None:
+    raise ValueError(why)
+
+
+@mutation
+async def plan(ctx, days: float, why: str) -> str:
+    return await ctx.scheduler.run_after(days * 86_400_000, fails, why)
+
+
+crons = Crons()
+crons.interval("the beat", beat, hours=1)
+"""
+
+
+@pytest.mark.slow
+def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+
+    with started(tmp_path, "serve", "app.py", "--data", "db", "--port", "0") as server:
+        server.wait_said("ready")
+
+        def verb(*arguments: str) -> str:
+            said = headrace(tmp_path, *arguments, "--data", "db")
+            assert 0 == said.code, said.err
+            return said.out + said.err
+
+        def plan(days: int, why: str) -> str:
+            arguments = json.dumps({"days": days, "why": why})
+            return str(json.loads(verb("run", "app:plan", arguments)))
+
+        first, second = plan(1, "one"), plan(2, "two")
+        ended = plan(0, "at once")
+        eventually(lambda: "failed" in verb("jobs", "show", ended))
+        pending = verb("jobs", "list")
+        some = verb("jobs", "list", "-n", "1")
+        failed = verb("jobs", "list", "--state", "failed", "--json")
+        none = verb("jobs", "list", "--state", "failed", "--function", "app:beat", "--json")
+        canceled = verb("jobs", "cancel", first, ended)
+        left = verb("jobs", "list", "--json")
+        crons = verb("crons", "list")
+        runs = verb("crons", "logs", "the beat")
+        missing = headrace(tmp_path, "crons", "logs", "no such", "--data", "db")
+        nobody = headrace(tmp_path, "jobs", "show", first[:-1] + "0", "--data", "db")
+        stats = verb("stats")
+
+    assert pending.index(first) < pending.index(second)
+    assert "there are more than these 1" in some
+    assert (ended, "at once") == (json.loads(failed)["_id"], json.loads(failed)["args"][0]["why"])
+    assert "ValueError: at once" in json.loads(failed)["state"]["error"]
+    assert "" == none
+    assert f"canceled {first}" in canceled
+    assert f"{ended} had ended already" in canceled
+    assert second == json.loads(left)["_id"]
+    assert "the beat\tapp:beat\tinterval seconds=3600\t" in crons
+    assert "\t0\tsuccess" in runs
+    assert "there are the beat" in missing.err
+    assert (2, True) == (nobody.code, "checksum" in nobody.err)
+    assert "jobs.ended\tfunction=app:fails, state=failed\t1" in stats
+    assert "jobs.lag_s\t\t0" in stats
