@@ -121,6 +121,25 @@ async def test_a_tick_that_fails_is_followed_by_the_next(autojump_clock: trio.ab
         assert 3 * HOUR_S * 1000 == row["nextTime"] - VirtualRuntime().now_ns() / 1e6
 
 
+async def test_the_last_runs_of_a_cron_are_kept_in_its_row(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    @internal_mutation
+    async def wordy(ctx: MutationCtx) -> None:
+        raise ValueError("no " * 10_000)
+
+    crons = Crons()
+    crons.interval("poll", wordy, hours=1)
+    async with serving(application(notes, wordy, crons), runtime=start_at(2026, 1, 1)) as node:
+        await trio.sleep(7.5 * HOUR_S)
+
+        (row,) = await cron_rows(node)
+        began_ms = datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000
+        hours = [(run["scheduledTime"] - began_ms) / HOUR_S / 1000 for run in row["runs"]]
+        assert [3, 4, 5, 6, 7] == [round(hour) for hour in hours]
+        assert {1001} == {len(run["state"]["error"]) for run in row["runs"]}
+
+
 async def test_ticks_are_no_jobs_that_functions_see() -> None:
     async with serving(app(lambda crons: crons.interval("poll", note, hours=1))) as node:
         await node.scheduler.wait_resting()

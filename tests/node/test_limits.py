@@ -494,6 +494,11 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_table_names.py",
         "test_a_table_that_no_schema_could_name_is_not_made",
     ),
+    "CRON_RUNS_KEPT": ("node/test_crons.py", "test_the_last_runs_of_a_cron_are_kept_in_its_row"),
+    "CRON_ERROR_LENGTH_MAX": (
+        "node/test_crons.py",
+        "test_the_last_runs_of_a_cron_are_kept_in_its_row",
+    ),
     "CRON_NAME_LENGTH_MAX": (
         "unit/app/test_crons.py",
         "test_what_cannot_be_is_refused_at_its_line",
