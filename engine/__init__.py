@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ActionFunction,
         Auth,
         Committed,
+        CronRegistry,
         DatabaseReader,
         DatabaseWriter,
         Filter,
@@ -85,6 +86,8 @@ if TYPE_CHECKING:
         trigger,
     )
     from engine.app.types import (
+        Cron,
+        CronRun,
         Document,
         Page,
         PaginationOptions,
@@ -197,6 +200,7 @@ _NAMES = {
         "ActionFunction",
         "Auth",
         "Committed",
+        "CronRegistry",
         "DatabaseReader",
         "DatabaseWriter",
         "Filter",
@@ -247,6 +251,8 @@ _NAMES = {
         "Trigger",
     ),
     "engine.app.types": (
+        "Cron",
+        "CronRun",
         "Document",
         "Page",
         "PaginationOptions",
@@ -374,6 +380,9 @@ __all__ = [
     "Component",
     "Conflict",
     "ConvexError",
+    "Cron",
+    "CronRegistry",
+    "CronRun",
     "Crons",
     "CustomJwt",
     "DatabaseReader",

@@ -33,6 +33,7 @@ from engine.app.annotations import Recipient
 from engine.app.references import Reference
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.types import (
+    Cron,
     Page,
     PaginationOptions,
     TransactionLimits,
@@ -538,6 +539,62 @@ class Scheduler(ABC):
         """
 
 
+class CronRegistry(ABC):
+    """
+    Crons that functions register while they run, from data; they stay until they are removed.
+
+    A part of the mutation, as everything that it writes.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def register(
+        self,
+        name: str,
+        fn: MutationFunction[..., Any] | ActionFunction[..., Any] | Reference | str,
+        args: Mapping[str, Value] | None = None,
+        /,
+        *,
+        seconds: float | None = None,
+        minutes: float | None = None,
+        hours: float | None = None,
+        cron: str | None = None,
+        tz: str = "UTC",
+    ) -> None:
+        """
+        Run a mutation or action again and again: at an interval, the first time at once, or
+        whenever a cron expression matches the clock of `tz`.
+
+        Args:
+            name: by which it is removed; printable ASCII, one that no cron has here.
+            cron: minute, hour, day of month, month, day of week.
+
+        Raises:
+            InvalidValue: something that cannot be, or a cron of that name is there.
+        """
+
+    @abstractmethod
+    async def remove(self, name: str, /) -> bool:
+        """
+        Remove a cron that was registered; a run that has begun comes to its end.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            InvalidValue: it is one that the code declares.
+        """
+
+    @abstractmethod
+    async def get(self, name: str, /) -> Cron | None:
+        """A cron by its name, also one that the code declares."""
+
+    @abstractmethod
+    async def list(self) -> list[Cron]:
+        """All of them, by name."""
+
+
 class QueryCalls(ABC):
     """Queries, called from within a function."""
 
@@ -665,6 +722,11 @@ class MutationCtx(QueryCtx, MutationCalls):
     @abstractmethod
     def scheduler(self) -> Scheduler:
         """Functions to be run once this mutation is committed."""
+
+    @property
+    @abstractmethod
+    def crons(self) -> CronRegistry:
+        """Functions to be run again and again once this mutation is committed."""
 
     @abstractmethod
     def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> MutationCalls:

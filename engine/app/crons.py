@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import FrameType
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -27,7 +27,7 @@ from cronsim import CronSim, CronSimError
 from engine.app.places import place_of_caller
 from engine.app.references import Reference, reference_of
 from engine.app.registered import Kind, RegisteredFunction
-from engine.errors import DeclarationError, UsageError
+from engine.errors import DeclarationError, InvalidValue, UsageError
 from engine.model.limits import CRON_NAME_LENGTH_MAX
 from engine.model.values import Value, normalize
 
@@ -146,14 +146,8 @@ class Crons:
         Raises:
             DeclarationError: here and below: something that cannot be; names file and line.
         """
-        job = _Job(name, fn, args, sys._getframe(1))
-        given = {"seconds": (seconds, 1), "minutes": (minutes, MINUTES), "hours": (hours, HOURS)}
-        chosen = [(unit, n, s) for unit, (n, s) in given.items() if n is not None]
-        if len(chosen) != 1:
-            raise job.error("say exactly one of seconds, minutes and hours")
-        unit, count, unit_s = chosen[0]
-        job.check_int(unit, count, 1, None)
-        self._add(job, Interval(seconds=count * unit_s))
+        job = _Job(name, fn, args, _place(sys._getframe(1)))
+        self._add(job, job.interval(seconds, minutes, hours))
 
     def hourly(
         self,
@@ -166,7 +160,7 @@ class Crons:
         args: Mapping[str, Value] | None = None,
     ) -> None:
         """Run `fn` every hour, at `minute` if it is said (also by the name `minute_utc`)."""
-        job = _Job(name, fn, args, sys._getframe(1))
+        job = _Job(name, fn, args, _place(sys._getframe(1)))
         minute = job.one_of("minute", minute, "minute_utc", minute_utc)
         job.check_int("minute", minute, 0, 59)
         self._add(job, Hourly(minute=minute))
@@ -185,7 +179,7 @@ class Crons:
         args: Mapping[str, Value] | None = None,
     ) -> None:
         """Run `fn` every day at `hour` in `tz`; `hour_utc` and `minute_utc` are hours in UTC."""
-        job = _Job(name, fn, args, sys._getframe(1))
+        job = _Job(name, fn, args, _place(sys._getframe(1)))
         hour, minute = job.clock(hour, minute, tz, hour_utc, minute_utc)
         self._add(job, Daily(hour=hour, minute=minute, tz=tz))
 
@@ -204,7 +198,7 @@ class Crons:
         args: Mapping[str, Value] | None = None,
     ) -> None:
         """Run `fn` every week, on a day such as "monday"."""
-        job = _Job(name, fn, args, sys._getframe(1))
+        job = _Job(name, fn, args, _place(sys._getframe(1)))
         if day_of_week not in get_args(DayOfWeek):
             raise job.error(f"day_of_week={day_of_week!r}; write one of {get_args(DayOfWeek)}")
         hour, minute = job.clock(hour, minute, tz, hour_utc, minute_utc)
@@ -225,7 +219,7 @@ class Crons:
         args: Mapping[str, Value] | None = None,
     ) -> None:
         """Run `fn` every month on `day`, 1 to 31; months without that day are left out."""
-        job = _Job(name, fn, args, sys._getframe(1))
+        job = _Job(name, fn, args, _place(sys._getframe(1)))
         job.check_int("day", day, 1, DAY_OF_MONTH_MAX)
         hour, minute = job.clock(hour, minute, tz, hour_utc, minute_utc)
         self._add(job, Monthly(day=day, hour=hour, minute=minute, tz=tz))
@@ -241,23 +235,13 @@ class Crons:
         args: Mapping[str, Value] | None = None,
     ) -> None:
         """Run `fn` by a cron expression: minute, hour, day of month, month, day of week."""
-        job = _Job(name, fn, args, sys._getframe(1))
-        job.check_zone(tz)
-        job.check_expression(expression)
-        self._add(job, CronExpression(expression=expression, tz=tz))
+        job = _Job(name, fn, args, _place(sys._getframe(1)))
+        self._add(job, job.expression(expression, tz))
 
     def _add(self, job: _Job, schedule: Schedule) -> None:
         if any(one.name == job.name for one in self.jobs):
             raise job.error("another cron has this name")
-        self.jobs.append(
-            CronSpec(
-                name=job.name,
-                function=job.function,
-                schedule=schedule,
-                args=job.args,
-                where=job.where,
-            )
-        )
+        self.jobs.append(job.spec(schedule))
 
 
 def cron_jobs() -> Crons:
@@ -265,15 +249,52 @@ def cron_jobs() -> Crons:
     return Crons()
 
 
+def registered_cron(
+    name: str,
+    fn: Target,
+    args: Mapping[str, Value] | None,
+    *,
+    seconds: float | None,
+    minutes: float | None,
+    hours: float | None,
+    cron: str | None,
+    tz: str,
+) -> CronSpec:
+    """
+    The cron that a function registers while it runs.
+
+    Raises:
+        InvalidValue: something that cannot be.
+    """
+    try:
+        job = _Job(name, fn, args, "ctx.crons.register")
+        if cron is None:
+            return job.spec(job.interval(_whole(seconds), _whole(minutes), _whole(hours)))
+        if (seconds, minutes, hours) != (None, None, None):
+            raise job.error("say either cron or one of seconds, minutes and hours")
+        return job.spec(job.expression(cron, tz))
+    except DeclarationError as refused:
+        raise InvalidValue(str(refused)) from None
+
+
+def _whole(number: float | None) -> Any:
+    """Numbers of clients and documents are floats."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _place(caller: FrameType) -> str:
+    return f"{caller.f_code.co_filename}:{caller.f_lineno}"
+
+
 class _Job:
     """A cron being declared: checks what it was given, and says where if that is wrong."""
 
     def __init__(
-        self, name: str, function: Target, args: Mapping[str, Value] | None, caller: FrameType
+        self, name: str, function: Target, args: Mapping[str, Value] | None, where: str
     ) -> None:
         self.name = name
         self.function = function
-        self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        self.where = where
         if not name or not name.isascii() or not name.isprintable():
             raise self.error("a cron's name is printable ASCII")
         if len(name) > CRON_NAME_LENGTH_MAX:
@@ -289,6 +310,31 @@ class _Job:
 
     def error(self, why: str) -> DeclarationError:
         return DeclarationError(f"{self.where}: cron {self.name!r}: {why}")
+
+    def spec(self, schedule: Schedule) -> CronSpec:
+        return CronSpec(
+            name=self.name,
+            function=self.function,
+            schedule=schedule,
+            args=self.args,
+            where=self.where,
+        )
+
+    def interval(self, seconds: int | None, minutes: int | None, hours: int | None) -> Interval:
+        """An interval by whichever unit was said."""
+        given = {"seconds": (seconds, 1), "minutes": (minutes, MINUTES), "hours": (hours, HOURS)}
+        chosen = [(unit, n, s) for unit, (n, s) in given.items() if n is not None]
+        if len(chosen) != 1:
+            raise self.error("say exactly one of seconds, minutes and hours")
+        unit, count, unit_s = chosen[0]
+        self.check_int(unit, count, 1, None)
+        return Interval(seconds=count * unit_s)
+
+    def expression(self, expression: str, tz: str) -> CronExpression:
+        """A cron expression by the clock of a time zone."""
+        self.check_zone(tz)
+        self.check_expression(expression)
+        return CronExpression(expression=expression, tz=tz)
 
     def check_int(self, what: str, value: int | None, least: int, most: int | None) -> None:
         if value is None:

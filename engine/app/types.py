@@ -126,6 +126,33 @@ class TransactionMetrics(TypedDict):
     scheduled_function_args_bytes: TransactionMetric
 
 
+class CronRun(TypedDict):
+    """One run of a cron; times in milliseconds since 1970."""
+
+    scheduledTime: float
+    completedTime: float
+    skipped: int
+    """How often it was due until this run had ended, and did not run."""
+    state: dict[str, str]
+    """`kind` is "success", "failed" (with an `error`) or "canceled"."""
+
+
+class Cron(TypedDict):
+    """A cron, as `ctx.crons` tells it; times in milliseconds since 1970."""
+
+    name: str
+    function: str
+    args: dict[str, Value]
+    schedule: dict[str, Value]
+    """`type`, and what there is to say of it."""
+    registered: bool
+    """By `ctx.crons.register`, and not in the code."""
+    nextTime: float | None
+    skipped: int
+    runs: list[CronRun]
+    """The last ones, newest last."""
+
+
 class SecretMark:
     """Says of an annotation that what it describes is never recorded."""
 

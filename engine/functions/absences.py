@@ -29,6 +29,8 @@ CONTEXT: Final[Mapping[Kind, Mapping[str, str]]] = {
         "run_mutation": _WRITE.format("ctx.run_mutation"),
         "scheduler": _READS_ONLY.format("ctx.scheduler")
         + "schedule in a mutation, `await ctx.scheduler.run_after(...)`",
+        "crons": _READS_ONLY.format("ctx.crons")
+        + "register in a mutation, `await ctx.crons.register(...)`",
         "run_action": "a query reaches nothing but the database, so it has no ctx.run_action: "
         + _FROM_OUTSIDE.format("query", "query"),
         "commit": _WRITE.format("ctx.commit"),
@@ -100,5 +102,10 @@ def of_action(name: str, wait: str) -> AttributeError:
             "an action has no database of its own, so it has no ctx.db; read and write in "
             f"functions that have one, and call them: {wait}ctx.run_query(...) or "
             f"{wait}ctx.run_mutation(...)"
+        )
+    if name == "crons":
+        return Absent(
+            "crons are a part of the database, so an action has no ctx.crons: register in a "
+            f"mutation, and call that: {wait}ctx.run_mutation(...)"
         )
     return AttributeError(f"ctx of an action has no {name!r}")

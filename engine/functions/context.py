@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Unpack
 
 from engine.app.contexts import (
     Auth,
+    CronRegistry,
     Meta,
     MutationCalls,
     MutationCtx,
@@ -25,15 +26,17 @@ from engine.app.contexts import (
     Scheduler,
     TriggerCtx,
 )
+from engine.app.crons import registered_cron
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.triggers import Change, Trigger
-from engine.app.types import TransactionLimits
+from engine.app.types import Cron, TransactionLimits
 from engine.app.validators import Tables
 from engine.errors import InvalidValue, LimitExceeded, NotAllowed
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Slice, Steps
+from engine.functions.crons import crons_of, find_cron, register, shown_cron, unregister
 from engine.functions.database import DatabaseAccess, Reader, Writer
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
@@ -184,6 +187,10 @@ class MutationContext(QueryContext, MutationCtx):
     def scheduler(self) -> SchedulerAccess:
         return SchedulerAccess(self._scope, self._calls)
 
+    @property
+    def crons(self) -> CronsAccess:
+        return CronsAccess(self._scope, self._calls)
+
     def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
         return self._calls.defer(lambda: self._nested(Kind.MUTATION, fn, args, kwargs))
 
@@ -302,6 +309,48 @@ class SchedulerAccess(Scheduler):
             due_ms=due_ms,
             request_id=scope.caller.request_id,
         )
+
+
+class CronsAccess(CronRegistry):
+    """`ctx.crons` of a mutation: part of its transaction."""
+
+    def __init__(self, scope: Scope, calls: Calls) -> None:
+        self._scope = scope
+        self._calls = calls
+
+    def register(
+        self,
+        name: str,
+        fn: Any,
+        args: Mapping[str, Any] | None = None,
+        /,
+        *,
+        seconds: float | None = None,
+        minutes: float | None = None,
+        hours: float | None = None,
+        cron: str | None = None,
+        tz: str = "UTC",
+    ) -> Call[None]:
+        spec = registered_cron(
+            name, fn, args, seconds=seconds, minutes=minutes, hours=hours, cron=cron, tz=tz
+        )
+        return self._calls.run(register, self._scope.transaction, self._scope.component, spec)
+
+    def remove(self, name: str, /) -> Call[bool]:
+        return self._calls.run(unregister, self._scope.transaction, self._scope.component, name)
+
+    def get(self, name: str, /) -> Call[Cron | None]:
+        return self._calls.run(self._get, name)
+
+    def _get(self, name: str) -> Cron | None:
+        row = find_cron(self._scope.transaction, self._scope.component, name)
+        return None if row is None else shown_cron(row)
+
+    def _list(self) -> list[Cron]:
+        return list(map(shown_cron, crons_of(self._scope.transaction, self._scope.component)))
+
+    def list(self) -> Call[list[Cron]]:
+        return self._calls.run(self._list)
 
 
 def call_target(

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 from engine.app.crons import CronSpec, Interval, Schedule
 from engine.app.registry import Application
-from engine.errors import PushRefused
+from engine.app.types import Cron
+from engine.errors import InvalidValue, PushRefused
 from engine.functions.cron_times import as_row, first_time, next_time, of_row
 from engine.functions.job_rows import add_job, is_pending
 from engine.indexes.catalog import CRONS, CRONS_BY_NAME
 from engine.kernel.trace import tracer
 from engine.model.ids import row_key_of
+from engine.model.keys import encode_key, past
 from engine.model.limits import CRON_ERROR_LENGTH_MAX, CRON_RUNS_KEPT
 from engine.model.values import normalize, strictly_equal
 from engine.transaction.transaction import Transaction
@@ -66,12 +68,19 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
         PushRefused: a schedule that never comes.
     """
     stored = {(row["component"], row["cron"]): row for row in stored_crons(turn)}
+    registered = {key for key, row in stored.items() if row["registered"]}
     lines = []
     for wanted in _declared(parts):
-        row = stored.pop((wanted.component, wanted.spec.name), None)
+        key = (wanted.component, wanted.spec.name)
+        if key in registered:
+            raise PushRefused(
+                f"{wanted.spec.where}: a function has registered a cron {wanted.spec.name!r} with "
+                "ctx.crons; choose another name, or remove that one. Nothing was changed."
+            )
+        row = stored.pop(key, None)
         line = _add(turn, wanted) if row is None else _update(turn, wanted, row)
         lines += [line] if line else []
-    for row in stored.values():
+    for row in (row for key, row in stored.items() if key not in registered):
         _remove(turn, row)
         lines.append(f"removed cron {row['cron']}")
     return lines
@@ -114,9 +123,32 @@ def _shortened(run: Doc) -> Doc:
 
 def stored_crons(turn: Transaction) -> Iterator[Doc]:
     """All rows of crons, by component and name."""
-    lower = b""
+    return _between(turn, b"", None)
+
+
+def crons_of(turn: Transaction, component: str) -> Iterator[Doc]:
+    """The rows of one component's crons, by name."""
+    lower = encode_key([component])
+    return _between(turn, lower, past(lower))
+
+
+def shown_cron(row: Doc) -> Cron:
+    """A row as functions are told it."""
+    return {
+        "name": row["cron"],
+        "function": row["name"],
+        "args": row["args"][0],
+        "schedule": row["schedule"],
+        "registered": row["registered"],
+        "nextTime": row.get("nextTime"),
+        "skipped": row["skipped"],
+        "runs": row.get("runs", []),
+    }
+
+
+def _between(turn: Transaction, lower: bytes, upper: bytes | None) -> Iterator[Doc]:
     while True:
-        read = turn.read_slice(CRONS_BY_NAME, lower, None, reverse=False, rows_max=500)
+        read = turn.read_slice(CRONS_BY_NAME, lower, upper, reverse=False, rows_max=500)
         yield from read.docs
         if read.is_exhausted:
             return
@@ -129,13 +161,52 @@ def _declared(parts: Mapping[str, Application]) -> Iterator[_Wanted]:
             yield _Wanted(component, spec)
 
 
-def _add(turn: Transaction, wanted: _Wanted) -> str:
+def register(turn: Transaction, component: str, spec: CronSpec) -> None:
+    """
+    Add a cron that stays until `unregister`, whatever is pushed.
+
+    Raises:
+        InvalidValue: a cron of that name is there, or no day fits its schedule.
+    """
+    if find_cron(turn, component, spec.name) is not None:
+        raise InvalidValue(f"there is a cron {spec.name!r} already; remove it, or choose another")
+    try:
+        _add(turn, _Wanted(component, spec), registered=True)
+    except PushRefused:
+        raise InvalidValue(f"cron {spec.name!r} would never run: no day fits it") from None
+
+
+def unregister(turn: Transaction, component: str, name: str) -> bool:
+    """
+    Remove a cron that was registered; returns whether it was there.  A run that has begun goes on.
+
+    Raises:
+        InvalidValue: it is declared in the application.
+    """
+    row = find_cron(turn, component, name)
+    if row is None:
+        return False
+    if not row["registered"]:
+        raise InvalidValue(f"the cron {name!r} is declared in the code, and goes with it")
+    _remove(turn, row)
+    return True
+
+
+def find_cron(turn: Transaction, component: str, name: str) -> Doc | None:
+    """The row of a cron."""
+    lower = encode_key([component, name])
+    found = turn.read_slice(CRONS_BY_NAME, lower, past(lower), reverse=False, rows_max=1).docs
+    return found[0] if found else None
+
+
+def _add(turn: Transaction, wanted: _Wanted, *, registered: bool = False) -> str:
     spec = wanted.spec
     row: Doc = {
         "component": wanted.component,
         "cron": spec.name,
         "schedule": as_row(spec.schedule),
         "skipped": 0,
+        "registered": registered,
         **wanted.what,
     }
     due = first_time(spec.schedule, _seed(row), turn.now_ms)

@@ -19,6 +19,7 @@ TRIED: dict[str, Callable[[Any], Any]] = {
     "run_action": lambda ctx: ctx.run_action("m:f"),
     "commit": lambda ctx: ctx.commit("m:f"),
     "scheduler": lambda ctx: ctx.scheduler.run_after(0, "m:f"),
+    "crons": lambda ctx: ctx.crons.list(),
     "db": lambda ctx: ctx.db.get("x"),
     "insert": lambda ctx: ctx.db.insert("t", {}),
     "delete": lambda ctx: ctx.db.delete("x"),
@@ -104,6 +105,8 @@ async def refused(fn: Any, what: str) -> AttributeError:
         (in_query, "run_action", "so that it calls this query, `await ctx.run_query(...)`"),
         (in_query, "commit", "has no ctx.commit: make it a mutation"),
         (in_query, "scheduler", "schedule in a mutation, `await ctx.scheduler.run_after(...)`"),
+        (in_query, "crons", "register in a mutation, `await ctx.crons.register(...)`"),
+        (in_action, "crons", "and call that: await ctx.run_mutation(...)"),
         (in_query, "insert", "has no ctx.db.insert: make it a mutation"),
         (in_query, "delete", "has no ctx.db.delete: make it a mutation"),
         (in_query, "nope", "no attribute 'nope'"),
@@ -130,7 +133,7 @@ async def test_a_context_shows_nothing_but_what_it_promises(
         in_acting = await act(node, names_of_action)
 
     assert sorted(READS) == in_reading
-    assert sorted(READS | {"scheduler", "run_mutation"}) == in_writing
+    assert sorted(READS | {"scheduler", "crons", "run_mutation"}) == in_writing
     outside = {"scheduler", "run_mutation", "run_action", "commit"}
     assert sorted(ANYWHERE | outside) == in_acting
 
