@@ -65,6 +65,9 @@ if TYPE_CHECKING:
         env,
     )
     from engine.app.references import (
+        ActionReference,
+        MutationReference,
+        QueryReference,
         Reference,
         api,
         get_function_name,
@@ -232,6 +235,9 @@ _NAMES = {
     ),
     "engine.app.environment": ("env",),
     "engine.app.references": (
+        "ActionReference",
+        "MutationReference",
+        "QueryReference",
         "Reference",
         "api",
         "internal",
@@ -367,6 +373,7 @@ __all__ = [
     "UNDEFINED",
     "ActionCtx",
     "ActionFunction",
+    "ActionReference",
     "App",
     "ArgumentValidationError",
     "AsOf",
@@ -414,6 +421,7 @@ __all__ = [
     "Mount",
     "MutationCtx",
     "MutationFunction",
+    "MutationReference",
     "NoAuthProvider",
     "NotAllowed",
     "NotAwaited",
@@ -431,6 +439,7 @@ __all__ = [
     "Query",
     "QueryCtx",
     "QueryFunction",
+    "QueryReference",
     "Range",
     "Reference",
     "RemoteEngine",

@@ -24,13 +24,15 @@ import trio
 
 from engine import host, remote
 from engine.app.contexts import (
-    ActionFunction,
     Committed,
-    MutationFunction,
-    QueryFunction,
     Result,
 )
-from engine.app.references import Reference
+from engine.app.references import (
+    ActionReference,
+    MutationReference,
+    QueryReference,
+    Reference,
+)
 from engine.errors import OutcomeUnknown, Stopped, UsageError
 from engine.functions.loader import Loadable
 from engine.host import AppSource
@@ -140,7 +142,7 @@ class _Threaded:
         return self._callee.now_ts
 
     @overload
-    def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def query(
         self,
@@ -178,7 +180,7 @@ class _Threaded:
         return AsOf(self._query, ts_of(ts))
 
     @overload
-    def mutation(self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def mutation(self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def mutation(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     def mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -197,7 +199,7 @@ class _Threaded:
 
     @overload
     def commit(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Committed[R]: ...
     @overload
     def commit(
@@ -211,7 +213,7 @@ class _Threaded:
         return Committed(value=answer.value, ts=answer.ts)
 
     @overload
-    def action(self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def action(self, fn: ActionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def action(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     def action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -230,7 +232,7 @@ class _Threaded:
 
     @overload
     def subscribe(
-        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Results[R]: ...
     @overload
     def subscribe(
@@ -273,7 +275,7 @@ class AsOf:
         self.ts = ts
 
     @overload
-    def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:

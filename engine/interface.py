@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from engine.app.contexts import (
-    ActionFunction,
     Committed,
-    MutationFunction,
-    QueryFunction,
     Result,
 )
-from engine.app.references import Reference
+from engine.app.references import (
+    ActionReference,
+    MutationReference,
+    QueryReference,
+    Reference,
+)
 from engine.app.registered import RegisteredFunction
 from engine.functions.context import call_target
 from engine.model.timestamps import Moment, ts_of
@@ -191,7 +193,7 @@ class AsOf:
         self.ts = ts
 
     @overload
-    async def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     async def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -227,7 +229,7 @@ class AsyncInterface:
         return self.callee.now_ts
 
     @overload
-    async def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def query(
         self,
@@ -278,7 +280,7 @@ class AsyncInterface:
 
     @overload
     async def mutation(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     async def mutation(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
@@ -298,7 +300,7 @@ class AsyncInterface:
 
     @overload
     async def commit(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Committed[R]: ...
     @overload
     async def commit(
@@ -312,7 +314,9 @@ class AsyncInterface:
         return Committed(value=answer.value, ts=answer.ts)
 
     @overload
-    async def action(self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def action(
+        self, fn: ActionReference[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
     @overload
     async def action(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     async def action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -331,7 +335,7 @@ class AsyncInterface:
 
     @overload
     def subscribe(
-        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> AbstractAsyncContextManager[Results[R]]: ...
     @overload
     def subscribe(

@@ -21,14 +21,16 @@ from uuid import UUID
 
 from engine.app.annotations import Recipient
 from engine.app.contexts import (
-    ActionFunction,
     Committed,
     Delay,
-    MutationFunction,
-    QueryFunction,
     Result,
 )
-from engine.app.references import Reference
+from engine.app.references import (
+    ActionReference,
+    MutationReference,
+    QueryReference,
+    Reference,
+)
 from engine.app.types import UserIdentity
 from engine.model.ids import Id
 from engine.model.values import Value
@@ -56,7 +58,7 @@ class BlockingScheduler(ABC):
     def run_after(
         self,
         delay: Delay,
-        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        fn: MutationReference[P, Any] | ActionReference[P, Any],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
@@ -78,7 +80,7 @@ class BlockingScheduler(ABC):
     def run_at(
         self,
         when: float | datetime,
-        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        fn: MutationReference[P, Any] | ActionReference[P, Any],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
@@ -138,7 +140,7 @@ class BlockingActionCtx(ABC):
         """A random UUID."""
 
     @overload
-    def run_query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run_query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def run_query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     @abstractmethod
@@ -147,7 +149,7 @@ class BlockingActionCtx(ABC):
 
     @overload
     def run_mutation(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     def run_mutation(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
@@ -157,7 +159,7 @@ class BlockingActionCtx(ABC):
 
     @overload
     def commit(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Committed[R]: ...
     @overload
     def commit(
@@ -168,7 +170,7 @@ class BlockingActionCtx(ABC):
         """`run_mutation`, returning also the timestamp of the commit."""
 
     @overload
-    def run_action(self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def run_action(self, fn: ActionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def run_action(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     @abstractmethod

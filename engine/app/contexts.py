@@ -30,7 +30,12 @@ from typing import (
 from uuid import UUID
 
 from engine.app.annotations import Recipient
-from engine.app.references import Reference
+from engine.app.references import (
+    ActionReference,
+    MutationReference,
+    QueryReference,
+    Reference,
+)
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.types import (
     Cron,
@@ -60,7 +65,7 @@ Delay: TypeAlias = float | timedelta
 # Registered functions, as type checkers see them.
 
 
-class QueryFunction(RegisteredFunction, Generic[P, R_co]):
+class QueryFunction(RegisteredFunction, QueryReference[P, R_co]):
     """A registered query: reads, sees one moment of the database, and can be subscribed to."""
 
     kind = Kind.QUERY
@@ -72,7 +77,7 @@ class QueryFunction(RegisteredFunction, Generic[P, R_co]):
         return called(self, ctx, args, kwargs)
 
 
-class MutationFunction(RegisteredFunction, Generic[P, R_co]):
+class MutationFunction(RegisteredFunction, MutationReference[P, R_co]):
     """A registered mutation: reads and writes, and all of it happens, or nothing."""
 
     kind = Kind.MUTATION
@@ -84,7 +89,7 @@ class MutationFunction(RegisteredFunction, Generic[P, R_co]):
         return called(self, ctx, args, kwargs)
 
 
-class ActionFunction(RegisteredFunction, Generic[P, R_co]):
+class ActionFunction(RegisteredFunction, ActionReference[P, R_co]):
     """A registered action: may do anything, and reaches the database by calling the others."""
 
     kind = Kind.ACTION
@@ -493,7 +498,7 @@ class Scheduler(ABC):
     async def run_after(
         self,
         delay: Delay,
-        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        fn: MutationReference[P, Any] | ActionReference[P, Any],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
@@ -515,7 +520,7 @@ class Scheduler(ABC):
     async def run_at(
         self,
         when: float | datetime,
-        fn: MutationFunction[P, Any] | ActionFunction[P, Any],
+        fn: MutationReference[P, Any] | ActionReference[P, Any],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
@@ -602,7 +607,7 @@ class QueryCalls(ABC):
 
     @overload
     async def run_query(
-        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     async def run_query(
@@ -625,7 +630,7 @@ class MutationCalls(QueryCalls):
 
     @overload
     async def run_mutation(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     async def run_mutation(
@@ -758,7 +763,7 @@ class ActionCtx(_Ctx):
 
     @overload
     async def run_mutation(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     async def run_mutation(
@@ -770,7 +775,7 @@ class ActionCtx(_Ctx):
 
     @overload
     async def commit(
-        self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Committed[R]: ...
     @overload
     async def commit(
@@ -782,7 +787,7 @@ class ActionCtx(_Ctx):
 
     @overload
     async def run_action(
-        self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: ActionReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     async def run_action(

@@ -25,7 +25,12 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from engine.app.places import place_of_caller
-from engine.app.references import Reference, reference_of
+from engine.app.references import (
+    ActionReference,
+    MutationReference,
+    Reference,
+    reference_of,
+)
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import DeclarationError, InvalidValue, UsageError
 from engine.model.limits import CRON_NAME_LENGTH_MAX
@@ -34,7 +39,9 @@ from engine.model.values import Value, normalize
 DayOfWeek: TypeAlias = Literal[
     "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
 ]
-Target: TypeAlias = RegisteredFunction | Reference | str
+Target: TypeAlias = (
+    RegisteredFunction | MutationReference[..., Any] | ActionReference[..., Any] | Reference | str
+)
 """A mutation or action: itself, `internal.module.name` or "module:name"."""
 
 MINUTES: Final = 60

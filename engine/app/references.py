@@ -7,10 +7,13 @@ called.  `reference_of` reads all the ways in which a function can be given.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Generic, ParamSpec, Protocol, TypeVar
 
 from engine.app.registered import RegisteredFunction
 from engine.errors import UsageError
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Place(Protocol):
@@ -57,6 +60,22 @@ class Reference:
 
 api: Final = Reference()
 internal: Final = Reference()
+
+
+# What type checkers see: the typed `api` that `headrace codegen` writes has these, and registered
+# functions are them. At run time a reference to any function is a `Reference`.
+
+
+class QueryReference(Generic[P, R_co]):
+    """Names a query: what is given with it to `run_query`, and what comes back."""
+
+
+class MutationReference(Generic[P, R_co]):
+    """Names a mutation: what is given with it to `run_mutation`, and what comes back."""
+
+
+class ActionReference(Generic[P, R_co]):
+    """Names an action: what is given with it to `run_action`, and what comes back."""
 
 
 def make_function_reference(path: str) -> Reference:

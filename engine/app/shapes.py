@@ -25,6 +25,7 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from engine.app.bounds import bounded
 from engine.app.documents import table_name_of
+from engine.app.generated import Generated
 from engine.app.structures import Annotation, Field, fields_of, is_typed_dict, typed_dict_fields
 from engine.app.types import PaginationOptions, SecretMark, UserIdentity
 from engine.app.validators import (
@@ -197,7 +198,19 @@ def _of_plain(annotation: Annotation, scope: Scope) -> Shape:
         _refuse(annotation)
     if issubclass(annotation, enum.Enum) and annotation is not Undefined:
         return _of_enum(annotation)
+    if issubclass(annotation, Generated):
+        return _of_generated(annotation)
     return _of_structure(annotation, scope, {})
+
+
+def _of_generated(name: type[Generated]) -> Shape:
+    validator = name.validator()
+    if validator is None:
+        raise Unsupported(
+            f"`{name.__name__}` of _generated.data_model is of no table that the schema has; "
+            "`headrace codegen` writes which names there are"
+        )
+    return shape_of_validator(validator)
 
 
 def _as_float(value: Value, _tables: Tables) -> float:

@@ -5,6 +5,8 @@
     javascript = "web/convex/_generated" the folder for a front end, or a list of such; by default
                                          convex/_generated beside each package.json, here or a
                                          folder below, that needs `convex`
+    python = false                       nothing for the application itself; by default _generated
+                                         in its folder, if it is one
 
 `dev` writes the same whenever it pushes, and `init` at first.
 """
@@ -33,13 +35,13 @@ def add(verbs: Any) -> None:
     parser = new_verb(
         verbs,
         "codegen",
-        "write the types of the application for front ends",
+        "write the types of the application, for front ends and for itself",
         "headrace codegen",
         "headrace codegen --check",
         description=(
-            "Write the types of functions and tables to convex/_generated of each front end, from "
-            "the application as its files are now. No server is needed. Files that are right "
-            "already are left alone."
+            "Write the types of functions and tables to convex/_generated of each front end and to "
+            "_generated of the application, from its files as they are now. No server is needed. "
+            "Files that are right already are left alone."
         ),
     )
     add_app(parser)
@@ -96,12 +98,14 @@ def _shown(file: Path) -> Path:
 
 
 def _folders(project: Project, application: Application) -> Iterator[Folder]:
-    from engine.codegen import typescript
-    from engine.codegen.files import Folder
+    from engine.codegen import python, typescript
+    from engine.codegen.files import PYTHON_FOLDER, Folder
 
     texts = typescript.files_of(application)
     for path in _places(project):
         yield Folder(path=path, texts=texts)
+    if project.python and application.root is not None and application.root.is_dir():
+        yield Folder(path=application.root / PYTHON_FOLDER, texts=python.files_of(application))
 
 
 def _places(project: Project) -> Iterator[Path]:

@@ -21,7 +21,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from engine.errors import UsageError
 from engine.model.limits import Limits, limits_of
@@ -40,6 +40,8 @@ class Project:
     limits: Limits = field(default_factory=Limits)
     javascript: tuple[str, ...] | None = None
     """Folders for the types of front ends, if it was said which."""
+    python: bool = True
+    """Whether types are written for the application itself."""
 
     @property
     def data(self) -> Path:
@@ -101,7 +103,7 @@ def project_at(folder: Path) -> Project | None:
         root=folder,
         app=str(folder / app),
         limits=_limits(file, settings),
-        javascript=_javascript(file, settings),
+        **_codegen(file, settings),
     )
 
 
@@ -115,18 +117,31 @@ def _limits(file: Path, settings: Mapping[str, Any]) -> Limits:
         raise UsageError(f"{file}: [tool.headrace.limits]: {error}") from None
 
 
-def _javascript(file: Path, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+class _Codegen(TypedDict, total=False):
+    """Of a `Project`."""
+
+    javascript: tuple[str, ...]
+    python: bool
+
+
+def _codegen(file: Path, settings: Mapping[str, Any]) -> _Codegen:
     given = settings.get("codegen", {})
-    if not (isinstance(given, dict) and given.keys() <= {"javascript"}):
-        raise UsageError(f"{file}: [tool.headrace.codegen] has javascript, and nothing else")
-    match given.get("javascript"):
+    where = f"{file}: [tool.headrace.codegen]"
+    if not (isinstance(given, dict) and given.keys() <= _Codegen.__annotations__.keys()):
+        raise UsageError(f"{where} has javascript and python, and nothing else")
+    found = _Codegen()
+    match given.get("javascript", None):
         case None:
-            return None
+            pass
         case str(path):
-            return (path,)
+            found["javascript"] = (path,)
         case [*paths] if all(isinstance(path, str) for path in paths):
-            return tuple(paths)
-    raise UsageError(f"{file}: [tool.headrace.codegen]: javascript is a folder, or a list of them")
+            found["javascript"] = tuple(paths)
+        case _:
+            raise UsageError(f"{where}: javascript is a folder, or a list of them")
+    if not isinstance(given.get("python", True), bool):
+        raise UsageError(f"{where}: python is true or false")
+    return {**found, "python": given.get("python", True)}
 
 
 def _settings(file: Path) -> dict[str, Any] | None:

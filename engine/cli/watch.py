@@ -8,6 +8,8 @@ from typing import Final, TypeAlias
 
 import trio
 
+from engine.codegen.files import PYTHON_FOLDER
+
 POLL_S: Final = 0.15
 SETTLE_S: Final = 0.05
 """Editors write a file in steps; it is read when two looks in a row see the same."""
@@ -45,12 +47,14 @@ async def changed(app: Path, before: Seen) -> Seen:
 
 def _files(app: Path) -> Iterator[Path]:
     if app.is_dir():
-        yield from (
-            file
-            for file in app.rglob("*.py")
-            if not any(part.startswith(".") for part in file.relative_to(app).parts)
-        )
+        yield from (file for file in app.rglob("*.py") if _is_read(file.relative_to(app)))
         yield app / ".env.local"
     else:
         yield app
         yield app.parent / ".env.local"
+
+
+def _is_read(file: Path) -> bool:
+    """Whether the loader reads it; what is written after a push asks for no other push."""
+    first, *_ = file.parts
+    return first != PYTHON_FOLDER and not any(part.startswith(".") for part in file.parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,11 @@ def document_of(table_name: str, fields: Validator) -> Validator:
         case Union(members=members):
             return Union(tuple(document_of(table_name, member) for member in members))
     return fields
+
+
+def key_of(validator: Validator) -> str:
+    """What is the same of validators that are the same to clients."""
+    return json.dumps(validator.to_json(), sort_keys=True)
 
 
 def indexes_of(table: Table) -> dict[str, tuple[str, ...]]:

@@ -19,6 +19,8 @@ from engine.errors import UsageError
 
 WRITTEN_BY: Final = "Written by `headrace codegen`, which writes it again:"
 HOW_TO_WRITE: Final = "what is changed here is lost."
+PYTHON_FOLDER: Final = "_generated"
+"""Beside the modules of an application; the loader reads nothing there."""
 HEAD_CHARACTERS: Final = 1000
 """How far into a file it says who wrote it."""
 SUFFIXES: Final = frozenset({".js", ".ts", ".py", ".pyi"})

@@ -38,7 +38,7 @@ from engine.app.validators import (
     Validator,
     v,
 )
-from engine.codegen.documents import document_of, field_paths, indexes_of
+from engine.codegen.documents import document_of, field_paths, indexes_of, key_of
 from engine.codegen.files import HOW_TO_WRITE, WRITTEN_BY
 from engine.codegen.tree import Node, tree_of
 from engine.model.limits import VALUE_NESTING_MAX
@@ -238,7 +238,7 @@ class _Types:
         for name in sorted(tables) if documents else ():
             document = document_of(name, tables[name].validator)
             if isinstance(document, (Object, Union)):
-                self._documents.setdefault(_key(document), name)
+                self._documents.setdefault(key_of(document), name)
 
     def of(self, validator: Validator, depth: int = 0) -> str:
         """The type; of what no value nests as deep as, any."""
@@ -247,7 +247,7 @@ class _Types:
         match validator:
             case Optional(inner=inner) | Bounded(inner=inner):
                 return self.of(inner, depth)
-            case Object() | Union() if name := self._documents.get(_key(validator)):
+            case Object() | Union() if name := self._documents.get(key_of(validator)):
                 return f"Doc<{_text(name)}>"
             case Object(fields=fields):
                 return _object(self._field(name, one, depth) for name, one in fields.items())
@@ -284,11 +284,6 @@ class _Types:
                 return "string"
         assert isinstance(validator, AnyValue), f"{validator} is a kind of validator of its own"
         return "any"
-
-
-def _key(validator: Validator) -> str:
-    """What is the same for validators that are the same to clients."""
-    return json.dumps(validator.to_json(), sort_keys=True)
 
 
 def _literal(value: Value) -> str:

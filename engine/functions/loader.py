@@ -230,6 +230,7 @@ class _Loading:
             if application.schema:
                 for table in application.schema.tables.values():
                     assert table.validator, "read while the names in it can be looked up"
+            self._modules.generated.bind(application)
             verify(self._seen_from_above(application))
         return application
 

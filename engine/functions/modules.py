@@ -23,6 +23,7 @@ from types import CodeType, ModuleType
 from typing import Any, Final
 
 from engine.app.registered import RegisteredFunction, innermost, loading
+from engine.functions.generated import GeneratedModules
 from engine.functions.shims import SHIMMED, builtins_of, shim_of
 from engine.functions.sources import Source, Sources
 
@@ -44,6 +45,7 @@ class Modules:
         self._lock = threading.RLock()
         self._builtins = builtins_of(self._import)
         self._is_showing = False
+        self.generated = GeneratedModules(sources.name)
 
     @property
     def table(self) -> Mapping[str, ModuleType]:
@@ -96,6 +98,8 @@ class Modules:
             return module
 
     def _prepare(self, name: str) -> tuple[ModuleType, CodeType | None]:
+        if (written := self.generated.find(name)) is not None:
+            return written, None
         source = self.sources.modules.get(name)
         folder = self.sources.folders.get(name)
         if source is None:
@@ -157,7 +161,11 @@ class Modules:
         return self.load(top) if self.sources.owns(top) else importlib.import_module(top)
 
     def _has(self, name: str) -> bool:
-        return name in self.sources.modules or name in self.sources.folders
+        return (
+            name in self.sources.modules
+            or name in self.sources.folders
+            or self.generated.find(name) is not None
+        )
 
 
 def _absolute(name: str, names: Mapping[str, Any] | None, level: int) -> str:

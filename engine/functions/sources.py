@@ -7,7 +7,8 @@ The source files of an application, read once: what is executed is what was read
     chat.py, given alone         module "chat"
 
 Modules whose name begins with `_`, `.` or `test_`, and `conftest.py`, publish
-nothing: they are executed only if another module imports them.
+nothing: they are executed only if another module imports them.  The folder
+`_generated` beside them is not read at all.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+from engine.codegen.files import PYTHON_FOLDER
 from engine.errors import DeclarationError
 
 NAME: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -116,7 +118,9 @@ def _folders(folder: Path, steps: tuple[str, ...]) -> Iterator[tuple[Path, tuple
     """`folder` and those below it that hold modules, with their names."""
     yield folder, steps
     for below in sorted(folder.iterdir()):
-        if below.name in _IGNORED or below.name.startswith(".") or not below.is_dir():
+        if below.name in _IGNORED or (below.name == PYTHON_FOLDER and not steps):
+            continue
+        if below.name.startswith(".") or not below.is_dir():
             continue
         if next(below.rglob("*.py"), None) is None:
             continue

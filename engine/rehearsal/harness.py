@@ -20,13 +20,15 @@ import trio
 from trio.testing import MockClock
 
 from engine.app.contexts import (
-    ActionFunction,
     MutationCtx,
-    MutationFunction,
-    QueryFunction,
     Result,
 )
-from engine.app.references import Reference
+from engine.app.references import (
+    ActionReference,
+    MutationReference,
+    QueryReference,
+    Reference,
+)
 from engine.app.registry import Application
 from engine.errors import OutcomeUnknown, Stopped
 from engine.functions.loader import Loadable, load
@@ -210,7 +212,7 @@ class BlockingHarness:
         return found
 
     @overload
-    def query(self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def query(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     def query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -218,7 +220,7 @@ class BlockingHarness:
         return self._value(partial(self._callee.query, target_of(fn, args, kwargs), None))
 
     @overload
-    def mutation(self, fn: MutationFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def mutation(self, fn: MutationReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def mutation(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     def mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -226,7 +228,7 @@ class BlockingHarness:
         return self._value(partial(self._callee.mutation, target_of(fn, args, kwargs)))
 
     @overload
-    def action(self, fn: ActionFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def action(self, fn: ActionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     def action(self, fn: Reference | str, args: Mapping[str, Value] = ..., /) -> Result: ...
     def action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -236,7 +238,7 @@ class BlockingHarness:
 
     @overload
     def subscribe(
-        self, fn: QueryFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> BlockingResults[R]: ...
     @overload
     def subscribe(

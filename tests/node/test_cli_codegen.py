@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,7 +160,30 @@ def test_the_project_says_where(
         assert FILES == sorted(file.name for file in (project / place).iterdir())
 
 
-@pytest.mark.parametrize("lines", ["javascript = 5", "javascript = [5]", 'typescript = "web"'])
+@pytest.mark.parametrize(
+    ("lines", "written"),
+    [
+        ("", ["__init__.py", "api.py", "api.pyi", "data_model.py"]),
+        ("python = true", ["__init__.py", "api.py", "api.pyi", "data_model.py"]),
+        ("python = false", []),
+    ],
+)
+def test_a_folder_has_types_of_its_own(project: Path, lines: str, written: list[str]) -> None:
+    folder = project / f"folder_of_{project.name}"
+    folder.mkdir()
+    module(project).rename(folder / "people.py")
+    (project / "pyproject.toml").write_text(f'[tool.headrace]\napp = "{folder.name}"\n')
+    configure(project, lines)
+
+    codes = [main(["codegen"]), main(["codegen", "--check"])]
+
+    assert [Exit.DONE, Exit.DONE] == codes
+    assert written == sorted(file.name for file in (folder / "_generated").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "lines", ["python = 1", "javascript = 5", "javascript = [5]", 'typescript = "web"']
+)
 def test_what_cannot_be_said_is_refused(
     project: Path, lines: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,26 +215,41 @@ def test_a_broken_application_leaves_the_last_types(project: Path, generated: Pa
 
 
 @pytest.mark.slow
+def test_a_new_project_has_its_types(tmp_path: Path) -> None:
+    headrace(tmp_path, "init", "chat")
+
+    checked = headrace(tmp_path / "chat", "codegen", "--check")
+
+    assert (Exit.DONE, "", "") == (checked.code, checked.out, checked.err)
+    assert (tmp_path / "chat" / "backend" / "_generated" / "api.pyi").is_file()
+
+
+@pytest.mark.slow
 def test_dev_writes_types_on_save_and_leaves_the_last_good_ones(tmp_path: Path) -> None:
     assert headrace(tmp_path, "init", "chat").code == 0
     project = tmp_path / "chat"
     (project / "package.json").write_text(NEEDS_CONVEX)
     types = project / "convex" / "_generated" / "api.d.ts"
+    own_types = project / "backend" / "_generated" / "api.pyi"
     messages = project / "backend" / "messages.py"
     good = messages.read_text()
     with started(project, "dev", "--port", "0") as dev:
         dev.wait_said("Wrote convex/_generated/dataModel.d.ts")
         first = types.read_text()
+        time.sleep(1)  # in which it would push what it has written itself
+        pushes = dev.said.count("Pushed in")
         messages.write_text(good.replace("async def send(", "async def post(") + "\n1 / 0\n")
         dev.wait_said("Not pushed")
         broken = types.read_text()
         messages.write_text(good.replace("async def send(", "async def post("))
         eventually(lambda: "post: FunctionReference<" in types.read_text())
+        eventually(lambda: "post: MutationReference[" in own_types.read_text())
         types.write_text("export {};\n")
         messages.write_text(good)
         dev.wait_said("was not written by headrace")
         served = headrace(project, "run", "messages:send", '{"author": "ada", "body": "hi"}')
 
+    assert 1 == pushes
     assert "send: FunctionReference<" in first
     assert first == broken
     assert "export {};\n" == types.read_text()
