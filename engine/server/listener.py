@@ -11,7 +11,6 @@ when the listener has drained is cut off.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import hypercorn.protocol
 import trio
 from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import repr_socket_addr
@@ -29,7 +28,8 @@ from hypercorn.utils import repr_socket_addr
 from engine.kernel.actor import running
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
-from engine.server.server import Server
+from engine.server.connection import Connection
+from engine.server.server import SHORTCUT, Server
 
 trace = tracer(__name__)
 
@@ -134,9 +134,7 @@ class Listener:
         """Serve one connection; whatever goes wrong with it ends here."""
         self._streams.add(stream)
         try:
-            await _Connection(
-                _app_of(self._server), self._config, self._context, ConnectionState({}), stream
-            )
+            await self._connection(stream)
         except Exception as error:
             trace.error(
                 "listener.connection_failed", error=repr(error), exception=traceback_of(error)
@@ -144,6 +142,32 @@ class Listener:
             await trio.aclose_forcefully(stream)
         finally:
             self._streams.discard(stream)
+
+    def _connection(self, stream: Any) -> Connection:
+        async def app(
+            scope: dict[str, Any],
+            receive: Callable[[], Awaitable[dict[str, Any]]],
+            send: Callable[[dict[str, Any]], Awaitable[None]],
+            _sync_spawn: object,
+            _call_soon: object,
+        ) -> None:
+            websocket = getattr(send, "__self__", None)
+            if not isinstance(websocket, WSStream):
+                await self._server(scope, receive, send)
+                return
+            _decline_compression(websocket)
+            if connection.shorten(websocket):
+                scope["extensions"][SHORTCUT] = connection
+            try:
+                await self._server(scope, receive, send)
+            finally:
+                _take_no_more(receive, websocket)
+
+        as_hypercorn_calls_it: Any = app
+        connection = Connection(
+            as_hypercorn_calls_it, self._config, self._context, ConnectionState({}), stream
+        )
+        return connection
 
     async def _cut_off(self, accepting: trio.CancelScope, serving: trio.CancelScope) -> None:
         """Stop accepting when closed; end what is left when nobody is answered any more."""
@@ -157,16 +181,6 @@ class Listener:
         serving.cancel()
         for stream in list(self._streams):
             await trio.aclose_forcefully(stream)
-
-
-class _Connection(TCPServer):
-    """One that ends when its client hangs up, instead of when it would have been idle too long."""
-
-    async def _read_data(self) -> None:
-        # What waits to be taken in is let go of when there is nobody left to take it.
-        with contextlib.suppress(trio.BrokenResourceError):
-            await super()._read_data()
-        await self.idle_task.stop()
 
 
 class _Http2(H2Protocol):
@@ -241,48 +255,24 @@ def _drop_the_dead(listening: socket.socket, silence_s: float) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def _app_of(server: Server) -> Any:
-    """`server` as hypercorn calls its applications."""
-
-    async def app(
-        scope: dict[str, Any],
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
-        _sync_spawn: object,
-        _call_soon: object,
-    ) -> None:
-        if scope["type"] != "websocket":
-            await server(scope, receive, send)
-            return
-        _decline_compression(send)
-        try:
-            await server(scope, receive, send)
-        finally:
-            _take_no_more(receive, send)
-
-    return app
-
-
-def _decline_compression(send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+def _decline_compression(stream: WSStream) -> None:
     """
     Forget which extensions the client offered, which hypercorn has no setting for.
 
     Compressing each transition for each client anew would cost more than sending
     it, and 300 kB of memory a client.
     """
-    stream = getattr(send, "__self__", None)
-    if stream is not None:
-        stream.handshake.extensions = None
+    stream.handshake.extensions = None
 
 
-def _take_no_more(receive: Callable[..., object], send: Callable[..., object]) -> None:
+def _take_no_more(receive: Callable[..., object], stream: WSStream) -> None:
     """
     Forget what the client still says, now that nobody listens.
 
     hypercorn would wait for room in its queue, for ever, and keep the connection with it.
     """
-    stream, queue = getattr(send, "__self__", None), getattr(receive, "__self__", None)
-    if stream is not None and queue is not None:
+    queue = getattr(receive, "__self__", None)
+    if queue is not None:
         stream.app_put = _forget
         queue.close()
 

@@ -3,7 +3,8 @@ What is on its way to one client, in order.
 
     session ──put──▶ [ outbox ] ──▶ socket
 
-The session never waits to put something, so that a response and the transition
+What the socket has room for is sent where it is put, without a turn of the
+scheduler.  The session never waits to put something, so that a response and the transition
 after it are in order by construction; it waits for room before it makes more.
 A client that leaves too much unread is given up.  After a while of silence the
 outbox says Ping: clients take longer silence for a dead server.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import trio
 
@@ -34,16 +35,39 @@ REASON_BYTES_MAX: Final = 123
 """A WebSocket close frame holds no more."""
 
 
+class Shortcut(Protocol):
+    """What some hosts have besides `send`: a way that nobody waits on."""
+
+    def begin(self, message: bytes) -> bool:
+        """Have the kernel take of a text what it has room for; whether that was anything."""
+        ...
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the kernel has a part of a message, and not the rest."""
+        ...
+
+    async def finish(self) -> None:
+        """Send the rest of what was begun."""
+        ...
+
+
 class Outbox:
     """
     Args:
         limits: how much may pile up, and for how long.
         on_room: called when another transition is worth its making.
+        shortcut: where what is put is sent at once, if there is room.
     """
 
-    def __init__(self, limits: Limits, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self, limits: Limits, on_room: Callable[[], None], shortcut: Shortcut | None = None
+    ) -> None:
         self._limits = limits
         self._on_room = on_room
+        self._shortcut = shortcut
+        self._is_begun = False
+        """Whether the kernel has a part of the first message."""
         self._messages: deque[tuple[bytes, int | None]] = deque()
         """Each with the number of parts of a transition that are still to come after it."""
         self._is_torn = False
@@ -92,6 +116,7 @@ class Outbox:
             return
         if self._bytes > self._limits.unsent_bytes_max // 2:
             self._messages.clear()
+            self._is_begun = False  # what is left of it goes before whatever comes now
             if self._is_torn:
                 farewell = None
         if farewell is not None:
@@ -151,7 +176,11 @@ class Outbox:
         self._is_torn = bool(left)
         # A server may shield its sending from cancellation: `tick` looks at the clock.
         self._sending_since = trio.current_time()
-        await send({"type": "websocket.send", "text": message.decode()})
+        if self._is_begun and self._shortcut is not None:
+            self._is_begun = False
+            await self._shortcut.finish()
+        else:
+            await send({"type": "websocket.send", "text": message.decode()})
         self._sending_since = math.inf
         self._quiet_since = trio.current_time()
         self._bytes -= len(message)
@@ -161,9 +190,25 @@ class Outbox:
             self._on_room()
 
     def _append(self, message: bytes, left: int | None) -> None:
+        if self._is_sent(message, left):
+            return
         self._messages.append((message, left))
         self._bytes += len(message)
         self._filled.unpark_all()
+
+    def _is_sent(self, message: bytes, left: int | None) -> bool:
+        """Whether the kernel has taken all of `message`, which nothing is waiting before."""
+        shortcut = self._shortcut
+        if shortcut is None or self._messages or self._sending_since < math.inf:
+            return False
+        if self.finished.is_set() or not shortcut.begin(message):
+            return False
+        self._is_begun = shortcut.is_begun
+        self._is_torn = bool(left)
+        self._quiet_since = trio.current_time()
+        if left == 0 and not self._is_begun:
+            self._transitions -= 1
+        return not self._is_begun
 
 
 def _fitting(reason: str) -> str:

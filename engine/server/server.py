@@ -53,6 +53,9 @@ TICK_S: Final = 1.0
 OPERATORS_PREFIX: Final = "/api/headrace/"
 """What the command line asks; also answered while there is nothing to serve yet."""
 
+SHORTCUT: Final = "headrace.shortcut"
+"""The extension of a scope with the `outbox.Shortcut` of a host that has one."""
+
 _DISCONNECTS: Final = ("websocket.disconnect", "http.disconnect")
 
 
@@ -261,6 +264,7 @@ class Server:
             home=self._home,
             fanout=self._fanout,
             takes_parts=takes_parts(path),
+            shortcut=scope.get("extensions", {}).get(SHORTCUT),
         )
         self._sessions[session] = None
         try:

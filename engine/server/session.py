@@ -49,7 +49,7 @@ from engine.server.backend import Backend
 from engine.server.fanout import Fanout
 from engine.server.identity import Verifier, acted_identity
 from engine.server.messages import Authenticate, decode
-from engine.server.outbox import Outbox, Send
+from engine.server.outbox import Outbox, Send, Shortcut
 from engine.server.protocol import (
     Answered,
     Call,
@@ -95,6 +95,7 @@ class Session:
         home: tasks that may outlive the connection run here: actions, and the sending.
         fanout: told when the client is due to be told something.
         takes_parts: as in `Protocol`.
+        shortcut: as in `Outbox`.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Session:
         home: trio.Nursery,
         fanout: Fanout,
         takes_parts: bool = False,
+        shortcut: Shortcut | None = None,
     ) -> None:
         self._backend = backend
         self._verifier = verifier
@@ -118,7 +120,7 @@ class Session:
         self._answered = trio.lowlevel.ParkingLot()
         self._lane = trio.lowlevel.ParkingLot()
         self._protocol = Protocol(limits, spelling, self._wake, takes_parts=takes_parts)
-        self._outbox = Outbox(limits, self._wake_if_due)
+        self._outbox = Outbox(limits, self._wake_if_due, shortcut)
         self._failures = 0
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()

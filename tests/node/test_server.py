@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypercorn.protocol.ws_stream import WSStream
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
@@ -27,6 +28,7 @@ from tests.node.sockets import (
     PING,
     SESSION,
     TEXT,
+    WebSocket,
     dialled,
     exchange,
     frame,
@@ -49,6 +51,11 @@ async def echo(ctx: QueryCtx, value: Any) -> Any:
     return value
 
 
+@query
+async def stuffed(ctx: QueryCtx, number: int, size: int) -> str:
+    return f"{number} " + "x" * size
+
+
 @mutation
 async def write(ctx: MutationCtx, body: str) -> str:
     return await ctx.db.insert("notes", {"body": body})
@@ -60,7 +67,7 @@ async def write_late(ctx: ActionCtx, body: str) -> None:
     await ctx.run_mutation(write, body=body)
 
 
-APP = [bodies, echo, write, write_late]
+APP = [bodies, echo, stuffed, write, write_late]
 
 
 class Served:
@@ -205,6 +212,58 @@ async def test_pings_are_answered_and_large_messages_taken() -> None:
         )
 
         assert (await socket.hear_until("Transition"))["endVersion"]["querySet"] == 1
+
+
+async def test_what_the_kernel_has_room_for_takes_no_long_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long_way: list[object] = []
+    app_send = WSStream.app_send
+
+    async def noted(stream: WSStream, message: Any) -> None:
+        if message is not None and message["type"] == "websocket.send":
+            long_way.append(message["text"])
+        await app_send(stream, message)
+
+    monkeypatch.setattr(WSStream, "app_send", noted)
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        for number, size in enumerate((1, 100, 1_000, 70_000)):  # a head of each length
+            await show(socket, house, number, size)
+            transition = await socket.hear_until("Transition")
+
+            assert f"{number} " + "x" * size == transition["modifications"][0]["value"]
+
+    assert [] == long_way
+
+
+async def test_a_client_that_reads_late_is_sent_whole_messages_in_order() -> None:
+    """The kernel takes parts of some, and pings are answered between them."""
+    async with (
+        served(limits=Limits(unsent_transitions_max=100)) as house,
+        opened(house.url, receive_buffer_bytes=4096) as socket,
+    ):
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        for number in range(60):
+            await show(socket, house, number, 150_001)
+            await trio.sleep(0.01)
+            await socket.send(PING, b"there?")
+        version, shown = None, list[str]()
+        while len(shown) < 60:
+            transition = await socket.hear_until("Transition")
+            assert version in (None, transition["startVersion"])
+            version = transition["endVersion"]
+            shown += [change["value"].split()[0] for change in transition["modifications"]]
+
+    assert [str(number) for number in range(60)] == shown
+
+
+async def show(socket: WebSocket, house: Served, number: int, size: int) -> None:
+    """Have a client show one query more, with a large result."""
+    args = [{"number": number, "size": size}]
+    add = {"type": "Add", "queryId": number, "udfPath": house.path("stuffed"), "args": args}
+    edit = {"baseVersion": number, "newVersion": number + 1, "modifications": [add]}
+    await socket.say(type="ModifyQuerySet", **edit)
 
 
 async def test_a_message_over_the_limit_ends_its_connection_alone() -> None:

@@ -1,0 +1,157 @@
+"""What is on its way to one client: the shortcut to the kernel, and the long way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.model.limits import Limits
+from engine.server.outbox import Outbox
+
+
+class Kernel:
+    """A socket's buffer with so much room, and what has gone into it by both ways."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = ""
+        self._rest = ""
+        self.is_read = trio.Event()
+        """Until it is set, whoever waits for room goes on waiting."""
+
+    def begin(self, message: bytes) -> bool:
+        if self._rest:
+            return False
+        part = message.decode()[: self.room]
+        self.taken += part
+        self.room -= len(part)
+        self._rest = message.decode()[len(part) :] if part else ""
+        return bool(part)
+
+    @property
+    def is_begun(self) -> bool:
+        return bool(self._rest)
+
+    async def finish(self) -> None:
+        await self.is_read.wait()
+        self.taken += self._rest
+        self._rest = ""
+
+    async def send(self, event: dict[str, Any]) -> None:
+        await self.is_read.wait()
+        self.taken += self._rest + event.get("text", "[closed]")
+        self._rest = ""
+
+
+def outbox_of(kernel: Kernel, **limits: int) -> Outbox:
+    return Outbox(Limits(**limits), lambda: None, kernel)
+
+
+async def test_what_the_kernel_has_room_for_is_sent_where_it_is_put() -> None:
+    kernel = Kernel(room=100)
+    outbox = outbox_of(kernel)
+
+    outbox.put(b"one,")
+    outbox.put_transition([b"two"])
+
+    assert "one,two" == kernel.taken
+    assert outbox.has_room_for_transition
+
+
+@pytest.mark.parametrize("room", [0, 2, 4, 6])
+async def test_what_it_has_no_room_for_follows_in_order(
+    room: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    kernel = Kernel(room)
+    outbox = outbox_of(kernel)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run, kernel.send)
+        outbox.put(b"one,")
+        outbox.put(b"two,")
+        await trio.testing.wait_all_tasks_blocked()
+        kernel.room = 100
+        outbox.put(b"three,")
+        kernel.is_read.set()
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.put(b"four")
+        outbox.end(None, 1000, "")
+
+    assert "one,two,three,four[closed]" == kernel.taken
+
+
+async def test_a_transition_that_the_kernel_has_a_part_of_is_unsent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    kernel = Kernel(room=2)
+    outbox = outbox_of(kernel, unsent_transitions_max=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run, kernel.send)
+        outbox.put_transition([b"transition"])
+        had_room = outbox.has_room_for_transition
+        kernel.is_read.set()
+        await trio.testing.wait_all_tasks_blocked()
+        has_room, taken = outbox.has_room_for_transition, kernel.taken
+        outbox.end(None, 1000, "")
+
+    assert (False, True) == (had_room, has_room)
+    assert "transition" == taken
+
+
+async def test_parts_of_a_transition_count_as_one_until_the_last_has_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    kernel = Kernel(room=9)
+    outbox = outbox_of(kernel, unsent_transitions_max=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run, kernel.send)
+        outbox.put_transition([b"part one,", b"part two,", b"part three"])
+        had_room = outbox.has_room_for_transition
+        kernel.is_read.set()
+        await trio.testing.wait_all_tasks_blocked()
+        has_room = outbox.has_room_for_transition
+        outbox.end(None, 1000, "")
+
+    assert (False, True) == (had_room, has_room)
+    assert "part one,part two,part three[closed]" == kernel.taken
+
+
+@pytest.mark.parametrize(("parts", "farewell"), [([b"whole"], "farewell"), ([b"a part", b""], "")])
+async def test_a_client_with_too_much_unread_is_left_with_whole_messages(
+    parts: list[bytes], farewell: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    kernel = Kernel(room=2)
+    outbox = outbox_of(kernel, unsent_bytes_max=5)
+    outbox.put_transition(parts)
+    outbox.end(b"farewell", 1000, "")
+    kernel.is_read.set()
+
+    await outbox.run(kernel.send)
+
+    assert f"{parts[0].decode()}{farewell}[closed]" == kernel.taken
+
+
+async def test_nothing_is_sent_to_a_client_that_is_gone() -> None:
+    kernel = Kernel(room=100)
+    outbox = outbox_of(kernel)
+
+    outbox.abandon()
+    outbox.put(b"late")
+
+    assert "" == kernel.taken
+
+
+async def test_what_is_sent_at_once_breaks_the_silence(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    kernel = Kernel(room=100)
+    outbox = outbox_of(kernel)
+    await trio.sleep(Limits().ping_s - 1)
+    outbox.put(b"news")
+    await trio.sleep(2)
+
+    outbox.tick(trio.current_time())
+
+    assert "news" == kernel.taken
