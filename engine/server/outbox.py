@@ -56,16 +56,28 @@ class Outbox:
     """
     Args:
         limits: how much may pile up, and for how long.
+        home: where the sending is a task, once there is something that has to wait.
         on_room: called when another transition is worth its making.
+        on_finished: called when the last message has left, or cannot.
         shortcut: where what is put is sent at once, if there is room.
     """
 
     def __init__(
-        self, limits: Limits, on_room: Callable[[], None], shortcut: Shortcut | None = None
+        self,
+        limits: Limits,
+        home: trio.Nursery,
+        *,
+        on_room: Callable[[], None],
+        on_finished: Callable[[], None],
+        shortcut: Shortcut | None = None,
     ) -> None:
         self._limits = limits
+        self._home = home
         self._on_room = on_room
+        self._on_finished = on_finished
         self._shortcut = shortcut
+        self._send: Send | None = None
+        self._is_running = False
         self._is_begun = False
         """Whether the kernel has a part of the first message."""
         self._messages: deque[tuple[bytes, int | None]] = deque()
@@ -81,6 +93,10 @@ class Outbox:
         self._emptied = trio.lowlevel.ParkingLot()
         self.finished = trio.Event()
         """Set when the last message has left, or cannot."""
+
+    def open(self, send: Send) -> None:
+        """From now on, what takes no shortcut goes this way."""
+        self._send = send
 
     def put(self, message: bytes) -> None:
         """
@@ -122,13 +138,15 @@ class Outbox:
         if farewell is not None:
             self._append(farewell, None)
         self._ending = (code, _fitting(reason))
-        self._filled.unpark_all()
+        self._go_on()
 
     def abandon(self) -> None:
         """The client is gone: nothing more can be sent."""
         self._messages.clear()
-        self.finished.set()
         self._filled.unpark_all()
+        self._emptied.unpark_all()
+        self.finished.set()
+        self._on_finished()
 
     @property
     def has_room_for_transition(self) -> bool:
@@ -153,8 +171,16 @@ class Outbox:
         elif not self._messages and now - self._quiet_since >= self._limits.ping_s:
             self.put(PING)
 
-    async def run(self, send: Send) -> None:
-        """Be the one task that sends; returns when the connection is closed or broken."""
+    def _go_on(self) -> None:
+        """Wake the one task that sends, or begin it: for most clients there never is one."""
+        if self._is_running:
+            self._filled.unpark_all()
+        elif self._send is not None and not self.finished.is_set():
+            self._is_running = True
+            self._home.start_soon(self._run, self._send)
+
+    async def _run(self, send: Send) -> None:
+        """Send, until the connection is closed or broken."""
         try:
             while not self.finished.is_set():
                 if self._messages:
@@ -169,7 +195,6 @@ class Outbox:
             trace.info("session.unsent", error=repr(error))
         finally:
             self.abandon()
-            self._emptied.unpark_all()
 
     async def _send_first(self, send: Send) -> None:
         message, left = self._messages.popleft()
@@ -194,7 +219,7 @@ class Outbox:
             return
         self._messages.append((message, left))
         self._bytes += len(message)
-        self._filled.unpark_all()
+        self._go_on()
 
     def _is_sent(self, message: bytes, left: int | None) -> bool:
         """Whether the kernel has taken all of `message`, which nothing is waiting before."""

@@ -342,6 +342,11 @@ class Protocol:
         self.queries.make_all_stale()
         self._owe()
 
+    @property
+    def has_mutations(self) -> bool:
+        """Whether any wait for their turn."""
+        return bool(self._mutations)
+
     def next_mutation(self) -> Call | None:
         """The mutation to run now, if none is running: in the order they came in."""
         if self._running is not None or not self._mutations:

@@ -120,22 +120,27 @@ class Session:
         self._answered = trio.lowlevel.ParkingLot()
         self._lane = trio.lowlevel.ParkingLot()
         self._protocol = Protocol(limits, spelling, self._wake, takes_parts=takes_parts)
-        self._outbox = Outbox(limits, self._wake_if_due, shortcut)
-        self._failures = 0
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
+        self._outbox = Outbox(
+            limits,
+            home,
+            on_room=self._wake_if_due,
+            on_finished=self._scope.cancel,
+            shortcut=shortcut,
+        )
+        self._is_mutating = False
+        self._failures = 0
         self._is_closing = False
         self.is_client_gone = False
         """Whether the host has said so, after which it says nothing more."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve the client until it leaves or is told to; raises nothing of its own."""
-        self._home.start_soon(self._outbox.run, send)
+        self._outbox.open(send)
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._part, self._read, receive)
-                nursery.start_soon(self._part, self._mutate)
-                nursery.start_soon(self._part, self._watch)
+                await self._part(self._read, receive, nursery)
         self._protocol.close()
         self._fanout.forget(self)
         with trio.move_on_after(CLOSING_S_MAX):
@@ -182,10 +187,9 @@ class Session:
         farewell = self._protocol.auth_error("The token has expired", update_attempted=False)
         self._end(farewell, 1000, "")
 
-    async def _watch(self) -> None:
-        """End when nothing more can be sent."""
-        await self._outbox.finished.wait()
-        self._scope.cancel()
+    def abandon(self) -> None:
+        """Go at once, without another word."""
+        self._outbox.abandon()
 
     def tick(self, now: float) -> None:
         """Look at the clock, every second or so."""
@@ -193,14 +197,16 @@ class Session:
 
     # Reading.
 
-    async def _read(self, receive: Receive) -> None:
+    async def _read(self, receive: Receive, mutating: trio.Nursery) -> None:
         with self._reading:
             while (text := await self._next_text(receive)) is not None:
                 await self._take(text)
+                if self._protocol.has_mutations and not self._is_mutating:
+                    self._is_mutating = True
+                    mutating.start_soon(self._part, self._mutate)
                 while self._protocol.is_reading_paused():
                     await self._lane.park()
             self._outbox.abandon()
-            self._scope.cancel()
 
     async def _next_text(self, receive: Receive) -> str | None:
         """The next message, or `None` when the client is gone."""

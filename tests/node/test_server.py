@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,19 @@ async def test_what_the_kernel_has_room_for_takes_no_long_way(
             assert f"{number} " + "x" * size == transition["modifications"][0]["value"]
 
     assert [] == long_way
+
+
+async def test_a_client_costs_no_more_tasks_than_the_library_has_for_it() -> None:
+    async with served() as house, AsyncExitStack() as clients:
+        before = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(10):
+            socket = await clients.enter_async_context(opened(house.url))
+            await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+            await show(socket, house, 0, 100)
+            await socket.hear_until("Transition")
+        after = trio.lowlevel.current_statistics().tasks_living
+
+    assert 10 * 2 == after - before  # one that reads, and one that is the application
 
 
 async def test_a_client_that_reads_late_is_sent_whole_messages_in_order() -> None:

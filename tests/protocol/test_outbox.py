@@ -46,13 +46,23 @@ class Kernel:
         self._rest = ""
 
 
-def outbox_of(kernel: Kernel, **limits: int) -> Outbox:
-    return Outbox(Limits(**limits), lambda: None, kernel)
+def outbox_of(kernel: Kernel, nursery: trio.Nursery, **limits: int) -> Outbox:
+    outbox = Outbox(
+        Limits(**limits),
+        nursery,
+        on_room=lambda: None,
+        on_finished=lambda: None,
+        shortcut=kernel,
+    )
+    outbox.open(kernel.send)
+    return outbox
 
 
-async def test_what_the_kernel_has_room_for_is_sent_where_it_is_put() -> None:
+async def test_what_the_kernel_has_room_for_is_sent_where_it_is_put(
+    nursery: trio.Nursery,
+) -> None:
     kernel = Kernel(room=100)
-    outbox = outbox_of(kernel)
+    outbox = outbox_of(kernel, nursery)
 
     outbox.put(b"one,")
     outbox.put_transition([b"two"])
@@ -66,9 +76,8 @@ async def test_what_it_has_no_room_for_follows_in_order(
     room: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     kernel = Kernel(room)
-    outbox = outbox_of(kernel)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outbox.run, kernel.send)
+        outbox = outbox_of(kernel, nursery)
         outbox.put(b"one,")
         outbox.put(b"two,")
         await trio.testing.wait_all_tasks_blocked()
@@ -86,9 +95,8 @@ async def test_a_transition_that_the_kernel_has_a_part_of_is_unsent(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     kernel = Kernel(room=2)
-    outbox = outbox_of(kernel, unsent_transitions_max=1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outbox.run, kernel.send)
+        outbox = outbox_of(kernel, nursery, unsent_transitions_max=1)
         outbox.put_transition([b"transition"])
         had_room = outbox.has_room_for_transition
         kernel.is_read.set()
@@ -104,9 +112,8 @@ async def test_parts_of_a_transition_count_as_one_until_the_last_has_left(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     kernel = Kernel(room=9)
-    outbox = outbox_of(kernel, unsent_transitions_max=1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outbox.run, kernel.send)
+        outbox = outbox_of(kernel, nursery, unsent_transitions_max=1)
         outbox.put_transition([b"part one,", b"part two,", b"part three"])
         had_room = outbox.has_room_for_transition
         kernel.is_read.set()
@@ -123,19 +130,18 @@ async def test_a_client_with_too_much_unread_is_left_with_whole_messages(
     parts: list[bytes], farewell: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     kernel = Kernel(room=2)
-    outbox = outbox_of(kernel, unsent_bytes_max=5)
-    outbox.put_transition(parts)
-    outbox.end(b"farewell", 1000, "")
-    kernel.is_read.set()
-
-    await outbox.run(kernel.send)
+    async with trio.open_nursery() as nursery:
+        outbox = outbox_of(kernel, nursery, unsent_bytes_max=5)
+        outbox.put_transition(parts)
+        outbox.end(b"farewell", 1000, "")
+        kernel.is_read.set()
 
     assert f"{parts[0].decode()}{farewell}[closed]" == kernel.taken
 
 
-async def test_nothing_is_sent_to_a_client_that_is_gone() -> None:
+async def test_nothing_is_sent_to_a_client_that_is_gone(nursery: trio.Nursery) -> None:
     kernel = Kernel(room=100)
-    outbox = outbox_of(kernel)
+    outbox = outbox_of(kernel, nursery)
 
     outbox.abandon()
     outbox.put(b"late")
@@ -144,10 +150,11 @@ async def test_nothing_is_sent_to_a_client_that_is_gone() -> None:
 
 
 async def test_what_is_sent_at_once_breaks_the_silence(
+    nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     kernel = Kernel(room=100)
-    outbox = outbox_of(kernel)
+    outbox = outbox_of(kernel, nursery)
     await trio.sleep(Limits().ping_s - 1)
     outbox.put(b"news")
     await trio.sleep(2)

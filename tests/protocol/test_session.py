@@ -10,11 +10,13 @@ import trio.testing
 
 from engine.errors import ConvexError, OutOfRetention, Overloaded, Stopped, StoreFull
 from engine.functions.results import Caller
+from engine.kernel.runtime import VirtualRuntime
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
+from engine.server.server import Server, ServerConfig
 from tests.protocol.cells import START_TS, Cells, Ctx
 from tests.protocol.tokens import custom, token
-from tests.protocol.wires import serving
+from tests.protocol.wires import House, serving
 
 
 def show(ctx: Ctx, cell: str = "cell") -> Any:
@@ -911,3 +913,20 @@ async def test_a_provider_that_cannot_be_reached_is_no_refusal(
 
     assert (closed["type"], closed["code"]) == ("closed", 1013)
     assert closed["reason"].startswith("Unreachable")
+
+
+async def test_clients_are_gone_when_the_server_was_stopped_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    server = Server(cells, runtime=VirtualRuntime(seed=7), limits=Limits(), config=ServerConfig())
+    async with trio.open_nursery() as hosts:
+        async with trio.open_nursery() as life:
+            await life.start(server.run)
+            wire = await House(server, cells, hosts).dial()
+            await wire.add(0, "m:show")
+            await wire.hear()
+            life.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert 0 == server.statistics().sessions
