@@ -1,0 +1,152 @@
+"""Bugs that the proof of frames has to catch, each planted for the length of a block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from engine.errors import ProtocolViolation
+from engine.functions.results import QueryResult
+from engine.server import listener, messages, query_set, session
+from engine.server.fanout import _Question, _Round
+from engine.server.identity import Verifier
+from engine.server.keys import KeyStore
+from engine.server.protocol import Protocol
+from engine.server.session import Session
+from engine.server.who import NOBODY, Who
+
+Plant = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _instead(owner: Any, name: str, planted: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, planted)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _undecoded() -> AbstractContextManager[None]:
+    """What a lenient parser says of a frame is nobody's to handle."""
+
+    def decode(text: str) -> messages.ClientMessage:
+        try:
+            message: messages.ClientMessage = messages._decoder.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            message = msgspec.convert(json.loads(text), messages.ClientMessage)
+        return message
+
+    return _instead(session, "decode", decode)
+
+
+def _kept() -> AbstractContextManager[None]:
+    """What was refused is remembered."""
+    kept: list[object] = []
+    fatal = Protocol.fatal
+
+    def keeping(protocol: Protocol, violation: ProtocolViolation) -> bytes:
+        kept.append(object())
+        return fatal(protocol, violation)
+
+    return _instead(Protocol, "fatal", keeping)
+
+
+def _inherited() -> AbstractContextManager[None]:
+    """A connection begins with the identity of the one before."""
+    last = [NOBODY]
+    begin, authenticated = Protocol.__init__, Protocol.authenticated
+
+    def inherit(protocol: Protocol, *args: Any) -> None:
+        begin(protocol, *args)
+        protocol.who = last[0]
+
+    def remember(protocol: Protocol, who: Who) -> None:
+        last[0] = who
+        authenticated(protocol, who)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with _instead(Protocol, "__init__", inherit), _instead(Protocol, "authenticated", remember):
+            yield
+
+    return both()
+
+
+def _unsigned() -> AbstractContextManager[None]:
+    """The claims of a token are believed, whoever signed it."""
+
+    async def claims(_keys: KeyStore, token: str, **_: Any) -> Mapping[str, Any]:
+        from engine.server.identity import _unverified
+
+        return _unverified(token)[1]
+
+    return _instead(KeyStore, "claims", claims)
+
+
+def _any_key() -> AbstractContextManager[None]:
+    """Whoever shows something like a key is the administrator."""
+
+    def check(_verifier: Verifier, text: str) -> Who:
+        return Who(admin="|" in text)
+
+    return _instead(Verifier, "check_admin_key", check)
+
+
+def _left_task() -> AbstractContextManager[None]:
+    """For each client that broke the protocol a task goes on."""
+    end_for = Session._end_for
+
+    def leave(self: Session, error: Exception) -> None:
+        self._home.start_soon(trio.sleep_forever)
+        end_for(self, error)
+
+    return _instead(Session, "_end_for", leave)
+
+
+def _one_for_all() -> AbstractContextManager[None]:
+    """The answer to one is given to all who ask the same at that time."""
+
+    async def answer(self: _Round, question: _Question, result: QueryResult) -> None:
+        for part, query in question.askers:
+            result.live.retain()
+            part.results[query] = result
+            if len(part.results) == len(part.plan.asked):
+                part.is_over = True
+                part.subscriber.tell(part.plan, self._ts, part.results, self._request_id)
+
+    return _instead(_Round, "_answer", answer)
+
+
+def _same_for_all() -> AbstractContextManager[None]:
+    """Users look the same to the cache."""
+    return _instead(Who, "__post_init__", lambda _who: None)
+
+
+def _open_component() -> AbstractContextManager[None]:
+    """Functions of a component are anybody's."""
+    return _instead(query_set.Query, "refusal_for", lambda query, _who: query.refusal)
+
+
+def _unread_queue() -> AbstractContextManager[None]:
+    """What a client still says when its session is over waits for room."""
+    return _instead(listener, "_take_no_more", lambda _receive, _send: None)
+
+
+PLANTED: Final[Mapping[str, Plant]] = {
+    "an error of decoding that nobody handles": _undecoded,
+    "an object kept of each refused frame": _kept,
+    "a task left behind by each": _left_task,
+    "a connection whose reader waits for ever": _unread_queue,
+    "an identity kept from the connection before": _inherited,
+    "tokens that are not verified": _unsigned,
+    "an admin key that is not compared": _any_key,
+    "one client's answer told to others": _one_for_all,
+    "a component that clients reach": _open_component,
+}
