@@ -6,6 +6,10 @@
 An application sees the process's variables, and those of the file `.env.local`
 in its root where the process has none.  A component sees nothing: what it may
 know is told to it as arguments.
+
+`env.get("HEADRACE_DEV")` is "1" in the verbs of the command line, unless it was set
+before, but empty under `headrace serve` and missing in other programs: what must not
+happen in production asks for it.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any, Final, TypeAlias
 from engine.errors import DeclarationError, VariableMissing
 
 FILE_NAME: Final = ".env.local"
+DEV_VARIABLE: Final = "HEADRACE_DEV"
 
 
 StandIn: TypeAlias = Callable[[str], str]

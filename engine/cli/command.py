@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from engine.app.environment import DEV_VARIABLE
 from engine.cli.failures import Exit, explain
 from engine.errors import UsageError
 
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _run_added(added[given[0]], given[1:])
             parser = _parser(VERBS, added)
         options = parser.parse_args(given)
+        os.environ.setdefault(DEV_VARIABLE, "1")  # which `serve` takes back
         if "begin" in options:
             options.begin(options)
         _trace()

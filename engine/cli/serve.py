@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from engine.app.environment import DEV_VARIABLE
 from engine.cli.failures import Exit
 from engine.cli.project import add_app, find_project, new_verb, port_number
 from engine.errors import UsageError
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     from engine.cli.service import run_service
 
     project, data = find_project(options.app), Path(options.data)
+    os.environ[DEV_VARIABLE] = ""  # this is production, whatever .env.local says
     run_service(
         project.required_app(),
         data,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("engine", "components", "bench", "ops", "tests")
+NOT_OURS = {"node_modules", "templates"}
+"""What lies in our folders and belongs to others, or to projects that are yet to be made."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -40,7 +42,7 @@ class Module:
 def modules(*folders: str) -> tuple[Module, ...]:
     """The modules of these top-level folders, or of all of them."""
     paths = [path for folder in folders or FOLDERS for path in (ROOT / folder).rglob("*.py")]
-    return tuple(_read(path) for path in sorted(paths) if "node_modules" not in path.parts)
+    return tuple(_read(path) for path in sorted(paths) if NOT_OURS.isdisjoint(path.parts))
 
 
 @cache

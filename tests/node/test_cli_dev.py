@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +20,6 @@ def project(tmp_path: Path) -> Path:
     """A project as `init` makes it."""
     assert headrace(tmp_path, "init", "chat").code == 0
     return tmp_path / "chat"
-
-
-@pytest.mark.slow
-def test_the_tests_of_a_new_project_pass(project: Path) -> None:
-    is_installed = any(each.value == "engine.testing" for each in entry_points(group="pytest11"))
-    plugin = [] if is_installed else ["-p", "engine.testing"]
-
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *plugin],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert "1 passed" in tested.stdout, tested.stdout
 
 
 @pytest.mark.slow

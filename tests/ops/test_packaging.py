@@ -20,10 +20,12 @@ from packaging.requirements import Requirement
 
 from ops.lib.lock import pinned
 from tests.acceptance.windows import needs_node
-from tests.architecture.source_tree import ROOT
+from tests.architecture.source_tree import ROOT, files
 
 BASE_BYTES_MAX = 25_000_000
 """Without bytecode, which every Python writes as it likes."""
+
+TEMPLATES = "engine/cli/templates/"
 
 APPLICATION = """\
 import headrace
@@ -76,7 +78,15 @@ def test_the_wheel_has_the_license_the_types_and_no_tests(wheel: Path) -> None:
     assert {"components", "engine", "headrace"} >= {
         name.partition("/")[0] for name in names if ".dist-info/" not in name
     }
-    assert [name for name in names if "/test_" in name or "/tests/" in name] == []
+    ours = (name for name in names if not name.startswith(TEMPLATES))
+    assert [name for name in ours if "/test_" in name or "/tests/" in name] == []
+
+
+def test_the_wheel_has_the_templates_with_all_of_their_files(wheel: Path) -> None:
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(TEMPLATES)}
+
+    tree = (path.relative_to(ROOT).as_posix() for path in files())
+    assert {path for path in tree if path.startswith(TEMPLATES)} == inside
 
 
 def test_every_package_that_is_installed_has_types() -> None:

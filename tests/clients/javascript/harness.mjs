@@ -3,7 +3,7 @@ import { anyApi } from "convex/server";
 import { BaseConvexClient, ConvexClient, ConvexHttpClient } from "convex/browser";
 import WebSocket from "ws";
 
-import { Cable } from "./server.mjs";
+import { Cable } from "../cable.mjs";
 
 export const api = anyApi.conformance;
 

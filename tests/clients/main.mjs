@@ -1,16 +1,14 @@
-// Runs the tests of this folder, one file after another: node main.mjs [NAME...]
+// Runs the tests of a folder, one file after another: node main.mjs FOLDER [NAME...]
 import fs from "node:fs";
 import path from "node:path";
 import { run } from "node:test";
-import { fileURLToPath } from "node:url";
 
-const here = fileURLToPath(new URL("./", import.meta.url));
-const wanted = process.argv.slice(2);
+const [folder, ...wanted] = process.argv.slice(2);
 const files = fs
-  .readdirSync(here)
+  .readdirSync(folder)
   .filter((name) => name.endsWith(".test.mjs"))
   .filter((name) => wanted.length === 0 || wanted.some((want) => name.includes(want)))
-  .map((name) => path.join(here, name));
+  .map((name) => path.resolve(folder, name));
 
 process.env.NODE_ENV ??= "test"; // asked by React when it is imported
 
