@@ -12,9 +12,11 @@ const files = fs
 
 process.env.NODE_ENV ??= "test"; // asked by React when it is imported
 
+const FILE_MS_MAX = 180_000;
+
 let passed = 0;
 let failed = 0;
-run({ files, concurrency: 1, timeout: 60_000 })
+run({ files, concurrency: 1, timeout: FILE_MS_MAX })
   .on("test:pass", (test) => {
     if (isFile(test)) return;
     passed++;

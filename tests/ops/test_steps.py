@@ -49,6 +49,14 @@ def test_a_runner_is_counted_by_what_it_says_and_how_it_exits(
     assert exited == (0 if counted.endswith(" 0 failed") else 1)
 
 
+def test_a_runner_that_lacked_something_counts_as_nothing_and_is_said_to_be_skipped() -> None:
+    exited, lines = run("step first true; step second bash -c 'echo no browser; exit 77'")
+
+    assert exited == 0
+    assert "-- skipped: second" in lines
+    assert lines[-1] == "1 passed, 0 failed"
+
+
 def test_steps_go_on_after_a_failure_and_it_is_named_at_the_end() -> None:
     exited, lines = run("step first false; step second true; step third bash -c 'exit 3'")
 
