@@ -50,11 +50,11 @@ test("whoever scrolls up through pages misses nothing and sees nothing twice whi
   })();
   await reader.tab.getByLabel("Messages").hover();
   const beginning = reader.tab.getByText("This is the beginning.");
-  await eventually(
-    async () => (await reader.tab.mouse.wheel(0, -700), await beginning.isVisible()),
-    assert.ok,
-  );
-  reached = true;
+  const scroll = async () => {
+    await reader.tab.mouse.wheel(0, -700);
+    return await beginning.isVisible();
+  };
+  await eventually(scroll, assert.ok).finally(() => (reached = true));
   await writing;
 
   assert.ok(count > 160, `written meanwhile: ${count - 150}`);
