@@ -21,13 +21,12 @@ from engine.cli.output import note
 from engine.cli.project import new_verb, project_at
 from engine.errors import EngineError, UsageError
 
-LOADED_AS: Final = "_new_project"
-"""What the application is imported as once: its own name may be taken where `init` runs."""
-
 PLACE: Final = Path(__file__).parent / "templates"
 NAME: Final = "{{name}}"
 MADE_ELSEWHERE: Final = frozenset({"__pycache__", "node_modules"})
 """Folders that are of no template, also where somebody ran something inside one."""
+LOADED_AS: Final = "_new_project"
+"""What the application is imported as once: its own name may be taken where `init` runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from headrace import BlockingActionCtx, ConvexError, CustomJwt, action, env
-from joserfc import jwt
+from joserfc import jwt  # comes with headrace[auth]
 from joserfc.jwk import ECKey
 
 ISSUER = "https://dev-issuer.invalid"
