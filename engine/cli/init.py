@@ -55,6 +55,7 @@ and in another terminal, in the same folder:
     "react": Template(
         summary="a chat in the browser, with React; needs Node 20.19 and headrace[auth]",
         next_steps="""\
+    pip install 'headrace[auth]'
     headrace dev
 
 and in another terminal, in the same folder:

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { anyApi } from "convex/server";
 
-import { eventually, Project, sleep } from "./project.mjs";
+import { eventually, sleep } from "./program.mjs";
+import { Project } from "./project.mjs";
 
 const project = new Project();
 before(() => project.start());

@@ -1,64 +1,13 @@
 // A project as `headrace init --template react` makes it, built and served, and windows on it.
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { anyApi } from "convex/server";
 import { ConvexHttpClient } from "convex/browser";
-import { chromium } from "playwright-core";
 
 import { Cable } from "../cable.mjs";
-
-const python = process.env.HEADRACE_PYTHON ?? "python";
-const PATIENCE_MS = 20_000;
-const STOP_MS = 15_000;
-
-/** The environment of what is started: Vite builds for production unless this says otherwise. */
-const { NODE_ENV: _, ...env } = process.env;
-
-/** A program that goes on, from when it says where it listens. */
-class Program {
-  constructor(folder, command, args, listening) {
-    this.folder = folder;
-    this.command = command;
-    this.args = args;
-    this.listening = listening;
-    this.said = "";
-  }
-
-  async start(...more) {
-    this.process = spawn(this.command, [...this.args, ...more], {
-      cwd: this.folder,
-      env: { ...env, NO_COLOR: "1", PYTHONUNBUFFERED: "1" },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    this.exited = new Promise((resolve) => this.process.on("exit", resolve));
-    const begun = this.said.length;
-    return await new Promise((resolve, reject) => {
-      const listen = (data) => {
-        this.said += data;
-        const found = this.listening.exec(this.said.slice(begun));
-        if (found) resolve(found[1]);
-      };
-      this.process.stdout.on("data", listen);
-      this.process.stderr.on("data", listen);
-      this.exited.then((code) => reject(new Error(`exited with ${code}: ${this.said}`)));
-    });
-  }
-
-  /** End it as the operating system would, with no time to say goodbye. */
-  async kill() {
-    this.process?.kill("SIGKILL");
-    await this.exited;
-  }
-
-  async stop() {
-    this.process?.kill("SIGTERM");
-    const timer = setTimeout(() => this.process?.kill("SIGKILL"), STOP_MS);
-    await this.exited;
-    clearTimeout(timer);
-  }
-}
+import { environment, launch, PATIENCE_MS, Program, python } from "./program.mjs";
 
 /** The project: its engine by `headrace dev`, and its page as `npm run build` leaves it. */
 export class Project {
@@ -78,15 +27,12 @@ export class Project {
     this.url = await this.engine.start("--port", "0");
     this.run(this.folder, "npm", "run", "build");
     this.pageUrl = await this.page.start();
-    this.browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM,
-      args: ["--no-sandbox", "--disable-dev-shm-usage"],
-    });
+    this.browser = await launch();
   }
 
   run(folder, command, ...args) {
     try {
-      execFileSync(command, args, { cwd: folder, env, encoding: "utf8", stdio: "pipe" });
+      execFileSync(command, args, { cwd: folder, env: environment, encoding: "utf8", stdio: "pipe" });
     } catch (error) {
       throw new Error(`${command} ${args.join(" ")}:\n${error.stdout}\n${error.stderr}`);
     }
@@ -195,22 +141,5 @@ export class Window {
   async plugIn() {
     this.cable.isUp = true;
     await this.tab.context().setOffline(false);
-  }
-}
-
-export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Wait until what `look` finds passes `check`; its last complaint, if it never does. */
-export async function eventually(look, check) {
-  const deadline = Date.now() + PATIENCE_MS;
-  for (;;) {
-    try {
-      const found = await look();
-      check(found);
-      return found;
-    } catch (complaint) {
-      if (Date.now() > deadline) throw complaint;
-      await sleep(20);
-    }
   }
 }
