@@ -71,9 +71,14 @@ test("what somebody reads stays where it is while others write, and the newest s
   for (const window of [reading, following]) {
     await eventually(() => last(1)(window), same(["line 60"]));
   }
-  await reading.tab.getByLabel("Messages").hover();
+  const thread = reading.tab.getByLabel("Messages");
+  const scrolled = () => thread.evaluate((rows) => Math.round(rows.scrollTop));
+  await thread.hover();
   await reading.tab.mouse.wheel(0, -600);
-  await sleep(300); // the wheel turns smoothly
+  await eventually(async () => [await scrolled(), await sleep(100), await scrolled()], ([a, , b]) => {
+    assert.ok(a < -300);
+    assert.equal(a, b, "it still turns");
+  });
   const place = () =>
     reading.tab.getByText("line 48").evaluate((row) => Math.round(row.getBoundingClientRect().y));
   const before = await place();
@@ -134,6 +139,19 @@ test("who is signed in may write, is seen by others, stays so over a reload, and
   await eventually(() => gil.names(), (names) => assert.doesNotMatch(names, /Hal/));
   assert.equal((await unsigned(guest)).errorData, "Sign in to write.");
   await gil.composer.waitFor();
+});
+
+test("what is saved while somebody develops is on an open page without a reload", async (t) => {
+  const kim = await project.open(t, undefined, await project.develop(t));
+  await kim.tab.getByText(/^\d+ online$/).waitFor();
+  await kim.tab.evaluate(() => (window.isTheSamePage = true));
+
+  project.edit("backend/people.py", "len(tabs) - len(names)}", "len(tabs) + 1000}");
+  await kim.tab.getByText(/^1\d\d\d online$/).waitFor();
+  project.edit("src/Online.tsx", "} online", "} here");
+  await kim.tab.getByText(/^1\d\d\d here$/).waitFor();
+
+  assert.ok(await kim.tab.evaluate(() => window.isTheSamePage));
 });
 
 test("when the server is killed and started again every window is as it was, and goes on", async (t) => {

@@ -1,4 +1,5 @@
 // A project as `headrace init --template react` makes it, built and served, and windows on it.
+import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
@@ -16,9 +17,13 @@ export class Project {
     this.folder = path.join(this.parent, "chat");
     const engine = ["-m", "engine", "dev"];
     this.engine = new Program(this.folder, python, engine, /Serving .* at (http:\/\/\S+),[^]*Pushed/);
+    this.page = this.vite("preview");
+  }
+
+  vite(...args) {
     const vite = path.join(this.folder, "node_modules", ".bin", "vite");
-    const preview = ["preview", "--host", "127.0.0.1", "--port", "0"];
-    this.page = new Program(this.folder, vite, preview, /Local: +(http:\/\/[^\s/]+)/);
+    const anyPort = ["--host", "127.0.0.1", "--port", "0"];
+    return new Program(this.folder, vite, [...args, ...anyPort], /Local: +(http:\/\/[^\s/]+)/);
   }
 
   async start() {
@@ -49,9 +54,24 @@ export class Project {
     fs.rmSync(this.parent, { recursive: true, force: true });
   }
 
+  /** Vite as `npm run dev` starts it, for the length of a test; where its page is. */
+  async develop(t) {
+    const vite = this.vite();
+    t.after(() => vite.stop());
+    return await vite.start();
+  }
+
+  /** Save a file of the project with something else in it. */
+  edit(name, before, after) {
+    const file = path.join(this.folder, name);
+    const text = fs.readFileSync(file, "utf8");
+    assert.ok(text.includes(before), `${name} has no ${before}`);
+    fs.writeFileSync(file, text.replace(before, after));
+  }
+
   /** A window of somebody's own, with a cable of its own, for the length of a test. */
-  async open(t, name) {
-    const cable = await new Cable(this.pageUrl).plugIn();
+  async open(t, name, url = this.pageUrl) {
+    const cable = await new Cable(url).plugIn();
     const context = await this.browser.newContext({ viewport: { width: 900, height: 700 } });
     t.after(async () => {
       await context.close();
