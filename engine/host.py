@@ -515,6 +515,7 @@ def _server(node: Node, config: ServerConfig) -> Server:
         config=config,
         providers=providers,
         readiness=partial(readiness, node),
+        application=lambda: node.functions.deployment.application,
     )
 
 

@@ -63,6 +63,17 @@ class AdminClient:
         with self._explained():
             return _answer(self._post(PREFIX + name, document, self._headers))
 
+    def description(self, *, internal: bool) -> Any:
+        """
+        The OpenAPI description of what is served.
+
+        Raises:
+            Unreachable, RequestRefused: as `get`.
+        """
+        asked = {"internal": "true"} if internal else {}
+        with self._explained():
+            return _answer(self._http.get("/api/openapi.json", params=asked, headers=self._headers))
+
     def lines(self, name: str, **parameters: str) -> Iterator[Any]:
         """As `get`, for a route that answers a line of JSON at a time."""
         with (

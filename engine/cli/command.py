@@ -45,6 +45,7 @@ VERBS: Final = {
     "check": "check",
     "codegen": "codegen",
     "verify": "verification",
+    "openapi": "openapi",
     "version": "versions",
 }
 """

@@ -22,6 +22,7 @@ from engine.store.directory_lock import read_lock
 
 KEY_VARIABLE: Final = "HEADRACE_ADMIN_KEY"
 URL_VARIABLE: Final = "HEADRACE_URL"
+MEMORY: Final = ":memory:"
 
 
 def add_connection(parser: argparse.ArgumentParser, *, with_app: bool = False) -> None:
@@ -48,6 +49,7 @@ def connected(
     deploys: bool = True,
     looks: bool = False,
     opens: bool = True,
+    without_data: bool = False,
 ) -> Iterator[AdminClient]:
     """
     A server, for the length of the block.
@@ -58,6 +60,7 @@ def connected(
         opens: a closed directory is opened at all; otherwise there has to be a server.
         looks: a closed directory is opened with the application, and nothing is deployed there;
             what is due there waits.
+        without_data: a closed directory is left alone: the application is enough.
 
     Raises:
         StoreLocked: a process that does not listen has the directory open.
@@ -78,6 +81,10 @@ def connected(
         with AdminClient(_reachable(holder.url), _key(options, data)) as client:
             yield client
         return
+    if without_data:
+        with _opened(MEMORY, project, needs_app=needs_app, deploys=deploys) as client:
+            yield client
+        return
     if (looks or not needs_app) and not data.is_dir():
         raise UsageError(f"there is no data in {data}; name its directory with --data")
     if not opens:
@@ -88,7 +95,7 @@ def connected(
 
 @contextmanager
 def _opened(
-    data: Path, project: Project, *, needs_app: bool, deploys: bool, looks: bool
+    data: Path | str, project: Project, *, needs_app: bool, deploys: bool, looks: bool = False
 ) -> Iterator[AdminClient]:
     # A verb that finds a server does not wait for one to be imported.
     from engine.serving import serving

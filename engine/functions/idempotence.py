@@ -45,7 +45,7 @@ def find(transaction: Transaction, request: SessionRequest) -> Recorded | None:
     if doc is not None:
         if doc.get("call", b"") != request.call:
             raise RequestRefused(
-                422,
+                409,
                 "IdempotencyKeyReused",
                 "This idempotency key was given to another call: another function or other "
                 "arguments. Nothing was done; a call that is new needs a key that is new",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -57,15 +58,10 @@ class Format(enum.Enum):
         Raises:
             RequestRefused: there is none of that name.
         """
-        match name:
-            case None:
-                return default
-            case "json" | "convex_clean_json":
-                return cls.CLEAN
-            case "convex_encoded_json" | "convex_json":
-                return cls.WIRE
-            case "export_json":
-                return cls.EXPORT
+        if name is None:
+            return default
+        if isinstance(name, str) and name in FORMAT_NAMES:
+            return FORMAT_NAMES[name]
         known = ", ".join(each.value for each in cls)
         raise RequestRefused(400, "BadFormat", f"format is one of {known}, not {brief(repr(name))}")
 
@@ -79,6 +75,13 @@ class Format(enum.Enum):
                 return Raw(msgspec.json.encode(to_export(value)))
 
 
+FORMAT_NAMES: Final[Mapping[str, Format]] = {
+    "json": Format.CLEAN,
+    "convex_clean_json": Format.CLEAN,
+    "convex_encoded_json": Format.WIRE,
+    "convex_json": Format.WIRE,
+    "export_json": Format.EXPORT,
+}
 _NAMES_ITS_FORMAT: Final = {"npm": (1, 4, 1), "python": (0, 5, 0)}
 """Since when official clients do; before, there was none but the lossless one."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -40,11 +40,30 @@ from engine.model.text import brief, speakable
 from engine.model.values import Value
 from engine.server.arguments import call_arguments
 from engine.server.backend import Backend
+from engine.server.description import (
+    CALL_STATUSES,
+    ENVELOPE,
+    FORMAT,
+    IDEMPOTENCY_KEY,
+    RUN_PREFIX,
+    TIMESTAMP,
+    call_schema,
+    json_parameter,
+)
 from engine.server.formats import Error, Format, Success, failed, success
 from engine.server.idempotency import HEADER, key_of, session_request
 from engine.server.identity import Verifier
 from engine.server.json_text import parse
-from engine.server.requests import Handler, Request, Response, Route, bad_json, json_response
+from engine.server.requests import (
+    Access,
+    Handler,
+    Operation,
+    Request,
+    Response,
+    Route,
+    bad_json,
+    json_response,
+)
 from engine.server.spelling import Spelling
 from engine.server.who import Who
 
@@ -75,8 +94,6 @@ class Call:
 
 Run: TypeAlias = Callable[[Call, dict[str, Value], Caller], Awaitable[Result]]
 
-RUN_PREFIX: Final = "/api/run/"
-
 
 class FunctionApi:
     """
@@ -103,20 +120,23 @@ class FunctionApi:
         self._detach = detach
 
     def routes(self) -> list[Route]:
-        posts: dict[str, Handler] = {
-            "/api/query": partial(self._post, self._ask),
-            "/api/mutation": partial(self._post, self._mutate),
-            "/api/action": partial(self._post, self._act),
-            "/api/query_ts": self._query_ts,
-            "/api/query_at_ts": self._query_at_ts,
-            "/api/query_batch": self._query_batch,
-            f"{RUN_PREFIX}*": self._post_run,
-        }
-        any_kind = partial(self._post, self._any_for_admin)
         return [
-            *(Route(method="POST", path=path, handler=posts[path]) for path in posts),
-            Route(method="GET", path="/api/query", handler=self._get_query),
-            Route(method="POST", path="/api/function", handler=any_kind, needs_admin=True),
+            post("/api/query", partial(self._post, self._ask), QUERY),
+            Route(method="GET", path="/api/query", handler=self._get_query, says=QUERY_BY_URL),
+            post("/api/mutation", partial(self._post, self._mutate), MUTATION),
+            post("/api/action", partial(self._post, self._act), ACTION),
+            post("/api/query_ts", self._query_ts, QUERY_TS),
+            post("/api/query_at_ts", self._query_at_ts, QUERY_AT_TS),
+            post("/api/query_batch", self._query_batch, QUERY_BATCH),
+            # Each function is described by itself.
+            post(f"{RUN_PREFIX}*", self._post_run, None),
+            Route(
+                method="POST",
+                path="/api/function",
+                handler=partial(self._post, self._any_for_admin),
+                needs_admin=True,
+                says=FUNCTION,
+            ),
         ]
 
     # Requests.
@@ -159,10 +179,13 @@ class FunctionApi:
         except InvalidValue as error:
             raise RequestRefused(400, "BadTimestamp", str(error)) from None
         call = replace(self._call(request, document), ts=ts)
-        if who.admin:
-            return json_response(await self._envelope(call, who, self._ask_past))
-        self._refuse_far_past(ts)
-        return json_response(await self._envelope(call, who, self._ask))
+        try:
+            if who.admin:
+                return json_response(await self._envelope(call, who, self._ask_past))
+            self._refuse_far_past(ts)
+            return json_response(await self._envelope(call, who, self._ask))
+        except OutOfRetention as error:  # whoever asks the same again is told the same
+            raise RequestRefused(404, error.code, str(error)) from None
 
     async def _query_batch(self, request: Request) -> Response:
         who = await self._verifier.from_request(request)
@@ -316,14 +339,87 @@ def call_of(document: Json, default: Format = Format.CLEAN) -> Call:
     if not isinstance(document, dict):
         raise bad_json("A call has to be a JSON object")
     path, component = document.get("path"), document.get("componentPath") or ""
+    wants_ts = document.get("wantsTs", False)
     if not isinstance(path, str):
         raise bad_json("path has to be a string")
     if not isinstance(component, str):
         raise bad_json("componentPath has to be a string")
+    if not isinstance(wants_ts, bool):
+        raise bad_json("wantsTs has to be true or false")
     return Call(
         path=speakable(path),
-        args=document.get("args"),
+        args=document.get("args", {}),
         form=Format.named(document.get("format"), default),
         component=speakable(component),
-        wants_ts=document.get("wantsTs") is True,
+        wants_ts=wants_ts,
     )
+
+
+def post(path: str, handler: Handler, says: Operation | None) -> Route:
+    return Route(method="POST", path=path, handler=handler, says=says)
+
+
+# What the routes are described as.
+
+
+def _call(summary: str, **more: Any) -> Operation:
+    usual = {
+        "body": call_schema(),
+        "answer": ENVELOPE,
+        "statuses": CALL_STATUSES,
+        "access": Access.CALLER,
+    }
+    return Operation(summary=summary, **{**usual, **more})
+
+
+_WANTS_TS: Final = {"wantsTs": {"type": "boolean", "description": "say `ts`, of the commit"}}
+_COMPONENT: Final = {"componentPath": {"type": ["string", "null"]}}
+
+QUERY: Final = _call("Run a query")
+QUERY_BY_URL: Final = _call(
+    "Run a query",
+    name="api.query.get",
+    body=None,
+    parameters=(
+        {"name": "path", "in": "query", "required": True, "schema": {"type": "string"}},
+        json_parameter("args", {"$ref": "#/components/schemas/Arguments"}),
+        {"name": "format", "in": "query", "schema": FORMAT},
+    ),
+    statuses=(400, 401, 431, 503),
+)
+MUTATION: Final = _call(
+    "Run a mutation; what it wrote is durable when it is answered",
+    body=call_schema(_WANTS_TS),
+    parameters=(IDEMPOTENCY_KEY,),
+    statuses=(*CALL_STATUSES, 409),
+)
+ACTION: Final = _call("Run an action")
+QUERY_TS: Final = Operation(
+    summary="The newest timestamp, for query_at_ts",
+    answer={"type": "object", "properties": {"ts": TIMESTAMP}, "required": ["ts"]},
+)
+QUERY_AT_TS: Final = _call(
+    "Run a query as of a timestamp; several at one see one state",
+    body=call_schema({"ts": TIMESTAMP}, required=("ts",)),
+    statuses=(*CALL_STATUSES, 404),
+)
+FUNCTION: Final = _call(
+    "Run any function, also internal ones and those of components",
+    body=call_schema({**_COMPONENT, **_WANTS_TS}),
+    parameters=(IDEMPOTENCY_KEY,),
+    statuses=(*CALL_STATUSES, 409),
+    access=Access.ADMINISTRATOR,
+)
+QUERY_BATCH: Final = _call(
+    "Run several queries as of one timestamp",
+    body={
+        "type": "object",
+        "properties": {"queries": {"type": "array", "items": call_schema()}},
+        "required": ["queries"],
+    },
+    answer={
+        "type": "object",
+        "properties": {"results": {"type": "array", "items": ENVELOPE}},
+        "required": ["results"],
+    },
+)

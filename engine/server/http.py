@@ -39,6 +39,7 @@ from engine.model.limits import Limits
 from engine.server.identity import Verifier
 from engine.server.requests import (
     HTML_TYPE,
+    Operation,
     Request,
     Response,
     Route,
@@ -101,10 +102,15 @@ class Operations:
             ALIVE: "ok",
         }
         return [
-            *(get(path, partial(_text, text)) for path, text in texts.items()),
-            get("/", self._front),
-            get("/readyz", self._ready),
-            Route(method="POST", path="/api/debug_event", handler=partial(_text, "")),
+            *(get(path, partial(_text, text), _SAYS[path]) for path, text in texts.items()),
+            get("/", self._front, _SAYS["/"]),
+            get("/readyz", self._ready, _SAYS["/readyz"]),
+            Route(
+                method="POST",
+                path="/api/debug_event",
+                handler=partial(_text, ""),
+                says=_SAYS["/api/debug_event"],
+            ),
             *(
                 Route(method=method, path=path, handler=partial(_unsupported, instead))
                 for path, instead in UNSUPPORTED.items()
@@ -215,8 +221,28 @@ def blame(error: Exception) -> tuple[int, str, str]:
     return 500, "InternalServerError", "The server failed; its trace says more"
 
 
-def get(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
-    return Route(method="GET", path=path, handler=handler)
+def get(path: str, handler: Callable[[Request], Awaitable[Response]], says: Operation) -> Route:
+    return Route(method="GET", path=path, handler=handler, says=says)
+
+
+_SAYS: Final = {
+    "/": Operation(
+        summary="A page for people",
+        name="page",
+        texts=("text/plain", "text/html"),
+    ),
+    "/version": Operation(summary="The version of the server"),
+    "/instance_version": Operation(summary="The version of the server"),
+    "/instance_name": Operation(summary="The name of the deployment"),
+    ALIVE: Operation(summary="Whether the process answers", statuses=()),
+    "/readyz": Operation(
+        summary="Whether a mutation could be committed now, and if not, why",
+        answer={"type": "object", "properties": {"ready": {"type": "boolean"}}},
+        also={503: "Not now"},
+        statuses=(),
+    ),
+    "/api/debug_event": Operation(summary="Takes what clients tell of themselves, and forgets it"),
+}
 
 
 async def _text(text: str, _request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Request:
     """
     Args:
         path: decoded, below the prefix that the engine is mounted at.
+        prefix: that, without a slash at its end.
         query: the query string's parameters; of several with one name the last.
         headers: by lower-case name; of several with one name the last.
         incoming: the body; it can be read once.
@@ -53,6 +55,7 @@ class Request:
 
     method: str
     path: str
+    prefix: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     incoming: Incoming = field(repr=False)
@@ -68,6 +71,7 @@ class Request:
         return cls(
             method=scope["method"],
             path=path_of(scope),
+            prefix=prefix_of(scope),
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
             headers=headers,
             incoming=Incoming(receive, is_over=not has_body),
@@ -162,6 +166,40 @@ class Response:
     headers: Sequence[tuple[str, str]] = ()
 
 
+class Access(enum.Enum):
+    """For whom something is: it asks for nobody's name, may be told one, or needs the admin key."""
+
+    ANYBODY = enum.auto()
+    CALLER = enum.auto()
+    ADMINISTRATOR = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """
+    What a route is described as to programs; its schemas are JSON Schema.
+
+    Args:
+        body: of the request, if it has one.
+        answer: of the JSON with status 200; `None` is text.
+        texts: then, of which media types.
+        also: statuses with an answer like that, and when.
+        statuses: with which it is refused.
+        name: unique; by default made of the path.
+    """
+
+    summary: str
+    body: Json = None
+    parameters: Sequence[Json] = ()
+    answer: Json = None
+    texts: Sequence[str] = ("text/plain",)
+    also: Mapping[int, str] = field(default_factory=dict)
+    statuses: Sequence[int] = (503,)
+    access: Access = Access.ANYBODY
+    name: str = ""
+    tag: str = ""
+
+
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
@@ -172,12 +210,14 @@ class Route:
         method: ``"GET"`` answers HEAD as well.
         path: exact, or with ``/*`` at its end everything below.
         needs_admin: refuse whoever has not the administrator's key.
+        says: what it is described as; `None` is in no description.
     """
 
     method: str
     path: str
     handler: Handler
     needs_admin: bool = False
+    says: Operation | None = None
 
     def matches(self, path: str) -> bool:
         if self.path.endswith("/*"):
@@ -205,7 +245,12 @@ def bad_json(message: str) -> RequestRefused:
 def path_of(scope: Mapping[str, Any]) -> str:
     """The path of an ASGI scope below the prefix that the application is mounted at."""
     path = str(scope["path"])
-    root = str(scope.get("root_path") or "").rstrip("/")
+    root = prefix_of(scope)
     if root and (path == root or path.startswith(f"{root}/")):
         path = path[len(root) :]
     return path or "/"
+
+
+def prefix_of(scope: Mapping[str, Any]) -> str:
+    """The prefix that the application is mounted at, without a slash at its end."""
+    return str(scope.get("root_path") or "").rstrip("/")

@@ -21,12 +21,14 @@ from typing import Any, Final, TypeVar
 import trio
 
 from engine.app.component import AuthProvider
+from engine.app.registry import Application
 from engine.errors import Stopped
 from engine.kernel.reply import Reply
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
 from engine.server.backend import Backend
+from engine.server.description import Description
 from engine.server.fanout import Fanout
 from engine.server.function_api import FunctionApi
 from engine.server.http import ALIVE, AskReadiness, HttpApi, Operations, Page, Readiness
@@ -89,11 +91,16 @@ def _no_providers() -> Sequence[AuthProvider]:
     return ()
 
 
+def _no_application() -> Application:
+    return Application(functions={})
+
+
 class Server:
     """
     Args:
         providers: the application's identity providers, asked anew for each token.
         readiness: whether a mutation could be committed now.
+        application: what is deployed now, for the description.
         page: what developers see at ``/``.
         routes: more of the HTTP API; they come before the built-in ones.
     """
@@ -109,10 +116,12 @@ class Server:
         config: ServerConfig,
         providers: Callable[[], Sequence[AuthProvider]] = _no_providers,
         readiness: AskReadiness = _always_ready,
+        application: Callable[[], Application] = _no_application,
         page: Page | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
         self._backend = backend
+        self._application = application
         self._runtime = runtime
         self._limits = limits
         self._spelling = Spelling(redact=config.redact)
@@ -159,6 +168,14 @@ class Server:
             page=page,
         )
         all_routes = [*routes, *self._functions.routes(), *operations.routes()]
+        description = Description(
+            self.verifier,
+            self._application,
+            all_routes,
+            title=self._config.instance_name,
+            version=installed_version(),
+        )
+        all_routes.append(description.route())
         return HttpApi(self.verifier, all_routes, limits=self._limits, runtime=self._runtime)
 
     # The actor.

@@ -139,7 +139,7 @@ async def test_a_key_that_was_given_to_another_call_is_refused(
         await ada.add("k", number=1)
         refused = await ada.post("mutation", "k", path=path, args=args)
 
-        assert (refused.status_code, refused.json()["code"]) == (422, "IdempotencyKeyReused")
+        assert (refused.status_code, refused.json()["code"]) == (409, "IdempotencyKeyReused")
         assert await ada.count() == 1
         assert await ada.add("k", number=1) == 1
 

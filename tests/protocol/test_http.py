@@ -498,7 +498,7 @@ async def test_a_timestamp_that_is_no_longer_kept_is_said_so() -> None:
     async with serving(cells) as house:
         reply = await house.http("POST", "/api/query_at_ts", call("m:show", ts=encode_ts(1)))
 
-    assert (reply.status, reply.json["code"]) == (503, "OutOfRetention")
+    assert (reply.status, reply.json["code"]) == (404, "OutOfRetention")
 
 
 async def test_a_batch_is_answered_at_one_timestamp() -> None:
