@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
+import msgspec
+
 from engine.app.component import AuthProvider, CustomJwt, Oidc
-from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated
+from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated, UsageError
 from engine.kernel.runtime import Runtime
 from engine.model.identity import Identity
 from engine.model.limits import TOKEN_CHARS_MAX, VALUE_NESTING_MAX
+from engine.model.text import speakable
 from engine.model.values import canonical_float
 from engine.server.requests import Request
 from engine.server.who import NOBODY, Who
@@ -92,6 +95,9 @@ class Verifier:
     Args:
         providers: the application's, asked anew for each token: a push may change them.
         admin_key: the administrator's; `None` accepts none.
+
+    Raises:
+        UsageError: the admin key is one that everybody has.
     """
 
     def __init__(
@@ -104,7 +110,7 @@ class Verifier:
     ) -> None:
         self._providers = providers
         self._runtime = runtime
-        self._admin_key = None if admin_key is None else AdminKey.parse(admin_key).key
+        self._admin_key = None if admin_key is None else _with_secret(admin_key)
         self._keys = keys
 
     async def verify(self, token: str) -> Identity:
@@ -125,18 +131,15 @@ class Verifier:
                 "No auth provider found matching the given token: check its issuer (iss) and "
                 "audience (aud) against the providers of the application"
             )
-        kid = header.get("kid")
-        if kid is not None and not isinstance(kid, str):
-            raise InvalidAuthHeader("The kid of a token is a string")
-        verified = await self._key_store().claims(
+        await self._key_store().check_signature(
             token,
             url=trusted.keys_url,
-            kid=kid,
+            kid=_key_name(header),
             algorithms=trusted.algorithms,
             discover=trusted.discover,
         )
-        self._check_times(verified)
-        return identity_of(verified, is_openid=trusted.discover)
+        self._check_times(claims)
+        return identity_of(claims, is_openid=trusted.discover)
 
     def check_admin_key(self, text: str) -> Who:
         """
@@ -202,6 +205,7 @@ class Verifier:
             raise Unauthenticated("The token has no expiry (exp)")
         if now_s >= expires_s:
             raise Unauthenticated(f"The token expired {now_s - expires_s:.0f} s ago")
+        _time_of(claims, "iat")
         begins_s = _time_of(claims, "nbf")
         if begins_s is not None and now_s < begins_s - CLOCK_SKEW_S:
             raise Unauthenticated(f"The token is not valid for another {begins_s - now_s:.0f} s")
@@ -225,12 +229,28 @@ def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if len(parts) != 3:
         raise InvalidAuthHeader("Could not parse the token: a JWT has three parts")
     try:
-        header, claims = (json.loads(_base64url(part)) for part in parts[:2])
-    except (ValueError, RecursionError):
+        # As strict as can be: half a surrogate pair, say, is in no text that anybody can store.
+        header, claims = (msgspec.json.decode(_base64url(part)) for part in parts[:2])
+    except (ValueError, RecursionError, msgspec.DecodeError):
         raise InvalidAuthHeader("Could not parse the token: no JSON in it") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise InvalidAuthHeader("Could not parse the token: not JSON objects")
     return header, claims
+
+
+def _key_name(header: Mapping[str, Any]) -> str | None:
+    """
+    The key that a token says it is signed with; of what else its header says, nothing counts.
+
+    Raises:
+        InvalidAuthHeader: it has no name, or an extension of the standard has to be understood.
+    """
+    if "crit" in header:
+        raise InvalidAuthHeader("The token is critical (crit) of extensions; none are understood")
+    kid = header.get("kid")
+    if kid is None or isinstance(kid, str):
+        return kid
+    raise InvalidAuthHeader("The kid of a token is a string")
 
 
 def _base64url(part: str) -> bytes:
@@ -332,7 +352,7 @@ def _flatten(name: str, claim: object, flat: dict[str, Any], room: int) -> None:
 
 def _canonical(claim: object, room: int = VALUE_NESTING_MAX) -> Any:
     """
-    A JSON value with its numbers as the engine holds them.
+    A JSON value with its numbers and texts as the engine holds them.
 
     Raises:
         InvalidAuthHeader: no value nests as deep, or has a number as large.
@@ -340,7 +360,7 @@ def _canonical(claim: object, room: int = VALUE_NESTING_MAX) -> Any:
     if isinstance(claim, dict | list) and room <= 0:
         raise InvalidAuthHeader(f"A claim nests more than {VALUE_NESTING_MAX} deep")
     if isinstance(claim, dict):
-        return {name: _canonical(value, room - 1) for name, value in claim.items()}
+        return {speakable(name): _canonical(value, room - 1) for name, value in claim.items()}
     if isinstance(claim, list):
         return [_canonical(value, room - 1) for value in claim]
     if isinstance(claim, int | float) and not isinstance(claim, bool):
@@ -348,7 +368,7 @@ def _canonical(claim: object, room: int = VALUE_NESTING_MAX) -> Any:
             return canonical_float(float(claim))
         except OverflowError:
             raise InvalidAuthHeader("A claim is a number beyond float64") from None
-    return claim
+    return speakable(claim) if isinstance(claim, str) else claim
 
 
 # The administrator.
@@ -384,6 +404,14 @@ class AdminKey:
         return acted_identity(attributes)
 
 
+def _with_secret(text: str) -> str:
+    """An admin key, without decoration, that has something in it that not everybody knows."""
+    key = AdminKey.parse(text).key
+    if not key.rpartition("|")[2]:
+        raise UsageError("an admin key is NAME|SECRET; without a secret, everybody would have it")
+    return key
+
+
 def acted_identity(attributes: object) -> Identity:
     """
     The identity that an administrator acts as; it does not expire.
@@ -401,10 +429,12 @@ def acted_identity(attributes: object) -> Identity:
         if isinstance(token_identifier, str) and issuer is subject is None:
             issuer, _, subject = token_identifier.rpartition("|")
         if isinstance(issuer, str) and isinstance(subject, str):
+            if not isinstance(token_identifier, str):
+                token_identifier = f"{issuer}|{subject}"
             return Identity(
-                issuer=issuer,
-                subject=subject,
-                token_identifier=token_identifier or f"{issuer}|{subject}",
+                issuer=speakable(issuer),
+                subject=speakable(subject),
+                token_identifier=speakable(token_identifier),
                 claims=_canonical(others),
             )
     raise InvalidAuthHeader("An identity to act as has a tokenIdentifier, or issuer and subject")

@@ -3,7 +3,9 @@ The public keys of identity providers, fetched once and kept, and signatures by 
 
 They are fetched again when a token names a key that is not among them, but not
 more often than every `refetch_s_min`, whatever tokens say, and when they are
-old.  A provider that does not answer leaves the keys that are known in use.
+old.  A provider that does not answer leaves the keys that are known in use, and one that
+is slow holds up the token that had it asked, not those that come meanwhile.  Keys
+of a provider that is reached by https come by https all the way.
 
 What this module imports comes with the extra `auth`, so it is imported itself
 when there is a token to verify.
@@ -16,21 +18,31 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
 import httpx
 import trio
-from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import Key, KeySet
+from joserfc.jwk import JWKRegistry, Key
+from joserfc.jws import JWSRegistry, deserialize_compact
 
 from engine.errors import Unauthenticated, Unreachable
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
-from engine.model.limits import KEY_SET_BYTES_MAX
+from engine.model.limits import KEY_SET_BYTES_MAX, TOKEN_CHARS_MAX
+from engine.model.text import brief
 
 trace = tracer(__name__)
+
+_SIGNING: Final = (("RSA", None), ("EC", "P-256"), ("OKP", "Ed25519"), ("OKP", "Ed448"))
+"""Types and curves of keys that signatures are verified with."""
+
+
+class _Headers(JWSRegistry):
+    """Lets any header pass: providers put more in it than has to be, as their token's kind."""
+
+    max_header_length = max_payload_length = max_signature_length = TOKEN_CHARS_MAX
 
 
 @dataclass(slots=True)
@@ -38,7 +50,7 @@ class _Source:
     """What is known of one URL."""
 
     lock: trio.Lock = field(default_factory=trio.Lock)
-    keys: KeySet | None = None
+    keys: tuple[Key, ...] | None = None
     fetched_s: float = 0.0
     tried_s: float | None = None
 
@@ -81,7 +93,7 @@ class KeyStore:
         """
         source = self._sources.setdefault(url, _Source())
         key = self._known(source, kid)
-        if key is not None and not self._is_old(source):
+        if key is not None and (not self._is_old(source) or source.lock.locked()):
             return key
         async with source.lock:
             if self._may_fetch(source, kid):
@@ -93,30 +105,33 @@ class KeyStore:
             )
         key = self._known(source, kid)
         if key is None:
-            raise Unauthenticated(f"The token was signed with an unknown key ({kid!r})")
+            shown = "none is named" if kid is None else repr(brief(kid))
+            raise Unauthenticated(f"The token was signed with an unknown key ({shown})")
         return key
 
-    async def claims(
+    async def check_signature(
         self, token: str, *, url: str, kid: str | None, algorithms: Sequence[str], discover: bool
-    ) -> dict[str, Any]:
+    ) -> None:
         """
-        What a token says that is signed with the key called `kid`, found as `key` does.
+        Check that a token is signed with the key called `kid`, found as `key` does.
 
         Raises:
             Unauthenticated: it is not, or there is no such key.
             Unreachable: the provider was not reached, and never had been.
         """
         key = await self.key(url, kid, discover=discover)
+        headers = _Headers(algorithms=algorithms, strict_check_header=False)
         try:
-            return jwt.decode(token, key, algorithms=list(algorithms)).claims
-        except (JoseError, ValueError) as error:
-            raise Unauthenticated(f"Could not verify the token: {error}") from None
+            deserialize_compact(token, key, registry=headers)
+        except (JoseError, ValueError, RecursionError) as error:
+            why = brief(str(error))
+            raise Unauthenticated(f"Could not verify the token: {why}") from None
 
     def _known(self, source: _Source, kid: str | None) -> Key | None:
         if source.keys is None:
             return None
         if kid is None:
-            return source.keys.keys[0] if len(source.keys.keys) == 1 else None
+            return source.keys[0] if len(source.keys) == 1 else None
         return next((key for key in source.keys if key.kid == kid), None)
 
     def _is_old(self, source: _Source) -> bool:
@@ -130,24 +145,26 @@ class KeyStore:
         return tried_s is None or self._runtime.monotonic() - tried_s >= self._refetch_s_min
 
     async def _refresh(self, source: _Source, url: str, *, discover: bool) -> None:
-        source.tried_s = self._runtime.monotonic()
         try:
-            source.keys = await self._fetch_keys(url, discover=discover)
-        except (OSError, httpx.HTTPError, trio.TooSlowError, ValueError, JoseError) as error:
+            with trio.fail_after(self._patience_s):
+                source.keys = await self._fetch_keys(url, discover=discover)
+        except (
+            *(OSError, ValueError, RecursionError, trio.TooSlowError),
+            *(httpx.HTTPError, httpx.InvalidURL),
+        ) as error:
             trace.warning("identity.keys_unavailable", url=url[:200], error=repr(error))
         else:
             source.fetched_s = self._runtime.monotonic()
+        # Now, not before: whoever waited in line for this would else ask in turn, and wait as long.
+        source.tried_s = self._runtime.monotonic()
 
-    async def _fetch_keys(self, url: str, *, discover: bool) -> KeySet:
+    async def _fetch_keys(self, url: str, *, discover: bool) -> tuple[Key, ...]:
         if discover:
-            document = await self._fetch_json(f"{url}/.well-known/openid-configuration")
-            url = str(document["jwks_uri"]) if "jwks_uri" in document else ""
-            if not url.startswith(("https://", "http://")):
-                raise ValueError("the discovery document has no jwks_uri")
+            url = _keys_url(await self._fetch_json(f"{url}/.well-known/openid-configuration"), url)
         document = await self._fetch_json(url)
         keys = document.get("keys")
         if isinstance(keys, list):
-            return KeySet.import_key_set({"keys": keys})
+            return tuple(key for each in keys if (key := _key_of(each)) is not None)
         raise ValueError("a key set is an object with an array called keys")
 
     async def _fetch_json(self, url: str) -> dict[str, Any]:
@@ -158,16 +175,18 @@ class KeyStore:
         raise ValueError("not a JSON object")
 
     async def _get(self, url: str) -> bytes:
-        with trio.fail_after(self._patience_s):
-            if self._client is not None:
-                return await _body(self._client, url)
-            async with httpx.AsyncClient(follow_redirects=True) as client:
-                return await _body(client, url)
+        if self._client is not None:
+            return await _body(self._client, url)
+        async with httpx.AsyncClient(follow_redirects=True) as client:
+            return await _body(client, url)
 
 
 async def _body(client: httpx.AsyncClient, url: str) -> bytes:
     body = bytearray()
-    async with client.stream("GET", url) as response:
+    # Not packed: a little could be unpacked to more than there is room for.
+    async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+        for each in (*response.history, response):
+            _check_secure(str(each.url), url)
         response.raise_for_status()
         # Declared an iterator, it is a generator, which has to be closed when it is left early.
         generator = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
@@ -177,6 +196,51 @@ async def _body(client: httpx.AsyncClient, url: str) -> bytes:
                 if len(body) > KEY_SET_BYTES_MAX:
                     raise ValueError(f"the answer is over {KEY_SET_BYTES_MAX} bytes")
     return bytes(body)
+
+
+def _check_secure(url: str, asked: str) -> None:
+    """
+    Check that what is asked by https comes by https.
+
+    Raises:
+        ValueError: anybody on the way could have answered.
+    """
+    if asked.startswith("https://") and not url.startswith("https://"):
+        raise ValueError(f"{asked} leads to {url}, which is not https")
+
+
+def _keys_url(document: dict[str, Any], issuer: str) -> str:
+    """
+    Where the discovery document of `issuer` says that its keys are.
+
+    Raises:
+        ValueError: it does not, or is of somebody else.
+    """
+    if str(document.get("issuer")).removesuffix("/") != issuer:
+        raise ValueError(f"the discovery document is of {document.get('issuer')!r}, not {issuer}")
+    url = str(document.get("jwks_uri"))
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("the discovery document has no jwks_uri")
+    _check_secure(url, issuer)
+    return url
+
+
+def _key_of(document: object) -> Key | None:
+    """
+    A key of a key set; `None` if no signature is verified with it.
+
+    Providers keep others beside them, to encrypt with or of kinds to come: one is no reason to do
+    without the rest.
+    """
+    if not isinstance(document, dict) or document.get("use", "sig") != "sig":
+        return None
+    if (document.get("kty"), document.get("crv")) not in _SIGNING:
+        return None
+    try:
+        return JWKRegistry.import_key(document)
+    except Exception as error:
+        trace.info("identity.key_passed_over", kid=str(document.get("kid")), error=repr(error))
+        return None
 
 
 def _data_of(url: str) -> bytes:

@@ -6,16 +6,11 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypercorn.protocol.ws_stream import WSStream
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
@@ -23,6 +18,7 @@ from engine.app.decorators import action, mutation, query
 from engine.host import Engine
 from engine.model.limits import Limits
 from engine.server.listener import ListenConfig, Listener
+from tests.node.certificates import certificate
 from tests.node.sockets import (
     CLOSE,
     PING,
@@ -447,34 +443,6 @@ async def test_a_connection_that_is_stuck_is_cut_off() -> None:
 
 
 # TLS.
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that signed itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return cert_file, key_file
 
 
 async def test_clients_are_served_over_tls(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import hmac
 import json
 from collections.abc import Callable
@@ -15,7 +15,13 @@ import trio.testing
 from joserfc.jwk import RSAKey
 
 from engine.app.component import AuthProvider, Oidc
-from engine.errors import InvalidAuthHeader, NoAuthProvider, Unauthenticated, Unreachable
+from engine.errors import (
+    InvalidAuthHeader,
+    NoAuthProvider,
+    Unauthenticated,
+    Unreachable,
+    UsageError,
+)
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import KEY_SET_BYTES_MAX, TOKEN_CHARS_MAX
 from engine.server.identity import AdminKey, Verifier, acted_identity
@@ -31,7 +37,9 @@ from tests.protocol.tokens import (
     RSA,
     custom,
     data_url,
+    encoded,
     key_set,
+    signed,
     token,
 )
 
@@ -59,10 +67,6 @@ def tampered() -> str:
     return f"{head}.{payload}.{signature}"
 
 
-def encoded(part: bytes) -> str:
-    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
-
-
 def signed_with_the_public_key() -> str:
     """The public key, which anybody has, taken for the secret of a symmetric algorithm."""
     head = encoded(b'{"alg":"HS256","kid":"rsa"}')
@@ -80,6 +84,15 @@ def of_another_algorithm() -> str:
 def unsigned() -> str:
     head = encoded(b'{"alg":"none","kid":"rsa"}')
     return f"{head}.{token().split('.')[1]}."
+
+
+HEAD = {"alg": "RS256", "kid": "rsa"}
+CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW_S + 3600}
+
+
+def deep(depth: int) -> Any:
+    """So many arrays, each in the other."""
+    return json.loads("[" * depth + "]" * depth)
 
 
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
@@ -100,6 +113,8 @@ def unsigned() -> str:
         (lambda: token(exp="tomorrow"), Unauthenticated),
         (lambda: token(exp=True), Unauthenticated),
         (lambda: token(nbf=NOW_S + 60), Unauthenticated),
+        (lambda: token(nbf="now"), Unauthenticated),
+        (lambda: token(iat="now"), Unauthenticated),
         (lambda: token(sub=None), Unauthenticated),
         (lambda: token(sub=""), Unauthenticated),
         (lambda: token(sub=5), Unauthenticated),
@@ -109,6 +124,17 @@ def unsigned() -> str:
         (lambda: token(iss="https://evil.test"), NoAuthProvider),
         (lambda: token(iss=None), NoAuthProvider),
         (lambda: token(iss=["https://issuer.test"]), NoAuthProvider),
+        (
+            lambda: signed({"alg": "RS256", "kid": "rsa", "crit": ["exp"]}, CLAIMS),
+            InvalidAuthHeader,
+        ),
+        (lambda: signed({"alg": "RS256", "kid": 5}, CLAIMS), InvalidAuthHeader),
+        (lambda: signed({"kid": "rsa"}, CLAIMS), Unauthenticated),
+        (lambda: signed(HEAD, {**CLAIMS, "name": "\ud800"}), InvalidAuthHeader),
+        (lambda: signed(HEAD, {**CLAIMS, "sub": "\ud800"}), InvalidAuthHeader),
+        (lambda: signed(HEAD, {**CLAIMS, "\ud800": 1}), InvalidAuthHeader),
+        (lambda: signed(HEAD, {**CLAIMS, "x": float("nan")}), InvalidAuthHeader),
+        (lambda: signed(HEAD, {**CLAIMS, "x": deep(65)}), InvalidAuthHeader),
         (lambda: "this.is.garbage", InvalidAuthHeader),
         (lambda: "garbage", InvalidAuthHeader),
         (lambda: "", InvalidAuthHeader),
@@ -125,6 +151,43 @@ async def test_a_token_that_proves_nothing_is_refused(
 
     assert refused.type is error
     assert refused.value.code == error.__name__
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"typ": "JWT"},
+        {"typ": "at+jwt"},
+        {"cat": "of the provider's own"},
+        {"x5t": "AA", "x5c": ["A" * 4000], "nonce": "n" * 4000},
+        {
+            "jwk": NEW_RSA.as_dict(private=False),
+            "jku": "https://evil.test",
+            "x5u": "https://e.test",
+        },
+    ],
+    ids=range(5),
+)
+async def test_what_else_a_header_says_does_not_matter(more: dict[str, Any]) -> None:
+    identity = await verifier().verify(signed({**HEAD, **more}, CLAIMS))
+
+    assert identity.subject == "alice"
+
+
+async def test_a_header_may_nest_to_the_edge_of_what_python_reads() -> None:
+    """Two parsers look at it, the second one from a little further down the stack."""
+    for depth in range(850, 1000):
+        nested = "[" * depth + "]" * depth
+        head = f'{{"alg":"RS256","kid":"rsa","x":{nested}}}'
+        with contextlib.suppress(Unauthenticated):
+            assert (await verifier().verify(signed(head.encode(), CLAIMS))).subject == "alice"
+
+
+async def test_a_refusal_does_not_say_a_long_token_back() -> None:
+    for part in ("alg", "kid"):
+        with pytest.raises(Unauthenticated) as refused:
+            await verifier().verify(signed({**HEAD, part: "k" * 20_000}, CLAIMS))
+        assert len(str(refused.value)) < 500
 
 
 async def test_a_token_of_more_characters_than_a_header_has_is_not_looked_at() -> None:
@@ -215,6 +278,18 @@ async def test_tokens_of_one_user_give_one_identity() -> None:
     ]
 
     assert both[0].cache_key() == both[1].cache_key()
+
+
+async def test_what_is_done_to_an_identity_is_seen_by_nobody_else() -> None:
+    identity = await verifier().verify(token(roles=["reader"], org=[{"id": 1}]))
+    mine = identity.as_value()
+
+    mine["roles"].append("admin")
+    mine["org"][0]["id"] = 2
+    mine["subject"] = "bob"
+
+    assert {"roles": ["reader"], "org": [{"id": 1}]} == identity.claims
+    assert ("alice", ["reader"]) == (identity.as_value()["subject"], identity.as_value()["roles"])
 
 
 # OpenID providers.
@@ -436,6 +511,29 @@ def test_only_the_whole_key_is_the_key(text: str) -> None:
         verifier().check_admin_key(text)
 
 
+@pytest.mark.parametrize("text", ["", "|", "n|", "prod:n|", "n|:e30="])
+def test_a_key_that_everybody_has_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="secret"):
+        Verifier(tuple, runtime=VirtualRuntime(), admin_key=text)
+
+
+def test_a_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever two keys have in common, the only one who looks at both is `compare_digest`."""
+    compared = []
+
+    def compare(shown: bytes, expected: bytes) -> bool:
+        compared.append((shown, expected))
+        return shown == b"told"
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+
+    assert verifier().check_admin_key("told").admin
+    for text in ("n|s", "n|x", "x", ""):
+        with pytest.raises(Unauthenticated):
+            verifier().check_admin_key(text)
+    assert [(text.encode(), b"n|s") for text in ("told", "n|s", "n|x", "x", "")] == compared
+
+
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
@@ -444,6 +542,11 @@ def test_only_the_whole_key_is_the_key(text: str) -> None:
         (
             {"tokenIdentifier": "t", "issuer": "i", "subject": "s", "name": "N", "n": 1.0},
             ("i", "s", "t", {"name": "N", "n": 1}),
+        ),
+        ({"tokenIdentifier": 5, "issuer": "i", "subject": "s"}, ("i", "s", "i|s", {})),
+        (
+            {"issuer": "\ud800", "subject": "s", "\ud800": ["\ud800"]},
+            ("\\ud800", "s", "\\ud800|s", {"\\ud800": ["\\ud800"]}),
         ),
     ],
 )

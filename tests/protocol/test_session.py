@@ -16,7 +16,7 @@ from engine.model.limits import Limits
 from engine.server.server import Server, ServerConfig
 from tests.protocol.cells import START_TS, Cells, Ctx
 from tests.protocol.tokens import custom, token
-from tests.protocol.wires import House, serving
+from tests.protocol.wires import ADMIN_KEY, House, serving
 
 
 def show(ctx: Ctx, cell: str = "cell") -> Any:
@@ -842,10 +842,19 @@ async def test_an_administrator_acts_as_a_user(autojump_clock: trio.testing.Mock
 
 @pytest.mark.parametrize(
     "fields",
-    [{"tokenType": "Admin", "value": "wrong|key"}, {"tokenType": "User", "value": "no.to.ken"}],
+    [
+        {"tokenType": "Admin", "value": "wrong|key"},
+        {"tokenType": "Admin", "value": ADMIN_KEY, "impersonating": {}},
+        {"tokenType": "Admin", "value": ADMIN_KEY, "actingAs": {"issuer": "i"}},
+        {"tokenType": "Admin", "value": f"{ADMIN_KEY}:e30="},
+        {"tokenType": "Admin"},
+        {"tokenType": "User", "value": "no.to.ken"},
+        {"tokenType": "User", "value": ADMIN_KEY},
+        {"tokenType": "User"},
+    ],
 )
 async def test_a_refused_token_is_told_and_closes(
-    fields: dict[str, str], autojump_clock: trio.testing.MockClock
+    fields: dict[str, Any], autojump_clock: trio.testing.MockClock
 ) -> None:
     async with serving(application()) as house:
         wire = await house.dial()
