@@ -212,11 +212,14 @@ SITES = {
     "a circle": (KEYS, redirect(KEYS)),
     "another place that is none": (KEYS, redirect("http://[")),
     "a file": (KEYS, redirect("file:///etc/passwd")),
-    "a document of somebody else": (DISCOVERY, json_page({"issuer": "https://evil.test"})),
-    "a document of nobody": (DISCOVERY, json_page({"jwks_uri": "https://evil.test/keys"})),
+    "a document of somebody else": (
+        DISCOVERY,
+        json_page({"issuer": "https://evil.test", "jwks_uri": f"{OWN}{KEYS}"}),
+    ),
+    "a document of nobody": (DISCOVERY, json_page({"jwks_uri": f"{OWN}{KEYS}"})),
     "no place": (DISCOVERY, json_page({"issuer": OWN})),
     "a number for a place": (DISCOVERY, json_page({"issuer": OWN, "jwks_uri": 5})),
-    "a place that is none": (DISCOVERY, json_page({"issuer": OWN, "jwks_uri": "http://["})),
+    "a place that is none": (DISCOVERY, json_page({"issuer": OWN, "jwks_uri": "http://\0"})),
 }
 
 
