@@ -254,7 +254,7 @@ def _key_name(header: Mapping[str, Any]) -> str | None:
 
 
 def _base64url(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
 
 
 _TIME_S_MAX: Final = 2**53

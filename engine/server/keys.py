@@ -23,7 +23,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 import trio
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import JWKRegistry, Key
 from joserfc.jws import JWSRegistry, deserialize_compact
 
@@ -40,9 +40,23 @@ _SIGNING: Final = (("RSA", None), ("EC", "P-256"), ("OKP", "Ed25519"), ("OKP", "
 
 
 class _Headers(JWSRegistry):
-    """Lets any header pass: providers put more in it than has to be, as their token's kind."""
+    """
+    Lets any header pass: providers put more in it than has to be.
+
+    Args:
+        algorithms: what a token may be signed with; the library's opinion of them is not asked.
+    """
 
     max_header_length = max_payload_length = max_signature_length = TOKEN_CHARS_MAX
+
+    def __init__(self, algorithms: Sequence[str]) -> None:
+        super().__init__(algorithms=algorithms, strict_check_header=False)
+        self._algorithms = algorithms
+
+    def get_alg(self, name: str) -> Any:
+        if name in self._algorithms:
+            return self.algorithms[name]
+        raise UnsupportedAlgorithmError(f"a token of this provider is not signed with {name!r}")
 
 
 @dataclass(slots=True)
@@ -120,9 +134,8 @@ class KeyStore:
             Unreachable: the provider was not reached, and never had been.
         """
         key = await self.key(url, kid, discover=discover)
-        headers = _Headers(algorithms=algorithms, strict_check_header=False)
         try:
-            deserialize_compact(token, key, registry=headers)
+            deserialize_compact(token, key, registry=_Headers(algorithms))
         except (JoseError, ValueError, RecursionError) as error:
             why = brief(str(error))
             raise Unauthenticated(f"Could not verify the token: {why}") from None
