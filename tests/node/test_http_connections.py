@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from engine.model.limits import Limits
+from tests.node.certificates import certificate
 from tests.node.sockets import dialled, exchange, post
-from tests.node.test_server import Served, certificate, served
+from tests.node.test_server import Served, served
 
 # The HTTP server below leaves the channels between its tasks open when a request is over.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <.*MemoryReceiveChannel:ResourceWarning")
