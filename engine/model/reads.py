@@ -10,7 +10,7 @@ scan looked at is covered by the interval, whatever a filter made of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import NamedTuple, Protocol
 
 Interval = tuple[bytes, bytes | None]
@@ -35,6 +35,10 @@ class Touched(Protocol):
 
     def keys(self, index_prefix: bytes) -> Collection[bytes]:
         """Entry keys, old and new, of the written rows in one index."""
+        ...
+
+    def slices(self, index_prefix: bytes) -> Iterator[None]:
+        """Work out what `keys` gives, and stop after each slice so that others get their turn."""
         ...
 
 

@@ -5,11 +5,12 @@ A step of it goes through these stages:
 
     follow    wait until something was published past what is processed
     read      the commits in between, a bounded number of them
+    prepare   those that wrote many rows: what their keys are takes the time
     compare   their old and new keys with every read set
     advance   `processed`
     wake      whoever watches what was touched
 
-All but the first are plain code, so nobody sees a commit that was compared
+From `compare` on it is plain code, so nobody sees a commit that was compared
 with some read sets and not with others.  What is staged is never looked at.
 If commits were published faster than they are kept, those that are gone may
 have touched anything, and everything is invalidated: too often, never too late.
@@ -29,6 +30,9 @@ trace = tracer(__name__)
 
 STEP_COMMITS_MAX = 256
 """Compared before others get their turn: some five milliseconds."""
+
+STEP_ROWS_MAX = 1_000
+"""A commit of more takes turns with others."""
 
 
 class SubscriptionsActor:
@@ -51,12 +55,12 @@ class SubscriptionsActor:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         while upto := await self._tail.past(self._state.processed.value):
-            self._step(upto)
+            await self._step(upto)
 
     def close(self) -> None:
         self._tail.close()
 
-    def _step(self, upto: int) -> None:
+    async def _step(self, upto: int) -> None:
         seen = self._state.processed.value
         if not self._recent.covers(seen):
             trace.warning("subscriptions.outrun", after=seen, upto=upto)
@@ -65,4 +69,8 @@ class SubscriptionsActor:
         commits = list(islice(self._recent.between(seen, upto), STEP_COMMITS_MAX))
         if len(commits) == STEP_COMMITS_MAX:
             upto = commits[-1].ts
+        for commit in commits:
+            if len(commit.rows) > STEP_ROWS_MAX:
+                for _ in self._state.slices(commit):
+                    await trio.lowlevel.checkpoint()
         self._state.advance(commits, upto)

@@ -73,6 +73,12 @@ class Subscriptions:
             self._index.add(reads, live)
         return live
 
+    def slices(self, commit: Touched) -> Iterator[None]:
+        """Work out what comparing `commit` will ask of it; nothing is compared yet."""
+        for prefix in commit.indexes:
+            if self._index.has_ranges(prefix):
+                yield from commit.slices(prefix)
+
     def advance(self, commits: Iterable[Touched], upto: int) -> None:
         """
         Compare `commits`, which are all from `processed` up to `upto`, oldest first.

@@ -48,6 +48,10 @@ class ReadIndex(Generic[T]):
         """Intervals, counted once for each read set they are in."""
         return sum(map(len, self._ranges.values()))
 
+    def has_ranges(self, prefix: bytes) -> bool:
+        """Whether anybody reads in this index of the data."""
+        return prefix in self._ranges
+
     def add(self, reads: ReadSet, item: T) -> None:
         """Let `item` be found by commits that touch `reads`, which nobody changes from now on."""
         assert item not in self._entries, "an item has one read set"

@@ -96,6 +96,22 @@ async def test_many_commits_at_once_leave_others_their_turn() -> None:
     assert max(gaps) <= 2 * actor.STEP_COMMITS_MAX
 
 
+async def test_a_commit_of_many_rows_leaves_others_their_turn() -> None:
+    node = Node()
+    keys = [bytes([at >> 8, at & 255]) for at in range(2_000)]
+    large = Touch(ts=1, rows=frozenset(keys), entries={INDEXES[0]: keys, INDEXES[1]: keys})
+    turns = 0
+    async with node.running() as subscribed:
+        live = subscribed.subscribe(EVERYTHING, 0)
+        node.publish(large)
+        while not subscribed.processed.value:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    assert live.invalidated_at == 1
+    assert len(keys) <= turns < 2 * len(keys)  # of the index that somebody reads
+
+
 async def test_one_who_is_outrun_by_commits_is_told_rather_than_forgotten() -> None:
     node = Node(history_max=10)
     async with node.running() as subscribed:

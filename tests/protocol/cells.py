@@ -44,6 +44,9 @@ class Write:
     def keys(self, _index_prefix: bytes) -> Collection[bytes]:
         return ()
 
+    def slices(self, _index_prefix: bytes) -> Iterator[None]:
+        return iter(())
+
 
 @dataclass(slots=True)
 class Ctx:

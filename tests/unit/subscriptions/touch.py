@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -27,6 +27,9 @@ class Touch:
 
     def keys(self, index_prefix: bytes) -> Collection[bytes]:
         return self.entries[index_prefix]
+
+    def slices(self, index_prefix: bytes) -> Iterator[None]:
+        yield from (None for _ in self.entries[index_prefix])
 
 
 def reads_of(
