@@ -25,6 +25,7 @@ from engine.app.contexts import (
     Delay,
     Result,
 )
+from engine.app.crons import Retry
 from engine.app.references import (
     ActionReference,
     MutationReference,
@@ -53,6 +54,17 @@ class BlockingScheduler(ABC):
     """Functions to be run later; see `Scheduler`."""
 
     __slots__ = ()
+
+    @abstractmethod
+    def with_retry(
+        self,
+        retry: Retry,
+        /,
+        *,
+        on_complete: MutationFunction[..., Any] | Reference | str | None = None,
+        context: Value = None,
+    ) -> BlockingScheduler:
+        """See `Scheduler.with_retry`."""
 
     @overload
     def run_after(

@@ -30,6 +30,7 @@ from typing import (
 from uuid import UUID
 
 from engine.app.annotations import Recipient
+from engine.app.crons import Retry
 from engine.app.references import (
     ActionReference,
     MutationReference,
@@ -493,6 +494,30 @@ class Scheduler(ABC):
     """
 
     __slots__ = ()
+
+    @abstractmethod
+    def with_retry(
+        self,
+        retry: Retry,
+        /,
+        *,
+        on_complete: MutationFunction[..., Any] | Reference | str | None = None,
+        context: Value = None,
+    ) -> Scheduler:
+        """
+        A scheduler whose actions are tried again when they fail, also by a crash.
+
+        Each attempt is at most once, and what it did stays done.  The job's row says how it stands
+        (`attempts`, `lastError`) and, in the end, what came of it (`state`, `returned`).
+
+        Args:
+            on_complete: a mutation that is told exactly once how it ended, with the arguments `job`
+                (its id), `result` (`kind`, and a `value` or an `error`) and `context`.
+            context: whatever that mutation needs to know.
+
+        Raises:
+            InvalidValue: `on_complete` is no mutation, or `context` no value.
+        """
 
     @overload
     async def run_after(

@@ -16,10 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from engine.app.contexts import ActionCtx, Auth, Committed, Scheduler
+from engine.app.crons import Retry
 from engine.errors import NotAllowed
 from engine.functions import absences
 from engine.functions.context import call_target, due_after, due_at
 from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
+from engine.functions.retries import Retrying
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.turns import Turns
 from engine.kernel.runtime import Runtime
@@ -240,17 +242,26 @@ class ActionAuth(Auth):
 class ActionScheduler(Scheduler):
     """`ctx.scheduler` of an action: each call is a transaction, durable when it returns."""
 
-    def __init__(self, scope: ActionScope, calls: ActionCalls) -> None:
+    def __init__(
+        self, scope: ActionScope, calls: ActionCalls, retrying: Retrying | None = None
+    ) -> None:
         self._scope = scope
         self._calls = calls
+        self._retrying = retrying
+
+    def with_retry(
+        self, retry: Retry, /, *, on_complete: Any = None, context: Any = None
+    ) -> ActionScheduler:
+        retrying = Retrying.of(retry, on_complete, context, self._scope.component)
+        return ActionScheduler(self._scope, self._calls, retrying)
 
     def run_after(
         self, delay: float | timedelta, fn: Any, /, *args: Any, **kwargs: Any
     ) -> ActionCall[Any]:
-        return self._schedule(due_after(self._now_ms(), delay), fn, args, kwargs)
+        return self._schedule(lambda: due_after(self._now_ms(), delay), fn, args, kwargs)
 
     def run_at(self, when: Any, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
-        return self._schedule(due_at(self._now_ms(), when), fn, args, kwargs)
+        return self._schedule(lambda: due_at(self._now_ms(), when), fn, args, kwargs)
 
     def cancel(self, job: Any, /) -> ActionCall[None]:
         owner = self._scope.component
@@ -258,12 +269,19 @@ class ActionScheduler(Scheduler):
         return self._calls.make("cancel", lambda: write(lambda turn: cancel_job(turn, owner, job)))
 
     def _schedule(
-        self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        due: Callable[[], float],
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> ActionCall[Any]:
-        scope = self._scope
+        scope, retrying = self._scope, self._retrying
+        if retrying is not None:
+            retrying.refuse_unless_action(fn)
         component, path, raw = call_target(fn, args, kwargs, scope.component)
 
         def write() -> Coroutine[Any, Any, str]:
+            due_ms = due()
             return scope.turns.write(
                 lambda turn: schedule(
                     turn,
@@ -273,6 +291,7 @@ class ActionScheduler(Scheduler):
                     raw,
                     due_ms=due_ms,
                     request_id=scope.caller.request_id,
+                    retrying=retrying,
                 )
             )
 

@@ -26,7 +26,7 @@ from engine.app.contexts import (
     Scheduler,
     TriggerCtx,
 )
-from engine.app.crons import registered_cron
+from engine.app.crons import Retry, registered_cron
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
@@ -44,6 +44,7 @@ from engine.functions.job_rows import request_of
 from engine.functions.metrics import budget_of, metrics_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
+from engine.functions.retries import Retrying
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.triggers import FollowedWriter
 from engine.model.limits import SCHEDULE_S_MAX, Limits
@@ -272,9 +273,16 @@ class MetaAccess(Meta):
 class SchedulerAccess(Scheduler):
     """`ctx.scheduler` of a mutation: part of its transaction."""
 
-    def __init__(self, scope: Scope, calls: Calls) -> None:
+    def __init__(self, scope: Scope, calls: Calls, retrying: Retrying | None = None) -> None:
         self._scope = scope
         self._calls = calls
+        self._retrying = retrying
+
+    def with_retry(
+        self, retry: Retry, /, *, on_complete: Any = None, context: Any = None
+    ) -> SchedulerAccess:
+        retrying = Retrying.of(retry, on_complete, context, self._scope.component)
+        return SchedulerAccess(self._scope, self._calls, retrying)
 
     def run_after(self, delay: float | timedelta, fn: Any, /, *args: Any, **kw: Any) -> Call[Any]:
         return self._calls.run(self._schedule, due_after(self._now_ms(), delay), fn, args, kw)
@@ -297,6 +305,8 @@ class SchedulerAccess(Scheduler):
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str:
         scope = self._scope
+        if self._retrying is not None:
+            self._retrying.refuse_unless_action(fn)
         component, path, raw = self._calls.in_own_time(
             call_target, fn, args, kwargs, scope.component
         )
@@ -308,6 +318,7 @@ class SchedulerAccess(Scheduler):
             raw,
             due_ms=due_ms,
             request_id=scope.caller.request_id,
+            retrying=self._retrying,
         )
 
 

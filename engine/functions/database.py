@@ -255,17 +255,19 @@ def _refuse_count(table: Any) -> int:
 READABLE_SYSTEM_TABLES = ("_scheduled_functions",)
 
 
+_ALWAYS = ("_id", "_creationTime", "name", "args", "scheduledTime", "state")
+_SOMETIMES = ("completedTime", "attempts", "lastError", "returned")
+"""What a job has told only once there is something to tell."""
+
+
 def _presenter(component: str) -> Any:
     """Show a job as the documentation describes it, and only to the component that scheduled it."""
 
     def present(doc: dict[str, Any]) -> dict[str, Any] | None:
         if doc.get("component", "") != component or is_tick(doc):
             return None
-        return {
-            name: doc[name]
-            for name in ("_id", "_creationTime", "name", "args", "scheduledTime", "state")
-            + (("completedTime",) if doc.get("completedTime") is not None else ())
-        }
+        shown = {name: doc[name] for name in _ALWAYS}
+        return shown | {name: doc[name] for name in _SOMETIMES if doc.get(name) is not None}
 
     return present
 

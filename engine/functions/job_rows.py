@@ -47,6 +47,7 @@ def add_job(
     args: Mapping[str, Any],
     due_ms: float,
     cron: str | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """
     Add a pending job and return its id.
@@ -57,6 +58,7 @@ def add_job(
         args: canonical values.
         due_ms: milliseconds since 1970.
         cron: the id of the cron that it is a tick of.
+        more: of an action that is tried again, how.
     """
     # What is asked for the past has waited since now, and waits behind what is overdue.
     due = normalize(max(float(due_ms), float(transaction.now_ms)))
@@ -71,7 +73,13 @@ def add_job(
     }
     if cron is not None:
         row["cron"] = cron
+    row.update(more or {})
     return transaction.insert_row(transaction.catalog.by_number[SCHEDULED_FUNCTIONS], row)
+
+
+def pending_again(job: Mapping[str, Any], due_ms: float) -> dict[str, Any]:
+    """The row of a job that has begun, and waits for another time."""
+    return {**job, "state": {"kind": PENDING}, "due": normalize(float(due_ms))}
 
 
 def request_of(job_id: str) -> str:

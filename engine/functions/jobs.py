@@ -31,7 +31,7 @@ from engine.functions.job_rows import (
 )
 from engine.functions.mutations import job_request
 from engine.functions.run import Functions
-from engine.functions.scheduling import begin_job, finish_job
+from engine.functions.scheduling import begin_job, end_action, finish_job
 from engine.functions.turns import unbounded
 from engine.indexes.catalog import JOBS_BY_DUE
 from engine.indexes.snapshot import Snapshots
@@ -39,6 +39,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.ids import id_of, row_key_of
 from engine.model.limits import Limits
+from engine.model.values import UNDEFINED
 from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
 from engine.transaction.transaction import Transaction
@@ -258,14 +259,14 @@ class Jobs:
         state: dict[str, Any] = {"kind": SUCCESS}
         if result.failure is not None:
             state = {"kind": FAILED, "error": result.failure.message}
-        await self._end(key, state)
+        await self._end(key, state, result.value if result.failure is None else UNDEFINED)
         return str(state["kind"])
 
-    async def _end(self, key: bytes, state: dict[str, Any]) -> None:
+    async def _end(self, key: bytes, state: dict[str, Any], returned: Any) -> None:
         """Note how an action ended, however long there is no room for that."""
         while True:
             try:
-                await self._functions.turns.write(lambda turn: _finish(turn, key, state))
+                await self._functions.turns.write(lambda turn: _finish(turn, key, state, returned))
             except (Overloaded, StoreFull) as error:
                 trace.warning("jobs.end_not_noted", error=str(error))
                 await self._runtime.sleep(self._limits.job_backoff_s)
@@ -281,10 +282,10 @@ def _begin(turn: Transaction, key: bytes) -> Request | None:
     return job_request(Kind.ACTION, job)
 
 
-def _finish(turn: Transaction, key: bytes, state: dict[str, Any]) -> None:
+def _finish(turn: Transaction, key: bytes, state: dict[str, Any], returned: Any) -> None:
     job = turn.get(key)
     if job is not None and job["state"]["kind"] == IN_PROGRESS:
-        finish_job(turn, key, job, state)
+        end_action(turn, key, job, state, returned)
 
 
 def _cancel(turn: Transaction, key: bytes) -> bool:
@@ -300,5 +301,5 @@ def _cancel(turn: Transaction, key: bytes) -> bool:
 def _fail_begun(turn: Transaction) -> int:
     begun = turn.read_slice(JOBS_BY_DUE, *BEGUN, reverse=False, rows_max=TURN_ROWS).docs
     for job in begun:
-        finish_job(turn, row_key_of(job["_id"]), job, {"kind": FAILED, "error": INTERRUPTED})
+        end_action(turn, row_key_of(job["_id"]), job, {"kind": FAILED, "error": INTERRUPTED})
     return len(begun)

@@ -28,6 +28,7 @@ import trio
 
 from engine.app.blocking import BlockingActionCtx, BlockingAuth, BlockingScheduler
 from engine.app.contexts import Committed
+from engine.app.crons import Retry
 from engine.app.registered import RegisteredFunction
 from engine.errors import FunctionAborted, NotAllowed, Stopped
 from engine.functions import absences
@@ -236,6 +237,12 @@ class ThreadScheduler(BlockingScheduler):
     def __init__(self, scheduler: ActionScheduler, errands: Errands) -> None:
         self._scheduler = scheduler
         self._errands = errands
+
+    def with_retry(
+        self, retry: Retry, /, *, on_complete: Any = None, context: Any = None
+    ) -> ThreadScheduler:
+        tried = self._scheduler.with_retry(retry, on_complete=on_complete, context=context)
+        return ThreadScheduler(tried, self._errands)
 
     def run_after(self, delay: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         return _wait(self._errands, self._scheduler.run_after(delay, fn, *args, **kwargs))

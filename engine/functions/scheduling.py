@@ -18,8 +18,15 @@ from typing import Any
 from engine.errors import DocumentNotFound, InvalidValue
 from engine.functions.crons import is_tick, tick_ended
 from engine.functions.job_rows import CANCELED, IN_PROGRESS, PENDING, add_job, is_job_key, job_of
+from engine.functions.retries import (
+    Retrying,
+    is_tried_again,
+    tell,
+    told_fields,
+    try_again,
+)
 from engine.model.ids import row_key_of
-from engine.model.values import Int64, normalize, size_of
+from engine.model.values import UNDEFINED, Int64, normalize, size_of
 from engine.transaction.transaction import Transaction
 
 
@@ -32,6 +39,7 @@ def schedule(
     *,
     due_ms: float,
     request_id: str,
+    retrying: Retrying | None = None,
 ) -> str:
     """
     Add a job and return its id; it runs if and when this transaction commits.
@@ -43,11 +51,18 @@ def schedule(
         component: the component whose function runs.
         due_ms: milliseconds since 1970; in the past is now.
         request_id: of whoever schedules it.
+        retrying: how it is tried again, if it is.
     """
     plain = normalize(dict(args))
     transaction.usage.count_scheduled(size_of(plain))
     job_id = add_job(
-        transaction, owner=owner, component=component, path=path, args=plain, due_ms=due_ms
+        transaction,
+        owner=owner,
+        component=component,
+        path=path,
+        args=plain,
+        due_ms=due_ms,
+        more=None if retrying is None else retrying.fields(),
     )
     if _is_canceled(transaction, request_id):
         key = row_key_of(job_id)
@@ -82,16 +97,40 @@ def cancel_job(transaction: Transaction, owner: str, job_id: str) -> None:
 
 def begin_job(transaction: Transaction, key: bytes, job: dict[str, Any]) -> None:
     """Mark an action as begun; from here on it is never begun again."""
-    transaction.put_row(key, {**job, "state": {"kind": IN_PROGRESS}, "due": None})
+    begun = {"state": {"kind": IN_PROGRESS}, "due": None}
+    if "retry" in job:
+        begun["attempts"] = job["attempts"] + 1
+    transaction.put_row(key, {**job, **begun})
+
+
+def end_action(
+    transaction: Transaction,
+    key: bytes,
+    job: dict[str, Any],
+    state: dict[str, Any],
+    returned: Any = UNDEFINED,
+) -> None:
+    """End an attempt of an action: for good, or until the next one."""
+    if is_tried_again(job, state):
+        try_again(transaction, key, job, state["error"])
+    else:
+        finish_job(transaction, key, job, state, returned)
 
 
 def finish_job(
-    transaction: Transaction, key: bytes, job: dict[str, Any], state: dict[str, Any]
+    transaction: Transaction,
+    key: bytes,
+    job: dict[str, Any],
+    state: dict[str, Any],
+    returned: Any = UNDEFINED,
 ) -> None:
-    """Put a job in a state in which it never runs again."""
+    """Put a job in a state in which it never runs again, and have told who wants to know."""
     now = normalize(float(transaction.now_ms))
     if is_tick(job):
         tick_ended(transaction, key, job, {"state": state, "completedTime": now})
         return
     ended = {"state": state, "completedTime": now, "due": Int64(now)}
+    if "retry" in job:
+        ended.update(told_fields(returned))
     transaction.put_row(key, {**job, **ended})
+    tell(transaction, job, state, returned)

@@ -22,6 +22,10 @@ from engine.server.requests import Handler, Request, Response, bad_json, json_re
 
 STATES: Final = (PENDING, IN_PROGRESS, SUCCESS, FAILED, CANCELED)
 SHOWN: Final = 100
+TOLD: Final = (
+    *("_id", "name", "args", "scheduledTime", "completedTime", "state"),
+    *("attempts", "lastError", "returned"),
+)
 
 
 class Schedules:
@@ -80,8 +84,7 @@ class Schedules:
 
 def _job(row: Mapping[str, Any]) -> dict[str, Json]:
     """A row without what only the scheduler needs."""
-    told = ("_id", "name", "args", "scheduledTime", "completedTime", "state")
-    shown = {name: to_wire(row[name]) for name in told if name in row}
+    shown = {name: to_wire(row[name]) for name in TOLD if name in row}
     return {**shown, "component": row["component"]}
 
 

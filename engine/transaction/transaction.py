@@ -318,6 +318,10 @@ class Transaction:
         table = self.table(component, name) or self.create_table(component, name)
         return self.insert_row(table, doc)
 
+    def fraction(self) -> float:
+        """A number from 0 to 1, by the dice of this transaction."""
+        return int.from_bytes(self._dice.randbytes(4), "big") / 2**32
+
     def restore(
         self,
         table: TableInfo,
