@@ -19,6 +19,7 @@ from engine.kernel.runtime import VirtualRuntime
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
 from tests.node.nodes import application, ask, serving
+from tests.unit.functions.years import ZONES, once_a_day
 
 HOUR_S = 3600
 runs: list[str] = []
@@ -266,3 +267,34 @@ async def test_a_cron_that_changes_while_its_action_runs_goes_by_its_new_schedul
             row["nextTime"] - row["runs"][-1]["scheduledTime"],
             await tick_count(node),
         )
+
+
+YEAR_S = 365 * 24 * HOUR_S
+
+
+async def test_a_year_of_crons_is_that_of_the_clock_on_the_wall(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for every_so_often in (
+        "scheduler.actor.CLOCK_STEP_S",
+        "committer.retention.EVERY_S",
+        "functions.session_sweep.SWEEP_EVERY_S",
+        "functions.job_sweep.SWEEP_EVERY_S",
+    ):
+        monkeypatch.setattr(f"engine.{every_so_often}", 10 * 24 * HOUR_S)
+
+    @internal_mutation
+    async def mark(ctx: MutationCtx, zone: str) -> None:
+        ran[zone].append(ctx.now)
+
+    ran: dict[str, list[datetime]] = {zone: [] for zone in ZONES}
+    crons = Crons()
+    for zone in ZONES:
+        crons.daily(f"in {zone}", mark, hour=2, minute=30, tz=zone, args={"zone": zone})
+    async with serving(application(mark, crons), runtime=start_at(2026, 1, 1)):
+        await trio.sleep(YEAR_S - 1)
+
+    for zone in ZONES:
+        assert once_a_day(2026, zone, 2, 30, lambda _: True) == [
+            at.replace(microsecond=0) for at in ran[zone]
+        ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from engine.app.crons import CronExpression, Daily, Hourly, Interval, Monthly, Schedule, Weekly
 from engine.functions.cron_times import as_row, first_time, next_time, of_row
+from tests.unit.functions.years import ZONES, once_a_day, whenever
 
 
 def ms(*when: int) -> float:
@@ -86,3 +88,58 @@ def test_many_that_have_passed_are_not_counted_to_the_end() -> None:
 )
 def test_a_schedule_is_read_back_from_its_row(schedule: Schedule) -> None:
     assert schedule == of_row(as_row(schedule))
+
+
+def is_half_hour_near_a_change(wall: datetime) -> bool:
+    """The clocks change in these days."""
+    return wall.minute % 30 == 0 and wall.month in (3, 4, 10, 11) and not 8 < wall.day < 25
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize(
+    ("schedule_in", "expected_in"),
+    [
+        (
+            lambda tz: Daily(hour=2, minute=30, tz=tz),
+            lambda tz: once_a_day(2026, tz, 2, 30, lambda _: True),
+        ),
+        (
+            lambda tz: Daily(hour=1, minute=45, tz=tz),
+            lambda tz: once_a_day(2026, tz, 1, 45, lambda _: True),
+        ),
+        (
+            lambda tz: Weekly(day_of_week="sunday", hour=2, minute=0, tz=tz),
+            lambda tz: once_a_day(2026, tz, 2, 0, lambda wall: wall.weekday() == 6),
+        ),
+        (
+            lambda tz: Monthly(day=31, hour=23, minute=55, tz=tz),
+            lambda tz: once_a_day(2026, tz, 23, 55, lambda wall: wall.day == 31),
+        ),
+        (
+            lambda tz: CronExpression(expression="*/30 * 1-8,25-31 3,4,10,11 *", tz=tz),
+            lambda tz: whenever(2026, tz, is_half_hour_near_a_change),
+        ),
+        (
+            lambda tz: CronExpression(expression="15 9 1-7 2,8 *", tz=tz),
+            lambda tz: once_a_day(
+                2026, tz, 9, 15, lambda wall: wall.month in (2, 8) and wall.day <= 7
+            ),
+        ),
+    ],
+    ids=["daily", "in what is repeated", "on sundays", "on the 31st", "half-hourly", "expression"],
+)
+def test_a_year_is_that_of_the_clock_on_the_wall(
+    zone: str, schedule_in: Any, expected_in: Any
+) -> None:
+    schedule = schedule_in(zone)
+    due_ms = datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000 - 1
+    found = []
+    while True:
+        following = next_time(schedule, "", due_ms, due_ms)
+        assert following is not None
+        due_ms = following.due_ms
+        if (due := datetime.fromtimestamp(due_ms / 1000, UTC)).year > 2026:
+            break
+        found.append(due)
+
+    assert expected_in(zone) == found
