@@ -9,18 +9,18 @@ and whoever collects old ones:
     a number    pending; may run from that time on
 
 Times are milliseconds since 1970.  Kinds of values have an order, so each of the three lies
-together.
+together; and each component's jobs do, so that none has to wait behind those of another.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from engine.indexes.catalog import SCHEDULED_FUNCTIONS
+from engine.indexes.catalog import JOBS_BY_DUE, SCHEDULED_FUNCTIONS
 from engine.model.keys import encode_key, past
-from engine.model.values import INT64_MIN, Int64, normalize
+from engine.model.values import INT64_MIN, Int64, Value, normalize
 from engine.transaction.transaction import Transaction
 
 PENDING: Final = "pending"
@@ -31,11 +31,54 @@ CANCELED: Final = "canceled"
 
 _REQUEST: Final = "job-"
 
-BEGUN: Final = (encode_key([None]), past(encode_key([None])))
-"""The interval of `by_due` that holds the actions that have begun."""
-_ENDED: Final = encode_key([Int64(INT64_MIN)])
-PENDING_FROM: Final = encode_key([-math.inf])
-assert BEGUN[1] <= _ENDED < PENDING_FROM, "the three lie apart"
+Interval: TypeAlias = tuple[bytes, bytes]
+
+
+class Standing(NamedTuple):
+    """Intervals of `by_due` with the jobs of one component, by where they stand."""
+
+    begun: Interval
+    """Actions that have begun."""
+    ended: Interval
+    """Jobs that ended, oldest first."""
+    pending: Interval
+    """Jobs that wait, by when they are due."""
+
+    def pending_until(self, now_ms: float) -> Interval:
+        """Of those that wait, what is due at `now_ms`."""
+        return self.pending[0], self._at(normalize(float(now_ms)), is_past=True)
+
+    def pending_after(self, now_ms: float) -> Interval:
+        """The others of those that wait."""
+        return self._at(normalize(float(now_ms)), is_past=True), self.pending[1]
+
+    def ended_before(self, ms: float) -> Interval:
+        """Of those that ended, what did so before `ms`."""
+        return self.ended[0], self._at(Int64(math.floor(ms)))
+
+    def _at(self, due: Value, *, is_past: bool = False) -> bytes:
+        key = self.begun[0][: -len(_NULL)] + encode_key([due])
+        return past(key) if is_past else key
+
+
+_NULL: Final = encode_key([None])
+
+
+def standing(component: str) -> Standing:
+    """Where the jobs of a component stand in `by_due`."""
+    begun, ended = encode_key([component, None]), encode_key([component, Int64(INT64_MIN)])
+    pending, end = encode_key([component, -math.inf]), past(encode_key([component]))
+    assert past(begun) <= ended < pending < end, "the three lie apart"
+    return Standing((begun, past(begun)), (ended, pending), (pending, end))
+
+
+def components_of(turn: Transaction) -> Iterator[str]:
+    """The components that have jobs, by name: one look each, however many jobs there are."""
+    lower = b""
+    while found := turn.read_slice(JOBS_BY_DUE, lower, None, reverse=False, rows_max=1).docs:
+        component = found[0]["component"]
+        yield component
+        lower = past(encode_key([component]))
 
 
 def add_job(
@@ -100,23 +143,3 @@ def is_pending(job: Mapping[str, Any] | None) -> bool:
 def is_job_key(key: bytes) -> bool:
     """Whether a row, which may be gone, is one of a job."""
     return int.from_bytes(key[:4], "big") == SCHEDULED_FUNCTIONS
-
-
-def stood(state: str) -> tuple[bytes, bytes | None]:
-    """The interval of `by_due` that holds the jobs of a state, and others that ended."""
-    match state:
-        case "pending":
-            return PENDING_FROM, None
-        case "inProgress":
-            return BEGUN
-    return _ENDED, PENDING_FROM
-
-
-def pending_until(now_ms: float) -> tuple[bytes, bytes]:
-    """The interval of `by_due` that holds the pending jobs that are due at `now_ms`."""
-    return PENDING_FROM, past(encode_key([normalize(float(now_ms))]))
-
-
-def ended_before(ms: float) -> tuple[bytes, bytes]:
-    """The interval of `by_due` that holds the jobs that ended before `ms`."""
-    return _ENDED, encode_key([Int64(math.floor(ms))])

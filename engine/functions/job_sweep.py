@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.functions.job_rows import ended_before
+from engine.functions.job_rows import components_of, standing
 from engine.functions.turns import Turns
 from engine.indexes.catalog import JOBS_BY_DUE
 from engine.kernel.runtime import Runtime
@@ -48,8 +48,11 @@ class JobSweep:
     def _slice(self, turn: Transaction) -> int:
         # As timestamps go, which do not follow a clock that leaps: all would be old at once.
         before_ms = self._turns.next_ts() / 1e6 - self._kept_ms
-        lower, upper = ended_before(before_ms)
-        found = turn.read_slice(JOBS_BY_DUE, lower, upper, reverse=False, rows_max=SLICE_ROWS)
-        for job in found.docs:
-            turn.put_row(row_key_of(job["_id"]), None)
-        return len(found.docs)
+        for component in components_of(turn):
+            old = standing(component).ended_before(before_ms)
+            found = turn.read_slice(JOBS_BY_DUE, *old, reverse=False, rows_max=SLICE_ROWS).docs
+            for job in found:
+                turn.put_row(row_key_of(job["_id"]), None)
+            if found:
+                return len(found)
+        return 0

@@ -8,26 +8,25 @@ begins, and one that is found begun after a restart has failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from itertools import zip_longest
+from typing import Any, Final, NamedTuple, TypeVar
 
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
 from engine.functions.crons import is_tick, stored_crons
 from engine.functions.execute import Request
 from engine.functions.job_rows import (
-    BEGUN,
     CANCELED,
     FAILED,
     IN_PROGRESS,
     PENDING,
-    PENDING_FROM,
     SUCCESS,
+    components_of,
     is_job_key,
     is_pending,
-    pending_until,
-    stood,
+    standing,
 )
 from engine.functions.mutations import job_request
 from engine.functions.run import Functions
@@ -46,10 +45,12 @@ from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
 
+T = TypeVar("T")
+
 trace = tracer(__name__)
 
 LOOK_ROWS_MAX: Final = 1_000
-"""Due jobs that one look reads: a few milliseconds. What is behind them is seen by a later one."""
+"""Due jobs of a component that one look reads: a few milliseconds. Later ones see the others."""
 EARLY_MS: Final = 0.001
 """Times in milliseconds are floats, so a job may be found due this much before its time."""
 LISTED_ROWS_MAX: Final = 100_000
@@ -78,7 +79,7 @@ class Look:
     What was due at one moment.
 
     Attributes:
-        due: in the order of their due times.
+        due: those of each component in the order of their due times, and of all in turns.
         next_due_ms: when the first of the others is, milliseconds since 1970, if there is one.
         live: holds until a commit changes this; one hold of it is the asker's.
         is_cut: there were more than one look reads.
@@ -111,18 +112,27 @@ class Jobs:
     def look(self) -> Look:
         """What is due now, in the newest state that is durable."""
         now_ms = self._runtime.now_ns() / 1e6 + EARLY_MS
-        lower, upper = pending_until(now_ms)
         snapshot = self._snapshots.acquire()
         try:
             reader = self._reader(view_of(snapshot))
-            due = reader.read_slice(
-                JOBS_BY_DUE, lower, upper, reverse=False, rows_max=LOOK_ROWS_MAX
-            )
-            later = reader.read_slice(JOBS_BY_DUE, upper, None, reverse=False, rows_max=1).docs
+            all_due, next_ms, is_cut = [], [], False
+            for component in components_of(reader):
+                stand = standing(component)
+                due = reader.read_slice(
+                    JOBS_BY_DUE,
+                    *stand.pending_until(now_ms),
+                    reverse=False,
+                    rows_max=LOOK_ROWS_MAX,
+                )
+                later = stand.pending_after(now_ms)
+                first = reader.read_slice(JOBS_BY_DUE, *later, reverse=False, rows_max=1).docs
+                all_due.append([self._job(row) for row in due.docs])
+                next_ms += [row["due"] for row in first]
+                is_cut = is_cut or not due.is_exhausted
             return Look(
-                due=tuple(self._job(row) for row in due.docs),
-                is_cut=not due.is_exhausted,
-                next_due_ms=later[0]["due"] if later else None,
+                due=tuple(in_turns(all_due)),
+                is_cut=is_cut,
+                next_due_ms=min(next_ms, default=None),
                 live=self._subscriptions.subscribe(reader.reads, snapshot.ts),
             )
         finally:
@@ -130,21 +140,8 @@ class Jobs:
 
     def next_due_ms(self) -> float | None:
         """When the first pending job that is no tick of a cron is due."""
-        snapshot = self._snapshots.acquire()
-        try:
-            reader = self._reader(view_of(snapshot))
-            first = reader.read_slice(
-                JOBS_BY_DUE,
-                PENDING_FROM,
-                None,
-                reverse=False,
-                rows_max=1 << 60,
-                count=1,
-                accepts=lambda job: not is_tick(job),
-            )
-            return first.docs[0]["due"] if first.docs else None
-        finally:
-            self._snapshots.release(snapshot)
+        first = self.rows(PENDING, 1, lambda _: True)
+        return first[0]["due"] if first else None
 
     def rows(
         self, state: str, count: int, accepts: Callable[[dict[str, Any]], bool]
@@ -153,27 +150,28 @@ class Jobs:
         The first rows of a state that are no ticks of crons: those that wait by when they are due,
         those that ended newest first.
         """
-        lower, upper = stood(state)
         has_ended = state not in (PENDING, IN_PROGRESS)
+        found: list[dict[str, Any]] = []
         snapshot = self._snapshots.acquire()
         try:
-            return (
-                self._reader(view_of(snapshot))
-                .read_slice(
+            reader = self._reader(view_of(snapshot))
+            for component in components_of(reader):
+                stand = standing(component)
+                where = {PENDING: stand.pending, IN_PROGRESS: stand.begun}
+                found += reader.read_slice(
                     JOBS_BY_DUE,
-                    lower,
-                    upper,
+                    *where.get(state, stand.ended),
                     reverse=has_ended,
                     rows_max=LISTED_ROWS_MAX,
                     count=count,
                     accepts=lambda job: (
                         not is_tick(job) and job["state"]["kind"] == state and accepts(job)
                     ),
-                )
-                .docs
-            )
+                ).docs
         finally:
             self._snapshots.release(snapshot)
+        order = "completedTime" if has_ended else "scheduledTime"
+        return sorted(found, key=lambda job: job[order], reverse=has_ended)[:count]
 
     def row(self, job_id: str) -> dict[str, Any] | None:
         """
@@ -299,7 +297,17 @@ def _cancel(turn: Transaction, key: bytes) -> bool:
 
 
 def _fail_begun(turn: Transaction) -> int:
-    begun = turn.read_slice(JOBS_BY_DUE, *BEGUN, reverse=False, rows_max=TURN_ROWS).docs
-    for job in begun:
-        end_action(turn, row_key_of(job["_id"]), job, {"kind": FAILED, "error": INTERRUPTED})
-    return len(begun)
+    for component in components_of(turn):
+        stand = standing(component)
+        found = turn.read_slice(JOBS_BY_DUE, *stand.begun, reverse=False, rows_max=TURN_ROWS).docs
+        for job in found:
+            end_action(turn, row_key_of(job["_id"]), job, {"kind": FAILED, "error": INTERRUPTED})
+        if found:
+            return len(found)
+    return 0
+
+
+def in_turns(queues: Sequence[Sequence[T]]) -> Iterator[T]:
+    """The first of each, then the second of each, and so on: many of one hold up no other."""
+    for row in zip_longest(*queues, fillvalue=None):
+        yield from (one for one in row if one is not None)

@@ -212,7 +212,7 @@ def _system_index(index_id: int, number: int, name: str, *fields: str) -> IndexI
 
 BY_TABLE_NAME: Final = _system_index(1, TABLES, "by_name", "component", "name")
 BY_INDEX_TABLE: Final = _system_index(2, INDEXES, "by_table", "table")
-JOBS_BY_DUE: Final = _system_index(3, SCHEDULED_FUNCTIONS, "by_due", "due")
+JOBS_BY_DUE: Final = _system_index(3, SCHEDULED_FUNCTIONS, "by_due", "component", "due")
 CRONS_BY_NAME: Final = _system_index(4, CRONS, "by_name", "component", "cron")
 SCHEMAS_BY_COMPONENT: Final = _system_index(5, SCHEMAS, "by_component", "component")
 

@@ -17,7 +17,7 @@ from engine.committer.actor import _CommitClock
 from engine.errors import StoreFailed, StoreFull
 from engine.functions import idempotence, jobs, scheduling
 from engine.functions.crons import tick_ended
-from engine.functions.job_rows import BEGUN, PENDING, add_job
+from engine.functions.job_rows import PENDING, add_job, standing
 from engine.functions.mutations import Mutations
 from engine.functions.turns import Turns
 from engine.indexes.catalog import JOBS_BY_DUE
@@ -43,7 +43,8 @@ LATER_S: Final = 2.5
 
 def _begin_again(turn: Transaction) -> int:
     """What an earlier run of the engine had begun is begun once more."""
-    begun = turn.read_slice(JOBS_BY_DUE, *BEGUN, reverse=False, rows_max=100).docs
+    where = standing("").begun
+    begun = turn.read_slice(JOBS_BY_DUE, *where, reverse=False, rows_max=100).docs
     for job in begun:
         again = {**job, "state": {"kind": PENDING}, "due": job["scheduledTime"]}
         turn.put_row(row_key_of(job["_id"]), again)
