@@ -61,7 +61,7 @@ class BlockingScheduler(ABC):
         retry: Retry,
         /,
         *,
-        on_complete: MutationFunction[..., Any] | Reference | str | None = None,
+        on_complete: MutationReference[..., Any] | Reference | str | None = None,
         context: Value = None,
     ) -> BlockingScheduler:
         """See `Scheduler.with_retry`."""

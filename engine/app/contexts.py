@@ -501,7 +501,7 @@ class Scheduler(ABC):
         retry: Retry,
         /,
         *,
-        on_complete: MutationFunction[..., Any] | Reference | str | None = None,
+        on_complete: MutationReference[..., Any] | Reference | str | None = None,
         context: Value = None,
     ) -> Scheduler:
         """
@@ -582,7 +582,7 @@ class CronRegistry(ABC):
     async def register(
         self,
         name: str,
-        fn: MutationFunction[..., Any] | ActionFunction[..., Any] | Reference | str,
+        fn: MutationReference[..., Any] | ActionReference[..., Any] | Reference | str,
         args: Mapping[str, Value] | None = None,
         /,
         *,
