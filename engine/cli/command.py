@@ -44,6 +44,7 @@ VERBS: Final = {
     "resume": "resume",
     "check": "check",
     "codegen": "codegen",
+    "function-spec": "function_spec",
     "verify": "verification",
     "openapi": "openapi",
     "version": "versions",

@@ -205,8 +205,6 @@ class _Model:
         """What names of the table begin with or end in: its class, or itself."""
         wished = table.documents[0].__name__ if len(table.documents) == 1 else camel(name)
         base = wished if wished not in self._bases else camel(name)
-        while base in self._bases:
-            base += "_"
         self._bases.add(base)
         return base
 

@@ -7,7 +7,7 @@ import re
 from engine.cli.command import VERBS
 from tests.architecture.source_tree import ROOT, files
 
-COMMAND = re.compile(r"`headrace ([a-z]+)\b")
+COMMAND = re.compile(r"`headrace ([a-z-]+)")
 """In an error, a help text, a docstring or a README; what other distributions add is not here."""
 TOLD = ("engine", "components", "README.md", "bench", "ops")
 

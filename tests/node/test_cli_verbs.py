@@ -44,6 +44,7 @@ async def count(ctx: MutationCtx) -> int:
     return await ctx.db.count(Person)
 """
 
+ANYTHING = {"fieldType": {"type": "any"}, "optional": False}
 VERBS = (
     "init",
     "dev",
@@ -63,6 +64,7 @@ VERBS = (
     "resume",
     "check",
     "codegen",
+    "function-spec",
     "verify",
     "version",
 )
@@ -115,6 +117,29 @@ def test_limits_are_those_of_the_project(project: Path) -> None:
     assert "over the limit of 1 (result_bytes_max)" in held_to.err
     assert Exit.USAGE == refused.code
     assert "there is no limit 'results_bytes_max'; did you mean result_bytes_max?" in refused.err
+
+
+@pytest.mark.slow
+def test_functions_are_told_to_other_programs_as_json(project: Path) -> None:
+    told = headrace(project, "function-spec")
+
+    user = {"type": "record", "keys": {"type": "string"}, "values": ANYTHING}
+    assert [
+        {
+            "identifier": "app.js:count",
+            "functionType": "Mutation",
+            "visibility": {"kind": "public"},
+            "args": {"type": "object", "value": {}},
+            "returns": {"type": "number"},
+        },
+        {
+            "identifier": "app.js:who",
+            "functionType": "Query",
+            "visibility": {"kind": "public"},
+            "args": {"type": "object", "value": {}},
+            "returns": {"type": "union", "value": [user, {"type": "null"}]},
+        },
+    ] == told.json["functions"]
 
 
 @pytest.mark.slow
