@@ -88,7 +88,7 @@ class Types:
         self, name: str, fields: Mapping[str, Validator], depth: int = 0, *, is_patch: bool = False
     ) -> str:
         """
-        Define a TypedDict, unless there is the same one; returns its name.
+        Define a TypedDict; returns its name. Within others the same one is defined once.
 
         Args:
             is_patch: whether all fields may be left out, and removed where they are optional.
@@ -100,7 +100,7 @@ class Types:
             if one.is_optional or is_patch:
                 texts[field] = f"NotRequired[{texts[field]}]"
         key = tuple(f"{field}: {text}" for field, text in texts.items())
-        if (same := self._dicts.get(key)) is not None and not is_patch:
+        if depth and (same := self._dicts.get(key)) is not None:
             return same
         name = self.names.take(name)
         self._dicts.setdefault(key, name)
