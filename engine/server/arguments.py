@@ -34,13 +34,13 @@ def read_arguments(path: str, json: Json) -> dict[str, Value]:
 
     Args:
         path: what is called, for the error.
-        json: the parsed `args` field.
+        json: the parsed `args` field; `None`, an absent one, is no arguments.
 
     Raises:
         InvalidValue: it is neither, or some part of it is no value.
     """
     path = brief(path)
-    wrapped = json if isinstance(json, list) else [json]
+    wrapped = [{}] if json is None else json if isinstance(json, list) else [json]
     if len(wrapped) != 1 or not isinstance(wrapped[0], dict):
         raise InvalidValue(
             f"Invalid arguments for {path}: expected one object, or an array of one object"

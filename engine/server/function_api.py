@@ -344,11 +344,13 @@ def call_of(document: Json, default: Format = Format.CLEAN) -> Call:
         raise bad_json("path has to be a string")
     if not isinstance(component, str):
         raise bad_json("componentPath has to be a string")
+    if "args" in document and document["args"] is None:
+        raise bad_json("args has to be an object, or an array of one object")
     if not isinstance(wants_ts, bool):
         raise bad_json("wantsTs has to be true or false")
     return Call(
         path=speakable(path),
-        args=document.get("args", {}),
+        args=document.get("args"),
         form=Format.named(document.get("format"), default),
         component=speakable(component),
         wants_ts=wants_ts,

@@ -264,6 +264,8 @@ async def test_nothing_that_a_query_read_is_held_after_its_answer() -> None:
         ('{"args":{}}', {}, "BadJsonBody"),
         ('{"path":5}', {}, "BadJsonBody"),
         ('{"path":"m:echo","componentPath":5}', {}, "BadJsonBody"),
+        ('{"path":"m:echo","args":null}', {}, "BadJsonBody"),
+        ('{"path":"m:echo","args":{},"wantsTs":1}', {}, "BadJsonBody"),
         ('{"path":"m:echo","args":{}}', {"content-type": "text/plain"}, "BadJsonBody"),
         ('{"path":"m:echo","args":{},"format":"bogus"}', {}, "BadFormat"),
         ('{"path":"m:echo","args":{},"format":5}', {}, "BadFormat"),
