@@ -1,0 +1,1 @@
+"""The application whose queries the proof of subscriptions follows."""
