@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ SECRET_BYTES: Final = 24
 class KeyFile:
     """`key` as it is presented; `is_new` if nobody can have seen it before."""
 
-    key: str
+    key: str = field(repr=False)
     is_new: bool
 
 

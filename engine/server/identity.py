@@ -15,7 +15,7 @@ import base64
 import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -378,7 +378,7 @@ def _canonical(claim: object, room: int = VALUE_NESTING_MAX) -> Any:
 class AdminKey:
     """An admin key as it was presented, apart from what is decoration."""
 
-    key: str
+    key: str = field(repr=False)
     acting_as: str | None
 
     @classmethod

@@ -89,6 +89,10 @@ class Authenticate(Incoming, frozen=True, kw_only=True, tag="Authenticate"):
     impersonating: dict[str, Any] | None = None
     acting_as: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        """Without the token: who shows a message shows it to others."""
+        return f"<Authenticate after {self.base_version}>"
+
 
 class Event(Incoming, frozen=True, kw_only=True, tag="Event"):
     """Telemetry, which nobody reads."""

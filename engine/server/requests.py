@@ -56,8 +56,8 @@ class Request:
     method: str
     path: str
     prefix: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     incoming: Incoming = field(repr=False)
     can_close: bool = False
 

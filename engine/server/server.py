@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from typing import Any, Final, TypeVar
@@ -74,7 +74,7 @@ class ServerConfig:
     """
 
     redact: bool = False
-    admin_key: str | None = None
+    admin_key: str | None = field(default=None, repr=False)
     instance_name: str = "headrace"
 
 

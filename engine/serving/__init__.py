@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Served:
 
     engine: Engine
     url: str
-    admin_key: str
+    admin_key: str = field(repr=False)
     is_new_key: bool
     deployer: Deployer
 
