@@ -65,6 +65,7 @@ def _said(execution: ExecutionRecord) -> Iterator[str]:
     for line in execution.log_lines:
         yield f"    {line}"
     if execution.error is not None:
+        yield f"    [Request ID: {execution.request_id}]"
         yield from (f"    {line}" for line in execution.error.splitlines())
 
 

@@ -25,16 +25,19 @@ def add(verbs: Any) -> None:
         "headrace logs",
         "headrace logs --follow",
         "headrace logs --executions --json | tail -1",
+        "headrace logs --request 0ccef06340a2755b",
         "headrace logs --executions --url https://example.com --admin-key 'headrace|...'",
         description=(
             "Show the last calls of a running server and their log lines. They are kept in its "
             "memory: a directory that nobody has open has none. With --executions each of the last "
             "1,000 calls is a line with what it cost; the answers that a query gave from the cache "
-            "are one line."
+            "are one line. Errors name their request, by which also clients in production are told "
+            "of them; --request shows that one, with all that it called."
         ),
     )
     parser.add_argument("--follow", "-f", action="store_true", help="go on as more are made")
     parser.add_argument("--executions", action="store_true", help="every call, with its costs")
+    parser.add_argument("--request", metavar="ID", help="only calls of the request of that id")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     add_connection(parser)
     parser.set_defaults(run=run)
@@ -62,7 +65,10 @@ def _show(client: AdminClient, after: int, wait_s: int, options: argparse.Namesp
 
 def _lines(found: dict[str, Any], options: argparse.Namespace) -> Iterable[str]:
     execution = of_json(found)
-    if not (options.executions or execution.log_lines or execution.error is not None):
+    if options.request is not None and execution.request_id != options.request:
+        return ()
+    has_said = execution.log_lines or execution.error is not None
+    if not (options.executions or options.request or has_said):
         return ()
     if options.json:
         return [json_text(found)]

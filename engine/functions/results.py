@@ -14,12 +14,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import outcome
 
 from engine.errors import (
+    ArgumentValidationError,
     ConvexError,
     EngineError,
+    FunctionNotFound,
     FunctionTimeout,
     InvalidCursor,
     InvalidValue,
+    ReturnsValidationError,
     UsageError,
+    WrongFunctionKind,
 )
 from engine.model.codec import encode
 from engine.model.identity import Identity
@@ -141,8 +145,9 @@ def _described(error: BaseException) -> Failure:
     kind = FailureKind.USAGE if isinstance(error, UsageError) else FailureKind.APPLICATION
     data, complaint = _data_of(error)
     notes = [f"\n{note}" for note in (*getattr(error, "__notes__", ()), *complaint)]
-    told = f"{_cut(_named(error))}{_cut(''.join(notes))}"
-    message = f"Uncaught {told}{_frames(error.__traceback__)}"
+    frames = _frames(error.__traceback__)
+    told = f"{_cut(_told(error, frames))}{_cut(''.join(notes))}"
+    message = f"{told}{frames}"
     return Failure(message=speakable(message), data=data, error=error, kind=kind)
 
 
@@ -171,6 +176,16 @@ def _text_of(error: BaseException) -> str:
         return str(error)
     except Exception as broken:
         return f"(its text cannot be shown: str() raised {type(broken).__name__})"
+
+
+def _told(error: BaseException, frames: str) -> str:
+    """What is said of an error, in words of Convex's where it is one of the call itself."""
+    match error:
+        case FunctionNotFound() | WrongFunctionKind() if not frames:
+            return _text_of(error)
+        case ArgumentValidationError() | ReturnsValidationError() if not frames:
+            return _named(error)
+    return f"Uncaught {_named(error)}"
 
 
 def _named(error: BaseException) -> str:

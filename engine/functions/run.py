@@ -496,6 +496,28 @@ class Functions:
             self._executor.tell_refused(request, way, error)
             raise
 
+    def tell_refused(
+        self, kind: str, path: str, failure: Failure, caller: Caller, component: str = ""
+    ) -> None:
+        """
+        Record a call that could not be made at all, of arguments that are no values for one.
+
+        A client in production is told nothing but its request id.
+        """
+        self.executions.add(
+            ExecutionRecord(
+                kind=kind,
+                path=path,
+                component=component,
+                request_id=caller.request_id,
+                origin=caller.origin,
+                ended_ns=self._runtime.now_ns(),
+                duration_ms=0.0,
+                error=failure.message,
+                log_lines=(),
+            )
+        )
+
     async def action_in_place(
         self,
         path: str,

@@ -10,14 +10,23 @@ from engine.errors import (
     ConvexError,
     EngineError,
     FunctionFailed,
+    FunctionNotFound,
     InvalidCursor,
+    InvalidValue,
     Overloaded,
     RequestRefused,
+    WrongFunctionKind,
 )
 from engine.model.json_values import Json, from_wire
 
 _HEAD: Final = re.compile(r"\[Request ID: (\w+)\] Server Error\n?")
-_ENGINES_OWN: Final = re.compile(r"Uncaught (\w+): (.*)", re.DOTALL)
+_ENGINES_OWN: Final = re.compile(r"(?:Uncaught )?(\w+): (.*)", re.DOTALL)
+_OF_THE_CALL: Final[Mapping[str, type[EngineError]]] = {
+    "Could not find ": FunctionNotFound,
+    "Trying to execute ": WrongFunctionKind,
+    "Invalid arguments for ": InvalidValue,
+}
+"""Errors whose names are not said, by how their text begins."""
 
 
 def failure_of(path: str, answer: Mapping[str, Json]) -> Exception:
@@ -62,6 +71,9 @@ def _error_with(data: Any, message: str) -> Exception:
 
 
 def _own_error(message: str) -> Exception | None:
+    for beginning, cls in _OF_THE_CALL.items():
+        if message.startswith(beginning):
+            return cls(message)
     found = _ENGINES_OWN.match(message)
     known = _OWN.get(found[1]) if found else None
     if found is None or known is None:

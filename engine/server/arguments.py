@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from engine.errors import FunctionNotFound, InvalidValue
+from engine.errors import FunctionNotFound, InvalidValue, UsageError
+from engine.functions.results import Failure, FailureKind
 from engine.model.json_values import Json, from_wire
-from engine.model.text import brief
-from engine.model.values import Value
+from engine.model.text import brief, speakable
+from engine.model.values import UNDEFINED, Value
 from engine.server.who import Who
 
 
@@ -52,3 +53,11 @@ def read_arguments(path: str, json: Json) -> dict[str, Value]:
     if not isinstance(args, dict):  # {"$integer": ...} and the like
         raise InvalidValue(f"Invalid arguments for {path}: expected an object")
     return args
+
+
+def refusal_of(error: UsageError) -> Failure:
+    """The failure of a call that never began; it holds nothing of what the client sent."""
+    error.__traceback__ = error.__context__ = None
+    return Failure(
+        message=speakable(str(error)), data=UNDEFINED, error=error, kind=FailureKind.USAGE
+    )

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from engine.functions.results import ActionResult, Caller, MutationResult, PastResult, QueryResult
+from engine.functions.results import (
+    ActionResult,
+    Caller,
+    Failure,
+    MutationResult,
+    PastResult,
+    QueryResult,
+)
 from engine.kernel.watermark import Watermark
 from engine.model.commits import SessionRequest
 from engine.model.values import Value
@@ -84,3 +91,9 @@ class Backend(Protocol):
         caller: Caller,
         component: str = "",
     ) -> ActionResult: ...
+
+    def tell_refused(
+        self, kind: str, path: str, failure: Failure, caller: Caller, component: str = ""
+    ) -> None:
+        """A call could not be made at all: let operators find it by its request id."""
+        ...

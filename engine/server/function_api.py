@@ -31,14 +31,13 @@ from engine.functions.results import (
     MutationResult,
     PastResult,
     QueryResult,
-    failure_of,
 )
 from engine.kernel.runtime import Runtime
 from engine.model.json_values import Json, decode_ts, encode_ts
 from engine.model.limits import Limits
 from engine.model.text import brief, speakable
 from engine.model.values import Value
-from engine.server.arguments import call_arguments
+from engine.server.arguments import call_arguments, refusal_of
 from engine.server.backend import Backend
 from engine.server.description import (
     CALL_STATUSES,
@@ -114,7 +113,6 @@ class FunctionApi:
         self._backend = backend
         self._verifier = verifier
         self._spelling = spelling
-        self._unredacted = Spelling(redact=False)
         self._limits = limits
         self._runtime = runtime
         self._detach = detach
@@ -230,15 +228,16 @@ class FunctionApi:
     async def _envelope(self, call: Call, who: Who, run: Run) -> Success | Error:
         """Call a function and say what it did."""
         request_id = self._runtime.random_bytes(8).hex()
-        spelling = self._unredacted if who.admin else self._spelling
-        try:
-            args = call_arguments(call.path, call.args, component=call.component, who=who)
-        except UsageError as error:
-            failure = failure_of(error)
-            return failed(failure, spelling.error_message(failure, request_id), (), call.form)
+        spelling = self._spelling.toward(who)
         caller = Caller(
             identity=who.identity, admin=who.admin, request_id=request_id, origin="http"
         )
+        try:
+            args = call_arguments(call.path, call.args, component=call.component, who=who)
+        except UsageError as error:
+            failure = refusal_of(error)
+            self._backend.tell_refused("call", call.path, failure, caller, call.component)
+            return failed(failure, spelling.error_message(failure, request_id), (), call.form)
         result = await run(call, args, caller)
         lines = spelling.log_lines(result.log_lines)
         if result.failure is None:

@@ -367,7 +367,8 @@ class Protocol:
         if result.failure is None:
             self._covers_ts = max(self._covers_ts, ts)
         self._owe()
-        return self._spelling.mutation(call.number, result, encode_ts(ts), call.request_id)
+        spelling = self._spelling.toward(call.who)
+        return spelling.mutation(call.number, result, encode_ts(ts), call.request_id)
 
     def action_answered(self, call: Call, result: ActionResult, ts: int) -> bytes:
         """
@@ -383,7 +384,8 @@ class Protocol:
 
     def _action_response(self, call: Call, result: ActionResult) -> bytes:
         self._owe()
-        return self._spelling.action(call.number, result, call.request_id)
+        spelling = self._spelling.toward(call.who)
+        return spelling.action(call.number, result, call.request_id)
 
     @property
     def is_running(self) -> bool:
@@ -460,14 +462,15 @@ class Protocol:
 
     def _news(self, plan: Plan, results: Mapping[Query, QueryResult], request_id: str) -> list[Raw]:
         news = []
+        spelling = self._spelling.toward(plan.who)
         for query, refusal in plan.refused:
-            if query.is_news(b"refused: " + refusal.message.encode()):
-                news.append(self._spelling.query_failed(query.query_id, refusal, request_id))
+            if query.is_news(spelling.mark + b"refused: " + refusal.message.encode()):
+                news.append(spelling.query_failed(query.query_id, refusal, request_id))
             self.queries.settle_refused(query)
         for query in plan.asked:
             result = results[query]
-            if query.is_news(result.digest):
-                news.append(self._spelling.query(query.query_id, result, request_id))
+            if query.is_news(spelling.mark + result.digest):
+                news.append(spelling.query(query.query_id, result, request_id))
             self.queries.settle(query, result)
         return news
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import assert_never
 
-from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation, UsageError
-from engine.functions.results import Failure, FailureKind, QueryResult
+from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation
+from engine.functions.results import Failure, QueryResult
 from engine.model.codec import encode
 from engine.model.limits import Limits
 from engine.model.text import speakable
-from engine.model.values import UNDEFINED, Value, size_of
-from engine.server.arguments import component_hidden, read_arguments
+from engine.model.values import Value, size_of
+from engine.server.arguments import component_hidden, read_arguments, refusal_of
 from engine.server.messages import Add, ModifyQuerySet, Remove
 from engine.server.who import Who
 from engine.subscriptions.token import Live
@@ -199,14 +199,6 @@ class QuerySet:
         self._size_bytes -= query.size_bytes
         self._stale.pop(query_id, None)
         self._removed[query_id] = None
-
-
-def refusal_of(error: UsageError) -> Failure:
-    """The failure of a call that never began; it holds nothing of what the client sent."""
-    error.__traceback__ = error.__context__ = None
-    return Failure(
-        message=speakable(str(error)), data=UNDEFINED, error=error, kind=FailureKind.USAGE
-    )
 
 
 def _query_of(add: Add) -> Query:

@@ -43,7 +43,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
-from engine.server.arguments import call_arguments
+from engine.server.arguments import call_arguments, refusal_of
 from engine.server.backend import Backend
 from engine.server.fanout import Fanout
 from engine.server.identity import Verifier, acted_identity
@@ -296,15 +296,18 @@ class Session:
             self._lane.unpark_all()
 
     async def _mutation(self, call: Call) -> MutationResult:
+        caller = _caller(call.who, call.request_id)
         try:
             args = call_arguments(call.path, call.args, component=call.component, who=call.who)
         except UsageError as error:
-            return MutationResult(ts=None, value=None, failure=failure_of(error), log_lines=())
+            failure = refusal_of(error)
+            self._backend.tell_refused("mutation", call.path, failure, caller, call.component)
+            return MutationResult(ts=None, value=None, failure=failure, log_lines=())
         try:
             return await self._backend.mutation(
                 call.path,
                 args,
-                caller=_caller(call.who, call.request_id),
+                caller=caller,
                 request=SessionRequest(
                     session_id=self._protocol.session_id.bytes, request_id=call.number
                 ),
@@ -327,11 +330,13 @@ class Session:
             self._end_for(error)
 
     async def _action(self, call: Call) -> ActionResult:
+        caller = _caller(call.who, call.request_id)
         try:
             args = call_arguments(call.path, call.args, component=call.component, who=call.who)
         except UsageError as error:
-            return ActionResult(value=None, failure=failure_of(error), log_lines=())
-        caller = _caller(call.who, call.request_id)
+            failure = refusal_of(error)
+            self._backend.tell_refused("action", call.path, failure, caller, call.component)
+            return ActionResult(value=None, failure=failure, log_lines=())
         try:
             return await self._backend.action(
                 call.path, args, caller=caller, component=call.component
@@ -384,6 +389,9 @@ class Session:
             for result in results.values():
                 result.live.release()
             return
+        for query, refusal in plan.refused:
+            caller = _caller(plan.who, request_id)
+            self._backend.tell_refused("query", query.path, refusal, caller, query.component)
         now_ns = self._runtime.now_ns()
         try:
             parts = self._protocol.finish(plan, ts, results, request_id=request_id, now_ns=now_ns)

@@ -2,8 +2,9 @@
 How results and failures are put to clients: spelled once, and no more than they may know.
 
 A production deployment redacts: of a failure, only that there was one and its
-request id, and no log lines.  The data of a `ConvexError` is meant for clients
-and always reaches them, and so does `Overloaded`: they may try again.
+request id, by which operators find it (`headrace logs --request`), and no log
+lines.  Administrators are told everything.  The data of a `ConvexError` is meant
+for clients and always reaches them, and so does `Overloaded`: they may try again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from engine.server.messages import (
     updated_tail,
     value_json,
 )
+from engine.server.who import Who
 
 
 def request_id_of(session_id: UUID, request_id: int) -> str:
@@ -43,7 +45,14 @@ class Spelling:
 
     def __init__(self, *, redact: bool) -> None:
         self.redact: Final = redact
+        self.mark: Final = b"redacted: " if redact else b""
+        """Before the digest of what was shown: shown without redaction it is something else."""
         self._format: Final = "updated, redacted" if redact else "updated"
+        self._whole: Final = Spelling(redact=False) if redact else self
+
+    def toward(self, who: Who) -> Spelling:
+        """How it is put to `who`: nothing is kept from an administrator."""
+        return self._whole if who.admin else self
 
     # What may be known.
 

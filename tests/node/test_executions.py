@@ -512,6 +512,7 @@ def test_why_it_was_run_again_and_what_it_said_stand_below() -> None:
         "    run again: batch refused",
         "    run again: notes:add wrote j57 of notes (by_id)",
         "    [LOG] 'one'",
+        "    [Request ID: r1]",
         "    Uncaught Error: no",
         "        at add (notes.py:3)",
     ] == below

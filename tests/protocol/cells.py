@@ -18,6 +18,7 @@ from engine.errors import FunctionNotFound, WrongFunctionKind
 from engine.functions.results import (
     ActionResult,
     Caller,
+    Failure,
     MutationResult,
     PastResult,
     QueryResult,
@@ -110,6 +111,8 @@ class Cells:
         self.answer_gates: dict[str, trio.Event] = {}
         """Likewise, before it answers."""
         self.runs: list[str] = []
+        self.refused: list[tuple[str, str, str, str]] = []
+        """Kind, path, request id and message of calls that could not be made."""
         self.errors: dict[str, list[Exception]] = {}
         """Raised instead of running a path, one at a time."""
 
@@ -206,6 +209,12 @@ class Cells:
         except Exception as error:
             return ActionResult(value=None, failure=failure_of(error), log_lines=())
         return ActionResult(value=value, failure=None, log_lines=())
+
+    def tell_refused(
+        self, kind: str, path: str, failure: Failure, caller: Caller, component: str = ""
+    ) -> None:
+        place = f"{component}/{path}" if component else path
+        self.refused.append((kind, place, caller.request_id, failure.message))
 
     # What tests ask.
 

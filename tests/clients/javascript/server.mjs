@@ -45,16 +45,18 @@ export function forged(sub) {
   return token(sub, { key: crypto.generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey });
 }
 
-/** A server in a process of its own. */
+/** A server in a process of its own; `redact` is production. */
 export class Server {
-  constructor(name) {
+  constructor(name, { app = "conformance_app", redact = false } = {}) {
     this.data = path.join(folder, name);
+    this.app = app;
+    this.options = redact ? ["--redact"] : [];
     this.port = 0;
   }
 
   /** Start it, at the same port as before if it ran before. */
   async start() {
-    const args = ["-m", "tests.clients.serve", "conformance_app"];
+    const args = ["-m", "tests.clients.serve", this.app, ...this.options];
     args.push("--data", this.data, "--port", String(this.port), "--admin-key", ADMIN_KEY);
     this.process = spawn(python, args, {
       cwd: root,

@@ -1,0 +1,1 @@
+"""Functions that print, and that fail in every way."""
