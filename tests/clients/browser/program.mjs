@@ -10,6 +10,13 @@ const STOP_MS = 15_000;
 /** The environment of what is started: Vite builds for production unless this says otherwise. */
 export const { NODE_ENV: _, ...environment } = process.env;
 
+// A file of tests that takes too long is told to end, and takes along what it started.
+const running = new Set();
+process.once("SIGTERM", () => {
+  for (const started of running) started.kill("SIGKILL");
+  process.exit(1);
+});
+
 /** A program that goes on, from when it says where it listens. */
 export class Program {
   constructor(folder, command, args, listening) {
@@ -26,6 +33,7 @@ export class Program {
       env: { ...environment, NO_COLOR: "1", PYTHONUNBUFFERED: "1" },
       stdio: ["ignore", "pipe", "pipe"],
     });
+    running.add(this.process);
     this.exited = new Promise((resolve) => this.process.on("exit", resolve));
     const begun = this.said.length;
     return await new Promise((resolve, reject) => {
