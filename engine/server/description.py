@@ -38,7 +38,7 @@ RUN_PREFIX: Final = "/api/run/"
 
 NOTHING: Final[Mapping[str, Json]] = {}
 
-CALL_STATUSES: Final = (400, 401, 408, 413, 503)
+CALL_STATUSES: Final = (400, 401, 408, 413, 500, 503)
 """With which a call of a function is refused; a function that failed is answered with 200."""
 
 
@@ -307,6 +307,7 @@ _REFUSALS: Final = {
     408: "The body did not arrive",
     409: "The idempotency key was given to another call",
     413: "The body is too large",
+    500: "The engine failed; what was on its way to the disk may or may not be done",
     503: "There is no room, or the server is going away; nothing was done",
 }
 RESPONSES: Final[Mapping[str, Json]] = {

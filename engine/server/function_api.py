@@ -386,7 +386,7 @@ QUERY_BY_URL: Final = _call(
         json_parameter("args", {"$ref": "#/components/schemas/Arguments"}),
         {"name": "format", "in": "query", "schema": FORMAT},
     ),
-    statuses=(400, 401, 431, 503),
+    statuses=(400, 401, 431, 500, 503),
 )
 MUTATION: Final = _call(
     "Run a mutation; what it wrote is durable when it is answered",

@@ -14,7 +14,7 @@ from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
 from engine.app.registered import loading
 from engine.app.registry import Application, functions_of
-from engine.errors import OutOfRetention
+from engine.errors import OutOfRetention, RequestRefused
 from engine.functions.results import Caller, MutationResult
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.watchdog import Watchdog
@@ -255,6 +255,25 @@ async def test_silent_sessions_are_swept_and_others_stay(
         assert 5 == await sweep(node)
         assert 0 == await sweep(node)
         assert 6 == (await send(node, 0, session=b"t" * 16)).value
+
+
+async def test_a_key_of_one_call_is_forgotten_like_a_silent_session(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with opened(MemoryStore()) as node:
+
+        async def call(digest: bytes) -> MutationResult:
+            request = SessionRequest(session_id=SESSION, request_id=0, call=digest)
+            return await node.functions.mutation("t:add", {}, caller=Caller(), request=request)
+
+        assert [1, 1] == [(await call(b"one")).value for _ in range(2)]
+        with pytest.raises(RequestRefused, match="another call"):
+            await call(b"another")
+        await trio.sleep(Limits().session_silence_s_max + 1)
+        sweep = SessionSweep(node.functions.turns, runtime=node.runtime, limits=Limits())
+
+        assert 1 == await sweep.sweep()
+        assert 2 == (await call(b"another")).value
 
 
 async def test_a_clock_that_leaps_makes_no_session_silent(

@@ -142,7 +142,8 @@ PLANTED_ROUTES = {
 
 def _planted(plant: str) -> Route:
     counted = {"type": "object", "properties": {"count": {"type": "integer"}}}
-    says = Operation(summary="planted", answer=counted)
+    # A failure is one also where it is described.
+    says = Operation(summary="planted", answer=counted, statuses=(500, 503))
     return Route(method="GET", path="/api/planted", handler=PLANTED_ROUTES[plant], says=says)
 
 
