@@ -232,11 +232,15 @@ class Limits:
     """One message that takes longer to leave: that client has stopped reading."""
     queries_batched_max: int = 1_000
     """Of one HTTP request, which are asked one after another as of one timestamp."""
+    connections_max: int = 16_384
+    """Each is a file descriptor, and one that says nothing stays for over a minute: more than
+    sessions and requests together, and no more."""
     sessions_max: int = 10_000
     http_requests_max: int = 1_024
     unsent_transitions_max: int = 2
     ping_s: float = 15.0
     inactivity_s_max: float = 120.0
+    """A client that sends nothing for half of this is pinged, and after all of it cut off."""
     drain_s: float = 10.0
     """SIGTERM: how long running work may take before the process exits; a crash is safe."""
 

@@ -13,7 +13,6 @@ whatever hypercorn sends.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from typing import Final
@@ -22,25 +21,20 @@ import trio
 from hypercorn.events import Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
-from hypercorn.trio.tcp_server import TCPServer
 from wsproto.connection import ConnectionState
+
+from engine.server.watched import WatchedConnection
 
 _TEXT: Final = 0x81
 """The first byte of a text that is in one frame."""
 
 
-class Connection(TCPServer):
-    """It ends when its client hangs up, instead of when it would have been idle too long."""
+class Connection(WatchedConnection):
+    """A watched one, with the shortcut."""
 
     _websocket: WSStream | None = None
     _rest: bytes = b""
     """Of a frame that the kernel has a part of."""
-
-    async def _read_data(self) -> None:
-        # What waits to be taken in is let go of when there is nobody left to take it.
-        with contextlib.suppress(trio.BrokenResourceError):
-            await super()._read_data()
-        await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         if self._rest and isinstance(event, RawData):

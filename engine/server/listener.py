@@ -5,8 +5,9 @@ Listener: a server's ports, with hypercorn speaking HTTP and WebSocket on them.
         print(listener.urls)
 
 A connection that fails takes nothing else down.  One whose client neither reads
-nor acknowledges is dropped by the kernel after `inactivity_s_max`; what is left
-when the listener has drained is cut off.
+nor acknowledges is dropped by the kernel after `inactivity_s_max`, one that is
+silent for as long by us (`watched`); what is left when the listener has drained is
+cut off.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from hypercorn.utils import repr_socket_addr
 
 from engine.kernel.actor import running
@@ -37,6 +37,8 @@ IDLE_S_MAX: Final = 75.0
 """A connection without a request is closed; longer than browsers and proxies keep one."""
 GOODBYE_S: Final = 0.5
 """For clients to read what they were sent last, and to close."""
+TICK_S: Final = 5.0
+"""How often connections look at the clock."""
 QUEUE_LENGTH: Final = 2
 """Messages of one client that nobody has looked at yet; each may be of `message_bytes_max`."""
 
@@ -77,7 +79,7 @@ class Listener:
         self._config = _hypercorn_config(config, limits)
         self._limits = limits
         self._context = WorkerContext(None)
-        self._streams: set[trio.abc.Stream] = set()
+        self._connections: dict[trio.abc.Stream, Connection] = {}
         self._closed = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -92,13 +94,14 @@ class Listener:
             async with trio.open_nursery() as connections:
                 with trio.CancelScope() as accepting:
                     cutting.start_soon(self._cut_off, accepting, connections.cancel_scope)
+                    cutting.start_soon(self._tick)
                     task_status.started()
                     await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
                 await self._context.terminated.set()
             cutting.cancel_scope.cancel()
 
     def statistics(self) -> ListenerStatistics:
-        return ListenerStatistics(connections=len(self._streams))
+        return ListenerStatistics(connections=len(self._connections))
 
     def close(self) -> None:
         """Accept nothing more, and let the server say goodbye to those who are here."""
@@ -132,16 +135,30 @@ class Listener:
 
     async def _serve(self, stream: Any) -> None:
         """Serve one connection; whatever goes wrong with it ends here."""
-        self._streams.add(stream)
+        if len(self._connections) >= self._limits.connections_max:
+            trace.warning("listener.connection_refused", connections=len(self._connections))
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections[stream] = connection = self._connection(stream)
         try:
-            await self._connection(stream)
+            await connection
         except Exception as error:
             trace.error(
                 "listener.connection_failed", error=repr(error), exception=traceback_of(error)
             )
             await trio.aclose_forcefully(stream)
         finally:
-            self._streams.discard(stream)
+            del self._connections[stream]
+
+    async def _tick(self) -> None:
+        """Let every connection look at the clock."""
+        limits = self._limits
+        pace_s = min(TICK_S, limits.inactivity_s_max / 8, limits.send_s_max / 8)
+        while True:
+            await trio.sleep(pace_s)
+            now = trio.current_time()
+            for connection in list(self._connections.values()):
+                connection.tick(now)
 
     def _connection(self, stream: Any) -> Connection:
         async def app(
@@ -165,7 +182,7 @@ class Listener:
 
         as_hypercorn_calls_it: Any = app
         connection = Connection(
-            as_hypercorn_calls_it, self._config, self._context, ConnectionState({}), stream
+            as_hypercorn_calls_it, self._config, self._context, stream, self._limits
         )
         return connection
 
@@ -176,10 +193,10 @@ class Listener:
         with trio.move_on_after(self._limits.drain_s):
             await self._server.wait_idle()
             await trio.sleep(GOODBYE_S)
-        if self._streams and not self._server.is_idle:
-            trace.warning("listener.cut_off", connections=len(self._streams))
+        if self._connections and not self._server.is_idle:
+            trace.warning("listener.cut_off", connections=len(self._connections))
         serving.cancel()
-        for stream in list(self._streams):
+        for stream in list(self._connections):
             await trio.aclose_forcefully(stream)
 
 

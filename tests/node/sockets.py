@@ -39,6 +39,7 @@ class WebSocket:
         self._buffer = bytearray(rest)
         self.close_code: int | None = None
         self.close_reason = ""
+        self.answers_pings = False
 
     async def say(self, **message: Any) -> None:
         await self.send(TEXT, json.dumps(message).encode())
@@ -65,6 +66,15 @@ class WebSocket:
                 return None
             if opcode == TEXT:
                 return payload.decode()
+            if opcode == PING and self.answers_pings:
+                await self.send(PONG, payload)
+
+    async def opcodes(self) -> list[int]:
+        """Of all frames until the server hangs up."""
+        heard = []
+        while (opcode := (await self._frame())[0]) != CLOSE:
+            heard.append(opcode)
+        return heard
 
     async def hear_until(self, kind: str) -> dict[str, Any]:
         while (message := await self.hear()) is not None:

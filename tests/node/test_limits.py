@@ -300,6 +300,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_whoever_has_waited_its_patience_is_told_why_and_nothing_was_done",
     ),
     "http_requests_max": ("protocol/test_http.py", "test_more_requests_than_fit_are_refused"),
+    "connections_max": (
+        "node/test_server.py",
+        "test_more_connections_than_fit_are_refused_and_the_others_go_on",
+    ),
     "sessions_max": ("protocol/test_session.py", "test_more_sessions_than_fit_are_refused"),
     "STORE_READERS_MAX": (
         "contract/test_store.py",
@@ -441,7 +445,7 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "ping_s": ("protocol/test_session.py", "test_a_ping_breaks_the_silence"),
     "inactivity_s_max": (
         "node/test_server.py",
-        "test_a_connection_that_is_stuck_is_cut_off",
+        "test_a_client_that_is_silent_is_asked_and_then_cut_off",
     ),
     "drain_s": (
         "node/test_server.py",

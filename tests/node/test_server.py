@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.node.certificates import certificate
 from tests.node.sockets import (
     CLOSE,
     PING,
+    PONG,
     SESSION,
     TEXT,
     WebSocket,
@@ -400,6 +403,104 @@ async def test_a_client_that_reads_nothing_is_dropped() -> None:
 
         await until(lambda: house.engine.server.statistics().sessions == 0)
         await house.until_connections(0)
+
+
+# Silence and sloth.
+
+IMPATIENT = Limits(inactivity_s_max=0.8, ping_s=0.2)
+
+
+async def test_a_client_that_is_silent_is_asked_and_then_cut_off() -> None:
+    """Its kernel acknowledges what it is sent, so nobody else would notice."""
+    async with served(limits=IMPATIENT) as house, opened(house.url) as socket:
+        began = trio.current_time()
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        with trio.fail_after(20):
+            heard = await socket.opcodes()
+        lasted_s = trio.current_time() - began
+        await house.until_connections(0)
+
+    assert heard.count(PING) == 1
+    assert heard.count(TEXT) >= 3, "it was told all the while that the server is there"
+    assert lasted_s >= 0.8
+
+
+async def test_a_client_that_answers_when_it_is_asked_stays() -> None:
+    async with served(limits=IMPATIENT) as house, opened(house.url) as socket:
+        socket.answers_pings = True
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        with trio.move_on_after(3):
+            await socket.hear()
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[])
+
+        assert (await socket.hear_until("Transition"))["endVersion"]["querySet"] == 1
+
+
+async def test_who_waits_for_a_response_is_not_silent() -> None:
+    async with served(limits=Limits(inactivity_s_max=0.1, ping_s=0.05)) as house:
+        await house.post("action", "write_late", body="x")
+
+        assert await house.post("query", "bodies") == ["x"]
+
+
+async def test_a_client_that_reads_a_message_for_ever_is_cut_off() -> None:
+    """What it reads at a time is enough for the kernel, and its pongs for the listener."""
+    limits = Limits(send_s_max=1.0)
+    async with (
+        served(limits=limits) as house,
+        opened(house.url, receive_buffer_bytes=4096) as socket,
+    ):
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        args = [{"value": "x" * 10_000_000}]
+        add = {"type": "Add", "queryId": 0, "udfPath": house.path("echo"), "args": args}
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add])
+
+        with trio.fail_after(10):
+            while house.listener.statistics().connections:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await socket.stream.receive_some(1000)
+                    await socket.send(PONG, b"")
+                await trio.sleep(0.05)
+
+
+async def test_who_goes_on_after_a_message_too_large_is_cut_off() -> None:
+    endless = struct.pack(">BBQ", 0x80 | TEXT, 0x80 | 127, 1 << 40) + bytes(4)
+    async with (
+        served(limits=Limits(message_bytes_max=10_000)) as house,
+        opened(house.url) as socket,
+    ):
+        await socket.stream.send_all(endless)
+        with trio.fail_after(20), contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await socket.stream.send_all(b" " * 100_000)
+        await house.until_connections(0)
+
+
+async def test_half_a_handshake_does_not_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.server.listener.IDLE_S_MAX", 0.5)
+    async with served() as house, await dialled(house.url) as stream:
+        await stream.send_all(b"GET /api/1.48.0/sync HTTP/1.1\r\nHost: test\r\nUpgrade: ")
+        with trio.fail_after(20), contextlib.suppress(trio.BrokenResourceError):
+            while house.listener.statistics().connections:
+                await stream.send_all(b"x")
+                await trio.sleep(0.05)
+
+
+async def test_more_connections_than_fit_are_refused_and_the_others_go_on() -> None:
+    async with served(limits=Limits(connections_max=2)) as house:
+        async with await dialled(house.url) as first, await dialled(house.url) as second:
+            await house.until_connections(2)
+            third = await dialled(house.url)
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await third.receive_some(1) == b""
+            await third.aclose()
+            statuses = [
+                (await exchange(one, post("/api/query_ts", {})))[0] for one in (first, second)
+            ]
+        await house.until_connections(0)
+
+        assert [200, 200] == statuses
+        assert await house.post("query", "echo", value=1) == 1
 
 
 # Stopping.

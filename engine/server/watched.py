@@ -1,0 +1,130 @@
+"""
+A connection whose client has to say or take something now and then.
+
+    silent for half of `inactivity_s_max` ──▶ asked whether it is there
+    silent for all of it ──▶ cut off
+    one piece on its way for `send_s_max` ──▶ cut off
+
+Only the clients of WebSockets have to: who waits for a response has nothing to say.
+Whatever arrives counts, the answer to a WebSocket's ping too.  Nothing counts as silence
+while it is we who do not listen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any, Final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from wsproto.events import Ping
+
+from engine.kernel.trace import tracer
+from engine.model.limits import Limits
+
+trace = tracer(__name__)
+
+LAST_WORDS_S: Final = 0.5
+"""For a client to be told that its message is too large, while the rest of it is thrown away."""
+
+
+class WatchedConnection(TCPServer):
+    """
+    It ends when its client hangs up, instead of when it would have been idle too long.
+
+    Args:
+        app: as hypercorn calls its applications.
+    """
+
+    def __init__(
+        self, app: Any, config: Config, context: WorkerContext, stream: Any, limits: Limits
+    ) -> None:
+        super().__init__(app, config, context, ConnectionState({}), stream)
+        self._limits = limits
+        self._silent_since = math.inf
+        self._sending_since = math.inf
+        self._is_asked = False
+
+    def tick(self, now: float) -> None:
+        """
+        Look at the clock, every now and then.
+
+        Args:
+            now: of `trio.current_time`.
+        """
+        silent_s = now - self._silent_since
+        if now - self._sending_since > self._limits.send_s_max:
+            self._cut_off("connection.stuck")
+        elif silent_s > self._limits.inactivity_s_max / 2 and (sockets := self._websockets()):
+            if silent_s > self._limits.inactivity_s_max:
+                self._cut_off("connection.silent")
+            elif not self._is_asked:
+                self._is_asked = True
+                for socket in sockets:
+                    self._task_group.spawn(socket._send_wsproto_event, Ping())
+
+    def _cut_off(self, why: str) -> None:
+        trace.info(why)
+        self._task_group.spawn(trio.aclose_forcefully, self.stream)
+
+    async def _read_data(self) -> None:
+        # What waits to be taken in is let go of when there is nobody left to take it.
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self._take_in()
+        await self.idle_task.stop()
+
+    async def _take_in(self) -> None:
+        while (data := await self._heard()) is not None:
+            await self.protocol.handle(RawData(data))
+            if not data:
+                break
+            if any(one.buffer.length > one.buffer.max_length for one in self._websockets()):
+                await self._throw_away()
+                break
+        await self.protocol.handle(Closed())
+
+    async def _heard(self) -> bytes | None:
+        """What arrives next: nothing when the client has hung up, `None` when the line is cut."""
+        self._silent_since = trio.current_time()
+        try:
+            return bytes(await self.stream.receive_some(MAX_RECV))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return None
+        finally:
+            self._silent_since = math.inf
+            self._is_asked = False
+
+    async def _throw_away(self) -> None:
+        """hypercorn has refused a message and would go on to keep all that is sent of it."""
+        with trio.move_on_after(LAST_WORDS_S):
+            while await self._heard():
+                pass
+
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            self._sending_since = trio.current_time()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self.stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+            finally:
+                self._sending_since = math.inf
+
+    def _websockets(self) -> list[WSStream]:
+        """Those that are open; over HTTP/2 there may be several."""
+        protocol = self.protocol.protocol
+        streams = (
+            protocol.streams.values() if isinstance(protocol, H2Protocol) else [protocol.stream]
+        )
+        return [one for one in streams if isinstance(one, WSStream) and one.handshake.accepted]
