@@ -203,6 +203,8 @@ class Protocol:
         self._session_id: UUID | None = None
         self._clock_skew_ms: int | None = None
         self._client_ts: float | None = None
+        self._is_back = False
+        """Whether the client had another connection before, and was told nothing on this one."""
         self._identity = 0
         self._sent = Version()
         self._owed = False
@@ -258,6 +260,7 @@ class Protocol:
             raise ProtocolViolation(f"maxObservedTimestamp: {error}") from None
         self.phase = Phase.OPEN
         self._client_ts = message.client_ts
+        self._is_back = message.connection_count > 0
         return Greeted(max_observed_ts=max_observed_ts)
 
     def _modify(self, message: ModifyQuerySet) -> Step:
@@ -393,7 +396,15 @@ class Protocol:
         return self._running is not None
 
     def is_behind(self, plan: Plan) -> bool:
-        """Whether the mutation that ran when `plan` was made has not been answered yet."""
+        """
+        Whether answers have to come first that the transition of `plan` may show.
+
+        That is the answer to the mutation that ran when it was made.  Before the first
+        transition of a client that is back it is all that wait: what it sends again may
+        have been committed for the connection before.
+        """
+        if self._is_back:
+            return self._running is not None or bool(self._mutations)
         return self._running is not None and self._running is plan.behind
 
     def _owe(self) -> None:
@@ -476,6 +487,7 @@ class Protocol:
 
     def _transition(self, plan: Plan, ts: int, changes: list[Raw], now_ns: int | None) -> bytes:
         start = self._sent
+        self._is_back = False
         self._sent = Version(query_set=plan.query_set, identity=plan.identity, ts=ts)
         # What arrived while the plan was carried out is still owed one.
         self._owed = (

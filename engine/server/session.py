@@ -74,11 +74,18 @@ HOLD_S_MAX: Final = 0.25
 How long a finished transition waits for the response of a mutation that was
 running when its timestamp was chosen.  One that had committed by then answers
 within a few turns of the scheduler; one that has not answered by now commits
-later than that timestamp.
+later than that timestamp.  So does what a client sends again when it is back:
+what was committed is looked up.
 """
 
 RETRIES_MAX: Final = 6
 RETRY_S: Final = 0.25
+
+FROM_THE_FUTURE_TODO: Final = (
+    "Clients have seen commits that this data directory does not have, as after a backup was "
+    "restored, and ask again until it has. If there is a newer one, stop and serve that. If not, "
+    "what they saw is lost: the next commit lets them in, and they show what there is."
+)
 
 CLOSING_S_MAX: Final = 10.0
 """For the last messages to leave."""
@@ -217,7 +224,9 @@ class Session:
                     self.is_client_gone = True
                     return None
         if patience.cancelled_caught:
-            raise ProtocolViolation(f"no Connect within {patience_s:g} s")
+            # No violation, after which a client would not come back: its line may be that slow.
+            self._end(None, 1000, "InactiveClient")
+            await trio.lowlevel.checkpoint()
         text = event.get("text")
         if text is None:
             raise ProtocolViolation("a binary message; the protocol has text only")
@@ -242,8 +251,14 @@ class Session:
                 assert_never(step)
 
     def _greet(self, greeted: Greeted) -> None:
-        if greeted.max_observed_ts > self._backend.published.value:
-            trace.error("session.from_the_future", observed_ts=greeted.max_observed_ts)
+        published_ts = self._backend.published.value
+        if greeted.max_observed_ts > published_ts:
+            trace.error(
+                "session.from_the_future",
+                observed_ts=greeted.max_observed_ts,
+                published_ts=published_ts,
+                todo=FROM_THE_FUTURE_TODO,
+            )
             reason = "InternalServerError: this client has seen a later state of the data"
             self._end(None, 1011, reason)
         self._protocol.saw_clock(self._runtime.now_ns() / 1e6)

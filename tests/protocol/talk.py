@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from engine.errors import ConvexError
@@ -51,10 +52,14 @@ class Talk:
     ) -> None:
         self.cells = Cells()
         self.woken = 0
-        spelling = Spelling(redact=redact)
-        self.protocol = Protocol(
-            Limits(**limits or {}), spelling, self._wake, takes_parts=takes_parts
+        self._begin = partial(
+            Protocol,
+            Limits(**limits or {}),
+            Spelling(redact=redact),
+            self._wake,
+            takes_parts=takes_parts,
         )
+        self.protocol = self._begin()
 
     def _wake(self) -> None:
         self.woken += 1
@@ -65,6 +70,12 @@ class Talk:
         talk = cls(**options)
         talk.say(type="Connect", sessionId=SESSION, connectionCount=0)
         return talk
+
+    def reconnect(self) -> None:
+        """The connection breaks, and the client is there on another."""
+        self.protocol.close()
+        self.protocol = self._begin()
+        self.say(type="Connect", sessionId=SESSION, connectionCount=1)
 
     # What the client says.
 

@@ -691,6 +691,26 @@ def test_a_plan_that_was_made_while_nothing_ran_waits_for_nothing() -> None:
     assert not talk.protocol.is_behind(plan)
 
 
+def test_the_first_plan_for_a_client_that_is_back_waits_for_all_that_it_sent_again() -> None:
+    talk = Talk.opened()
+    talk.reconnect()
+    talk.modify()
+    plan = talk.protocol.begin()
+    talk.mutate(0)
+    talk.mutate(1)
+
+    held = []
+    for _ in range(2):
+        held.append(talk.protocol.is_behind(plan))
+        talk.mutated(talk.protocol.next_mutation(), ts=START_TS)
+    talk.finish(plan, START_TS, {})
+    talk.mutate(2)
+    later = talk.protocol.begin()
+    talk.protocol.next_mutation()
+
+    assert (held, talk.protocol.is_behind(later)) == ([True, True], False)
+
+
 def test_too_many_waiting_mutations_pause_reading_until_one_has_begun() -> None:
     talk = Talk.opened(limits={"mutations_queued_max": 2})
     talk.mutate(0)

@@ -65,7 +65,7 @@ class Wire:
         await self._to_server.send({"type": "websocket.disconnect", "code": 1006})
 
     async def connect(self, **fields: Any) -> None:
-        await self.say(type="Connect", sessionId=SESSION, connectionCount=0, **fields)
+        await self.say(**{"type": "Connect", "sessionId": SESSION, "connectionCount": 0, **fields})
 
     async def act_as(self, name: str) -> None:
         """Be an administrator who acts as this user."""
