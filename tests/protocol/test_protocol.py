@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from engine.errors import ConvexError, Overloaded, ProtocolViolation, StoreFull
+from engine.errors import ConvexError, InvalidCursor, Overloaded, ProtocolViolation, StoreFull
 from engine.functions.results import MutationResult
 from engine.model.identity import Identity
 from engine.model.json_values import encode_ts
@@ -534,6 +534,19 @@ def test_a_page_that_fails_once_keeps_its_end() -> None:
     [query] = talk.protocol.begin().asked
 
     assert query.journal == "end here"
+
+
+@pytest.mark.parametrize("redact", [False, True])
+def test_a_cursor_of_another_query_is_told_so_that_clients_begin_anew(redact: bool) -> None:
+    talk = Talk.opened(redact=redact)
+    talk.modify(talk.add(0))
+
+    transition = talk.transition(talk.result(error=InvalidCursor("a cursor of another query")))
+
+    assert transition is not None
+    [failed] = transition["modifications"]
+    assert failed["errorData"] == {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
+    assert ("InvalidCursor" in failed["errorMessage"]) is not redact
 
 
 # Mutations and actions.
