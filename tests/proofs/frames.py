@@ -68,7 +68,7 @@ PACE_S: Final = 0.005
 """Between two writes of a user."""
 ANSWER_S_MAX: Final = 20.0
 QUIET_S_MAX: Final = 10.0
-BLOCKS_GROWTH_MAX: Final = 600
+BLOCKS_GROWTH_MAX: Final = 1_000
 """Objects that are there after the last part and were not before: what just ended may be a few."""
 BYTES_GROWTH_MAX: Final = 32 << 20
 PLANTED_ROUNDS: Final = 40_000
@@ -180,6 +180,7 @@ async def _tell(directory: Path, rounds: int, story: Story) -> None:
             await crowd.rest(users)
             if await _tasks_left(tasks):
                 story.note(f"{_tasks() - tasks} tasks more than before, after {story.frames:,}")
+                break
             if part + 1 == WARM_PARTS:
                 before = Memory.now()
         if not story.problems:
@@ -548,9 +549,10 @@ class User:
             async with self._connected() as socket:
                 self._connections += 1
                 for _ in range(notes):
+                    await self._step(socket)
+                    # After a write, so that whoever pauses costs the server the same each time.
                     if rests:
                         await self._rest()
-                    await self._step(socket)
         except Exception as error:
             self._story.note(f"{self._name or 'nobody'}: {type(error).__name__}: {error}")
             return False
