@@ -34,6 +34,7 @@ def keep_admin_key(data: Path) -> KeyFile:
     try:
         data.mkdir(parents=True, exist_ok=True)
         if (found := read_admin_key(data)) is not None:
+            _close_to_others(path)
             return KeyFile(key=found, is_new=False)
         key = new_admin_key()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -45,6 +46,13 @@ def keep_admin_key(data: Path) -> KeyFile:
     except OSError as error:
         raise StoreFailed(f"the admin key {path} cannot be kept: {error}") from error
     return KeyFile(key=key, is_new=True)
+
+
+def _close_to_others(path: Path) -> None:
+    """A directory that was copied or restored may have forgotten whose its key is."""
+    found = path.stat()
+    if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+        path.chmod(0o600)
 
 
 def read_admin_key(data: Path) -> str | None:

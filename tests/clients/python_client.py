@@ -8,6 +8,7 @@ the client blocks the thread that calls it.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +24,8 @@ from typing import Any, TypeAlias
 import pytest
 from convex import ConvexClient, ConvexError, ConvexInt64
 from convex.http_client import ConvexHttpClient
+
+from tests.protocol.tokens import AUDIENCE, ISSUER, RSA, data_url, key_set, token
 
 ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "test|0123456789"
@@ -35,15 +39,16 @@ numbers = itertools.count()
 class Server:
     """A served application, which may be killed and started again."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, environment: dict[str, str] | None = None) -> None:
         self.data = data
         self.port = 0
+        self.environment = os.environ | (environment or {})
 
     def start(self) -> Server:
         command = [sys.executable, "-m", "tests.clients.serve", "conformance_app"]
         command += ["--data", str(self.data), "--port", str(self.port), "--admin-key", ADMIN_KEY]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=self.environment
         )
         assert self.process.stdout is not None
         self.url = next(line.strip() for line in self.process.stdout if line.startswith("http"))
@@ -219,6 +224,79 @@ def test_an_administrator_sees_internal_functions(server: Server) -> None:
     client.set_admin_auth(ADMIN_KEY)
 
     assert client.query("conformance:secret", {}) == "secret"
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that trusts the issuer of `token_of`."""
+    folder = tmp_path_factory.mktemp("auth")
+    provider = {"issuer": ISSUER, "jwks": data_url(key_set(RSA)), "algorithm": "RS256"}
+    (folder / "auth.json").write_text(json.dumps({**provider, "applicationID": AUDIENCE}))
+    server = Server(folder / "data", {"CONFORMANCE_AUTH": str(folder)}).start()
+    yield server
+    assert server.end(signal.SIGTERM) == 0
+
+
+def token_of(name: str, lifetime_s: float = 600) -> str:
+    return token(sub=name, exp=time.time() + lifetime_s)
+
+
+def subject(me: Any) -> str | None:
+    return me and str(me["subject"])
+
+
+@pytest.mark.parametrize("kind", [ConvexClient, ConvexHttpClient])
+def test_users_come_and_go(kind: Any, trusting: Server) -> None:
+    client = kind(trusting.url)
+    seen = []
+    for name in ("ada", "bob"):
+        client.set_auth(token_of(name))
+        seen.append(subject(client.query("conformance:whoami", {})))
+    client.clear_auth()
+    seen.append(subject(client.query("conformance:whoami", {})))
+
+    assert ["ada", "bob", None] == seen
+
+
+def test_what_is_shown_follows_the_identity(trusting: Server) -> None:
+    client: Client = ConvexClient(trusting.url)
+    results = client.subscribe("conformance:whoami", {})
+    seen = [subject(next(results))]
+    for name in ("ada", "bob"):
+        client.set_auth(token_of(name))
+        while seen[-1] != name:
+            seen.append(subject(next(results)))
+    client.clear_auth()
+    while seen[-1] is not None:
+        seen.append(subject(next(results)))
+
+    assert [None, "ada", "bob", None] == [name for name, _ in itertools.groupby(seen)]
+
+
+def test_a_token_that_ran_out_opens_nothing(trusting: Server, channel: str) -> None:
+    http: Client = ConvexHttpClient(trusting.url)
+    http.set_auth(token_of("ada", -1))
+
+    with pytest.raises(Exception, match="Unauthenticated"):
+        http.query("conformance:whoami", {})
+    with pytest.raises(Exception, match="Unauthenticated"):
+        send(http, channel, "as nobody")
+    http.clear_auth()
+    assert [] == http.query("conformance:list", {"channel": channel})
+
+
+def test_a_new_token_goes_on_where_one_ran_out(trusting: Server, channel: str) -> None:
+    """It is for its program to give it another: of its own it comes back with the one it has."""
+    client: Client = ConvexClient(trusting.url)
+    client.set_auth(token_of("ada", 2))
+    assert "ada" == subject(client.query("conformance:whoami", {}))
+    time.sleep(2.2)
+
+    client.set_auth(token_of("ada"))
+    send(client, channel, "again")
+
+    assert ["again"] == bodies(client.query("conformance:list", {"channel": channel}))
+    assert "ada" == subject(client.query("conformance:whoami", {}))
 
 
 def test_large_results_arrive_in_one_piece(client: Client) -> None:

@@ -26,6 +26,7 @@ NUMBERED = [
     *[f"7.{n}" for n in range(1, 8)],
     "8.1",
     *[f"9.{n}" for n in range(1, 8)],
+    *[f"12.{n}" for n in range(1, 5)],
     *[f"I{n}" for n in range(1, 59)],
     *[f"K{n}" for n in range(1, 4)],
     *[f"R{n}" for n in range(1, 22)],
