@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,9 @@ def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(ap
         objects = headrace(where, "logs", "--executions", "--json", "--url", server.url, *admin)
         stranger = headrace(where, "data", "--url", server.url, "--admin-key", "headrace|wrong")
         failed = _post(server.url, "query", "notes:fails")
+        [request_id] = re.findall("Request ID: ([0-9a-f]+)", str(failed["errorMessage"]))
+        found = headrace(where, "logs", "--request", request_id, "--data", "db")
+        nobodys = headrace(where, "logs", "--request", "0" * 16, "--data", "db")
         seed = _post(server.url, "action", "notes:seed")
 
     key = (where / "db" / "admin.key").read_text().strip()
@@ -108,6 +112,11 @@ def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(ap
     }
     assert 2 == stranger.code
     assert "secret" not in json.dumps(failed)
+    assert "query notes:fails" in found.out
+    assert f"    [Request ID: {request_id}]\n    Uncaught " in found.out
+    assert "secret" in found.out
+    assert "mutation notes:add" not in found.out
+    assert "" == nobodys.out
     assert (where / "db" / "hash.seed").read_text().strip() == seed["value"]
     assert 1 == server.said.count(key)
     assert 0o600 == (where / "db" / "admin.key").stat().st_mode & 0o777
