@@ -220,6 +220,9 @@ class Limits:
     queries_per_session_max: int = 4_096
     queries_bytes_max: int = 64 << 20
     """Arguments and journals of the queries that one session shows."""
+    results_bytes_max: int = 256 << 20
+    """Of all queries that one session is told at a time, which is one message; beyond, the client
+    is sent away."""
     parallel_queries_max: int = 20
     """Of one session, evaluated at a time."""
     unsent_bytes_max: int = 64 << 20

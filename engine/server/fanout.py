@@ -27,8 +27,10 @@ from typing import Final, Protocol, TypeAlias
 
 import trio
 
+from engine.errors import LimitExceeded
 from engine.functions.results import Caller, QueryResult
 from engine.kernel.runtime import Runtime
+from engine.model.limits import Limits
 from engine.server.backend import Backend
 from engine.server.protocol import Plan
 from engine.server.query_set import Query
@@ -70,7 +72,16 @@ class _Part:
     subscriber: Subscriber
     plan: Plan
     results: dict[Query, QueryResult] = field(default_factory=dict)
+    size_bytes: int = 0
     is_over: bool = False
+
+    def take(self, query: Query, result: QueryResult, bytes_max: int) -> None:
+        """Keep `result`, of which one hold is handed over; or give up, as it is all too much."""
+        self.results[query] = result
+        self.size_bytes += result.size_bytes
+        if self.size_bytes > bytes_max:
+            what = "results that one client is to be told at a time"
+            self.give_up(LimitExceeded("results_bytes_max", self.size_bytes, bytes_max, what))
 
     def give_up(self, error: Exception) -> None:
         if not self.is_over:
@@ -99,13 +110,14 @@ class _Question:
 class Fanout:
     """
     Args:
-        tasks_max: questions of one round that are asked at a time.
+        limits: of what one client is told at a time, and how much is asked at a time for it.
     """
 
-    def __init__(self, backend: Backend, runtime: Runtime, *, tasks_max: int) -> None:
+    def __init__(self, backend: Backend, runtime: Runtime, limits: Limits) -> None:
         self._backend = backend
         self._runtime = runtime
-        self._tasks_max = tasks_max
+        self._tasks_max = limits.parallel_queries_max
+        self.results_bytes_max: Final = limits.results_bytes_max
         self._due: dict[Subscriber, None] = {}
         self._busy: set[Subscriber] = set()
         self._filled = trio.lowlevel.ParkingLot()
@@ -258,8 +270,8 @@ class _Round:
                 self._add(part, query)
                 continue
             result.live.retain()
-            part.results[query] = result
-            if len(part.results) == len(part.plan.asked):
+            part.take(query, result, self._fanout.results_bytes_max)
+            if not part.is_over and len(part.results) == len(part.plan.asked):
                 part.is_over = True
                 part.subscriber.tell(part.plan, self._ts, part.results, self._request_id)
 

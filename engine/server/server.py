@@ -139,7 +139,7 @@ class Server:
         self._http = self._http_api(readiness, page, routes)
         self.is_holding = False
         """While set, clients are sent away to come back later, and operators are answered."""
-        self._fanout = Fanout(backend, runtime, tasks_max=limits.parallel_queries_max)
+        self._fanout = Fanout(backend, runtime, limits)
         self._home: trio.Nursery | None = None
         self._sessions: dict[Session, None] = {}
         """In the order in which they came."""

@@ -28,6 +28,7 @@ import trio
 from engine.errors import (
     Conflict,
     FunctionTimeout,
+    LimitExceeded,
     OutOfRetention,
     Overloaded,
     ProtocolViolation,
@@ -175,7 +176,14 @@ class Session:
                 self._end(self._protocol.fatal(error), 1000, "")
             case FunctionTimeout():
                 self._end(None, 1013, f"SystemTimeoutError: {error}")
-            case Overloaded() | Conflict() | OutOfRetention() | SnapshotTooOld() | Unreachable():
+            case Overloaded():
+                # By that name clients know to come back later than otherwise.
+                trace.warning("session.refused", error=repr(error))
+                self._end(None, 1013, f"TooManyConcurrentRequests: {error}")
+            case LimitExceeded():
+                trace.warning("session.refused", error=repr(error))
+                self._end(None, 1013, f"TooMuchShown: {error}")
+            case Conflict() | OutOfRetention() | SnapshotTooOld() | Unreachable():
                 trace.warning("session.refused", error=repr(error))
                 self._end(None, 1013, f"{error.code}: {error}")
             case Stopped():

@@ -418,6 +418,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "protocol/test_protocol.py",
         "test_removed_queries_that_nobody_was_told_of_cannot_pile_up",
     ),
+    "results_bytes_max": (
+        "protocol/test_session.py",
+        "test_a_client_that_shows_too_much_is_sent_away_alone",
+    ),
     "queries_bytes_max": (
         "protocol/test_protocol.py",
         "test_large_arguments_send_the_client_away",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -169,6 +170,47 @@ async def test_a_client_may_bring_what_it_saw_before_a_restart(tmp_path: Path) -
             seen = transition["endVersion"]["ts"]
 
     assert seen is not None
+
+
+async def test_a_server_on_a_restored_backup_lets_old_clients_in_with_its_next_commit(
+    tmp_path: Path,
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    async with served(data) as house:
+        await house.post("mutation", "write", body="kept")
+    shutil.copytree(data, backup)
+    async with served(data) as house, opened(house.url) as socket:
+        await house.post("mutation", "write", body="lost")
+        shown, ts = await shows(house, socket, None)
+        assert shown == ["kept", "lost"]
+
+    async with served(backup) as house:
+        async with opened(house.url) as socket:
+            await connect(socket, ts)
+            with trio.fail_after(20):
+                refused = await socket.hear()
+        await house.post("mutation", "write", body="new")
+        async with opened(house.url) as again:
+            shown, _ = await shows(house, again, ts)
+
+    assert (refused, socket.close_code) == (None, 1011)
+    assert socket.close_reason.startswith("InternalServerError")
+    assert shown == ["kept", "new"]
+
+
+async def connect(socket: WebSocket, seen: str | None) -> None:
+    await socket.say(
+        type="Connect", sessionId=SESSION, connectionCount=0, maxObservedTimestamp=seen
+    )
+
+
+async def shows(house: Served, socket: WebSocket, seen: str | None) -> tuple[list[str], str]:
+    """What a client is shown that has seen a timestamp, and as of which."""
+    await connect(socket, seen)
+    add = {"type": "Add", "queryId": 0, "udfPath": house.path("bodies"), "args": [{}]}
+    await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add])
+    transition = await socket.hear_until("Transition")
+    return transition["modifications"][0]["value"], transition["endVersion"]["ts"]
 
 
 async def test_an_action_runs_on_when_its_client_hangs_up() -> None:

@@ -11,11 +11,11 @@ import trio
 from hypercorn.config import Config
 from hypercorn.events import RawData
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from wsproto.connection import Connection as Peer
 from wsproto.connection import ConnectionType
 from wsproto.events import TextMessage
 
+from engine.model.limits import Limits
 from engine.server.connection import Connection, frame_head
 
 
@@ -25,8 +25,7 @@ async def pair() -> AsyncIterator[tuple[Connection, trio.SocketStream]]:
     app: Any = None
     stream: Any = trio.SocketStream(ours)
     async with stream, trio.SocketStream(theirs) as client:
-        context, state = WorkerContext(None), ConnectionState({})
-        yield Connection(app, Config(), context, state, stream), client
+        yield Connection(app, Config(), WorkerContext(None), stream, Limits()), client
 
 
 async def test_the_rest_of_a_message_comes_before_what_hypercorn_sends(

@@ -9,7 +9,15 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from engine.errors import ConvexError, OutOfRetention, Overloaded, Stopped, StoreFull
+from engine.errors import (
+    Conflict,
+    ConvexError,
+    FunctionTimeout,
+    OutOfRetention,
+    Overloaded,
+    Stopped,
+    StoreFull,
+)
 from engine.functions.results import Caller
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.json_values import decode_ts, encode_ts
@@ -559,6 +567,31 @@ async def test_a_client_that_never_reads_again_is_given_up(
         assert cells.subscriptions.statistics().lives == 0
 
 
+async def test_a_client_that_shows_too_much_is_sent_away_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.write(a="x" * 600, b="x" * 600)
+    async with serving(cells, limits=Limits(results_bytes_max=1_000)) as house:
+        modest, greedy = await house.dial(), await house.dial()
+        await modest.add(0, "m:show", {"cell": "a"})
+        shown = await modest.hear()
+        await greedy.modify(
+            *(
+                {"type": "Add", "queryId": n, "udfPath": "m:show", "args": [{"cell": cell}]}
+                for n, cell in enumerate("ab")
+            )
+        )
+        closed = await greedy.hear_until("closed")
+        cells.write(a="news")
+        news = await modest.hear()
+
+        assert (values(shown), values(news)) == ({0: "x" * 600}, {0: "news"})
+        assert closed["code"] == 1013
+        assert closed["reason"].startswith("TooMuchShown: results that one client is to be told")
+        assert cells.subscriptions.statistics().lives == 1
+
+
 async def test_a_client_that_leaves_too_much_unread_is_sent_away(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -717,7 +750,9 @@ async def test_a_client_that_has_seen_the_newest_state_is_served(
 @pytest.mark.parametrize(
     ("error", "code", "reason"),
     [
-        (Overloaded("the committer", 5), 1013, "Overloaded: the committer"),
+        (Overloaded("the committer", 5), 1013, "TooManyConcurrentRequests: the committer"),
+        (FunctionTimeout("a snapshot"), 1013, "SystemTimeoutError: a snapshot"),
+        (Conflict("a push"), 1013, "Conflict: a push"),
         (Stopped("the engine"), 1001, "ServerStopped"),
         (RuntimeError("a bug"), 1011, "InternalServerError"),
     ],

@@ -110,8 +110,9 @@ class Wire:
         return message
 
     async def hear_until(self, kind: str) -> dict[str, Any]:
-        while (message := await self.hear())["type"] != kind:
-            pass
+        with trio.fail_after(600):
+            while (message := await self.hear())["type"] != kind:
+                pass
         return message
 
     async def hear_all(self) -> list[dict[str, Any]]:
