@@ -15,6 +15,7 @@ import math
 import struct
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from engine.errors import InvalidValue
@@ -287,6 +288,7 @@ def _base64(what: str, payload: Json) -> bytes:
 # Timestamps.
 
 
+@lru_cache(maxsize=64)  # a commit's is told to everybody who shows what it touched
 def encode_ts(ts: int) -> str:
     """A timestamp, in nanoseconds, as the sync protocol spells it."""
     return b64encode(ts.to_bytes(8, "little")).decode()

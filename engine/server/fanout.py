@@ -127,8 +127,9 @@ class Fanout:
     def due(self, subscriber: Subscriber) -> None:
         """`subscriber` may have something to tell its client."""
         if subscriber not in self._busy:
+            if not self._due:
+                self._filled.unpark_all()
             self._due[subscriber] = None
-            self._filled.unpark_all()
 
     def release(self, subscriber: Subscriber) -> None:
         """`subscriber` has been told, or has given up, and may be in another round."""

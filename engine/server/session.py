@@ -224,17 +224,19 @@ class Session:
 
     async def _next_text(self, receive: Receive) -> str | None:
         """The next message, or `None` when the client is gone."""
-        is_new = self._protocol.phase is Phase.NEW
-        patience_s = self._limits.inactivity_s_max if is_new else float("inf")
-        with trio.move_on_after(patience_s) as patience:
-            while (event := await receive())["type"] != "websocket.receive":
-                if event["type"] == "websocket.disconnect":
-                    self.is_client_gone = True
-                    return None
-        if patience.cancelled_caught:
-            # No violation, after which a client would not come back: its line may be that slow.
-            self._end(None, 1000, "InactiveClient")
-            await trio.lowlevel.checkpoint()
+        if self._protocol.phase is not Phase.NEW:
+            return await self._text(receive)
+        with trio.move_on_after(self._limits.inactivity_s_max):
+            return await self._text(receive)
+        # No violation, after which a client would not come back: its line may be that slow.
+        self._end(None, 1000, "InactiveClient")
+        await trio.sleep_forever()
+
+    async def _text(self, receive: Receive) -> str | None:
+        while (event := await receive())["type"] != "websocket.receive":
+            if event["type"] == "websocket.disconnect":
+                self.is_client_gone = True
+                return None
         text = event.get("text")
         if text is None:
             raise ProtocolViolation("a binary message; the protocol has text only")
