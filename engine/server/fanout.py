@@ -39,6 +39,9 @@ from engine.server.who import Who
 TOLD_AT_ONCE: Final = 64
 """Clients told before others get their turn: some milliseconds."""
 
+TOLD_BYTES_AT_ONCE: Final = 4 << 20
+"""Or what they are told together: as long, since it is copied for each."""
+
 SUBSCRIBERS_MAX: Final = 256
 """In one round: the first are told while the next ones are planned for."""
 
@@ -262,8 +265,10 @@ class _Round:
     async def _answer(self, question: _Question, result: QueryResult) -> None:
         """Hand a result to all who asked, and tell those who have all of theirs."""
         self._note(question, result)
+        fit = TOLD_BYTES_AT_ONCE // (result.size_bytes or 1)
+        at_once = min(max(fit, 1), TOLD_AT_ONCE)
         for count, (part, query) in enumerate(question.askers, start=1):
-            if count % TOLD_AT_ONCE == 0:
+            if count % at_once == 0:
                 await trio.lowlevel.checkpoint()
             if part.is_over:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from engine.kernel.runtime import VirtualRuntime
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
 from engine.server.server import Server, ServerConfig
+from engine.server.session import Session
 from tests.protocol.cells import START_TS, Cells, Ctx
 from tests.protocol.tokens import custom, token
 from tests.protocol.wires import ADMIN_KEY, House, serving
@@ -175,6 +177,36 @@ async def test_a_slow_query_holds_up_only_those_who_show_it(
         last = [values(each) for each in await slow.hear_all()]
 
     assert last[-1] == {0: 2}
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(100, 64), (1 << 20, 4), (1 << 23, 1)])
+async def test_others_get_their_turn_while_a_crowd_is_told(
+    size: int,
+    at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    turns = 0
+    told: Counter[int] = Counter()
+    tell = Session.tell
+
+    def noted(session: Session, *args: Any) -> None:
+        told[turns] += 1
+        tell(session, *args)
+
+    async with serving(application()) as house:
+        wires = [await house.dial() for _ in range(130)]
+        for wire in wires:
+            await wire.add(0, "m:show")
+            await wire.hear()
+        monkeypatch.setattr(Session, "tell", noted)
+        house.cells.write(cell="x" * size)
+        while told.total() < len(wires):
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    # Who goes first in a turn is drawn: they may go last in one, and first in the next.
+    assert max(told.values()) <= 2 * at_once
 
 
 async def test_everybody_is_told_what_is_his(autojump_clock: trio.testing.MockClock) -> None:
