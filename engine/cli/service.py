@@ -7,10 +7,12 @@ stays.
 
 from __future__ import annotations
 
+import resource
 import signal
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -21,13 +23,34 @@ from engine.errors import EngineError
 from engine.model.limits import Limits
 from engine.serving import Served, serving
 
+OTHER_FILES: Final = 2_048
+"""Besides one for each client: HTTP requests, the store, the application's own."""
+
 
 def run_service(app: str, data: Path, bind: str, *, allow_shell: bool, limits: Limits) -> None:
     """Serve until a signal says that it is enough, then drain."""
+    may_be_open = allow_open_files(wanted := limits.sessions_max + OTHER_FILES)
+    if may_be_open < wanted:
+        note(
+            f"warning: {may_be_open:,} files may be open (ulimit -n -H), and each client is one: "
+            f"sessions_max is {limits.sessions_max:,}"
+        )
     trio.run(
         partial(_serve, app, data, bind, allow_shell, limits),
         restrict_keyboard_interrupt_to_checkpoints=True,
     )
+
+
+def allow_open_files(wanted: int) -> int:
+    """Let this process have so many files open, if it may; how many it may have open now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < allowed:
+        with suppress(OSError, ValueError):  # a system may have a bound that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 async def _serve(app: str, data: Path, bind: str, allow_shell: bool, limits: Limits) -> None:

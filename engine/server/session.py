@@ -230,7 +230,7 @@ class Session:
             return await self._text(receive)
         # No violation, after which a client would not come back: its line may be that slow.
         self._end(None, 1000, "InactiveClient")
-        await trio.sleep_forever()
+        return await trio.sleep_forever()
 
     async def _text(self, receive: Receive) -> str | None:
         while (event := await receive())["type"] != "websocket.receive":

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from engine.cli.service import OTHER_FILES
 from tests.node.command_line import ROOT, eventually, headrace, started
 
 APP = """
@@ -136,6 +139,42 @@ def test_sigterm_lets_what_runs_be_answered(app: Path) -> None:
 
     assert ("success", "rested") == (answer["status"], answer["value"])
     assert 0 == code
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """What is started may have 200 files open, and more if it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_files")
+def test_serve_has_files_for_as_many_clients_as_it_takes(app: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sessions_max = hard // 4
+    set_sessions_max(app, sessions_max)
+
+    with started(app.parent, "serve", "notes.py", "--data", "db", "--port", "0") as server:
+        server.wait_said("ready")
+        soft, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+
+        assert soft == sessions_max + OTHER_FILES
+        assert "files may be open" not in server.said
+
+
+def set_sessions_max(app: Path, count: int) -> None:
+    limits = f"[tool.headrace.limits]\nsessions_max = {count}\n"
+    (app.parent / "pyproject.toml").write_text(f'[tool.headrace]\napp = "notes.py"\n{limits}')
+
+
+def test_serve_warns_of_clients_for_whom_it_has_no_files(app: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    set_sessions_max(app, hard)
+
+    with started(app.parent, "serve", "notes.py", "--data", "db", "--port", "0") as server:
+        assert f"warning: {hard:,} files may be open" in server.said
 
 
 def test_a_push_that_documents_do_not_fit_is_refused_and_changes_nothing(app: Path) -> None:
