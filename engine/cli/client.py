@@ -13,6 +13,7 @@ import httpx
 
 from engine.errors import RequestRefused, Unreachable
 from engine.model.json_values import encode_ts
+from engine.server.admin_key import authorization_of
 
 CONNECT_S: Final = 5.0
 PREFIX: Final = "/api/headrace/"
@@ -145,7 +146,7 @@ class AdminClient:
         key = self._key
         if identity is not None:
             key += ":" + base64.b64encode(json.dumps(identity).encode()).decode()
-        return {"authorization": f"Convex {key}"}
+        return {"authorization": authorization_of(key)}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import httpx
 from engine.errors import OutcomeUnknown, RequestRefused, Unreachable
 from engine.model.json_values import Json
 from engine.remote.failures import refusal_of
+from engine.server.admin_key import authorization_of
 
 CONNECT_S_MAX: Final = 10.0
 READ_S_MAX: Final = 120.0
@@ -75,7 +76,7 @@ class Requests:
 @asynccontextmanager
 async def open_requests(url: str, admin_key: str | None) -> AsyncIterator[Requests]:
     """Ask the server at `url` inside the block, over connections that are kept open."""
-    headers = {} if admin_key is None else {"Authorization": f"Convex {admin_key}"}
+    headers = {} if admin_key is None else {"Authorization": authorization_of(admin_key)}
     async with httpx.AsyncClient(headers=headers) as client:
         yield Requests(client, url.rstrip("/"))
 

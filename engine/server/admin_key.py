@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from engine.errors import StoreFailed
+from engine.errors import StoreFailed, Unauthenticated
 
 FILE_NAME: Final = "admin.key"
 NAME: Final = "headrace"
@@ -66,6 +66,20 @@ def read_admin_key(data: Path) -> str | None:
         return (data / FILE_NAME).read_text().strip() or None
     except FileNotFoundError:
         return None
+
+
+def authorization_of(key: str) -> str:
+    """
+    The `Authorization` header that presents a key.
+
+    Raises:
+        Unauthenticated: no header can hold it; the error does not say it back, as others would.
+    """
+    if not (key.isascii() and key.isprintable()):
+        raise Unauthenticated(
+            "the admin key has a character that no key has: the end of a line, or one beyond ASCII"
+        )
+    return f"Convex {key}"
 
 
 def new_admin_key() -> str:

@@ -293,7 +293,12 @@ async def _admin(url: str, canaries: Canaries) -> None:
         request = f"GET /api/headrace/{path} HTTP/1.1\r\nHost: test\r\n"
         key = f"Authorization: Convex {canaries.key}\r\n\r\n"
         await _request(url, canaries, f"{request}{key}".encode())
-    for admin_key in (canaries.key, f"{canaries.key}0"):
+    for admin_key in (
+        canaries.key,
+        f"{canaries.key}0",
+        f"{canaries.key}\n",
+        f"\u00e9{canaries.key}",
+    ):
         try:
             async with Engine.connect(url, admin_key=admin_key) as engine:
                 await engine.mutation("canary_app:note")
