@@ -94,7 +94,7 @@ class Listener:
             async with trio.open_nursery() as connections:
                 with trio.CancelScope() as accepting:
                     cutting.start_soon(self._cut_off, accepting, connections.cancel_scope)
-                    cutting.start_soon(self._tick)
+                    cutting.start_soon(self._tick, cutting)
                     task_status.started()
                     await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
                 await self._context.terminated.set()
@@ -150,15 +150,16 @@ class Listener:
         finally:
             del self._connections[stream]
 
-    async def _tick(self) -> None:
-        """Let every connection look at the clock."""
+    async def _tick(self, cutting: trio.Nursery) -> None:
+        """Let every connection look at the clock, and cut off whoever takes too long."""
         limits = self._limits
         pace_s = min(TICK_S, limits.inactivity_s_max / 8, limits.send_s_max / 8)
         while True:
             await trio.sleep(pace_s)
             now = trio.current_time()
-            for connection in list(self._connections.values()):
-                connection.tick(now)
+            for stream, connection in list(self._connections.items()):
+                if connection.tick(now):
+                    cutting.start_soon(trio.aclose_forcefully, stream)
 
     def _connection(self, stream: Any) -> Connection:
         async def app(

@@ -28,7 +28,9 @@ all results turn out as they were.
 A mutation's response goes out before any Transition that may show its commit.
 Only one mutation of a connection runs at a time, and its timestamp is not known
 until it has answered.  So a plan made while one is running names it, and its
-Transition is held until that mutation has answered.
+Transition is held until that mutation has answered.  The first one on a connection
+of a client that is back is held for all that it sent again: that may have been
+committed before.
 """
 
 from __future__ import annotations

@@ -52,27 +52,27 @@ class WatchedConnection(TCPServer):
         self._sending_since = math.inf
         self._is_asked = False
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> bool:
         """
-        Look at the clock, every now and then.
+        Look at the clock, every now and then; whether the stream is to be cut off.
 
         Args:
             now: of `trio.current_time`.
         """
         silent_s = now - self._silent_since
         if now - self._sending_since > self._limits.send_s_max:
-            self._cut_off("connection.stuck")
-        elif silent_s > self._limits.inactivity_s_max / 2 and (sockets := self._websockets()):
-            if silent_s > self._limits.inactivity_s_max:
-                self._cut_off("connection.silent")
-            elif not self._is_asked:
-                self._is_asked = True
-                for socket in sockets:
-                    self._task_group.spawn(socket._send_wsproto_event, Ping())
-
-    def _cut_off(self, why: str) -> None:
-        trace.info(why)
-        self._task_group.spawn(trio.aclose_forcefully, self.stream)
+            trace.info("connection.stuck")
+            return True
+        if silent_s <= self._limits.inactivity_s_max / 2 or not (sockets := self._websockets()):
+            return False
+        if silent_s > self._limits.inactivity_s_max:
+            trace.info("connection.silent")
+            return True
+        if not self._is_asked:
+            self._is_asked = True
+            for socket in sockets:
+                self._task_group.spawn(socket._send_wsproto_event, Ping())
+        return False
 
     async def _read_data(self) -> None:
         # What waits to be taken in is let go of when there is nobody left to take it.
