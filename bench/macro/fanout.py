@@ -300,18 +300,14 @@ def _stalled(directory: Path, seconds: float) -> Iterator[Result]:
 
         saying = (greeting(), shows("newest", {}))
         audience.join([saying] * READERS)
-        for _ in range(FILLING_ROUNDS):
-            tell()
+        without = _grown(audience, tell)
         yield from _beside(0, _for(seconds / 2, tell))
-        memory = audience.server.memory_bytes()
         sleepers = audience.join([saying] * SLEEPERS, receive_buffer_bytes=SLEEPER_BUFFER_BYTES)
         for each in sleepers:
             audience.crowd.sleep(each)
             audience.listeners.remove(each)
-        for _ in range(FILLING_ROUNDS):
-            tell()
+        grown = (_grown(audience, tell) - without) / SLEEPERS
         yield from _beside(SLEEPERS, _for(seconds / 2, tell))
-        grown = (audience.server.memory_bytes() - memory) / SLEEPERS
         yield Result(
             name=STALLED,
             params={"sleepers": SLEEPERS, "bytes": len(LARGE_BODY)},
@@ -321,6 +317,14 @@ def _stalled(directory: Path, seconds: float) -> Iterator[Result]:
         )
         assert audience.is_silent(), "somebody was told again"
         _wake(audience, sleepers)
+
+
+def _grown(audience: Audience, tell: Callable[[], Told]) -> int:
+    """What so many rounds add to the memory of the server, its own history among it."""
+    before = audience.server.memory_bytes()
+    for _ in range(FILLING_ROUNDS):
+        tell()
+    return audience.server.memory_bytes() - before
 
 
 def _beside(sleepers: int, found: list[Told]) -> Iterator[Result]:
