@@ -52,6 +52,7 @@ LIMITS: Final = Limits(
     query_cache_bytes_max=1 << 13,
     executions_kept_max=4,
     history_count_max=4,
+    client_past_s_max=1.0,
     message_bytes_max=1 << 20,
     drain_s=1.0,
 )
@@ -69,7 +70,7 @@ PACE_S: Final = 0.005
 """Between two writes of a user."""
 ANSWER_S_MAX: Final = 20.0
 QUIET_S_MAX: Final = 10.0
-BLOCKS_GROWTH_MAX: Final = 1_500
+BLOCKS_GROWTH_MAX: Final = 1_000
 """Objects that are there after the last part and were not before: what just ended may be a few."""
 BYTES_GROWTH_MAX: Final = 64 << 20
 PLANTED_ROUNDS: Final = 80_000

@@ -275,8 +275,8 @@ class _Speaker:
         self, kind: str, path: str, args: Any, *, is_usual: bool = False, **fields: Any
     ) -> None:
         self._requests += 1
-        # A mutation's number may be that of another one; nothing of ours is ever recorded.
-        number = self._requests if is_usual or kind == "Action" else self._dice.choice(_NUMBERS)
+        # A number may be that of another request; nothing of ours is ever recorded.
+        number = self._requests if is_usual else self._dice.choice(_NUMBERS)
         answered = self.done.mutations if kind == "Mutation" else self.done.actions
         answered.append(number)
         message = {"type": kind, "requestId": number, "udfPath": path, "args": args, **fields}
