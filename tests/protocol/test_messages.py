@@ -107,6 +107,21 @@ def test_what_is_no_message_is_a_violation(text: str) -> None:
         decode(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"eyJ.a.secret"}',
+        '{"type":"ModifyQuerySet","baseVersion":0,"newVersion":1,"modifications":'
+        '[{"type":"eyJ.a.secret"}]}',
+    ],
+)
+def test_what_stands_in_the_place_of_a_type_is_not_said_back(text: str) -> None:
+    with pytest.raises(ProtocolViolation, match="no such type") as refused:
+        decode(text)
+
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("value", ['"\\ud800"', "1e400"])
 def test_an_argument_that_is_no_value_leaves_the_message_readable(value: str) -> None:
     head = '{"type":"Mutation","requestId":1,"udfPath":"m:f","args":'
