@@ -17,7 +17,7 @@ from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from engine.errors import LimitExceeded, NotAllowed, NotAwaited
+from engine.errors import LimitExceeded, NotAllowed, NotAwaited, SnapshotTooOld, StoreError
 from engine.functions.driver import CHECKPOINT
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class Marks(Protocol):
     def leave(self) -> None: ...
     def enter(self) -> None: ...
     def overdraw(self) -> None: ...
+    def spoil(self, error: Exception) -> None: ...
 
 
 class Calls:
@@ -67,7 +68,7 @@ class Calls:
             try:
                 call.value = work(*args)
             except Exception as error:
-                self.note_limit(error)
+                self.note(error)
                 call.error = error
             self.unawaited.add(call)
             return call
@@ -116,14 +117,18 @@ class Calls:
         finally:
             self.marks.leave()
 
-    def note_limit(self, error: Exception) -> None:
+    def note(self, error: Exception) -> None:
         """
         If a limit was exceeded, what is still called is on the application's own time.
 
-        Not if its caller set the limit, in order to go on when it is reached.
+        Not if its caller set the limit, in order to go on when it is reached.  And what the engine
+        could not do ends the whole execution, whoever catches that.
         """
-        if isinstance(error, LimitExceeded) and not error.is_callers:
-            self.marks.overdraw()
+        if isinstance(error, LimitExceeded):
+            if not error.is_callers:
+                self.marks.overdraw()
+        elif isinstance(error, _ENGINES_OWN):
+            self.marks.spoil(error)
 
     def taken(self, call: DeferredCall[Any]) -> None:
         self._deferred.remove(call)
@@ -197,6 +202,8 @@ def _failing(error: Exception) -> Steps[Any]:
     raise error
 
 
+_ENGINES_OWN: Final = (SnapshotTooOld, StoreError)
+"""What a call raises that the application can do nothing about: nothing may be made of it."""
 _PENDING: Final = object()
 
 
@@ -263,8 +270,8 @@ class DeferredCall(Call[T]):
             calls.taken(self)
             steps, self._steps = self._steps, None
             return (yield from steps)
-        except LimitExceeded as error:
-            calls.note_limit(error)
+        except (LimitExceeded, *_ENGINES_OWN) as error:
+            calls.note(error)
             raise
         finally:
             calls.marks.enter()
@@ -281,5 +288,5 @@ class DeferredCall(Call[T]):
         except StopIteration as end:
             self.value = end.value
         except Exception as error:
-            self._calls.note_limit(error)
+            self._calls.note(error)
             self.error = error

@@ -97,6 +97,7 @@ class Execution:
         "observed_time",
         "path",
         "seed",
+        "spoiled_by",
         "watchdog",
     )
 
@@ -120,6 +121,8 @@ class Execution:
         """Where a nested handler was; what goes on in its callers hides that."""
         self.is_closed = False
         self.is_overdrawn = False
+        self.spoiled_by: Exception | None = None
+        """What the engine could not do for it, whoever may have caught that."""
         self.left_at = 0.0
         self.seed = seed
         self._random: random.Random | None = None
@@ -236,6 +239,10 @@ class Execution:
         that is not for the length of `system_time_s_max`.
         """
         self.is_overdrawn = True
+
+    def spoil(self, error: Exception) -> None:
+        """The engine could not do what was called: nothing is made of this run, caught or not."""
+        self.spoiled_by = self.spoiled_by or error
 
     def nested(self, call: Callable[[], Any]) -> Generator[Any, Any, Any]:
         """

@@ -146,6 +146,10 @@ class Executor:
             raise
         except Exception as error:
             failure = last_slice(execution, failure_of, error) or undescribed(error)
+        if (spoiled_by := execution.spoiled_by) is not None:
+            if isinstance(spoiled_by, SnapshotTooOld):
+                raise spoiled_by
+            value, failure = None, failure_of(spoiled_by)
         limits, usage = self._limits, transaction.usage
         if (
             execution.left_s < limits.user_time_s_max * _LEFT_RATIO

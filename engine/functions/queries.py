@@ -339,13 +339,16 @@ class QueryBuilder(Query[Any]):
         size = usage.bytes_read - before_bytes
         if status is None and (_is_large(len(found), usage) or _is_near(request, scan, size)):
             status = "SplitRecommended"
-        return found, position, status, _split(scan)
+        split = _split(scan)
+        if is_cut and split is None and request.end is not None:
+            split = Position(scan.keys[-1])
+        return found, position, status, split
 
     def _position(self, scan: Scan, request: PageRequest, is_cut: bool, count: int) -> Position:
+        if request.end is not None:
+            return request.end  # also of a page that was cut: others begin where it ends
         if is_cut:
             return Position(scan.keys[-1])
-        if request.end is not None:
-            return request.end
         if scan.is_exhausted and count < request.items:
             return Position(None)
         if scan.keys:

@@ -111,12 +111,12 @@ def test_limits_are_those_of_the_project(project: Path) -> None:
 
     file.write_text(f"{application}[tool.headrace.limits]\nresult_bytes_max = 1\n")
     held_to = headrace(project, "run", "app:who", "--identity", identity)
-    file.write_text(f"{application}[tool.headrace.limits]\nresults_bytes_max = 1\n")
+    file.write_text(f"{application}[tool.headrace.limits]\nresult_byte_max = 1\n")
     refused = headrace(project, "run", "app:who")
 
     assert "over the limit of 1 (result_bytes_max)" in held_to.err
     assert Exit.USAGE == refused.code
-    assert "there is no limit 'results_bytes_max'; did you mean result_bytes_max?" in refused.err
+    assert "there is no limit 'result_byte_max'; did you mean result_bytes_max?" in refused.err
 
 
 @pytest.mark.slow

@@ -104,6 +104,12 @@ def fetch_in_a_thread(ctx: BlockingActionCtx) -> Any:
 
 
 @action
+def look_in_a_thread(ctx: BlockingActionCtx) -> list[float]:
+    ctx.scheduler.run_after(0, note, text="from a thread")
+    return [ctx.now_ms, ctx.now.timestamp() * 1000]
+
+
+@action
 async def nap(ctx: ActionCtx) -> float:
     before = ctx.now_ms
     await trio.sleep(3600)
@@ -129,7 +135,8 @@ async def fetch_in_a_mutation(ctx: MutationCtx) -> Any:
 APPLICATION = load(
     [
         crons, notes, note, tick, later, chain, for_ever, who, variable, throw, fetch,
-        fetch_on_asyncio, fetch_in_a_thread, nap, nap_and_note, schedule_nap, fetch_in_a_mutation,
+        fetch_on_asyncio, fetch_in_a_thread, look_in_a_thread, nap, nap_and_note,
+        schedule_nap, fetch_in_a_mutation,
     ]
 )  # fmt: skip
 
@@ -290,6 +297,16 @@ async def test_an_action_is_answered_by_stubs(t: Harness, asks: Any) -> None:
     t.http("GET", "https://api.example.test/*", json={"n": 1})
 
     assert {"n": 1} == await t.action(asks)
+
+
+async def test_an_action_in_a_thread_sees_the_time_of_the_test(t: Harness) -> None:
+    for_ms, at_ms = await t.action(look_in_a_thread)
+    await t.advance(timedelta(hours=1))
+    later_ms, _ = await t.action(look_in_a_thread)
+
+    assert abs(for_ms - at_ms) < 1
+    assert 3_600_000 == round(later_ms - for_ms, -2)
+    assert "from a thread" in await t.query(notes)
 
 
 async def test_the_last_stub_that_matches_answers(t: Harness) -> None:

@@ -292,7 +292,7 @@ async def give_it_all(ctx: QueryCtx) -> None:
 
 @pytest.mark.parametrize(
     ("function", "said"),
-    [(go_on_and_on, "(of 41,943,059 characters)"), (give_it_all, "cannot be sent: 41,943,")],
+    [(go_on_and_on, "(of 41,943,068 characters)"), (give_it_all, "cannot be sent: 41,943,")],
     ids=["text", "data"],
 )
 async def test_an_error_of_any_size_is_told_in_few_words(function: Any, said: str) -> None:

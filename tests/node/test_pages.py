@@ -19,7 +19,7 @@ from engine.app.validators import v
 from engine.errors import InvalidValue, LimitExceeded
 from engine.model.limits import Limits
 from engine.node import Node
-from tests.node.nodes import ask, mutate, serving
+from tests.node.nodes import ADMIN, ask, mutate, serving
 
 LIMITS = replace(Limits(), documents_read_max=1_000, bytes_read_max=1 << 20)
 
@@ -207,3 +207,44 @@ async def test_a_page_with_an_end_goes_there_whatever_maxima_it_is_given(
         maxima = {"maximumRowsRead": 2, "maximumBytesRead": 1}
 
         assert ([0, 1, 2, 3, 4], None) == await numbers(node, endCursor=end, **maxima)
+
+
+@mutation
+async def grow(ctx: MutationCtx, size: int) -> None:
+    for item in await ctx.db.query("items").take(20):
+        await ctx.db.patch(item["_id"], {"text": "x" * size})
+
+
+async def test_a_page_that_outgrows_what_may_be_read_keeps_its_end_and_leaves_no_gap() -> None:
+    async with serving([fill, page, grow], limits=LIMITS) as node:
+        await mutate(node, fill, 40, 10)
+        first = await ask(node, page, {"numItems": 20, "cursor": None})
+        end = first["continueCursor"]
+
+        await mutate(node, grow, 70_000)
+        pinned = {"numItems": 20, "cursor": None, "endCursor": end}
+        shown = await ask(node, page, pinned)
+        halves = [
+            await ask(node, page, {"numItems": 20, "cursor": cursor, "endCursor": upto})
+            for cursor, upto in ((None, shown["splitCursor"]), (shown["splitCursor"], end))
+        ]
+        rest = await ask(node, page, {"numItems": 20, "cursor": end})
+
+        assert "SplitRequired" == shown["pageStatus"]
+        assert (end, False) == (shown["continueCursor"], shown["isDone"])
+        assert list(range(40)) == [item["n"] for one in (*halves, rest) for item in one["page"]]
+
+
+async def test_a_journal_of_a_page_that_outgrew_what_may_be_read_is_the_one_it_had() -> None:
+    async with serving([fill, page, grow], limits=LIMITS) as node:
+        await mutate(node, fill, 40, 10)
+        options = {"paginationOpts": {"numItems": 20, "cursor": None}}
+        call = ("tests/node/test_pages:page", options)
+        first = await node.functions.query(*call, caller=ADMIN)
+        await mutate(node, grow, 70_000)
+        large = await node.functions.query(*call, caller=ADMIN, journal=first.journal)
+        for result in (first, large):
+            result.live.release()
+
+        assert "SplitRequired" == large.value["pageStatus"]
+        assert first.journal == large.journal == large.value["continueCursor"]

@@ -25,9 +25,11 @@ function rendered(t, clients, component) {
   const tree = TestRenderer.create(
     createElement(ConvexProvider, { client }, createElement(Probe)),
   );
-  t.after(() => {
+  t.after(async () => {
     tree.unmount();
-    return client.close();
+    // Effects of what was last rendered still run, and need the client.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await client.close();
   });
   return view;
 }
