@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Final
 
 from engine.app.bounds import Bounded
@@ -74,7 +75,7 @@ def _wrapped(name: str, pattern: str, description: str) -> Json:
 
 _TAKEN: Final = _Direction(
     any={"$ref": "#/components/schemas/Value"},
-    number={"type": "number"},
+    number={"anyOf": [{"type": "number"}, {"$ref": "#/components/schemas/SpecialNumber"}]},
     int64=_wrapped("$integer", _EIGHT_BYTES, "base64 of 8 bytes, little endian"),
     bytes=_wrapped("$bytes", _BASE64, "base64"),
     spell=to_wire,
@@ -99,9 +100,15 @@ VALUE: Final = {
         },
         _TAKEN.int64,
         _TAKEN.bytes,
+        {"$ref": "#/components/schemas/SpecialNumber"},
     ],
 }
 """What `taken` refers to as ``#/components/schemas/Value``."""
+SPECIAL_NUMBER: Final = {
+    "description": "NaN, Infinity, -Infinity and -0, in this order",
+    "enum": [to_wire(number) for number in (nan, inf, -inf, -0.0)],
+}
+"""What it refers to as ``#/components/schemas/SpecialNumber``."""
 
 
 def _schema(validator: Validator, way: _Direction) -> Json:  # noqa: C901 - a table
@@ -150,7 +157,10 @@ def _id(validator: IdOf) -> Json:
 
 def _bounded(validator: Bounded, way: _Direction) -> Json:
     bounds = " and ".join(bound.text for bound in validator.bounds)
-    return {**_schema(validator.inner, way), "description": f"has to be {bounds}"}
+    inner = _schema(validator.inner, way)
+    if isinstance(validator.inner, Number) and not isinstance(validator.inner, Integral):
+        inner = {"type": "number"}  # what has bounds is mostly none of the special ones
+    return {**inner, "description": f"has to be {bounds}"}
 
 
 def _record(validator: Record, way: _Direction) -> Json:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.app.json_schema import FIELD_NAME, VALUE, given, taken
+from engine.app.json_schema import FIELD_NAME, SPECIAL_NUMBER, VALUE, given, taken
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.registry import Application
 from engine.app.validators import AnyValue
@@ -256,6 +256,7 @@ _VALUE_REF: Final = {"$ref": "#/components/schemas/Value"}
 
 SCHEMAS: Final[Mapping[str, Json]] = {
     "Value": VALUE,
+    "SpecialNumber": SPECIAL_NUMBER,
     "Arguments": {
         "description": "the argument object, also in an array of its own",
         "anyOf": [

@@ -162,7 +162,9 @@ async def test_arguments_are_those_of_the_validators(tmp_path: Path) -> None:
         "numbers": {
             "type": "object",
             "propertyNames": {"pattern": "^([ -#%-~][ -~]*)?$", "maxLength": 1024},
-            "additionalProperties": {"type": "number"},
+            "additionalProperties": {
+                "anyOf": [{"type": "number"}, {"$ref": "#/components/schemas/SpecialNumber"}]
+            },
         },
     }
     assert args_of(document, "open") == {"type": "object"}
