@@ -512,7 +512,8 @@ class Scheduler(ABC):
 
         Args:
             on_complete: a mutation that is told exactly once how it ended, with the arguments `job`
-                (its id), `result` (`kind`, and a `value` or an `error`) and `context`.
+                (its id), `result` (`kind`, and a `value` or an `error`; of a value over 8 MiB
+                `valueBytes`) and `context`.
             context: whatever that mutation needs to know.
 
         Raises:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf, log
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
@@ -33,7 +34,7 @@ from engine.app.references import (
 )
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import DeclarationError, InvalidValue, UsageError
-from engine.model.limits import CRON_NAME_LENGTH_MAX
+from engine.model.limits import BACKOFF_S_MAX, CRON_NAME_LENGTH_MAX
 from engine.model.values import Value, normalize
 
 DayOfWeek: TypeAlias = Literal[
@@ -410,13 +411,31 @@ class Retry:
     max_attempts: int = 5
 
     def __post_init__(self) -> None:
-        if self.backoff_ms(1) < 0 or self.base < 1 or self.max_attempts < 1:
+        first_ms, base, attempts = self.first_ms, self.base, self.max_attempts
+        is_whole = isinstance(attempts, int) and not isinstance(attempts, bool)
+        if not (0 <= first_ms < inf and 1 <= base < inf and is_whole and 1 <= attempts):
             raise DeclarationError(
-                f"{self}: initial_backoff is 0 or more, base 1 or more, max_attempts 1 or more"
+                f"{self}: initial_backoff is 0 or more, base 1 or more, both finite, and "
+                "max_attempts a whole number, 1 or more"
             )
 
     def backoff_ms(self, attempts: int) -> float:
         """How long to wait after `attempts` runs have failed, in milliseconds, without jitter."""
+        return later_ms(self.first_ms, float(self.base), attempts)
+
+    @property
+    def first_ms(self) -> float:
+        """The wait before the second run, in milliseconds."""
         first = self.initial_backoff
-        first_ms = first / timedelta(milliseconds=1) if isinstance(first, timedelta) else first
-        return float(first_ms * self.base ** (attempts - 1))
+        return float(first / timedelta(milliseconds=1) if isinstance(first, timedelta) else first)
+
+
+def later_ms(first_ms: float, base: float, attempts: float) -> float:
+    """How long to wait after so many attempts, `BACKOFF_S_MAX` at most."""
+    if first_ms == 0:
+        return 0.0
+    longest_ms = BACKOFF_S_MAX * 1000
+    # Powers are compared as logarithms: a float holds no more than 1.8e308.
+    if base > 1 and log(first_ms) + (attempts - 1) * log(base) > log(longest_ms):
+        return longest_ms
+    return min(first_ms * float(base ** (attempts - 1)), longest_ms)

@@ -9,7 +9,7 @@ from typing import Any
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.jobs import outcome, when
-from engine.cli.output import json_text, print_table
+from engine.cli.output import json_text, note, print_table
 from engine.cli.project import new_verb
 from engine.errors import UsageError
 
@@ -18,15 +18,16 @@ def add(verbs: Any) -> None:
     parser = new_verb(
         verbs,
         "crons",
-        "list crons, or the last runs of one",
+        "list crons, show the last runs of one, or remove one",
         "headrace crons list",
         "headrace crons logs nightly",
+        "headrace crons remove 'remind ada'",
         description=(
             "List the crons that there are, with when they are due and how often they skipped a "
-            "time, or the last runs of one."
+            "time, or the last runs of one, or remove one that a function has registered."
         ),
     )
-    parts = parser.add_subparsers(metavar="list|logs", required=True)
+    parts = parser.add_subparsers(metavar="list|logs|remove", required=True)
     listed = parts.add_parser("list", help="a line for each")
     listed.add_argument("--json", action="store_true", help="a JSON object a line")
     add_connection(listed)
@@ -36,6 +37,11 @@ def add(verbs: Any) -> None:
     logs.add_argument("--component", default="", metavar="PATH", help="whose cron it is")
     add_connection(logs)
     logs.set_defaults(run=run_logs)
+    remove = parts.add_parser("remove", help="one that was registered with ctx.crons")
+    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("--component", default="", metavar="PATH", help="whose cron it is")
+    add_connection(remove)
+    remove.set_defaults(run=run_remove)
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -61,6 +67,16 @@ def run_logs(options: argparse.Namespace) -> int:
         raise UsageError(f"there is no cron {options.name!r}; {there}")
     headers = ("due", "ended", "skipped then", "state")
     print_table(headers, [_run_row(run) for run in cron.get("runs", ())])
+    return Exit.DONE
+
+
+def run_remove(options: argparse.Namespace) -> int:
+    with connected(options) as client:
+        asked = {"cron": options.name, "component": options.component}
+        is_news = client.post("forget", asked)["removed"]
+    if not is_news:
+        raise UsageError(f"there is no cron {options.name!r}; `headrace crons list` tells which")
+    note(f"removed {options.name}")
     return Exit.DONE
 
 

@@ -75,7 +75,8 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
         if key in registered:
             raise PushRefused(
                 f"{wanted.spec.where}: a function has registered a cron {wanted.spec.name!r} with "
-                "ctx.crons; choose another name, or remove that one. Nothing was changed."
+                "ctx.crons; choose another name, or `headrace crons remove` that one. Nothing was "
+                "changed."
             )
         row = stored.pop(key, None)
         line = _add(turn, wanted) if row is None else _update(turn, wanted, row)
@@ -95,7 +96,7 @@ def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
     """
     turn.put_row(key, None)
     cron_key = row_key_of(tick["cron"])
-    cron = turn.get(cron_key)
+    cron = turn.own_row(cron_key)
     if cron is None:
         return
     assert cron["tick"] == tick["_id"], "a cron has one tick"
@@ -250,7 +251,7 @@ def _take_tick(turn: Transaction, row: Doc) -> bool:
     if row["tick"] is None:
         return True
     key = row_key_of(row["tick"])
-    tick = turn.get(key)
+    tick = turn.own_row(key)
     if tick is None or not is_pending(tick):
         return False
     turn.put_row(key, None)

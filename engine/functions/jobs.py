@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
-from engine.functions.crons import is_tick, stored_crons
+from engine.functions.crons import is_tick, stored_crons, unregister
 from engine.functions.execute import Request
 from engine.functions.job_rows import (
     CANCELED,
@@ -194,6 +194,15 @@ class Jobs:
             return list(stored_crons(self._reader(view_of(snapshot))))
         finally:
             self._snapshots.release(snapshot)
+
+    async def forget_cron(self, component: str, name: str) -> bool:
+        """
+        Remove a cron that a function registered, durably; returns whether it was there.
+
+        Raises:
+            InvalidValue: it is declared in the application.
+        """
+        return await self._functions.turns.write(lambda turn: unregister(turn, component, name))
 
     async def cancel(self, job_id: str) -> bool:
         """

@@ -189,7 +189,7 @@ class Mutations:
     async def _attempt_job(self, key: bytes, view: View) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, "")
         transaction = self._executor.transaction(view, execution)
-        job = transaction.get(key)
+        job = transaction.own_row(key)
         if job is None or not is_pending(job):
             return Attempt(None, view.begin_ts)
         execution.path = job["name"]
@@ -228,7 +228,7 @@ class Mutations:
         execution: Execution,
     ) -> int:
         """Stage what a job's run wrote together with its end."""
-        job = transaction.get(key)
+        job = transaction.own_row(key)
         try:
             if job is not None:  # the tick of a cron may have removed that cron
                 finish_job(transaction, key, job, state)

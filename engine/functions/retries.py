@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.app.crons import Retry
+from engine.app.crons import Retry, later_ms
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
-from engine.errors import InvalidValue
+from engine.errors import InvalidValue, LimitExceeded
 from engine.functions.job_rows import FAILED, add_job, pending_again
-from engine.model.limits import DOCUMENT_BYTES_MAX
+from engine.model.limits import CONTEXT_BYTES_MAX, DOCUMENT_BYTES_MAX, TOLD_BYTES_MAX
 from engine.model.values import UNDEFINED, normalize, size_of
 from engine.transaction.transaction import Transaction
 
@@ -46,6 +46,7 @@ class Retrying:
         """
         Raises:
             InvalidValue: `on_complete` is no mutation, or `context` no value.
+            LimitExceeded: `context` is too large.
         """
         if not isinstance(retry, Retry):
             raise InvalidValue(f"with_retry takes a Retry, not {retry!r}")
@@ -55,7 +56,11 @@ class Retrying:
         if on_complete is not None:
             target, path = reference_of(on_complete)
             told = (target or component, path)
-        return cls(retry=retry, on_complete=told, context=normalize(context, path="context"))
+        plain = normalize(context, path="context")
+        if (size := size_of(plain)) > CONTEXT_BYTES_MAX:
+            advice = "Insert a document and give its id."
+            raise LimitExceeded("CONTEXT_BYTES_MAX", size, CONTEXT_BYTES_MAX, "context", advice)
+        return cls(retry=retry, on_complete=told, context=plain)
 
     def refuse_unless_action(self, fn: Any) -> None:
         """
@@ -72,7 +77,7 @@ class Retrying:
         """What a job's row has beside the others'."""
         row: Doc = {
             "retry": {
-                "initialBackoff": self.retry.backoff_ms(1),
+                "initialBackoff": self.retry.first_ms,
                 "base": float(self.retry.base),
                 "maxAttempts": float(self.retry.max_attempts),
             },
@@ -94,7 +99,7 @@ def is_tried_again(job: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
 def try_again(turn: Transaction, key: bytes, job: Doc, error: str) -> None:
     """Have the job wait for its next attempt."""
     retry = job["retry"]
-    wait_ms = retry["initialBackoff"] * retry["base"] ** (job["attempts"] - 1)
+    wait_ms = later_ms(retry["initialBackoff"], retry["base"], job["attempts"])
     least, most = JITTER
     due_ms = turn.now_ms + wait_ms * (least + (most - least) * turn.fraction())
     turn.put_row(key, {**pending_again(job, due_ms), "lastError": error})
@@ -114,7 +119,8 @@ def tell(turn: Transaction, job: Doc, state: Mapping[str, Any], returned: Any) -
         return
     result = dict(state)
     if returned is not UNDEFINED:
-        result["value"] = returned
+        size = size_of(returned)
+        result |= {"value": returned} if size <= TOLD_BYTES_MAX else {"valueBytes": float(size)}
     add_job(
         turn,
         owner=job["component"],

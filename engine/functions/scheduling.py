@@ -66,14 +66,14 @@ def schedule(
     )
     if _is_canceled(transaction, request_id):
         key = row_key_of(job_id)
-        finish_job(transaction, key, transaction.get(key) or {}, {"kind": CANCELED})
+        finish_job(transaction, key, transaction.own_row(key) or {}, {"kind": CANCELED})
     return job_id
 
 
 def _is_canceled(transaction: Transaction, request_id: str) -> bool:
     """Whether a request is the run of a job that is canceled."""
     job_id = job_of(request_id)
-    job = transaction.get(row_key_of(job_id)) if job_id else None
+    job = transaction.own_row(row_key_of(job_id)) if job_id else None
     return job is not None and job["state"]["kind"] == CANCELED
 
 
@@ -88,7 +88,7 @@ def cancel_job(transaction: Transaction, owner: str, job_id: str) -> None:
     key = row_key_of(job_id)
     if not is_job_key(key):
         raise InvalidValue(f"{job_id!r} is not the id of a scheduled function")
-    job = transaction.get(key)
+    job = transaction.own_row(key)
     if job is None or job["component"] != owner or is_tick(job):
         raise DocumentNotFound(f"there is no scheduled function {job_id}")
     if job["state"]["kind"] in (PENDING, IN_PROGRESS):

@@ -63,6 +63,12 @@ SECONDS_MAX: Final = 10**9
 SCHEDULE_S_MAX: Final = 5 * 366 * 86_400
 """From now to when a scheduled function is due, in either direction, as in Convex: whoever takes
 seconds for milliseconds, or the reverse, is told."""
+BACKOFF_S_MAX: Final = 7 * 86_400
+"""Between two attempts of an action that is tried again: later nobody waits for it any more."""
+CONTEXT_BYTES_MAX: Final = 1 << 20
+"""Of what `on_complete` is given back; it is in the row of the job, and in that of the call."""
+TOLD_BYTES_MAX: Final = 8 << 20
+"""Of a result that `on_complete` is told, so that it can be called: of a larger one the size."""
 CREATION_TIME_MAX: Final = 2.0**53
 
 PAGE_ITEMS_MAX: Final = 32_000

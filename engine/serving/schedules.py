@@ -5,6 +5,7 @@ Scheduled functions and crons, as operators see them.
     GET   job?id=                         one
     POST  cancel {"id"}                   one that has not ended
     GET   crons                           all, with their last runs
+    POST  forget {"cron", "component"}    one that a function registered
     GET   stats                           every number that is counted
 """
 
@@ -41,6 +42,7 @@ class Schedules:
             ("GET", "job"): self._show,
             ("POST", "cancel"): self._cancel,
             ("GET", "crons"): self._crons,
+            ("POST", "forget"): self._forget,
             ("GET", "stats"): self._stats,
         }
 
@@ -71,6 +73,13 @@ class Schedules:
 
     async def _crons(self, _request: Request) -> Response:
         return json_response([_cron(row) for row in self._jobs.crons()])
+
+    async def _forget(self, request: Request) -> Response:
+        asked = await request.json_object(self._node.limits.http_body_bytes_max)
+        name, component = asked.get("cron"), asked.get("component", "")
+        if not isinstance(name, str) or not isinstance(component, str):
+            raise bad_json("cron has to be the name of a cron, and component a path")
+        return json_response({"removed": await self._jobs.forget_cron(component, name)})
 
     async def _stats(self, _request: Request) -> Response:
         found = self._node.counters.read()

@@ -24,6 +24,11 @@ async def fails(ctx, why: str) -> None:
 
 
 @mutation
+async def register(ctx) -> None:
+    await ctx.crons.register("registered", beat, hours=2)
+
+
+@mutation
 async def plan(ctx, days: float, why: str) -> str:
     return await ctx.scheduler.run_after(days * 86_400_000, fails, why)
 
@@ -60,6 +65,10 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
         left = verb("jobs", "list", "--json")
         crons = verb("crons", "list")
         runs = verb("crons", "logs", "the beat")
+        verb("run", "app:register")
+        removed = verb("crons", "remove", "registered")
+        again = headrace(tmp_path, "crons", "remove", "registered", "--data", "db")
+        declared = headrace(tmp_path, "crons", "remove", "the beat", "--data", "db")
         missing = headrace(tmp_path, "crons", "logs", "no such", "--data", "db")
         nobody = headrace(tmp_path, "jobs", "show", first[:-1] + "0", "--data", "db")
         stats = verb("stats")
@@ -74,6 +83,9 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
     assert second == json.loads(left)["_id"]
     assert "the beat\tapp:beat\tinterval seconds=3600\t" in crons
     assert "\t0\tsuccess" in runs
+    assert "removed registered" in removed
+    assert (2, 2) == (again.code, declared.code)
+    assert "declared in the code" in declared.err
     assert "there are the beat" in missing.err
     assert (2, True) == (nobody.code, "checksum" in nobody.err)
     assert "jobs.ended\tfunction=app:fails, state=failed\t1" in stats

@@ -117,8 +117,19 @@ async def after(ctx: MutationCtx, delay: Any) -> str:
     return await ctx.scheduler.run_after(delay, note, "some time")
 
 
+@internal_mutation
+async def sink(ctx: MutationCtx, text: str) -> None:
+    await ctx.db.insert("notes", {"text": str(len(text)), "place": 0})
+
+
+@internal_mutation
+async def sink_and_fail(ctx: MutationCtx, text: str) -> None:
+    raise ConvexError("no")
+
+
 def app() -> Application:
     return application(
+        sink, sink_and_fail,
         jobs, notes, note, fail, write_too_much, slow, raises, later, run, parent, at, after,
         schedule_and_fail, cancel, add,
     )  # fmt: skip
@@ -490,6 +501,17 @@ async def test_a_component_with_many_jobs_does_not_hold_up_another() -> None:
         assert 1_500 == len(ended)
         assert ["mine"] == await ask(node, notes)
         assert path(note) not in ran, "it was one of the first, of which no record is left"
+
+
+async def test_a_job_whose_arguments_are_nearly_all_that_may_be_read_runs() -> None:
+    async with serving(app()) as node:
+        await mutate(node, run, path(sink), {"text": "x" * (15 << 20)})
+        await mutate(node, run, path(sink_and_fail), {"text": "x" * (15 << 20)})
+        await node.scheduler.wait_resting()
+
+        jobs_there = node.scheduler.jobs
+        assert [1, 1] == [len(jobs_there.rows(state, 9, bool)) for state in ("success", "failed")]
+        assert [str(15 << 20)] == await ask(node, notes)
 
 
 async def test_many_jobs_each_run_once() -> None:

@@ -216,6 +216,9 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_hostile_clients.py",
         "test_a_long_name_is_not_said_back_at_length",
     ),
+    "BACKOFF_S_MAX": ("node/test_retries.py", "test_waits_are_bounded_however_often_it_was_tried"),
+    "CONTEXT_BYTES_MAX": ("node/test_retries.py", "test_what_cannot_be_tried_again_is_refused"),
+    "TOLD_BYTES_MAX": ("node/test_retries.py", "test_of_a_huge_result_the_size_is_told"),
     "SCHEDULE_S_MAX": ("node/test_jobs.py", "test_a_time_that_is_none_or_years_away_is_refused"),
     "SEARCH_TERMS_MAX": (
         "node/test_search.py",

@@ -10,13 +10,14 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
-from engine.app.crons import Retry
+from engine.app.crons import Retry, later_ms
 from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
 from engine.app.registry import Application
-from engine.errors import InvalidValue
+from engine.errors import DeclarationError, UsageError
 from engine.functions.loader import load
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
+from engine.model.limits import BACKOFF_S_MAX
 from engine.store.memory_store import MemoryStore
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
@@ -71,6 +72,11 @@ async def large(ctx: ActionCtx) -> str:
     return "x" * 600_000
 
 
+@internal_action
+async def huge(ctx: ActionCtx) -> str:
+    return "x" * (12 << 20)
+
+
 @mutation
 async def begin(ctx: MutationCtx, what: str, args: dict[str, Any], attempts: int) -> str:
     retry = Retry(initial_backoff=1_000, base=2, max_attempts=attempts)
@@ -107,6 +113,8 @@ async def wrong(ctx: MutationCtx, how: str) -> None:
             ctx.scheduler.with_retry(Retry(), on_complete=fragile)  # type: ignore[arg-type]
         case "no value":
             ctx.scheduler.with_retry(Retry(), context=object())
+        case "a huge context":
+            ctx.scheduler.with_retry(Retry(), context="x" * (2 << 20))
         case _:
             ctx.scheduler.with_retry(3)  # type: ignore[arg-type]
 
@@ -114,7 +122,7 @@ async def wrong(ctx: MutationCtx, how: str) -> None:
 def app() -> Application:
     return load(
         [
-            *(outcomes, job_row, job_count, told, fragile, waits, large, begin, cancel),
+            *(outcomes, job_row, job_count, told, fragile, waits, large, huge, begin, cancel),
             *(begin_in_action, begin_in_thread, wrong),
         ]
     )
@@ -232,9 +240,57 @@ async def test_actions_schedule_such_actions_too(fn: Any) -> None:
         ("told by an action", "on_complete is a mutation"),
         ("no value", "context"),
         ("no retry", "takes a Retry, not 3"),
+        ("a huge context", r"CONTEXT_BYTES_MAX"),
     ],
 )
 async def test_what_cannot_be_tried_again_is_refused(how: str, why: str) -> None:
     async with serving(app()) as node:
-        with pytest.raises(InvalidValue, match=why):
+        with pytest.raises(UsageError, match=why):
             await mutate(node, wrong, how)
+
+
+async def test_of_a_huge_result_the_size_is_told() -> None:
+    async with serving(app()) as node:
+        await mutate(node, begin, "huge", {}, 2)
+        await node.scheduler.wait_resting()
+
+        (outcome,) = await ask(node, outcomes)
+        assert ("success", (12 << 20) + 2) == (
+            outcome["result"]["kind"],
+            outcome["result"]["valueBytes"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "base", "attempts", "wait_ms"),
+    [
+        (0.0, 2.0, 5_000, 0.0),
+        (1.0, 1e200, 3, BACKOFF_S_MAX * 1000),
+        (1.0, 2.0, 5_000, BACKOFF_S_MAX * 1000),
+        (1e300, 1.0, 1, BACKOFF_S_MAX * 1000),
+        (250.0, 2.0, 3, 1000.0),
+        (5e-324, 2.0, 4, 4e-323),
+    ],
+)
+def test_waits_are_bounded_however_often_it_was_tried(
+    first_ms: float, base: float, attempts: int, wait_ms: float
+) -> None:
+    assert wait_ms == later_ms(first_ms, base, attempts)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"initial_backoff": float("nan")},
+        {"initial_backoff": float("inf")},
+        {"initial_backoff": -1},
+        {"base": float("nan")},
+        {"base": float("inf")},
+        {"base": 0.5},
+        {"max_attempts": 0},
+        {"max_attempts": 2.5},
+    ],
+)
+def test_a_retry_that_would_never_come_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match="initial_backoff is 0 or more"):
+        Retry(**given)
