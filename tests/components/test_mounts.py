@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from engine.errors import FunctionNotFound, InvalidCursor, SchemaViolation, VariableMissing
+from engine.errors import (
+    DocumentNotFound,
+    FunctionNotFound,
+    InvalidCursor,
+    SchemaViolation,
+    VariableMissing,
+)
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
 
@@ -74,6 +80,18 @@ FILES = {
         async def call_in_an_action(ctx: ActionCtx, name: str) -> object:
             return await ctx.run_mutation(left[name])
 
+        @mutation
+        async def postpone(ctx: MutationCtx) -> str:
+            return await ctx.run_mutation(left.postpone)
+
+        @action
+        async def give_up(ctx: ActionCtx, owner: str, job: str) -> None:
+            if owner == "application":
+                await ctx.scheduler.cancel(job)
+            else:
+                shelf = {"left": left, "right": right}[owner]
+                await ctx.run_action(shelf.give_up, {"job": job})
+
         @query
         async def jobs(ctx: QueryCtx) -> int:
             return len(await ctx.db.system.query("_scheduled_functions").collect())
@@ -103,8 +121,8 @@ FILES = {
         crons.interval("beat", internal.functions.beat, hours=1)
     """,
     "shelf_component/functions.py": """
-        from engine import Change, MutationCtx, PaginationOptions, QueryCtx, TriggerCtx, env
-        from engine import internal_mutation, mutation, query, trigger
+        from engine import ActionCtx, Change, MutationCtx, PaginationOptions, QueryCtx, TriggerCtx
+        from engine import action, env, internal_mutation, mutation, query, trigger
         from . import within
         from .schema import Item, Mark
 
@@ -177,6 +195,14 @@ FILES = {
         async def later(ctx: MutationCtx) -> int:
             await ctx.scheduler.run_after(1000, put, "later")
             return len(await ctx.db.system.query("_scheduled_functions").collect())
+
+        @mutation
+        async def postpone(ctx: MutationCtx) -> str:
+            return await ctx.scheduler.run_after(1000, put, "later")
+
+        @action
+        async def give_up(ctx: ActionCtx, job: str) -> None:
+            await ctx.scheduler.cancel(job)
     """,
     "shelf_inner/__init__.py": """
         from engine import Component
@@ -326,6 +352,20 @@ def test_a_component_schedules_its_own_functions_and_sees_its_own_jobs(
     shelves.finish_all_scheduled_functions()
 
     assert "later" in shelves.query("main:found", {"side": "left"})
+
+
+def test_an_action_cancels_jobs_of_its_own_component_and_no_others(
+    shelves: BlockingHarness,
+) -> None:
+    job = shelves.mutation("main:postpone")
+    for other in ("right", "application"):
+        with pytest.raises(DocumentNotFound):
+            shelves.action("main:give_up", {"owner": other, "job": job})
+
+    shelves.action("main:give_up", {"owner": "left", "job": job})
+
+    shelves.finish_all_scheduled_functions()
+    assert "later" not in shelves.query("main:found", {"side": "left"})
 
 
 def test_crons_of_a_component_run_in_each_mount(shelves: BlockingHarness) -> None:

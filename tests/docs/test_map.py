@@ -147,6 +147,11 @@ DECISIONS = [
     "counts and children",
     "a child's result",
     "what a child that failed used",
+    "who asks, in components",
+    "an action that cancels a job",
+    "state of a vector search",
+    "order of a text search",
+    "a search index that is replaced",
     "dice and the cache",
     "a job that cancels itself",
     "tables as reads",
@@ -154,10 +159,17 @@ DECISIONS = [
     "`_creationTime`",
     "`lt`",
     "fields of an index",
+    "filters of a vector search",
     "a document written often",
     "time limits",
+    "what nobody has any more",
+    "actions that are sent again",
+    "mutations over HTTP that are sent again",
+    "a push of many function handles",
     "a schema without validation",
     "ids in documents",
+    "how rare a word is",
+    "scheduled actions after an error of the engine",
 ]
 
 WORDED = {
@@ -177,6 +189,8 @@ NOT_YET = [
     "I25",
     "I51, I52, I53, I54, I55, I56, I57, I58",
     "other carriers, other processes",
+    "state of a vector search",
+    "filters of a vector search",
 ]
 """What is still to come, so that whoever brings it finds the row that says it is not there."""
 

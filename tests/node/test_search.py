@@ -137,9 +137,29 @@ async def words_of(ctx: QueryCtx, text: str) -> list[str]:
 
 
 @mutation
-async def write(ctx: MutationCtx, texts: list[str]) -> None:
+async def write(ctx: MutationCtx, texts: list[str], channel: str | None = None) -> None:
     for text in texts:
-        await ctx.db.insert("notes", {"text": text})
+        await ctx.db.insert("notes", {"text": text, "channel": channel or UNDEFINED})
+
+
+@query
+async def words_in_a(ctx: QueryCtx, text: str) -> list[str]:
+    notes = ctx.db.query("notes").with_search_index(
+        "by_text", lambda s: s.search("text", text).eq("channel", "a")
+    )
+    return [doc["text"] for doc in await notes.collect()]
+
+
+async def test_how_rare_a_word_is_follows_from_the_whole_table_and_not_from_what_is_let_through(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([words_in_a, write, SCHEMA]) as node:
+        await mutate(node, write, ["fox", "bread", "bread"], channel="a")
+        assert ["fox", "bread", "bread"] == await ask(node, words_in_a, "fox bread")
+
+        await mutate(node, write, ["fox"] * 5, channel="b")
+
+        assert ["bread", "bread", "fox"] == await ask(node, words_in_a, "fox bread")
 
 
 async def test_terms_after_the_sixteenth_are_not_looked_for_and_a_line_says_so(
