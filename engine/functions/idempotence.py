@@ -5,6 +5,9 @@ Its record is a row in the same transaction, keyed by session and request, so
 either both are durable or neither is.  Failed mutations leave no record and
 run again.  A session keeps its newest records, and all that are young; the others
 are swept (`session_sweep`).  What is recorded of one call is never told to another.
+
+Requests that came with a key have a table of their own: a client names its session as
+it likes, also by the digest of a key and of a caller that it guessed.
 """
 
 from __future__ import annotations
@@ -13,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import OutOfRetention, RequestRefused
-from engine.indexes.catalog import SESSION_REQUESTS
+from engine.indexes.catalog import KEYED_REQUESTS, SESSION_REQUESTS
 from engine.model.commits import SessionRequest
+from engine.model.ids import row_key
 from engine.transaction.transaction import Transaction
-
-_PREFIX = SESSION_REQUESTS.to_bytes(4, "big")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,8 @@ class Recorded:
 
 
 def request_key(request: SessionRequest) -> bytes:
-    return _PREFIX + request.session_id + request.request_id.to_bytes(4, "big")
+    table = KEYED_REQUESTS if request.call else SESSION_REQUESTS
+    return row_key(table, request.session_id) + request.request_id.to_bytes(4, "big")
 
 
 def find(transaction: Transaction, request: SessionRequest) -> Recorded | None:
@@ -52,6 +55,8 @@ def find(transaction: Transaction, request: SessionRequest) -> Recorded | None:
             )
         ts = int.from_bytes(doc["ts"], "big")
         return Recorded(ts=ts, value=doc["value"], log_lines=tuple(doc["logLines"]))
+    if request.call:  # and not of a session that goes on, whose old requests are forgotten
+        return None
     floor = transaction.get(_floor_key(request.session_id))
     if floor is not None and request.request_id < floor["request"]:
         raise OutOfRetention(
@@ -83,4 +88,4 @@ def forget_below(transaction: Transaction, session_id: bytes, request_id: int) -
 
 def _floor_key(session_id: bytes) -> bytes:
     """Sorts after every request of the session: on the wire their numbers are below 2**32 - 1."""
-    return _PREFIX + session_id + b"\xff\xff\xff\xff"
+    return row_key(SESSION_REQUESTS, session_id) + b"\xff\xff\xff\xff"

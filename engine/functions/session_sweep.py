@@ -8,13 +8,14 @@ the oldest and the newest record of those that keep everything.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice, takewhile
 from typing import Final
 
 from engine.functions.idempotence import forget_below
 from engine.functions.turns import Turns
-from engine.indexes.catalog import SESSION_REQUESTS
+from engine.indexes.catalog import KEYED_REQUESTS, SESSION_REQUESTS
 from engine.indexes.snapshot import Entry
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
@@ -50,49 +51,53 @@ class SessionSweep:
 
     async def sweep(self) -> int:
         """Drop the records that no session keeps; returns how many went."""
-        after: bytes | None = b""
         dropped = 0
-        while after is not None:
-            after, count = await self._turns.write(partial(self._slice, after))
-            dropped += count
+        for table in (SESSION_REQUESTS, KEYED_REQUESTS):
+            after: bytes | None = b""
+            while after is not None:
+                after, count = await self._turns.write(partial(self._slice, table, after))
+                dropped += count
         trace.info("sessions.swept", dropped=dropped)
         return dropped
 
-    def _slice(self, after: bytes, turn: Transaction) -> tuple[bytes | None, int]:
+    def _slice(self, table: int, after: bytes, turn: Transaction) -> tuple[bytes | None, int]:
         """Where to go on (`None` is nowhere), and how many records were dropped."""
+        records = _Records(turn, table)
         dropped = 0
         for _ in range(SLICE_SESSIONS):
-            oldest = next(_entries(turn, after, None), None)
+            oldest = next(records.entries(after, None), None)
             if oldest is None:
                 return None, dropped
             session = oldest[0][:_SESSION_BYTES]
-            dropped += self._sweep_session(turn, session, oldest[0], SLICE_ROWS - dropped)
+            dropped += self._sweep_session(records, session, oldest[0], SLICE_ROWS - dropped)
             if dropped == SLICE_ROWS:
                 return session, dropped
             after = session + _PAST_SESSION
         return after, dropped
 
-    def _sweep_session(self, turn: Transaction, session: bytes, oldest: bytes, most: int) -> int:
+    def _sweep_session(self, records: _Records, session: bytes, oldest: bytes, most: int) -> int:
         """Drop `most` records of one session; returns how many went."""
-        newest = next(_entries(turn, session, session + _FLOOR, reverse=True), None)
-        if newest is None or self._age_ns(turn, newest[1]) > self._silence_ns:
-            rows = list(islice(_entries(turn, session, session + _PAST_SESSION), most))
+        newest = next(records.entries(session, session + _FLOOR, reverse=True), None)
+        if newest is None or self._age_ns(records.turn, newest[1]) > self._silence_ns:
+            rows = list(islice(records.entries(session, session + _PAST_SESSION), most))
         else:
             kept_from = _number(newest[0]) + 1 - self._records_max
             if _number(oldest) >= kept_from:
                 return 0
-            rows = self._old(turn, session, kept_from, most)
+            rows = self._old(records, session, kept_from, most)
             if rows:
-                forget_below(turn, session, _number(rows[-1][0]) + 1)
+                forget_below(records.turn, session, _number(rows[-1][0]) + 1)
         for _, key in rows:
-            turn.put_row(key, None)
+            records.turn.put_row(key, None)
         return len(rows)
 
-    def _old(self, turn: Transaction, session: bytes, below: int, most: int) -> list[Entry]:
+    def _old(self, records: _Records, session: bytes, below: int, most: int) -> list[Entry]:
         """Records of requests below that number, up to the first that is young."""
         upper = session + below.to_bytes(_NUMBER_BYTES, "big")
-        rows = list(islice(_entries(turn, session, upper), most))
-        return list(takewhile(lambda row: self._age_ns(turn, row[1]) > self._young_ns, rows))
+        rows = list(islice(records.entries(session, upper), most))
+        return list(
+            takewhile(lambda row: self._age_ns(records.turn, row[1]) > self._young_ns, rows)
+        )
 
     def _age_ns(self, turn: Transaction, key: bytes) -> int:
         image = turn.view.row(key)
@@ -102,11 +107,18 @@ class SessionSweep:
         return self._turns.next_ts() - said_ns
 
 
-def _entries(
-    turn: Transaction, lower: bytes, upper: bytes | None, *, reverse: bool = False
-) -> Iterator[Entry]:
-    index = turn.catalog.by_number[SESSION_REQUESTS].indexes["by_id"]
-    return turn.view.entries(index, lower, upper, reverse=reverse)
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Those of sessions, or those of keys: each of these is a session with one request."""
+
+    turn: Transaction
+    table: int
+
+    def entries(
+        self, lower: bytes, upper: bytes | None, *, reverse: bool = False
+    ) -> Iterator[Entry]:
+        index = self.turn.catalog.by_number[self.table].indexes["by_id"]
+        return self.turn.view.entries(index, lower, upper, reverse=reverse)
 
 
 def _number(entry_key: bytes) -> int:

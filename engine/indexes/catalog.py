@@ -25,6 +25,7 @@ SCHEMAS: Final = 515
 SESSION_REQUESTS: Final = 516
 SCHEDULED_FUNCTIONS: Final = 517
 CRONS: Final = 518
+KEYED_REQUESTS: Final = 519
 DEPLOYMENTS: Final = 520
 SETTINGS: Final = 521
 
@@ -223,6 +224,7 @@ _SYSTEM_TABLES: Final = (
     make_table(SESSION_REQUESTS, "_session_requests", "", by_creation_time=False),
     make_table(SCHEDULED_FUNCTIONS, "_scheduled_functions", "", [JOBS_BY_DUE]),
     make_table(CRONS, "_crons", "", [CRONS_BY_NAME]),
+    make_table(KEYED_REQUESTS, "_keyed_requests", "", by_creation_time=False),
     make_table(DEPLOYMENTS, "_deployments", "", by_creation_time=False),
     make_table(SETTINGS, "_settings", "", by_creation_time=False),
 )

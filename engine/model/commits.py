@@ -96,7 +96,8 @@ class SessionRequest:
     """
     A client's own number for a mutation: the same pair is the same mutation.
 
-    `call` is a digest of what is called, where a client might use a number for two calls.
+    `call` is a digest of what is called, where a client might use a number for two calls: of a
+    request with a key.
     """
 
     session_id: bytes

@@ -1,8 +1,8 @@
 """
 The `Idempotency-Key` header: a mutation that is sent again with its key runs once.
 
-A key is remembered as a session of its own with one request, so what keeps the
-records of sessions keeps these: in the mutation's own transaction, over restarts,
+A key is remembered as a session of its own with one request, apart from those of
+clients, and what keeps their records keeps these: in the mutation's own transaction, over restarts,
 until the session has been silent for `session_silence_s_max`.  Two callers may have
 the same key without ever meeting, and a key is of one call: what was called is in
 its record, as a digest that tells nothing to who does not know the key.

@@ -276,6 +276,23 @@ async def test_a_key_of_one_call_is_forgotten_like_a_silent_session(
         assert 2 == (await call(b"another")).value
 
 
+async def test_what_is_forgotten_of_a_session_is_none_of_a_key(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A client that guesses the digest of a key sends so much that its old requests are refused."""
+    limits = replace(Limits(), session_records_max=1)
+    async with opened(MemoryStore(), limits) as node:
+        for number in range(3):
+            await send(node, number)
+        await trio.sleep(limits.session_record_age_s_min + 1)
+        await send(node, 3)
+        dropped = await sweep(node)
+        request = SessionRequest(session_id=SESSION, request_id=0, call=b"one")
+        keyed = await node.functions.mutation("t:add", {}, caller=Caller(), request=request)
+
+        assert (3, True, 5) == (dropped, refused(await send(node, 0)), keyed.value)
+
+
 async def test_a_clock_that_leaps_makes_no_session_silent(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
