@@ -4,7 +4,8 @@
     [tool.headrace.codegen]              in pyproject.toml, where it is not to be the default:
     javascript = "web/convex/_generated" the folder for a front end, or a list of such; by default
                                          convex/_generated beside each package.json, here or a
-                                         folder below, that needs `convex`
+                                         folder below, that needs `convex`, but for
+                                         folders that are projects of their own
     python = false                       nothing for the application itself; by default _generated
                                          in its folder, if it is one
 

@@ -1,4 +1,8 @@
-"""Front ends of a project: its folder and those in it that have a package.json."""
+"""
+Front ends of a project: its folder and those in it that have a package.json.
+
+A folder in it that is a project of its own has its own application, and is left to that.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engine.cli.project import is_project
+
 NOT_FRONT_ENDS: Final = frozenset({"node_modules"})
+VIRTUAL_ENVIRONMENT: Final = "pyvenv.cfg"
+"""What each has, whatever it is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +30,17 @@ class FrontEnd:
 def front_ends(root: Path) -> Iterator[FrontEnd]:
     """Those of the project at `root`."""
     folders = (each for each in sorted(root.iterdir()) if each.is_dir())
-    for folder in (root, *folders):
+    for folder in (root, *(each for each in folders if _is_part(each))):
         package = folder / "package.json"
-        if folder != root and (folder.name in NOT_FRONT_ENDS or folder.name.startswith(".")):
-            continue
         if package.is_file():
             yield FrontEnd(folder=folder, needs=_needs(package))
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether a folder of a project is the project's to write in."""
+    if folder.name in NOT_FRONT_ENDS or folder.name.startswith("."):
+        return False
+    return not ((folder / VIRTUAL_ENVIRONMENT).exists() or is_project(folder))
 
 
 def _needs(package: Path) -> frozenset[str]:

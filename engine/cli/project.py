@@ -107,6 +107,15 @@ def project_at(folder: Path) -> Project | None:
     )
 
 
+def is_project(folder: Path) -> bool:
+    """Whether a project's pyproject.toml is in `folder`; one that cannot be read may be one's."""
+    file = folder / "pyproject.toml"
+    try:
+        return file.is_file() and _settings(file) is not None
+    except UsageError:
+        return True
+
+
 def _limits(file: Path, settings: Mapping[str, Any]) -> Limits:
     given = settings.get("limits", {})
     if not isinstance(given, dict):

@@ -202,6 +202,36 @@ def test_only_a_front_end_that_needs_the_client_has_types(project: Path, generat
     assert not generated.exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("pyproject.toml", '[tool.headrace]\napp = "other.py"\n'),
+        ("pyproject.toml", "[tool.headrace\n"),
+        ("pyvenv.cfg", ""),
+    ],
+)
+def test_a_folder_that_is_not_the_projects_own_is_left_alone(
+    project: Path, generated: Path, file: str, text: str
+) -> None:
+    (project / "web" / file).write_text(text)
+
+    code = main(["codegen"])
+
+    assert Exit.DONE == code
+    assert not generated.exists()
+
+
+def test_a_folder_with_a_pyproject_of_something_else_is_the_projects_own(
+    project: Path, generated: Path
+) -> None:
+    (project / "web" / "pyproject.toml").write_text('[tool.ruff]\nsrc = ["."]\n')
+
+    code = main(["codegen"])
+
+    assert Exit.DONE == code
+    assert generated.exists()
+
+
 def test_a_broken_application_leaves_the_last_types(project: Path, generated: Path) -> None:
     main(["codegen"])
     before = (generated / "api.d.ts").read_text()

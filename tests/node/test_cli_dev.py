@@ -11,6 +11,7 @@ import convex
 import httpx
 import pytest
 
+from engine.cli.dev import write_urls
 from engine.cli.failures import Exit
 from tests.node.command_line import headrace, started
 
@@ -114,6 +115,19 @@ def test_the_files_of_a_single_file_application_are_watched_and_shown(tmp_path: 
     assert "chat:hello" in page
     assert "division by zero" in page
     assert f"OTHER=1\nVITE_CONVEX_URL={dev.url}\n" == environment
+
+
+def test_front_ends_are_told_the_url_and_other_projects_are_not(tmp_path: Path) -> None:
+    for name in ("web", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "package.json").write_text("{}")
+    (tmp_path / "other" / "pyproject.toml").write_text('[tool.headrace]\napp = "other.py"\n')
+    (tmp_path / "other" / ".env.local").write_text("VITE_CONVEX_URL=http://other\n")
+
+    list(write_urls(tmp_path, "http://here"))
+
+    assert "VITE_CONVEX_URL=http://here\n" == (tmp_path / "web" / ".env.local").read_text()
+    assert "VITE_CONVEX_URL=http://other\n" == (tmp_path / "other" / ".env.local").read_text()
 
 
 @pytest.mark.slow
