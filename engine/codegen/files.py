@@ -1,8 +1,9 @@
 """
 Folders of files that are ours: what is written there was written by us before, or is new.
 
-A file of ours says so in its first lines.  A bundler that watches the folder
-sees whole files only, and none that says what it said before.
+A file of ours has a name that we write and begins with the comment that we
+write, to the letter: one that quotes it is somebody else's.  A bundler that
+watches the folder sees whole files only, and none that says what it said before.
 """
 
 from __future__ import annotations
@@ -17,14 +18,39 @@ from typing import Final
 
 from engine.errors import UsageError
 
-WRITTEN_BY: Final = "Written by `headrace codegen`, which writes it again:"
-HOW_TO_WRITE: Final = "what is changed here is lost."
 PYTHON_FOLDER: Final = "_generated"
 """Beside the modules of an application; the loader reads nothing there."""
-HEAD_CHARACTERS: Final = 1000
-"""How far into a file it says who wrote it."""
-SUFFIXES: Final = frozenset({".js", ".ts", ".py", ".pyi"})
-"""Of the files that are written, so that no others are looked into."""
+WRITTEN_BY: Final = (
+    "Written by `headrace codegen`, which writes it again: what is changed here is lost."
+)
+PYTHON_NAMES: Final = frozenset({"__init__.py", "api.py", "api.pyi", "data_model.py"})
+NAMES: Final = frozenset({"api.d.ts", "api.js", "dataModel.d.ts"}) | PYTHON_NAMES
+"""Of all files that were ever written, so that no others are looked into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The comment that files of one language begin with; each line in it has the `margin`."""
+
+    opening: tuple[str, ...]
+    margin: str
+    closing: str
+
+    def lines(self, about: str) -> list[str]:
+        """Those of a file that is `about` this."""
+        said = (about, "", WRITTEN_BY)
+        return [*self.opening, *(f"{self.margin}{line}".rstrip() for line in said), self.closing]
+
+    def is_above(self, text: str) -> bool:
+        """Whether it is what `text` begins with, whatever that is about."""
+        lines = text.split("\n")
+        about = "".join(lines[len(self.opening) :][:1]).removeprefix(self.margin)
+        expected = self.lines(about)
+        return lines[: len(expected)] == expected
+
+
+PYTHON: Final = Header(opening=("# ruff: noqa", "# fmt: off", '"""'), margin="", closing='"""')
+TYPESCRIPT: Final = Header(opening=("/* eslint-disable */", "/**"), margin=" * ", closing=" */")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +67,7 @@ class Folder:
         Raises:
             UsageError: one is there that somebody else has written.
         """
+        assert self.texts.keys() <= NAMES, "a file of ours has a name that is known as ours"
         found = {name: self._read(self.path / name) for name in self.texts}
         return Changes(
             written={
@@ -62,7 +89,7 @@ class Folder:
             return None
         except (OSError, UnicodeError):
             text = ""
-        if not _is_ours(text):
+        if file.is_symlink() or not _is_ours(file, text):
             raise UsageError(
                 f"{file} was not written by headrace; move it away, or say in pyproject.toml "
                 "where to write instead: [tool.headrace.codegen]"
@@ -71,14 +98,14 @@ class Folder:
 
     def _stale(self) -> Iterator[Path]:
         for file in self.path.glob("*"):
-            if file.name not in self.texts and file.suffix in SUFFIXES:
+            if file.name in NAMES - self.texts.keys() and not file.is_symlink():
                 with suppress(OSError, UnicodeError):
-                    if _is_ours(file.read_text("utf-8")):
+                    if _is_ours(file, file.read_text("utf-8")):
                         yield file
 
 
-def _is_ours(text: str) -> bool:
-    return WRITTEN_BY in text[:HEAD_CHARACTERS]
+def _is_ours(file: Path, text: str) -> bool:
+    return (PYTHON if file.name in PYTHON_NAMES else TYPESCRIPT).is_above(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

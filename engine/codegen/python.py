@@ -20,7 +20,7 @@ from engine.app.registry import Application
 from engine.app.schema import Table
 from engine.app.validators import AnyValue, Object, Union, Validator, v
 from engine.codegen.documents import document_of, field_paths, indexes_of
-from engine.codegen.files import HOW_TO_WRITE, WRITTEN_BY
+from engine.codegen.files import PYTHON
 from engine.codegen.names import WORD, camel, is_name
 from engine.codegen.python_types import Types, choice_of
 from engine.codegen.tree import Node, tree_of
@@ -61,8 +61,7 @@ def files_of(application: Application) -> dict[str, str]:
 
 
 def _file(about: str, lines: Sequence[str]) -> str:
-    header = ["# ruff: noqa", "# fmt: off", '"""', about, "", f"{WRITTEN_BY} {HOW_TO_WRITE}", '"""']
-    return "\n".join([*header, *(["", *lines] if lines else []), ""])
+    return "\n".join([*PYTHON.lines(about), *(["", *lines] if lines else []), ""])
 
 
 def _imports(lines: Sequence[str]) -> Iterator[str]:

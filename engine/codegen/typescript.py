@@ -39,7 +39,7 @@ from engine.app.validators import (
     v,
 )
 from engine.codegen.documents import document_of, field_paths, indexes_of, key_of
-from engine.codegen.files import HOW_TO_WRITE, WRITTEN_BY
+from engine.codegen.files import TYPESCRIPT
 from engine.codegen.tree import Node, tree_of
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import Int64, Value
@@ -64,15 +64,7 @@ def files_of(application: Application) -> dict[str, str]:
 
 
 def _file(about: str, lines: Iterable[str]) -> str:
-    header = [
-        "/* eslint-disable */",
-        "/**",
-        f" * {about}",
-        " *",
-        f" * {WRITTEN_BY} {HOW_TO_WRITE}",
-        " */",
-    ]
-    return "\n".join([*header, "", *lines, ""])
+    return "\n".join([*TYPESCRIPT.lines(about), "", *lines, ""])
 
 
 # Functions.

@@ -12,6 +12,7 @@ import structlog
 
 from engine.cli import main
 from engine.cli.failures import Exit
+from engine.codegen.files import TYPESCRIPT, WRITTEN_BY
 from tests.node.command_line import eventually, headrace, started
 
 APP = """
@@ -55,6 +56,15 @@ def module(project: Path) -> Path:
 def generated(project: Path) -> Path:
     """Where the types of its front end are."""
     return project / "web" / "convex" / "_generated"
+
+
+def python_files(project: Path) -> dict[str, str]:
+    """What is written for the application itself, by name."""
+    folder = project / f"other_{project.name}"
+    folder.mkdir()
+    (folder / "people.py").write_text(APP)
+    assert main(["codegen", folder.name]) == Exit.DONE
+    return {file.name: file.read_text() for file in (folder / "_generated").iterdir()}
 
 
 def configure(project: Path, lines: str) -> None:
@@ -102,33 +112,61 @@ def test_a_check_writes_nothing_and_says_what_would_change(
     assert "would write web/convex/_generated/api.js\n" == capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "export type Id = string;\n",
+        f"// What begins so is of codegen:\n// {WRITTEN_BY}\nexport type Id = string;\n",
+        "\n".join(["", *TYPESCRIPT.lines("One more line above.")]),
+    ],
+)
 def test_a_file_of_somebody_else_is_named_and_nothing_is_written(
-    generated: Path, capsys: pytest.CaptureFixture[str]
+    generated: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generated.mkdir(parents=True)
-    (generated / "dataModel.d.ts").write_text("export type Id = string;\n")
+    (generated / "dataModel.d.ts").write_text(text)
 
     code = main(["codegen"])
 
     assert Exit.USAGE == code
     assert f"{generated / 'dataModel.d.ts'} was not written by headrace" in capsys.readouterr().err
-    assert "export type Id = string;\n" == (generated / "dataModel.d.ts").read_text()
+    assert text == (generated / "dataModel.d.ts").read_text()
     assert ["dataModel.d.ts"] == [file.name for file in generated.iterdir()]
 
 
-def test_files_of_ours_that_are_of_no_more_use_go_and_others_stay(
-    generated: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_link_in_the_place_of_a_file_is_somebody_elses(project: Path, generated: Path) -> None:
     main(["codegen"])
-    (generated / "server.js").write_text((generated / "api.js").read_text())
-    (generated / "mine.ts").write_text("export {};\n")
-    (generated / "bytes.js").write_bytes(b"\xff")
+    ours = (generated / "api.js").rename(project / "api.js")
+    (generated / "api.js").symlink_to(ours)
+    module(project).write_text(APP.replace("everybody", "nobody"))
+
+    code = main(["codegen"])
+
+    assert Exit.USAGE == code
+    assert (generated / "api.js").is_symlink()
+
+
+def test_files_of_ours_that_are_of_no_more_use_go_and_others_stay(
+    project: Path, generated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours_in_python = python_files(project)
+    main(["codegen"])
+    ours = (generated / "api.js").read_text()
+    (generated / "api.py").write_text(ours_in_python["api.py"])
+    others = {
+        "server.js": ours,  # never a name of ours
+        "api.pyi": f"# {ours_in_python['api.pyi']}",
+        "data_model.py": "\n".join(f"# {line}" for line in ours.splitlines()),
+    }
+    for name, text in others.items():
+        (generated / name).write_text(text)
+    (generated / "__init__.py").write_bytes(b"\xff")
     capsys.readouterr()
 
     main(["codegen"])
 
-    assert "Removed web/convex/_generated/server.js\n" == capsys.readouterr().out
-    assert sorted([*FILES, "mine.ts", "bytes.js"]) == sorted(f.name for f in generated.iterdir())
+    assert "Removed web/convex/_generated/api.py\n" == capsys.readouterr().out
+    assert sorted([*FILES, *others, "__init__.py"]) == sorted(f.name for f in generated.iterdir())
 
 
 def test_what_git_makes_of_the_ends_of_lines_is_no_change(generated: Path) -> None:
