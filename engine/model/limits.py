@@ -215,6 +215,8 @@ class Limits:
     # One client.
     message_bytes_max: int = 64 << 20
     http_body_bytes_max: int = 16 << 20
+    http_body_s_max: float = 60.0
+    """From the head of a request to the end of its body: the largest need 2.2 Mbit/s."""
     headers_bytes_max: int = 64 << 10
     """Of a request, its path and query included, that are read and have not ended."""
     mutations_queued_max: int = 1_000
@@ -246,6 +248,10 @@ class Limits:
     sessions and requests together, and no more."""
     sessions_max: int = 10_000
     http_requests_max: int = 1_024
+    """That are worked on; those whose body is not there yet are none of them."""
+    http_bodies_bytes_max: int = 256 << 20
+    """Of bodies that are being read: sixteen of the largest, or as many small ones as there are
+    connections."""
     unsent_transitions_max: int = 2
     ping_s: float = 15.0
     inactivity_s_max: float = 120.0
@@ -280,6 +286,7 @@ _ORDERED: Final = (
     ("retry_backoff_s", "retry_backoff_s_max"),
     ("job_backoff_s", "job_backoff_s_max"),
     ("log_age_s_min", "log_age_s_max"),
+    ("http_body_bytes_max", "http_bodies_bytes_max"),
     ("ping_s", "inactivity_s_max"),
 )
 _MAY_BE_ZERO: Final = ("conflict_retries_max", "functions_scheduled_max", "query_cache_bytes_max")

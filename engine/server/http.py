@@ -37,6 +37,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
 from engine.server.identity import Verifier
+from engine.server.places import Place, Room
 from engine.server.requests import (
     HTML_TYPE,
     Operation,
@@ -81,6 +82,8 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
 ALIVE: Final = "/healthz"
 """Answered however busy the rest is: who asks restarts a process that does not answer."""
 
+READY: Final = "/readyz"
+
 _METHODS: Final = "GET, POST, OPTIONS, PATCH, DELETE, PUT"
 
 
@@ -104,7 +107,7 @@ class Operations:
         return [
             *(get(path, partial(_text, text), _SAYS[path]) for path, text in texts.items()),
             get("/", self._front, _SAYS["/"]),
-            get("/readyz", self._ready, _SAYS["/readyz"]),
+            get(READY, self._ready, _SAYS[READY]),
             Route(
                 method="POST",
                 path="/api/debug_event",
@@ -140,21 +143,21 @@ class HttpApi:
     ) -> None:
         self._verifier = verifier
         self._routes = tuple(routes)
-        self._limits = limits
         self._runtime = runtime
-        self._active = 0
+        self._room = Room(limits)
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`; raises nothing of its own."""
         if _is_preflight(request):
             return _preflight(request)
-        self._active += 1
+        place = Place(self._room, partial(self._is_of_operators, request))
         try:
-            response = await self._routed(request)
+            place.work()
+            response = await self._routed(replace(request, place=place))
         except Exception as error:
             response = self._refusal(error)
         finally:
-            self._active -= 1
+            place.leave()
         return _with_cors(request, response)
 
     def refuse(self, request: Request, error: EngineError) -> Response:
@@ -164,8 +167,6 @@ class HttpApi:
         return _with_cors(request, error_response(*blame(error)))
 
     async def _routed(self, request: Request) -> Response:
-        if self._active > self._limits.http_requests_max and request.path != ALIVE:
-            raise Overloaded("TooManyConcurrentRequests: the HTTP API (http_requests_max)", 0)
         method = "GET" if request.method == "HEAD" else request.method
         found = [route for route in self._routes if route.matches(request.path)]
         for route in found:
@@ -176,6 +177,10 @@ class HttpApi:
         if found:
             return _method_not_allowed(request, found)
         raise RequestRefused(404, "NotFound", f"There is nothing at {request.path}")
+
+    def _is_of_operators(self, request: Request) -> bool:
+        """Who has to see to it that there is room again gets some."""
+        return request.path in (ALIVE, READY) or self._verifier.has_admin_key(request)
 
     async def _check_admin(self, request: Request) -> None:
         if not (await self._verifier.from_request(request)).admin:
@@ -235,7 +240,7 @@ _SAYS: Final = {
     "/instance_version": Operation(summary="The version of the server"),
     "/instance_name": Operation(summary="The name of the deployment"),
     ALIVE: Operation(summary="Whether the process answers", statuses=()),
-    "/readyz": Operation(
+    READY: Operation(
         summary="Whether a mutation could be committed now, and if not, why",
         answer={"type": "object", "properties": {"ready": {"type": "boolean"}}},
         also={503: "Not now"},

@@ -169,12 +169,12 @@ class Verifier:
         """
         if header is None:
             return NOBODY
-        scheme, _, credentials = header.strip().partition(" ")
-        match scheme.lower():
+        scheme, credentials = _credentials(header)
+        match scheme:
             case "bearer":
-                return Who(identity=await self.verify(credentials.strip()))
+                return Who(identity=await self.verify(credentials))
             case "convex":
-                return self.check_admin_key(credentials.strip())
+                return self.check_admin_key(credentials)
         raise InvalidAuthHeader("Authorization is `Bearer TOKEN` or `Convex ADMIN_KEY`")
 
     async def from_request(self, request: Request) -> Who:
@@ -189,6 +189,19 @@ class Verifier:
         if header is None and admin_key is not None:
             return self.check_admin_key(admin_key)
         return await self.from_header(header)
+
+    def has_admin_key(self, request: Request) -> bool:
+        """Whether a request has the admin key, told without asking anybody else for keys."""
+        header = request.headers.get("authorization")
+        if header is None:
+            text = request.query.get("adminKey", "")
+        else:
+            scheme, text = _credentials(header)
+            text = text if scheme == "convex" else ""
+        try:
+            return self.check_admin_key(text).admin
+        except Unauthenticated:
+            return False
 
     def _key_store(self) -> KeyStore:
         if self._keys is None:
@@ -209,6 +222,11 @@ class Verifier:
         begins_s = _time_of(claims, "nbf")
         if begins_s is not None and now_s < begins_s - CLOCK_SKEW_S:
             raise Unauthenticated(f"The token is not valid for another {begins_s - now_s:.0f} s")
+
+
+def _credentials(header: str) -> tuple[str, str]:
+    scheme, _, credentials = header.strip().partition(" ")
+    return scheme.lower(), credentials.strip()
 
 
 def _comparable(issuer: str) -> str:

@@ -6,6 +6,7 @@ import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -16,11 +17,9 @@ from engine.errors import RequestRefused
 from engine.model.json_values import Json
 from engine.model.text import speakable
 from engine.server.json_text import parse
+from engine.server.places import Place
 
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
-
-BODY_S_MAX: Final = 60.0
-"""Between two parts of a request's body."""
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
@@ -28,10 +27,16 @@ HTML_TYPE: Final = "text/html; charset=utf-8"
 
 
 class Incoming:
-    """The body of a request, as its host hands it over."""
+    """
+    The body of a request, as its host hands it over.
 
-    def __init__(self, receive: Receive, *, is_over: bool) -> None:
+    Args:
+        deadline: until when it is waited for.
+    """
+
+    def __init__(self, receive: Receive, *, is_over: bool, deadline: float = inf) -> None:
         self._receive = receive
+        self.deadline: Final = deadline
         self.is_over = is_over
         """Whether the host has nothing more of it."""
 
@@ -50,6 +55,7 @@ class Request:
         query: the query string's parameters; of several with one name the last.
         headers: by lower-case name; of several with one name the last.
         incoming: the body; it can be read once.
+        place: in the room that the HTTP API has.
         can_close: whether a response may say that the connection ends, as HTTP/1 does.
     """
 
@@ -59,10 +65,12 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     incoming: Incoming = field(repr=False)
+    place: Place = field(default_factory=Place.alone, repr=False)
     can_close: bool = False
 
     @classmethod
-    def of_asgi(cls, scope: Mapping[str, Any], receive: Receive) -> Request:
+    def of_asgi(cls, scope: Mapping[str, Any], receive: Receive, *, body_s_max: float) -> Request:
+        """The request of `scope`; its body is waited for from now on."""
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
@@ -74,7 +82,9 @@ class Request:
             prefix=prefix_of(scope),
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
             headers=headers,
-            incoming=Incoming(receive, is_over=not has_body),
+            incoming=Incoming(
+                receive, is_over=not has_body, deadline=trio.current_time() + body_s_max
+            ),
             can_close=str(scope.get("http_version", "")).startswith("1"),
         )
 
@@ -87,10 +97,11 @@ class Request:
         """
         is_over = False
         while not is_over:
-            with trio.move_on_after(BODY_S_MAX) as patience:
+            with trio.move_on_at(self.incoming.deadline) as patience:
                 event = await self.incoming.next()
             if patience.cancelled_caught:
-                raise RequestRefused(408, "RequestTimeout", "The body took too long to arrive")
+                message = "The body took too long to arrive (http_body_s_max)"
+                raise RequestRefused(408, "RequestTimeout", message)
             if event["type"] == "http.disconnect":
                 raise RequestRefused(408, "ClientDisconnect", "The client went away")
             is_over = not event.get("more_body", False)
@@ -103,29 +114,30 @@ class Request:
 
         Raises:
             RequestRefused: it is larger than `bytes_max`, or did not arrive.
+            Overloaded: there is no room for it.
         """
         self._check_size(self._announced_bytes(), bytes_max)
         body = bytearray()
+        self.place.read(0)
         async with aclosing(self.parts()) as parts:
             async for part in parts:
                 body += part
                 self._check_size(len(body), bytes_max)
+                self.place.read(len(body))
+        self.place.work()
         return bytes(body)
 
     async def skip(self, bytes_max: int) -> None:
         """
-        Take the rest of the body, up to `bytes_max`, and forget it.
+        Take the rest of the body, up to `bytes_max` and its deadline, and forget it.
 
         A client that is still sending when it is answered and hung up on may
         never see the answer.
         """
         seen = 0
-        try:
+        with trio.move_on_at(self.incoming.deadline):
             while not self.incoming.is_over and seen <= bytes_max:
-                with trio.fail_after(BODY_S_MAX):
-                    seen += len((await self.incoming.next()).get("body", b""))
-        except trio.TooSlowError:
-            return
+                seen += len((await self.incoming.next()).get("body", b""))
 
     async def json_object(self, bytes_max: int) -> dict[str, Json]:
         """

@@ -236,7 +236,9 @@ class Server:
             case "http":
                 self._responding += 1
                 try:
-                    await self._respond(Request.of_asgi(scope, receive), send)
+                    body_s_max = self._limits.http_body_s_max
+                    request = Request.of_asgi(scope, receive, body_s_max=body_s_max)
+                    await self._respond(request, send)
                 finally:
                     self._responding -= 1
                     self._left.unpark_all()

@@ -302,6 +302,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_action_places.py",
         "test_whoever_has_waited_its_patience_is_told_why_and_nothing_was_done",
     ),
+    "http_bodies_bytes_max": (
+        "protocol/test_http.py",
+        "test_more_of_bodies_than_fits_is_refused_and_operators_are_not",
+    ),
     "http_requests_max": ("protocol/test_http.py", "test_more_requests_than_fit_are_refused"),
     "connections_max": (
         "node/test_server.py",
@@ -401,6 +405,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_headers_over_the_limit_end_their_connection_alone",
     ),
     "http_body_bytes_max": ("protocol/test_http.py", "test_a_body_over_the_limit_is_refused"),
+    "http_body_s_max": (
+        "protocol/test_http.py",
+        "test_a_body_that_trickles_takes_no_place_and_ends_at_its_deadline",
+    ),
     "mutations_queued_max": (
         "protocol/test_protocol.py",
         "test_too_many_waiting_mutations_pause_reading_until_one_has_begun",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from engine.server.http import Readiness
 from engine.server.requests import Request, Response, Route, text_response
 from engine.server.server import ServerConfig
 from tests.protocol.cells import START_TS, Cells, Ctx
-from tests.protocol.wires import ADMIN_KEY, serving
+from tests.protocol.wires import ADMIN_KEY, House, serving
 
 
 def echo(ctx: Ctx, value: Any = None) -> Any:
@@ -419,10 +420,79 @@ async def test_more_requests_than_fit_are_refused() -> None:
         house.nursery.start_soon(house.http, "POST", "/api/query", call("m:show"))
         await trio.testing.wait_all_tasks_blocked()
         reply = await house.http("POST", "/api/query", call("m:show"))
-        alive = await house.http("GET", "/healthz")
+        wrong = {"authorization": "Convex test|9876543210"}
+        stranger = await house.http("POST", "/api/query", call("m:echo"), headers=wrong)
+        operator = await house.http("POST", "/api/query", call("m:echo"), headers=OPERATOR)
+        asked = [(await house.http("GET", path)).status for path in ("/healthz", "/readyz")]
 
-    assert reply.status == 503
-    assert alive.status == 200
+    assert [reply.status, stranger.status, operator.status, *asked] == [503, 503, 200, 200, 200]
+
+
+class Trickle:
+    """Requests with a body of which a byte comes every few seconds, and their answers."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.statuses: list[int] = []
+
+    async def run(self, body: bytes = b"{") -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/api/query",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"9000")],
+        }
+        parts = chain([body], repeat(b" "))
+
+        async def receive() -> dict[str, Any]:
+            await trio.sleep(5)
+            return {"type": "http.request", "body": next(parts), "more_body": True}
+
+        async def send(event: dict[str, Any]) -> None:
+            self.statuses += [event["status"]] if "status" in event else []
+
+        await self._house.server(scope, receive, send)
+
+
+OPERATOR = {"authorization": f"Convex {ADMIN_KEY}"}
+
+
+async def test_a_body_that_trickles_takes_no_place_and_ends_at_its_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = Limits(http_requests_max=2, http_body_s_max=60)
+    async with serving(application(), limits=limits) as house:
+        slow = Trickle(house)
+        for _ in range(10):
+            house.nursery.start_soon(slow.run)
+        await trio.sleep(59)
+        meanwhile = await house.http("POST", "/api/query", call("m:echo"))
+        before = list(slow.statuses)
+        await trio.sleep(2)
+
+        assert (meanwhile.status, before, slow.statuses) == (200, [], [408] * 10)
+
+
+async def test_more_of_bodies_than_fits_is_refused_and_operators_are_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = Limits(http_body_bytes_max=50_000, http_bodies_bytes_max=50_000)
+    async with serving(application(), limits=limits) as house:
+        slow = Trickle(house)
+        for body in (b"x" * 20_000, b"x" * 20_000, b"x" * 20_000):
+            house.nursery.start_soon(slow.run, body)
+        await trio.sleep(30)
+        refused = await house.http("POST", "/api/query", call("m:echo"))
+        without_body = await house.http("GET", "/api/query?path=m:echo")
+        operators = await house.http("POST", "/api/query", call("m:echo"), headers=OPERATOR)
+        await trio.sleep(300)
+        after = await house.http("POST", "/api/query", call("m:echo"))
+
+        assert (refused.status, refused.json["code"]) == (503, "Overloaded")
+        assert "http_bodies_bytes_max" in refused.json["message"]
+        assert [without_body.status, operators.status, after.status] == [200, 200, 200]
+        assert sorted(slow.statuses) == [408, 408, 503]
 
 
 async def test_the_server_answers_on_after_any_garbage() -> None:
