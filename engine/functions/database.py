@@ -280,7 +280,11 @@ def table_name(table: Any) -> str:
 def _user_table(table: Any) -> str:
     name = table_name(table)
     if name.startswith("_"):
-        raise NotAllowed(f"{name!r} is a system table; read it with db.system.query({name!r})")
+        if name in READABLE_SYSTEM_TABLES:
+            raise NotAllowed(f"{name!r} is a system table; read it with db.system.query({name!r})")
+        raise NotAllowed(
+            f"{name!r} is no table that functions have: names that begin with _ are the system's"
+        )
     return name
 
 

@@ -156,6 +156,8 @@ class Executor:
             or execution.engine_left_s < limits.system_time_s_max * _LEFT_RATIO
         ):
             execution.note_times(usage)
+        if execution.log_lines:
+            usage.note_log_lines(len(execution.log_lines))
         for warning in usage.warnings():
             execution.log("WARN", warning)
         return Outcome(

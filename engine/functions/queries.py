@@ -20,7 +20,7 @@ from engine.indexes.catalog import OF_EVERY_TABLE, IndexInfo, IndexKind, TableIn
 from engine.indexes.entries import refuse_unreadable
 from engine.model.codec import encode
 from engine.model.identifiers import is_identifier, why_no_identifier
-from engine.model.limits import DOCUMENT_BYTES_MAX
+from engine.model.limits import DOCUMENT_BYTES_MAX, QUERY_FILTERS_MAX
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
 from engine.transaction.pagination import (
     SPLIT_ITEMS,
@@ -180,6 +180,11 @@ class QueryBuilder(Query[Any]):
         return changed
 
     def _narrowed(self, predicate: Predicate, text: str) -> QueryBuilder:
+        if len(self._predicates) == QUERY_FILTERS_MAX:
+            raise InvalidRange(
+                f"a query has at most {QUERY_FILTERS_MAX} filters (QUERY_FILTERS_MAX); "
+                "put them into one function, for .where"
+            )
         changed = self._copy()
         changed._predicates = (*self._predicates, predicate)
         changed._texts = (*self._texts, text)

@@ -545,6 +545,7 @@ class Functions:
                 del self.running_actions[path]
         seconds = self._runtime.monotonic() - began
         usage.note("action_time_s_max", seconds, self.limits.action_time_s_max)
+        usage.note_log_lines(len(execution.log_lines))
         for warning in usage.warnings():
             execution.log("WARN", warning)
         lines = tuple(execution.log_lines)

@@ -71,6 +71,8 @@ TOLD_BYTES_MAX: Final = 8 << 20
 """Of a result that `on_complete` is told, so that it can be called: of a larger one the size."""
 CREATION_TIME_MAX: Final = 2.0**53
 
+QUERY_FILTERS_MAX: Final = 256
+"""Of one query, as in Convex: each is asked of every document that is read."""
 PAGE_ITEMS_MAX: Final = 32_000
 """As many as a function may read in Convex; clients ask for no more."""
 SEARCH_TERMS_MAX: Final = 16

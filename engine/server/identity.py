@@ -435,7 +435,8 @@ def acted_identity(attributes: object) -> Identity:
     The identity that an administrator acts as; it does not expire.
 
     Args:
-        attributes: a JSON object with `tokenIdentifier`, or `issuer` and `subject`.
+        attributes: a JSON object with `tokenIdentifier`, or `issuer` and `subject`; what
+            `customClaims` has in it becomes claims as those of a token do.
 
     Raises:
         InvalidAuthHeader: it has neither.
@@ -444,6 +445,7 @@ def acted_identity(attributes: object) -> Identity:
         others = dict(attributes)
         issuer, subject = others.pop("issuer", None), others.pop("subject", None)
         token_identifier = others.pop("tokenIdentifier", None)
+        custom = others.pop("customClaims", None)
         if isinstance(token_identifier, str) and issuer is subject is None:
             issuer, _, subject = token_identifier.rpartition("|")
         if isinstance(issuer, str) and isinstance(subject, str):
@@ -453,6 +455,7 @@ def acted_identity(attributes: object) -> Identity:
                 issuer=speakable(issuer),
                 subject=speakable(subject),
                 token_identifier=speakable(token_identifier),
-                claims=_canonical(others),
+                claims=(_custom_claims(custom) if isinstance(custom, dict) else {})
+                | _canonical(others),
             )
     raise InvalidAuthHeader("An identity to act as has a tokenIdentifier, or issuer and subject")

@@ -420,6 +420,7 @@ class Transaction:
         if not is_identifier(name):
             raise InvalidValue(why_no_identifier(name, "a table"))
         used = len(self.catalog.by_number) - SYSTEM_TABLES + 1
+        self.usage.note("TABLES_MAX", used, TABLES_MAX)
         if used > TABLES_MAX:
             advice = "Documents of one kind share a table; drop those that nothing needs."
             raise LimitExceeded("TABLES_MAX", used, TABLES_MAX, "tables", advice)
@@ -522,7 +523,7 @@ class Transaction:
             if not is_system:
                 size, nesting = measure(doc)
                 self.usage.count_write(size)
-                if size > _BYTES_NEAR or nesting > _NESTING_NEAR or len(doc) > OBJECT_FIELDS_MAX:
+                if size > _BYTES_NEAR or nesting > _NESTING_NEAR or len(doc) > _FIELDS_NEAR:
                     self._check_document(doc, size, nesting)
             after = encode(doc)
             if after == image:
@@ -536,6 +537,7 @@ class Transaction:
     def _check_document(self, doc: Doc, size: int, nesting: int) -> None:
         self.usage.note("DOCUMENT_BYTES_MAX", size, DOCUMENT_BYTES_MAX)
         self.usage.note("DOCUMENT_NESTING_MAX", nesting, DOCUMENT_NESTING_MAX)
+        self.usage.note("OBJECT_FIELDS_MAX", len(doc), OBJECT_FIELDS_MAX)
         if (
             size > DOCUMENT_BYTES_MAX
             or nesting > DOCUMENT_NESTING_MAX
@@ -583,7 +585,8 @@ class Transaction:
 
 _BYTES_NEAR: Final = DOCUMENT_BYTES_MAX * WARNING_RATIO - 1
 _NESTING_NEAR: Final = DOCUMENT_NESTING_MAX * WARNING_RATIO - 1
-"""Documents up to here, of no more fields than any object, need no closer look."""
+_FIELDS_NEAR: Final = OBJECT_FIELDS_MAX * WARNING_RATIO - 1
+"""Documents up to here need no closer look."""
 
 _SYSTEM_ROWS: Final = TABLES.to_bytes(4, "big")[:3]
 """What the keys of the engine's own rows begin with; these are bounded by what is put in them."""

@@ -84,6 +84,11 @@ class Usage:
             noted = self.noted = self.noted or {}
             noted[limit] = (max(used, noted.get(limit, (0, 0))[0]), allowed)
 
+    def note_log_lines(self, lines: int) -> None:
+        """Warn of so many log lines, if there is room for the warning."""
+        if lines < self.limits.log_lines_max - 1:
+            self.note("log_lines_max", lines, self.limits.log_lines_max)
+
     def count_read(self, size: int, advice: str = _ADVICE_READ) -> None:
         """Count one document, or a walked index entry, of `size` bytes as read."""
         self.documents_read += 1

@@ -99,6 +99,8 @@ async def small(ctx: QueryCtx, number: float) -> float:
 
 FILLED_AT_ONCE: Final = 2_000
 REACHED_S_MAX: Final = 60.0
+LISTENED_S: Final = 1.0
+"""For what may come after the last transition that is expected; none is."""
 HELD_S_MAX: Final = 2.0
 """For another client's question meanwhile, on a machine that runs other tests as well; alone it is
 a quarter of a second, in which what a function wrote is staged."""
@@ -179,7 +181,7 @@ async def _changed_under_subscribers(url: str, count: int) -> tuple[list[Screen]
 
 
 async def _show(url: str, screen: Screen, *, task_status: trio.TaskStatus[None]) -> None:
-    """Subscribe, and stay until something has changed."""
+    """Subscribe, and stay until something has changed, and a while longer."""
     async with opened(url) as socket:
         await socket.say(type="Connect", sessionId=str(uuid4()), connectionCount=0)
         adds = [
@@ -190,6 +192,9 @@ async def _show(url: str, screen: Screen, *, task_status: trio.TaskStatus[None])
         await _take_in(socket, screen)
         task_status.started()
         await _take_in(socket, screen)
+        with trio.move_on_after(LISTENED_S):
+            while True:
+                await _take_in(socket, screen)
 
 
 async def _take_in(socket: WebSocket, screen: Screen) -> None:

@@ -129,7 +129,12 @@ async def test_what_a_document_may_just_be_comes_back_as_it_was(fields: Doc) -> 
         (lambda db, _: db.patch(MISSING, {}), DocumentNotFound, "cannot patch"),
         (lambda db, _: db.replace(MISSING, {}), DocumentNotFound, "cannot replace"),
         (lambda db, _: db.delete(JOB), InvalidId, "is an id of _scheduled_functions"),
-        (lambda db, _: db.insert("_notes", {}), NotAllowed, "'_notes' is a system table"),
+        (lambda db, _: db.insert("_notes", {}), NotAllowed, "that begin with _ are the system's"),
+        (
+            lambda db, _: db.insert("_scheduled_functions", {}),
+            NotAllowed,
+            "read it with db.system.query",
+        ),
     ],
 )
 async def test_a_write_that_cannot_be_is_refused_by_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from engine.model.values import size_of
 from engine.node import Node
 from tests.node.nodes import ADMIN, mutate, serving
 
+log = logging.getLogger(__name__)
 MODULE = __name__.replace(".", "/")
 LIMITS = replace(
     Limits(),
@@ -47,6 +49,11 @@ async def take(ctx: MutationCtx, text: str) -> None:
 @query
 async def give(ctx: QueryCtx, size: int) -> str:
     return "x" * size
+
+
+@mutation
+async def widen(ctx: MutationCtx, fields: int) -> None:
+    await ctx.db.insert("items", {f"f{n}": n for n in range(fields)})
 
 
 @query
@@ -78,7 +85,7 @@ async def act(ctx: ActionCtx, text: str, size: int, seconds: float) -> str:
     return "x" * size
 
 
-APP = [insert, take, give, act]
+APP = [insert, widen, take, give, act]
 
 
 async def warnings(path: str, args: dict[str, Any]) -> Sequence[str]:
@@ -100,6 +107,7 @@ async def warnings(path: str, args: dict[str, Any]) -> Sequence[str]:
     ("path", "args", "warning"),
     [
         ("insert", {"count": 8}, "documents written: 8 of at most 10 (documents_written_max)"),
+        ("widen", {"fields": 900}, "object fields: 902 of at most 1024 (OBJECT_FIELDS_MAX)"),
         (
             "act",
             {"text": "x" * 800, "size": 0, "seconds": 0},
@@ -127,6 +135,7 @@ async def test_a_function_that_comes_near_a_limit_is_warned(
     ("path", "args"),
     [
         ("insert", {"count": 7, "size": 800_000, "depth": 11}),
+        ("widen", {"fields": 800}),
         ("take", {"text": "x" * 700}),
         ("give", {"size": 700}),
         ("act", {"text": "x" * 700, "size": 700, "seconds": 7}),
@@ -136,6 +145,34 @@ async def test_a_function_that_stays_away_from_the_limits_is_not(
     path: str, args: dict[str, Any], autojump_clock: trio.testing.MockClock
 ) -> None:
     assert [] == await warnings(path, args)
+
+
+@query
+async def speak(ctx: QueryCtx, lines: int) -> None:
+    for n in range(lines):
+        log.error(n)
+
+
+@action
+async def speak_in_an_action(ctx: ActionCtx, lines: int) -> None:
+    for n in range(lines):
+        log.error(n)
+
+
+@pytest.mark.parametrize("fn", [speak, speak_in_an_action])
+@pytest.mark.parametrize(("lines", "warned"), [(204, 0), (205, 1), (254, 1), (255, 0)])
+async def test_a_function_that_has_few_lines_left_is_warned_of_it(
+    fn: Any, lines: int, warned: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving([speak, speak_in_an_action]) as node:
+        functions = node.functions
+        run: Any = functions.query if fn is speak else functions.action
+        result = await run(f"{MODULE}:{fn.handler.__name__}", {"lines": lines}, caller=ADMIN)
+        if fn is speak:
+            result.live.release()
+
+    warnings = [line for line in result.log_lines if line.startswith("[WARN]")]
+    assert [f"[WARN] 'log lines: {lines} of at most 256 (log_lines_max)'"] * warned == warnings
 
 
 @query

@@ -490,6 +490,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_pages.py",
         "test_a_page_longer_than_any_is_refused_with_what_to_do",
     ),
+    "QUERY_FILTERS_MAX": (
+        "node/test_query_rules.py",
+        "test_a_query_that_cannot_be_is_refused_by_name",
+    ),
     "SEARCH_FILTERS_MAX": (
         "node/test_search.py",
         "test_a_search_that_does_not_fit_its_index_is_refused",
@@ -754,5 +758,8 @@ async def test_so_many_tables_and_no_more(
 ) -> None:
     monkeypatch.setattr("engine.transaction.transaction.TABLES_MAX", 20)
     async with serving([insert_into]) as node:
+        few = {"tables": [f"t{number}" for number in range(16)]}
+        result = await node.functions.mutation(f"{MODULE}:insert_into", few, caller=ADMIN)
+        assert ("[WARN] 'tables: 16 of at most 20 (TABLES_MAX)'",) == result.log_lines
         with pytest.raises(LimitExceeded, match=r"limit of 20 \(TABLES_MAX\)"):
             await mutate(node, insert_into, [f"t{number}" for number in range(21)])

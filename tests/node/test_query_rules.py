@@ -20,6 +20,7 @@ from engine import (
     InvalidValue,
     LimitExceeded,
     MutationCtx,
+    NotAllowed,
     QueryCtx,
     Schema,
     Table,
@@ -35,7 +36,7 @@ from engine.functions.results import failure_of
 from engine.model.codec import decode
 from engine.model.ids import encode_id
 from engine.model.keys import encode_key
-from engine.model.limits import OBJECT_FIELDS_MAX
+from engine.model.limits import OBJECT_FIELDS_MAX, QUERY_FILTERS_MAX
 from engine.remote.failures import failure_of as failure_elsewhere
 from engine.transaction.pagination import Position, encode_cursor
 from tests.node.nodes import application, ask, mutate, serving
@@ -139,8 +140,34 @@ async def test_a_cursor_of_an_index_is_none_of_one_with_other_fields(
             IndexNotFound,
             "it has by_id, by_creation_time",
         ),
+        (
+            lambda db: db.query("_tables"),
+            NotAllowed,
+            "'_tables' is no table that functions have",
+        ),
+        (
+            lambda db: db.query("_scheduled_functions"),
+            NotAllowed,
+            r"read it with db\.system\.query\('_scheduled_functions'\)",
+        ),
+        (
+            lambda db: filtered(db.query("notes"), QUERY_FILTERS_MAX + 1),
+            InvalidRange,
+            r"at most 256 filters \(QUERY_FILTERS_MAX\)",
+        ),
     ],
-    ids=["spaces", "empty", "number", "no-table", "twice", "scan-and-index", "system-index"],
+    ids=[
+        "spaces",
+        "empty",
+        "number",
+        "no-table",
+        "twice",
+        "scan-and-index",
+        "system-index",
+        "hidden",
+        "system",
+        "filters",
+    ],
 )
 async def test_a_query_that_cannot_be_is_refused_by_name(
     build: Callable[[DatabaseReader], Any], error: type[Exception], said: str
@@ -152,6 +179,23 @@ async def test_a_query_that_cannot_be_is_refused_by_name(
     async with Engine.open(":memory:", app=[schema, look]) as engine:
         with pytest.raises(error, match=said):
             await engine.query(look)
+
+
+def filtered(notes: Any, count: int) -> Any:
+    for n in range(count):
+        notes = notes.filter(lambda q: q.field("n") == 5) if n % 2 else notes.where(bool)
+    return notes
+
+
+async def test_as_many_filters_as_a_query_may_have_are_all_asked() -> None:
+    @query
+    async def look(ctx: QueryCtx) -> list[Any]:
+        found = await filtered(ctx.db.query("notes"), QUERY_FILTERS_MAX).collect()
+        return [doc["n"] for doc in found]
+
+    async with Engine.open(":memory:", app=[schema, fill, look]) as engine:
+        await engine.mutation(fill)
+        assert [5] == await engine.query(look)
 
 
 async def test_a_table_that_nobody_has_written_is_empty() -> None:

@@ -545,6 +545,15 @@ def test_a_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
         ),
         ({"tokenIdentifier": 5, "issuer": "i", "subject": "s"}, ("i", "s", "i|s", {})),
         (
+            {
+                "tokenIdentifier": "i|s",
+                "name": "N",
+                "customClaims": {"team": {"role": "admin"}, "n": 1.0, "name": "M"},
+            },
+            ("i", "s", "i|s", {"name": "N", "team.role": "admin", "n": 1}),
+        ),
+        ({"tokenIdentifier": "i|s", "customClaims": 5}, ("i", "s", "i|s", {})),
+        (
             {"issuer": "\ud800", "subject": "s", "\ud800": ["\ud800"]},
             ("\\ud800", "s", "\\ud800|s", {"\\ud800": ["\\ud800"]}),
         ),
