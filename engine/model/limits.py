@@ -223,13 +223,13 @@ class Limits:
     """Of a request, its path and query included, that are read and have not ended."""
     mutations_queued_max: int = 1_000
     mutations_queued_bytes_max: int = 64 << 20
-    """What waits in one session's lane; beyond, the session stops reading until it has room."""
+    """What waits, as text, in one session's lane; beyond, it stops reading until it has room."""
     actions_in_flight_max: int = 1_000
     actions_bytes_max: int = 64 << 20
-    """Arguments of one session's actions that run or wait for a place; one more fails."""
+    """Arguments, as text, of one session's actions that run or wait for a place; one more fails."""
     queries_per_session_max: int = 4_096
     queries_bytes_max: int = 64 << 20
-    """Arguments and journals of the queries that one session shows."""
+    """Arguments, encoded, and journals of the queries that one session shows."""
     results_bytes_max: int = 256 << 20
     """Of all queries that one session is told at a time, which is one message; beyond, the client
     is sent away."""

@@ -15,11 +15,19 @@ from uuid import UUID
 
 from engine.errors import ProtocolViolation, Unauthenticated
 from engine.interface import Target
-from engine.model.json_values import Json, decode_ts, encode_ts, from_wire, to_wire
+from engine.model.json_values import Json, decode_ts, encode_ts, from_wire
 from engine.model.values import Value
 from engine.remote.failures import failure_of, without_request
 from engine.server.json_text import parse
-from engine.server.messages import Add, Authenticate, Connect, ModifyQuerySet, Remove, encode
+from engine.server.messages import (
+    Add,
+    Authenticate,
+    Connect,
+    ModifyQuerySet,
+    Remove,
+    encode,
+    value_json,
+)
 
 Wanted: TypeAlias = tuple[int, Target, str | None]
 """The number of a query, the query, and the journal of its last result."""
@@ -70,7 +78,7 @@ class Conversation:
             Add(
                 query_id=number,
                 udf_path=target.path,
-                args=[to_wire(dict(target.args))],
+                args=value_json([dict(target.args)]),
                 journal=journal,
                 component_path=target.component or None,
             )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from engine.errors import FunctionNotFound, InvalidValue, UsageError
 from engine.functions.results import Failure, FailureKind
 from engine.model.json_values import Json, from_wire
 from engine.model.text import brief, speakable
 from engine.model.values import UNDEFINED, Value
+from engine.server.json_text import parse
 from engine.server.who import Who
 
 
-def call_arguments(path: str, json: Json, *, component: str, who: Who) -> dict[str, Value]:
+def call_arguments(path: str, json: Json | Raw, *, component: str, who: Who) -> dict[str, Value]:
     """
-    The arguments of a call that `who` may make.
+    The arguments of a call that `who` may make, given as in `read_arguments`.
 
     Raises:
         FunctionNotFound: it is for a component's function, which only administrators reach.
@@ -29,18 +32,23 @@ def component_hidden(path: str, component: str) -> FunctionNotFound:
     return FunctionNotFound(f"Could not find public function for '{shown}' in '{place}'.")
 
 
-def read_arguments(path: str, json: Json) -> dict[str, Value]:
+def read_arguments(path: str, json: Json | Raw) -> dict[str, Value]:
     """
     The argument object of a call: clients send it bare or in an array of its own.
 
     Args:
         path: what is called, for the error.
-        json: the parsed `args` field; `None`, an absent one, is no arguments.
+        json: the `args` field, parsed or as text; `None`, an absent one, is no arguments.
 
     Raises:
         InvalidValue: it is neither, or some part of it is no value.
     """
     path = brief(path)
+    if isinstance(json, Raw):
+        try:
+            json = parse(bytes(json))
+        except ValueError as error:
+            raise InvalidValue(f"Invalid arguments for {path}: {error}") from None
     wrapped = [{}] if json is None else json if isinstance(json, list) else [json]
     if len(wrapped) != 1 or not isinstance(wrapped[0], dict):
         raise InvalidValue(

@@ -247,7 +247,7 @@ class _Round:
             try:
                 result = await self._backend.query(
                     query.path,
-                    query.args,
+                    query.args(),
                     caller=caller,
                     ts=self._ts,
                     journal=query.journal,

@@ -6,12 +6,14 @@ The messages of the sync protocol, as tagged structs, and their JSON.
 
 Fields have snake_case names here and camelCase on the wire.  Unknown fields are
 ignored.  Integers are spelled without a fraction and values with one: clients
-insist on both.  A value travels as `msgspec.Raw`, the text of `value_json`, so
-that what many clients show is spelled once.
+insist on both.  A value travels as `msgspec.Raw`: what is sent is the text of
+`value_json`, so that what many clients show is spelled once; what a client sends
+stays as it came, since parsed it takes up to forty times the memory.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -25,6 +27,8 @@ from engine.server.json_text import parse
 U32: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 RequestNumber: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32 - 1)]
 """The last one of 32 bits is taken, beside the records of answers."""
+
+NO_ARGS: Final = Raw(b"null")
 
 
 class Incoming(Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
@@ -51,7 +55,7 @@ class Connect(Incoming, frozen=True, kw_only=True, tag="Connect"):
 class Add(Incoming, frozen=True, kw_only=True, tag="Add"):
     query_id: U32
     udf_path: str
-    args: Json = None
+    args: Raw = NO_ARGS
     journal: str | None = None
     component_path: str | None = None
 
@@ -69,14 +73,14 @@ class ModifyQuerySet(Incoming, frozen=True, kw_only=True, tag="ModifyQuerySet"):
 class Mutation(Incoming, frozen=True, kw_only=True, tag="Mutation"):
     request_id: RequestNumber
     udf_path: str
-    args: Json = None
+    args: Raw = NO_ARGS
     component_path: str | None = None
 
 
 class Action(Incoming, frozen=True, kw_only=True, tag="Action"):
     request_id: RequestNumber
     udf_path: str
-    args: Json = None
+    args: Raw = NO_ARGS
     component_path: str | None = None
 
 
@@ -118,13 +122,23 @@ def decode(text: str | bytes) -> ClientMessage:
 
 
 def _decode_lenient(text: str | bytes) -> ClientMessage:
-    """A message whose arguments hold what is no value: that is for the function call to say."""
+    """A message with half a character in it, which in arguments is for the call to refuse."""
     try:
-        message: ClientMessage = msgspec.convert(parse(text), ClientMessage)
+        message: ClientMessage = msgspec.convert(_with_raw_args(parse(text)), ClientMessage)
     except (ValueError, RecursionError) as error:
         # What stands in the place of a type is not said back: it may be a secret.
         why = str(error) if "Invalid value" not in str(error) else "no such type"
         raise ProtocolViolation(f"Received an invalid message: {why}") from None
+    return message
+
+
+def _with_raw_args(message: Json) -> Json:
+    """`message`, which was parsed, with arguments that are text again."""
+    if isinstance(message, dict):
+        if "args" in message:
+            message["args"] = Raw(json.dumps(message["args"]).encode())
+        if isinstance(changes := message.get("modifications"), list):
+            message["modifications"] = [_with_raw_args(change) for change in changes]
     return message
 
 

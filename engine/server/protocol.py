@@ -105,8 +105,8 @@ class Call:
     number: int
     path: str
     component: str
-    args: object
-    """As parsed from JSON; not looked at yet."""
+    args: Raw
+    """As they came; not looked at yet."""
     size_bytes: int
     who: Who
     request_id: str
@@ -219,12 +219,9 @@ class Protocol:
 
     # What the client says.
 
-    def receive(self, message: ClientMessage, *, size_bytes: int = 0) -> Step:
+    def receive(self, message: ClientMessage) -> Step:
         """
         Take one message.
-
-        Args:
-            size_bytes: how much text it was.
 
         Raises:
             ProtocolViolation: the client may not say this now; `fatal` puts it to the client.
@@ -240,9 +237,9 @@ class Protocol:
             case Authenticate():
                 return self._authenticate(message)
             case Mutation():
-                return self._enqueue(self._call(message, size_bytes))
+                return self._enqueue(self._call(message))
             case Action():
-                return self._start(self._call(message, size_bytes))
+                return self._start(self._call(message))
             case Event():
                 return Nothing.TO_DO
             case _:
@@ -305,14 +302,15 @@ class Protocol:
             return "actions_bytes_max"
         return None
 
-    def _call(self, message: Mutation | Action, size_bytes: int) -> Call:
+    def _call(self, message: Mutation | Action) -> Call:
         assert self._session_id is not None
+        path, component = speakable(message.udf_path), speakable(message.component_path or "")
         return Call(
             number=message.request_id,
-            path=speakable(message.udf_path),
-            component=speakable(message.component_path or ""),
-            args=message.args,
-            size_bytes=size_bytes,
+            path=path,
+            component=component,
+            args=message.args.copy(),  # or all of the message would stay
+            size_bytes=len(message.args) + len(path) + len(component),
             who=self.who,
             request_id=request_id_of(self._session_id, message.request_id),
         )

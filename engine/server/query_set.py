@@ -14,10 +14,10 @@ from typing import assert_never
 
 from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation
 from engine.functions.results import Failure, QueryResult
-from engine.model.codec import encode
+from engine.model.codec import decode, encode
 from engine.model.limits import Limits
 from engine.model.text import speakable
-from engine.model.values import Value, size_of
+from engine.model.values import Value
 from engine.server.arguments import component_hidden, read_arguments, refusal_of
 from engine.server.messages import Add, ModifyQuerySet, Remove
 from engine.server.who import Who
@@ -33,7 +33,8 @@ class Query:
     component: str
     function: tuple[str, str]
     """Component and path, as one thing to look up."""
-    args: dict[str, Value]
+    encoded_args: bytes
+    """All that is kept of them: decoded they take many times the memory."""
     args_digest: bytes
     """Equal for equal arguments."""
     refusal: Failure | None
@@ -44,6 +45,12 @@ class Query:
     """Digest of the result that the client has."""
     live: Live | None = None
     unwatch: Callable[[], None] | None = field(default=None, repr=False)
+
+    def args(self) -> dict[str, Value]:
+        """What it is asked with."""
+        args = decode(self.encoded_args)
+        assert isinstance(args, dict)
+        return args
 
     def refusal_for(self, who: Who) -> Failure | None:
         """Why `who` cannot ask this."""
@@ -210,14 +217,15 @@ def _query_of(add: Add) -> Query:
         args = read_arguments(path, add.args)
     except InvalidValue as error:
         refusal = refusal_of(error)
+    encoded_args = encode(args)
     return Query(
         query_id=add.query_id,
         path=path,
         component=component,
         function=(component, path),
-        args=args,
-        args_digest=blake2b(encode(args), digest_size=16).digest(),
+        encoded_args=encoded_args,
+        args_digest=blake2b(encoded_args, digest_size=16).digest(),
         refusal=refusal,
-        size_bytes=size_of(args) + len(path) + len(component) + len(journal or ""),
+        size_bytes=len(encoded_args) + len(path) + len(component) + len(journal or ""),
         journal=journal,
     )

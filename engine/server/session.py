@@ -243,7 +243,7 @@ class Session:
         return str(text)
 
     async def _take(self, text: str) -> None:
-        step = self._protocol.receive(decode(text), size_bytes=len(text))
+        step = self._protocol.receive(decode(text))
         match step:
             case Greeted():
                 self._greet(step)

@@ -80,8 +80,7 @@ class Talk:
     # What the client says.
 
     def say(self, **message: Any) -> Step:
-        text = json.dumps(message)
-        return self.protocol.receive(decode(text), size_bytes=len(text))
+        return self.protocol.receive(decode(json.dumps(message)))
 
     def add(self, query_id: int, path: str = "m:list", **fields: Any) -> dict[str, Any]:
         return {"type": "Add", "queryId": query_id, "udfPath": path, "args": [{}], **fields}

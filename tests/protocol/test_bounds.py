@@ -16,12 +16,16 @@ from tests.protocol.talk import SESSION, Talk
 MEGABYTE = 1_000_000
 SAID = 100
 """Messages of a megabyte; so many at once are not to be held."""
-HELD_BYTES_MAX = 10 * MEGABYTE
-"""The limits below are a megabyte, and text and values take several times of what is counted."""
+HELD_BYTES_MAX = 2 * MEGABYTE
+"""The limits below are a megabyte, and what is counted is what is held, give or take a message."""
 
 LARGE = "x" * MEGABYTE
+EMPTY = [[{}] * 8_000] * 40
+"""A megabyte of text, and over twenty as objects."""
+
 LARGE_ARGS = {
     "a value": [{"text": LARGE}],
+    "many objects": [{"empty": EMPTY}],
     "no value": [{"text": LARGE, "bytes": {"$bytes": "*"}}],
     "a name that is none": [{"$" + LARGE: 1}],
     "no object": [LARGE],
@@ -87,13 +91,14 @@ def test_whatever_is_large_about_a_call_counts_or_is_forgotten(
     kind: str, fields: dict[str, Any]
 ) -> None:
     talk = Talk.opened(
-        limits={"mutations_queued_bytes_max": MEGABYTE, "actions_bytes_max": 2 * MEGABYTE}
+        limits={"mutations_queued_bytes_max": MEGABYTE, "actions_bytes_max": MEGABYTE}
     )
+    call = {"type": kind, "requestId": 1, "udfPath": "m:f", "args": [{}]}
     steps = []
 
     with measured() as held:
         for _ in range(SAID):
-            steps.append(talk.say(**{"type": kind, "requestId": 1, "udfPath": "m:f", **fields}))
+            steps.append(talk.say(**{**call, **fields}))
             if talk.protocol.is_reading_paused():
                 break
 

@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
-from engine.errors import ProtocolViolation
+from engine.errors import InvalidValue, ProtocolViolation
 from engine.model.json_values import from_wire
 from engine.model.values import Int64, strictly_equal
+from engine.server.arguments import read_arguments
 from engine.server.json_text import parse
 from engine.server.messages import (
     Action,
@@ -49,14 +51,14 @@ SESSION = "9c621b88-c88c-4d93-be5f-3236005019b1"
                 base_version=0,
                 new_version=1,
                 modifications=[
-                    Add(query_id=0, udf_path="m:l", args=[{"c": "a"}], journal="j"),
+                    Add(query_id=0, udf_path="m:l", args=Raw(b'[{"c":"a"}]'), journal="j"),
                     Remove(query_id=7),
                 ],
             ),
         ),
         (
             '{"type":"Mutation","requestId":3,"udfPath":"m:s","args":[{"b":"x"}]}',
-            Mutation(request_id=3, udf_path="m:s", args=[{"b": "x"}]),
+            Mutation(request_id=3, udf_path="m:s", args=Raw(b'[{"b":"x"}]')),
         ),
         (
             '{"type":"Action","requestId":4,"udfPath":"m:a","componentPath":"c"}',
@@ -122,13 +124,28 @@ def test_what_stands_in_the_place_of_a_type_is_not_said_back(text: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("value", ['"\\ud800"', "1e400"])
+@pytest.mark.parametrize("value", ['"\\ud800"', "1e400", '"\\ud800",1e400', '{"a":"\\ud800"}'])
 def test_an_argument_that_is_no_value_leaves_the_message_readable(value: str) -> None:
     head = '{"type":"Mutation","requestId":1,"udfPath":"m:f","args":'
 
     message = decode(f"{head}[{value}]}}")
 
     assert isinstance(message, Mutation)
+    with pytest.raises(InvalidValue, match="Invalid arguments for m:f"):
+        read_arguments("m:f", message.args)
+
+
+def test_half_a_character_leaves_the_arguments_beside_it_as_they_are() -> None:
+    args = '[{"a":"é","b":[1,null]}]'
+    add = f'{{"type":"Add","queryId":0,"udfPath":"\\ud800","args":{args}}}'
+    head = '{"type":"ModifyQuerySet","baseVersion":0,"newVersion":1'
+
+    message = decode(f'{head},"modifications":[{add}]}}')
+
+    assert isinstance(message, ModifyQuerySet)
+    [added] = message.modifications
+    assert isinstance(added, Add)
+    assert read_arguments("m:f", added.args) == {"a": "é", "b": [1, None]}
 
 
 @given(st.text())

@@ -139,7 +139,7 @@ def test_clients_learn_how_far_their_clock_is_off() -> None:
 def test_a_client_without_a_clock_is_told_nothing_of_it(client_ts: str) -> None:
     talk = Talk()
     connect = f'{{"type": "Connect", "sessionId": "{SESSION}", "clientTs": {client_ts}}}'
-    talk.protocol.receive(decode(connect), size_bytes=len(connect))
+    talk.protocol.receive(decode(connect))
     talk.protocol.saw_clock(1_795_197_733_603.4)
     talk.modify()
 
@@ -738,7 +738,7 @@ def test_too_many_waiting_mutations_pause_reading_until_one_has_begun() -> None:
 
 def test_a_full_lane_pauses_reading_until_it_has_room() -> None:
     talk = Talk.opened(limits={"mutations_queued_bytes_max": 500})
-    talk.mutate(0, padding="x" * 500)
+    talk.mutate(0, componentPath="x" * 500)
 
     before = talk.protocol.is_reading_paused()
     talk.protocol.next_mutation()
@@ -805,7 +805,7 @@ def test_one_action_too_many_fails_and_the_others_run_on(number: int) -> None:
 
 def test_actions_with_too_much_to_hold_fail_and_a_large_one_runs_alone() -> None:
     talk = Talk.opened(limits={"actions_bytes_max": 500})
-    large = talk.act(0, padding="x" * 500)
+    large = talk.act(0, componentPath="x" * 500)
 
     refused = talk.refused(requestId=1)
     talk.acted(large)
