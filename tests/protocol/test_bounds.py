@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -20,7 +20,7 @@ HELD_BYTES_MAX = 2 * MEGABYTE
 """The limits below are a megabyte, and what is counted is what is held, give or take a message."""
 
 LARGE = "x" * MEGABYTE
-EMPTY = [[{}] * 8_000] * 40
+EMPTY: Final = [[dict[str, object]()] * 8_000] * 40
 """A megabyte of text, and over twenty as objects."""
 
 LARGE_ARGS = {
