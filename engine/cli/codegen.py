@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.cli.failures import Exit
 from engine.cli.front_ends import front_ends
+from engine.cli.links import kept_in
 from engine.cli.project import Project, add_app, find_project, new_verb
+from engine.errors import UsageError
 
 if TYPE_CHECKING:
     from engine.app.registry import Application
@@ -71,7 +73,8 @@ def write(project: Project, application: Application) -> list[str]:
     Write the types of `application` where they are others; a line for each file.
 
     Raises:
-        UsageError: a file of somebody else's is where one is to be written; nothing is.
+        UsageError: a file of somebody else's is where one is to be written, two folders are
+            one, or a link leads out of the project; nothing is written.
         OSError: it cannot be written.
     """
     return _made(_changes(project, application))
@@ -100,13 +103,31 @@ def _shown(file: Path) -> Path:
 
 def _folders(project: Project, application: Application) -> Iterator[Folder]:
     from engine.codegen import python, typescript
-    from engine.codegen.files import PYTHON_FOLDER, Folder
+    from engine.codegen.files import Folder
 
     texts = typescript.files_of(application)
+    own = _own_place(project, application)
     for path in _places(project):
-        yield Folder(path=path, texts=texts)
-    if project.python and application.root is not None and application.root.is_dir():
-        yield Folder(path=application.root / PYTHON_FOLDER, texts=python.files_of(application))
+        if own is not None and path.resolve() == own.resolve():
+            raise UsageError(
+                f"{path} is to have the types both of a front end and of the application, each "
+                "of which would remove the other's; in pyproject.toml, under "
+                "[tool.headrace.codegen], name another folder with javascript = ... or write "
+                "python = false"
+            )
+        yield Folder(path=kept_in(project.root, path), texts=texts)
+    if own is not None:
+        yield Folder(path=own, texts=python.files_of(application))
+
+
+def _own_place(project: Project, application: Application) -> Path | None:
+    """The folder for the application itself, if it has types of its own."""
+    from engine.codegen.files import PYTHON_FOLDER
+
+    root = application.root
+    if not project.python or root is None or not root.is_dir():
+        return None
+    return kept_in(root, root / PYTHON_FOLDER)
 
 
 def _places(project: Project) -> Iterator[Path]:

@@ -29,6 +29,7 @@ from engine.cli.calls import lines_of
 from engine.cli.deadline import STUCK_S, end_in
 from engine.cli.failures import Exit, only, told
 from engine.cli.front_ends import front_ends
+from engine.cli.links import kept_in
 from engine.cli.output import progress_of_steps
 from engine.cli.project import Project, add_app, find_project, new_verb, port_number
 from engine.cli.watch import changed, look
@@ -184,12 +185,16 @@ def write_urls(root: Path, url: str) -> Iterator[str]:
     """
     Tell front ends where the server is, by a line in .env.local beside each package.json.
 
-    Yields a line for each file that was changed.
+    Yields a line for each file that was changed, or cannot be.
     """
     for each in front_ends(root):
         variable = "NEXT_PUBLIC_CONVEX_URL" if "next" in each.needs else "VITE_CONVEX_URL"
-        if _set_variable(each.folder / ENV_FILE, variable, url):
-            yield f"Wrote {variable} to {each.folder / ENV_FILE}"
+        file = each.folder / ENV_FILE
+        try:
+            if _set_variable(kept_in(root, file), variable, url):
+                yield f"Wrote {variable} to {file}"
+        except (UsageError, OSError) as error:
+            yield from told(error)
 
 
 def _set_variable(file: Path, name: str, value: str) -> bool:

@@ -270,6 +270,72 @@ def test_a_folder_with_a_pyproject_of_something_else_is_the_projects_own(
     assert generated.exists()
 
 
+@pytest.mark.parametrize("link", ["web", "web/convex", "web/convex/_generated"])
+def test_nothing_is_written_through_a_link_out_of_the_project(
+    project: Path, generated: Path, link: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = lead_away(project, link, project.parent / f"out_of_{project.name}")
+
+    code = main(["codegen"])
+
+    assert Exit.USAGE == code
+    assert f"{project / link} is a symbolic link that leads out of" in capsys.readouterr().err
+    assert [] == [*outside.rglob("*.ts")]
+
+
+def test_a_link_within_the_project_is_followed(project: Path, generated: Path) -> None:
+    inside = lead_away(project, "web/convex/_generated", project / "types")
+
+    code = main(["codegen"])
+
+    assert Exit.DONE == code
+    assert FILES == sorted(file.name for file in inside.iterdir())
+
+
+def lead_away(project: Path, link: str, place: Path) -> Path:
+    """Move a folder of the project to `place`, with a link to it where it was."""
+    (project / link).mkdir(parents=True, exist_ok=True)
+    (project / link).rename(place)
+    (project / link).symlink_to(place)
+    return place
+
+
+def test_types_of_an_application_are_written_through_no_link_out_of_it(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project / f"folder_of_{project.name}"
+    folder.mkdir()
+    module(project).rename(folder / "people.py")
+    outside = tmp_path_factory.mktemp("outside")
+    (folder / "_generated").symlink_to(outside)
+
+    code = main(["codegen", folder.name])
+
+    assert Exit.USAGE == code
+    assert f"{folder / '_generated'} is a symbolic link" in capsys.readouterr().err
+    assert [] == [*outside.iterdir()]
+
+
+@pytest.mark.parametrize("has_types", [False, True])
+def test_two_sets_of_types_in_one_folder_are_refused(
+    project: Path, generated: Path, has_types: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project / f"folder_of_{project.name}"
+    folder.mkdir()
+    module(project).rename(folder / "people.py")
+    assert not has_types or main(["codegen", folder.name]) == Exit.DONE
+    before = sorted(folder.rglob("_generated/*"))
+    configure(project, f'javascript = "web/../{folder.name}/_generated"')
+
+    codes = [main(["codegen", folder.name]), main(["codegen", folder.name, "--check"])]
+
+    assert [Exit.USAGE, Exit.USAGE] == codes
+    assert "name another folder with javascript = ... or write python = false" in (
+        capsys.readouterr().err
+    )
+    assert before == sorted(folder.rglob("_generated/*"))
+
+
 def test_a_broken_application_leaves_the_last_types(project: Path, generated: Path) -> None:
     main(["codegen"])
     before = (generated / "api.d.ts").read_text()

@@ -130,6 +130,22 @@ def test_front_ends_are_told_the_url_and_other_projects_are_not(tmp_path: Path) 
     assert "VITE_CONVEX_URL=http://other\n" == (tmp_path / "other" / ".env.local").read_text()
 
 
+def test_the_url_is_written_through_no_link_out_of_the_project(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    outside, inside = tmp_path / "secrets.env", root / "shared.env"
+    for folder, target in ((root / "web", outside), (root / "mobile", inside)):
+        folder.mkdir(parents=True)
+        target.write_text("A=1\n")
+        (folder / "package.json").write_text("{}")
+        (folder / ".env.local").symlink_to(target)
+
+    said = "\n".join(write_urls(root, "http://here"))
+
+    assert "A=1\n" == outside.read_text()
+    assert f"error: {root / 'web' / '.env.local'} is a symbolic link that leads out of" in said
+    assert "A=1\nVITE_CONVEX_URL=http://here\n" == inside.read_text()
+
+
 @pytest.mark.slow
 def test_what_cannot_be_loaded_at_the_start_is_served_once_it_is_repaired(tmp_path: Path) -> None:
     chat = tmp_path / "chat.py"
