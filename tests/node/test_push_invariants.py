@@ -17,7 +17,7 @@ from engine.app.schema import Schema, Table
 from engine.app.validators import Validator, v
 from engine.errors import IndexNotFound, PushRefused, SchemaViolation
 from engine.functions.results import Caller, QueryResult
-from engine.indexes.catalog import CRONS
+from engine.indexes.catalog import CRONS, SCHEMAS
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.codec import decode
 from engine.model.limits import Limits
@@ -136,13 +136,13 @@ async def looked(node: Node, name: str, **args: Any) -> QueryResult:
     return result
 
 
-def crons_of(node: Node) -> list[str]:
-    """The names of the crons in the newest snapshot."""
+def rows_of(node: Node, table: int) -> list[Any]:
+    """The rows of a table of the engine's in the newest snapshot."""
     snapshot = node.committer.pin()
     try:
-        by_id = snapshot.catalog.by_number[CRONS].indexes["by_id"]
+        by_id = snapshot.catalog.by_number[table].indexes["by_id"]
         rows = [key for _, key in snapshot.entries(by_id, b"", None, reverse=False)]
-        return [decode(snapshot.row(key) or b"")["cron"] for key in rows]
+        return [decode(snapshot.row(key) or b"") for key in rows]
     finally:
         node.committer.unpin(snapshot)
 
@@ -154,9 +154,10 @@ async def test_a_push_switches_code_schema_indexes_and_crons_at_one_timestamp(
 
     async def look_at_each_state() -> None:
         """While a batch is on its way, and when it has come: nothing else is published then."""
-        crons = crons_of(node)
+        crons = [row["cron"] for row in rows_of(node, CRONS)]
+        bounds = ["literal" in row["tables"] for row in rows_of(node, SCHEMAS)]
         code, indexes, _ = (await looked(node, "look", nth=len(seen))).value
-        seen.append((code, *indexes, *crons))
+        seen.append((code, *indexes, *crons, *bounds))
 
     gate = Gate()
     answers: dict[str, Any] = {}
@@ -193,7 +194,7 @@ async def test_a_push_switches_code_schema_indexes_and_crons_at_one_timestamp(
     assert [[1, 1]] * 30 == answers["query"].value
     assert answers["mutation"].value == 1
     assert [1, 2] == answers["action"].value
-    assert {(1, "by_n_1", "cron 1"), (2, "by_n_2", "cron 2")} == set(seen)
+    assert {(1, "by_n_1", "cron 1", True), (2, "by_n_2", "cron 2", False)} == set(seen)
 
 
 async def test_two_pushes_within_one_millisecond_leave_no_result_of_the_first(

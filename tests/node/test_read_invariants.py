@@ -322,20 +322,32 @@ async def draw(ctx: MutationCtx, count: int) -> list[Any]:
     return drawn
 
 
+@query
+async def draw_again(ctx: QueryCtx, count: int) -> list[Any]:
+    drawn: list[Any] = [ctx.now_ms, str(ctx.uuid4())]
+    for _ in range(count):
+        drawn.append(ctx.random.random())
+        drawn.append(await ctx.db.query("items").collect())
+        log.warning(drawn[-2])
+    return drawn
+
+
 async def test_a_run_on_the_same_state_with_the_same_seed_and_time_is_the_same_to_the_byte(
     autojump_clock: MockClock,
 ) -> None:
-    async def run(seed: int) -> tuple[Any, Any, bytes]:
+    async def run(seed: int) -> tuple[Any, ...]:
         runtime = VirtualRuntime(seed)
         copy = store.durable_copy()
         async with serving(app, store=copy, runtime=runtime) as node:
+            looked = await node.functions.query(draw_again.path or "", {"count": 3}, caller=ADMIN)
+            looked.live.release()
             result = await node.functions.mutation(draw.path or "", {"count": 3}, caller=ADMIN)
             with copy.snapshot() as snapshot:
                 *_, (_, record) = snapshot.range(Tree.LOG, b"", None)
-        assert result.failure is None
-        return result.value, result.log_lines, record
+        assert result.failure is looked.failure is None
+        return looked.value, looked.log_lines, result.value, result.log_lines, record
 
-    app = application(draw, *APP)
+    app = application(draw, draw_again, *APP)
     store = MemoryStore()
     async with serving(app, store=store) as node:
         await mutate(node, put, None, 10)
