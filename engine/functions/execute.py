@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from engine.app.environment import current_variables
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
-from engine.errors import EngineError, LimitExceeded, SnapshotTooOld
+from engine.errors import EngineError, FunctionNotFound, LimitExceeded, SnapshotTooOld
 from engine.functions.calls import SeededSlice, Slice
 from engine.functions.context import MutationContext, QueryContext, Scope, run_handler
 from engine.functions.deployment import Deployment
@@ -87,6 +87,16 @@ class Executor:
         self._limits = limits
         self._watchdog = watchdog
         self._executions = executions
+
+    def kind_of(self, path: str, caller: Caller, component: str) -> Kind | None:
+        """What `caller` may call the function at `path` as; `None` if it may know of none."""
+        try:
+            function = self.deployment.find(
+                path, None, component=component, may_call_internal=caller.admin
+            )
+        except FunctionNotFound:
+            return None
+        return function.kind
 
     def begin(self, kind: Kind, path: str) -> Execution:
         """A new execution: its clock is frozen now, its dice have a fresh seed."""

@@ -176,8 +176,10 @@ class Mutations:
     ) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, request.path)
         transaction = self._executor.transaction(view, execution)
-        if session is not None and (again := _answered(transaction, session)):
-            return Attempt(again, view.begin_ts)
+        if session is not None and self._is_there(request, session):
+            again = _answered(transaction, session)
+            if again is not None:
+                return Attempt(again, view.begin_ts)
         outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
         ts = view.begin_ts
         if outcome.failure is None:
@@ -185,6 +187,16 @@ class Mutations:
         failure = outcome.failure
         result = MutationResult(None if failure else ts, outcome.value, failure, outcome.log_lines)
         return Attempt(result, ts, outcome)
+
+    def _is_there(self, request: Request, session: SessionRequest) -> bool:
+        """
+        Whether what was answered before is looked for.
+
+        A session goes on with its requests, whatever was pushed; with a key, of a function
+        that the caller cannot call is said that alone.
+        """
+        path, caller, component = request.path, request.caller, request.component
+        return not session.call or self._executor.kind_of(path, caller, component) is Kind.MUTATION
 
     async def _attempt_job(self, key: bytes, view: View) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, "")

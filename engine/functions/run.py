@@ -496,6 +496,10 @@ class Functions:
             self._executor.tell_refused(request, way, error)
             raise
 
+    def kind_of(self, path: str, *, caller: Caller, component: str = "") -> Kind | None:
+        """What `caller` may call the function at `path` as; `None` if it may know of none."""
+        return self._executor.kind_of(path, caller, component)
+
     def tell_refused(
         self, kind: str, path: str, failure: Failure, caller: Caller, component: str = ""
     ) -> None:

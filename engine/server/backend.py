@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from engine.app.registered import Kind
 from engine.functions.results import (
     ActionResult,
     Caller,
@@ -50,6 +51,10 @@ class Backend(Protocol):
 
     def pin(self) -> AbstractContextManager[int]:
         """The newest readable timestamp, kept readable inside the block."""
+        ...
+
+    def kind_of(self, path: str, *, caller: Caller, component: str = "") -> Kind | None:
+        """What `caller` may call the function at `path` as; `None` if it may know of none."""
         ...
 
     async def query(

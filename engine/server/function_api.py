@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw
 
+from engine.app.registered import Kind
 from engine.errors import (
     Conflict,
     FunctionNotFound,
@@ -22,12 +23,10 @@ from engine.errors import (
     OutOfRetention,
     RequestRefused,
     UsageError,
-    WrongFunctionKind,
 )
 from engine.functions.results import (
     ActionResult,
     Caller,
-    Failure,
     MutationResult,
     PastResult,
     QueryResult,
@@ -119,10 +118,10 @@ class FunctionApi:
 
     def routes(self) -> list[Route]:
         return [
-            post("/api/query", partial(self._post, self._ask), QUERY),
+            post("/api/query", partial(self._post, Kind.QUERY), QUERY),
             Route(method="GET", path="/api/query", handler=self._get_query, says=QUERY_BY_URL),
-            post("/api/mutation", partial(self._post, self._mutate), MUTATION),
-            post("/api/action", partial(self._post, self._act), ACTION),
+            post("/api/mutation", partial(self._post, Kind.MUTATION), MUTATION),
+            post("/api/action", partial(self._post, Kind.ACTION), ACTION),
             post("/api/query_ts", self._query_ts, QUERY_TS),
             post("/api/query_at_ts", self._query_at_ts, QUERY_AT_TS),
             post("/api/query_batch", self._query_batch, QUERY_BATCH),
@@ -131,7 +130,7 @@ class FunctionApi:
             Route(
                 method="POST",
                 path="/api/function",
-                handler=partial(self._post, self._any_for_admin),
+                handler=self._post_any,
                 needs_admin=True,
                 says=FUNCTION,
             ),
@@ -139,9 +138,15 @@ class FunctionApi:
 
     # Requests.
 
-    async def _post(self, run: Run, request: Request) -> Response:
+    async def _post(self, kind: Kind, request: Request) -> Response:
         who = await self._verifier.from_request(request)
         call = replace(self._call(request, await self._document(request)), key=key_of(request))
+        return json_response(await self._envelope(call, who, self._run_of(kind, call)))
+
+    async def _post_any(self, request: Request) -> Response:
+        who = await self._verifier.from_request(request)
+        call = replace(self._call(request, await self._document(request)), key=key_of(request))
+        run = partial(self._for_admin, self._run_of_any(call, who))
         return json_response(await self._envelope(call, who, run))
 
     async def _get_query(self, request: Request) -> Response:
@@ -164,7 +169,7 @@ class FunctionApi:
             raise RequestRefused(400, "BadPath", message)
         call = self._call(request, {**document, "path": f"{'/'.join(module)}:{function}"})
         call = replace(call, key=key_of(request))
-        return json_response(await self._envelope(call, who, self._any))
+        return json_response(await self._envelope(call, who, self._run_of_any(call, who)))
 
     async def _query_ts(self, _request: Request) -> Response:
         return json_response({"ts": encode_ts(self._backend.published.value)})
@@ -224,6 +229,33 @@ class FunctionApi:
         return await request.json_object(self._limits.http_body_bytes_max)
 
     # Calls.
+
+    def _run_of_any(self, call: Call, who: Who) -> Run:
+        """How a function of whatever kind is called; what is not there, as a query is not."""
+        caller = Caller(identity=who.identity, admin=who.admin)
+        kind = self._backend.kind_of(call.path, caller=caller, component=call.component)
+        return self._run_of(kind or Kind.QUERY, call)
+
+    def _run_of(self, kind: Kind, call: Call) -> Run:
+        """
+        How functions of `kind` are called.
+
+        Raises:
+            RequestRefused: none of them takes a key, and `call` has one.
+        """
+        match kind:
+            case Kind.QUERY:
+                return self._ask
+            case Kind.MUTATION:
+                return self._mutate
+            case Kind.ACTION if call.key is None:
+                return self._act
+        raise RequestRefused(
+            400,
+            "BadIdempotencyKey",
+            f"{HEADER} is for mutations: what an action did outside cannot be looked up. Call "
+            "a mutation that schedules the action, with the key",
+        )
 
     async def _envelope(self, call: Call, who: Who, run: Run) -> Success | Error:
         """Call a function and say what it did."""
@@ -287,30 +319,14 @@ class FunctionApi:
         )
 
     async def _act(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
-        if call.key is not None:
-            raise RequestRefused(
-                400,
-                "BadIdempotencyKey",
-                f"{HEADER} is for mutations: what an action did outside cannot be looked up. Call "
-                "a mutation that schedules the action, with the key",
-            )
         return await self._detach(
             partial(self._backend.action, call.path, args, caller=caller, component=call.component)
         )
 
-    async def _any(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
-        """A function of whatever kind; one that is called as another kind does not run."""
-        first: Result = await self._ask(call, args, caller)
-        result = first
-        for run in (self._mutate, self._act):
-            if not _is_of_another_kind(result.failure):
-                return result
-            result = await run(call, args, caller)
-        # It is of some kind, so one of the three was an error from within.
-        return first if _is_of_another_kind(result.failure) else result
-
-    async def _any_for_admin(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
-        result = await self._any(call, args, caller)
+    async def _for_admin(
+        self, run: Run, call: Call, args: dict[str, Value], caller: Caller
+    ) -> Result:
+        result = await run(call, args, caller)
         failure = result.failure
         if failure is None or not isinstance(failure.error, FunctionNotFound):
             return result
@@ -319,10 +335,6 @@ class FunctionApi:
         return ActionResult(
             value=None, failure=replace(failure, message=message), log_lines=result.log_lines
         )
-
-
-def _is_of_another_kind(failure: Failure | None) -> bool:
-    return failure is not None and isinstance(failure.error, WrongFunctionKind)
 
 
 def call_of(document: Json, default: Format = Format.CLEAN) -> Call:

@@ -131,7 +131,7 @@ async def test_those_that_come_while_it_runs_wait_for_its_answer(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("path", "args"),
-    [("shop:add", {"number": 2}), ("shop:log_in", {"password": "x"}), ("shop:nothing", {})],
+    [("shop:add", {"number": 2}), ("shop:log_in", {"password": "x"})],
 )
 async def test_a_key_that_was_given_to_another_call_is_refused(
     path: str, args: Any, tmp_path: Path
@@ -144,6 +144,21 @@ async def test_a_key_that_was_given_to_another_call_is_refused(
         assert (refused.status_code, refused.json()["code"]) == (409, "IdempotencyKeyReused")
         assert await ada.count() == 1
         assert await ada.add("k", number=1) == 1
+
+
+@pytest.mark.parametrize("path", ["shop:nothing", "shop:hidden", "shop:count", "shop:act"])
+async def test_of_what_cannot_be_called_a_used_key_says_nothing(path: str, tmp_path: Path) -> None:
+    async with shop(tmp_path) as served:
+        ada = Caller(served)
+        await ada.add("k")
+        with_key, without = [
+            (await ada.post("mutation", key, path=path, args={})).json() for key in ("k", None)
+        ]
+
+        assert with_key["status"] == "error"
+        assert (*with_key["errorMessage"].split("\n")[1:],) == (
+            *without["errorMessage"].split("\n")[1:],
+        )
 
 
 async def test_two_callers_may_have_the_same_key(tmp_path: Path) -> None:
@@ -179,6 +194,9 @@ async def test_an_action_takes_no_key_and_does_not_run(where: str, tmp_path: Pat
     async with shop(tmp_path) as served:
         refused = await Caller(served).post(where, "k", path="shop:act", args={})
 
+        no_values = await Caller(served).post(where, "k", path="shop:act", args=[1])
+
+        assert no_values.status_code == 400
         assert (refused.status_code, refused.json()["code"]) == (400, "BadIdempotencyKey")
         assert "schedules the action" in refused.json()["message"]
 

@@ -122,6 +122,21 @@ async def test_what_a_client_in_production_is_not_told_is_found_by_the_id_that_i
         assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize(
+    ("path", "kinds"),
+    [("fail", ["query"]), ("outer", ["action"]), ("inner", ["query"]), ("nope", ["query"])],
+    ids=["a query", "an action", "what is internal", "nothing"],
+)
+async def test_a_function_of_any_kind_is_called_and_recorded_once(
+    path: str, kinds: list[str], tmp_path: Path
+) -> None:
+    async with production(tmp_path) as (served, _), await dialled(served.url) as stream:
+        _, answer = await exchange(stream, post(f"/api/run/ids_app/{path}", {"args": {}}))
+        found = records_of(served, id_in(json.loads(answer)["errorMessage"]))
+
+        assert [each.kind for each in found if each.path == f"ids_app:{path}"] == kinds
+
+
 async def _asked_live(socket: WebSocket, call: dict[str, Any]) -> str:
     add = {"type": "Add", "queryId": 0, **call}
     await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=[add])

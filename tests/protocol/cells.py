@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from engine.app.registered import Kind
 from engine.errors import FunctionNotFound, WrongFunctionKind
 from engine.functions.results import (
     ActionResult,
@@ -209,6 +210,11 @@ class Cells:
         except Exception as error:
             return ActionResult(value=None, failure=failure_of(error), log_lines=())
         return ActionResult(value=value, failure=None, log_lines=())
+
+    def kind_of(self, path: str, *, caller: Caller, component: str = "") -> Kind | None:
+        del caller, component  # all are public
+        found = [kind for kind, functions in self._functions.items() if path in functions]
+        return Kind(found[0].lower()) if found else None
 
     def tell_refused(
         self, kind: str, path: str, failure: Failure, caller: Caller, component: str = ""

@@ -545,6 +545,16 @@ async def test_a_path_to_run_names_a_module_and_a_function(path: str) -> None:
     assert (reply.status, reply.json["code"]) == (400, "BadPath")
 
 
+@pytest.mark.parametrize("path", ["m:echo", "m:put", "m:add", "m:nothing"])
+async def test_to_run_any_function_only_its_kind_is_called(path: str) -> None:
+    cells = application()
+    async with serving(cells) as house:
+        await house.http("POST", f"/api/run/{path.replace(':', '/')}", {"args": {}})
+        await house.http("POST", "/api/function", {"path": path, "args": {}}, headers=OPERATOR)
+
+    assert cells.runs == [path, path]
+
+
 async def test_queries_at_a_timestamp_see_the_state_as_it_was() -> None:
     cells = application()
     async with serving(cells) as house:
