@@ -13,7 +13,6 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from engine.errors import RequestRefused
 from engine.functions.results import ActionResult, Failure, MutationResult, PastResult, QueryResult
 from engine.model.json_values import Json, encode_ts, to_clean, to_export, to_wire
-from engine.model.text import brief
 from engine.model.values import UNDEFINED, Value
 
 
@@ -42,7 +41,7 @@ class Format(enum.Enum):
             raise RequestRefused(
                 400,
                 "BadConvexClientHeader",
-                f"Convex-Client is a name and a version, as in npm-1.48.0, not {brief(client)!r}",
+                "Convex-Client is a name and a version, as in npm-1.48.0",
             )
         numbers = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version)
         since = _NAMES_ITS_FORMAT.get(name)
@@ -63,7 +62,7 @@ class Format(enum.Enum):
         if isinstance(name, str) and name in FORMAT_NAMES:
             return FORMAT_NAMES[name]
         known = ", ".join(each.value for each in cls)
-        raise RequestRefused(400, "BadFormat", f"format is one of {known}, not {brief(repr(name))}")
+        raise RequestRefused(400, "BadFormat", f"format is one of {known}")
 
     def spell(self, value: Value) -> Raw:
         match self:

@@ -54,7 +54,7 @@ from engine.functions.results import (
 )
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
-from engine.model.text import brief, speakable
+from engine.model.text import speakable
 from engine.model.values import EXACT_INT_MAX
 from engine.server.messages import (
     Action,
@@ -251,7 +251,8 @@ class Protocol:
         try:
             self._session_id = UUID(message.session_id)
         except ValueError:
-            raise ProtocolViolation(f"sessionId {brief(message.session_id)!r} is no UUID") from None
+            # Not said back: who mixes up fields has said something secret.
+            raise ProtocolViolation("sessionId is no UUID") from None
         try:
             observed = message.max_observed_timestamp
             max_observed_ts = 0 if observed is None else decode_ts(observed)

@@ -4,7 +4,8 @@ How results and failures are put to clients: spelled once, and no more than they
 A production deployment redacts: of a failure, only that there was one and its
 request id, by which operators find it (`headrace logs --request`), and no log
 lines.  Administrators are told everything.  The data of a `ConvexError` is meant
-for clients and always reaches them, and so does `Overloaded`: they may try again.
+for clients and always reaches them, and so do `Overloaded` and that the deployment is
+paused: they may try again.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class Spelling:
         if not self.redact:
             return f"{head}\n{failure.message}"
         match failure.error:
-            case Paused() as error:
-                return f"{head}\nUncaught Paused: {error}"
+            case Paused():  # whose text is advice for operators
+                return f"{head}\nUncaught Paused: the deployment is paused; nothing was done"
             case Overloaded() as error:
                 return f"{head}\nUncaught Overloaded: {error}"
             case StoreFull():  # whose text names a directory

@@ -284,6 +284,20 @@ async def test_a_request_that_is_none_is_answered_with_400(
 
 
 @pytest.mark.parametrize(
+    ("fields", "headers"), [({"format": ADMIN_KEY}, {}), ({}, {"convex-client": ADMIN_KEY})]
+)
+async def test_what_stands_in_the_place_of_a_name_is_not_said_back(
+    fields: dict[str, str], headers: dict[str, str]
+) -> None:
+    async with serving(application()) as house:
+        body = call("m:echo", **fields)
+        reply = await house.http("POST", "/api/query", body, headers=headers)
+
+    assert reply.status == 400
+    assert ADMIN_KEY not in reply.json["message"]
+
+
+@pytest.mark.parametrize(
     "announced",
     [{}, {"content-length": "2000"}, {"content-length": "9" * 5_000}],
     ids=["nothing", "its-size", "what-is-no-number-of-bytes"],

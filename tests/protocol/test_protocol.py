@@ -9,7 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from engine.errors import ConvexError, InvalidCursor, Overloaded, ProtocolViolation, StoreFull
+from engine.errors import (
+    ConvexError,
+    InvalidCursor,
+    Overloaded,
+    Paused,
+    ProtocolViolation,
+    StoreFull,
+)
 from engine.functions.results import MutationResult
 from engine.model.identity import Identity
 from engine.model.json_values import encode_ts
@@ -22,6 +29,7 @@ from tests.protocol.talk import OOPS, SESSION, ZERO, Talk, json_of, version
 
 ALICE = Who(identity=Identity(issuer="i", subject="alice", token_identifier="i|alice"))
 NOW = encode_ts(START_TS)
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"
 
 
 def changed(transition: dict[str, Any] | None) -> list[tuple[str, int]]:
@@ -121,6 +129,18 @@ def test_connect_comes_once() -> None:
 def test_a_connect_that_cannot_be_read_is_a_violation(fields: dict[str, Any]) -> None:
     with pytest.raises(ProtocolViolation):
         Talk().say(type="Connect", **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"sessionId": TOKEN}, {"sessionId": SESSION, "maxObservedTimestamp": TOKEN}],
+)
+def test_what_stands_in_the_place_of_a_session_is_not_said_back(fields: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolViolation) as violation:
+        Talk().say(type="Connect", **fields)
+
+    assert "is no" in str(violation.value)
+    assert TOKEN not in repr(violation.value)
 
 
 def test_clients_learn_how_far_their_clock_is_off() -> None:
@@ -375,6 +395,10 @@ def test_error_data_is_there_for_a_convex_error_even_when_it_is_null(data: Any) 
         (
             Overloaded("the engine", 5),
             "Overloaded: the engine had no room for 5 s; nothing was done, try again later",
+        ),
+        (
+            Paused("`headrace resume` lets functions be called again"),
+            "Paused: the deployment is paused; nothing was done",
         ),
         (
             StoreFull("/data/of/ann took nothing"),
