@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Iterable
 from typing import Final
 
 WORD: Final = re.compile(r"[A-Za-z_]\w*")
+OWN: Final = re.compile(r"_\w+")
+"""A name that a file defines for itself."""
+ATTRIBUTE: Final = re.compile(r"^    \w+:")
+"""What stands before the type of one; its name imports nothing."""
 
 
 class Names:
     """Those that a file has defined."""
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
 
     def take(self, name: str) -> str:
         """`name`, or one like it where there is that already."""

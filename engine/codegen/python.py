@@ -21,7 +21,7 @@ from engine.app.schema import Table
 from engine.app.validators import AnyValue, Object, Union, Validator, v
 from engine.codegen.documents import document_of, field_paths, indexes_of
 from engine.codegen.files import PYTHON
-from engine.codegen.names import WORD, camel, is_name
+from engine.codegen.names import ATTRIBUTE, OWN, WORD, camel, is_name
 from engine.codegen.python_types import Types, choice_of
 from engine.codegen.tree import Node, tree_of
 
@@ -45,6 +45,13 @@ HEADRACE: Final = (
     "QueryReference",
     "Undefined",
 )
+BESIDE: Final = frozenset(
+    {"ActionReference", "Any", "Literal", "MutationReference", "QueryReference", "overload"}
+)
+"""
+What stands beside the names of functions, imported as `_Any`: in a class, a function called `Any`
+would be taken for it.
+"""
 
 
 def files_of(application: Application) -> dict[str, str]:
@@ -66,11 +73,13 @@ def _file(about: str, lines: Sequence[str]) -> str:
 
 def _imports(lines: Sequence[str]) -> Iterator[str]:
     """What `lines` need, but for the application's own classes."""
-    words = set(WORD.findall("\n".join(lines)))
+    words = set(WORD.findall("\n".join(ATTRIBUTE.sub("", line) for line in lines)))
     if "Mapping" in words:
         yield "from collections.abc import Mapping"
     for module, known in (("typing", TYPING), ("headrace", HEADRACE)):
-        if needed := [name for name in known if name in words]:
+        needed = [name for name in known if name in words]
+        needed += [f"{name} as _{name}" for name in known if name in BESIDE and f"_{name}" in words]
+        if needed:
             yield f"from {module} import {', '.join(needed)}"
 
 
@@ -78,7 +87,7 @@ def _imports(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _api(application: Application) -> str:
-    types = Types(application)
+    types = Types(application, taken=(f"_{name}" for name in BESIDE))
     functions = application.functions.values()
     for name, tree in (
         ("api", tree_of(each for each in functions if each.is_public)),
@@ -119,8 +128,8 @@ def _attributes(members: Mapping[str, str]) -> list[str]:
     lines = [f"    {name}: {text}" for name, text in members.items() if is_name(name)]
     others = [(name, text) for name, text in members.items() if not is_name(name)]
     for name, text in others:
-        lines += ["    @overload"] if len(others) > 1 else []
-        lines.append(f"    def __getitem__(self, name: Literal[{name!r}], /) -> {text}: ...")
+        lines += ["    @_overload"] if len(others) > 1 else []
+        lines.append(f"    def __getitem__(self, name: _Literal[{name!r}], /) -> {text}: ...")
     return lines
 
 
@@ -130,7 +139,7 @@ def _reference(function: RegisteredFunction, name: str, types: Types) -> str:
     returns = signature.returns.validator if signature.returns else v.any()
     given = _given(signature.validator, f"{name}Args", types)
     result = _named(types.of(returns, f"{name}Returns"), f"{name}Returns", types)
-    return f"{function.kind.value.capitalize()}Reference[{given}, {result}]"
+    return f"_{function.kind.value.capitalize()}Reference[{given}, {result}]"
 
 
 def _given(validator: Validator, name: str, types: Types) -> str:
@@ -144,7 +153,10 @@ def _given(validator: Validator, name: str, types: Types) -> str:
 
 
 def _named(text: str, name: str, types: Types) -> str:
-    return text if text.startswith("_") or text in ("None", "Any") else types.alias(name, text)
+    """A type as it can stand beside the names of functions, such as `list`."""
+    if text == "Any":
+        return "_Any"
+    return text if text == "None" or OWN.fullmatch(text) else types.alias(name, text)
 
 
 # Tables.

@@ -38,11 +38,16 @@ PAGINATION: Final = key_of(pagination_opts_validator)
 
 
 class Types:
-    """The types of one file, for which `lines` define the names."""
+    """
+    The types of one file, for which `lines` define the names.
 
-    def __init__(self, application: Application) -> None:
+    Args:
+        taken: names that the file has anyway.
+    """
+
+    def __init__(self, application: Application, taken: Iterable[str] = ()) -> None:
         self.lines: list[str] = []
-        self.names = Names()
+        self.names = Names(taken)
         self.classes = Classes(application, self.names)
         self._dicts: dict[tuple[str, ...], str] = {}
 

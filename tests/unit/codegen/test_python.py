@@ -104,7 +104,7 @@ def test_no_name_is_defined_twice() -> None:
 
     for text in texts:
         assert {1} == set(Counter(defined(text)).values())
-    taken = dict(re.findall(r"^    (a_b|aB): QueryReference\[\[(\w+)\]", texts[0], re.MULTILINE))
+    taken = dict(re.findall(r"^    (a_b|aB): _QueryReference\[\[(\w+)\]", texts[0], re.MULTILINE))
     assert f"class {taken['a_b']}(TypedDict):\n    x: float\n" in texts[0]
     assert f"class {taken['aB']}(TypedDict):\n    y: str\n" in texts[0]
 
@@ -152,8 +152,28 @@ def test_a_function_whose_name_is_a_keyword_is_an_item(names: list[str]) -> None
 
     ast.parse(text)
     for name in names:
-        assert f"def __getitem__(self, name: Literal[{name!r}], /) -> QueryReference[[], " in text
-    assert (len(names) if len(names) > 1 else 0) == text.count("@overload")
+        assert f"def __getitem__(self, name: _Literal[{name!r}], /) -> _QueryReference[[], " in text
+    assert (len(names) if len(names) > 1 else 0) == text.count("@_overload")
+
+
+def test_no_function_is_taken_for_a_type_beside_it() -> None:
+    application = load(ROOT / "tests" / "typing" / "frontend" / "backend", name="shadowing_backend")
+    withdraw(application)
+
+    all_members: set[str] = set()
+    for each in ast.walk(ast.parse(python.files_of(application)["api.pyi"])):
+        if isinstance(each, ast.ClassDef):
+            members = {
+                ast.unparse(line.target) for line in each.body if isinstance(line, ast.AnnAssign)
+            }
+            types = {
+                name.id
+                for name in ast.walk(each)
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)
+            }
+            all_members |= members
+            assert types.isdisjoint(members)
+    assert {"Any", "QueryReference", "list", "overload"} <= all_members
 
 
 def test_without_a_schema_a_table_may_have_any_name() -> None:
