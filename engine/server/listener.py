@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import hypercorn.protocol
 import trio
+from h2.events import RequestReceived
 from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import WSStream
@@ -201,12 +202,23 @@ class Listener:
             await trio.aclose_forcefully(stream)
 
 
+_ADDRESS: Final = (b":method", b":path")
+
+
 class _Http2(H2Protocol):
     """A connection of which a request that is refused while it is sent does not end the others."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.streams = _Streams()
+
+    async def _create_stream(self, request: RequestReceived) -> None:
+        """Begin a request; hypercorn reads an address that is not ASCII to the connection's end."""
+        if all(value.isascii() for name, value in request.headers if name in _ADDRESS):
+            await super()._create_stream(request)
+            return
+        self.connection.send_headers(request.stream_id, [(b":status", b"400")], end_stream=True)
+        await self._flush()
 
 
 class _Streams(dict[int, Any]):

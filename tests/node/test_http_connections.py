@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 
 from engine.model.limits import Limits
 from tests.node.certificates import certificate
@@ -185,6 +188,27 @@ async def test_one_that_is_refused_while_it_sends_ends_no_other_of_its_connectio
 
     assert (refused.status_code, refused.json()["code"]) == (400, "BadJsonBody")
     assert (after.status_code, after.http_version, connections) == (200, "HTTP/2", 1)
+
+
+async def test_an_address_that_is_not_ascii_ends_no_other_request_of_its_connection() -> None:
+    async with served() as house, await dialled(house.url) as stream:
+        client = H2Connection(H2Configuration(validate_outbound_headers=False))
+        client.initiate_connection()
+        statuses: dict[int, str] = {}
+        body = json.dumps({"path": house.path("echo"), "args": {"value": 1}}).encode()
+        common = [(":scheme", "http"), (":authority", "x"), ("content-type", "application/json")]
+        client.send_headers(1, [(":method", "POST"), (":path", "/api/query"), *common])
+        client.send_headers(3, [(":method", "POST"), (":path", "/é"), *common])
+        client.send_data(3, b"more", end_stream=True)
+        client.send_data(1, body, end_stream=True)
+        await stream.send_all(client.data_to_send())
+        with trio.fail_after(5):
+            while len(statuses) < 2 and (said := await stream.receive_some(65536)):
+                for event in client.receive_data(said):
+                    if isinstance(event, ResponseReceived):
+                        statuses[event.stream_id] = dict(event.headers)[b":status"].decode()
+
+    assert statuses == {1: "200", 3: "400"}
 
 
 def responses(said: bytes) -> list[bytes]:
