@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import hypercorn.protocol
 import trio
-from h2.events import RequestReceived
 from hypercorn.config import Config
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import WSStream
@@ -212,7 +211,7 @@ class _Http2(H2Protocol):
         super().__init__(*args)
         self.streams = _Streams()
 
-    async def _create_stream(self, request: RequestReceived) -> None:
+    async def _create_stream(self, request: Any) -> None:
         """Begin a request; hypercorn reads an address that is not ASCII to the connection's end."""
         if all(value.isascii() for name, value in request.headers if name in _ADDRESS):
             await super()._create_stream(request)
