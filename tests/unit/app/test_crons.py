@@ -144,5 +144,5 @@ def test_a_retry_counts_the_first_run() -> None:
 
 @pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"base": 0.5}, {"initial_backoff": -1}])
 def test_a_retry_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(DeclarationError, match="max_attempts 1 or more"):
+    with pytest.raises(DeclarationError, match="max_attempts a whole number, 1 or more"):
         Retry(**wrong)
