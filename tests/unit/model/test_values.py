@@ -436,7 +436,7 @@ def test_undefined_is_one_false_member_that_survives_copying() -> None:
 
 
 def told_size(value: Value) -> int:
-    """The rule as wire.md tells it, leaving nothing to speed."""
+    """The rule as it is told, leaving nothing to speed."""
     match value:
         case None | bool():
             return 1
