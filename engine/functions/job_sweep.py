@@ -10,17 +10,14 @@ from __future__ import annotations
 from typing import Final
 
 from engine.functions.job_rows import components_of, standing
+from engine.functions.sweeping import keep_sweeping
 from engine.functions.turns import Turns
 from engine.indexes.catalog import JOBS_BY_DUE
 from engine.kernel.runtime import Runtime
-from engine.kernel.trace import tracer
 from engine.model.ids import row_key_of
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 
-trace = tracer(__name__)
-
-SWEEP_EVERY_S: Final = 3600.0
 SLICE_ROWS: Final = 256
 
 
@@ -33,16 +30,13 @@ class JobSweep:
         self._kept_ms = limits.job_results_s_max * 1000
 
     async def run(self) -> None:
-        while True:
-            await self._runtime.sleep(SWEEP_EVERY_S)
-            await self.sweep()
+        await keep_sweeping("jobs", self.sweep, self._runtime)
 
     async def sweep(self) -> int:
         """Drop all that ended long enough ago; returns how many went."""
         dropped = 0
         while count := await self._turns.write(self._slice):
             dropped += count
-        trace.info("jobs.swept", dropped=dropped)
         return dropped
 
     def _slice(self, turn: Transaction) -> int:

@@ -14,18 +14,15 @@ from itertools import islice, takewhile
 from typing import Final
 
 from engine.functions.idempotence import forget_below
+from engine.functions.sweeping import keep_sweeping
 from engine.functions.turns import Turns
 from engine.indexes.catalog import KEYED_REQUESTS, SESSION_REQUESTS
 from engine.indexes.snapshot import Entry
 from engine.kernel.runtime import Runtime
-from engine.kernel.trace import tracer
 from engine.model.codec import decode
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 
-trace = tracer(__name__)
-
-SWEEP_EVERY_S: Final = 3600.0
 SLICE_SESSIONS: Final = 64
 SLICE_ROWS: Final = 512
 _SESSION_BYTES: Final = 16
@@ -45,9 +42,7 @@ class SessionSweep:
         self._records_max = limits.session_records_max
 
     async def run(self) -> None:
-        while True:
-            await self._runtime.sleep(SWEEP_EVERY_S)
-            await self.sweep()
+        await keep_sweeping("sessions", self.sweep, self._runtime)
 
     async def sweep(self) -> int:
         """Drop the records that no session keeps; returns how many went."""
@@ -57,7 +52,6 @@ class SessionSweep:
             while after is not None:
                 after, count = await self._turns.write(partial(self._slice, table, after))
                 dropped += count
-        trace.info("sessions.swept", dropped=dropped)
         return dropped
 
     def _slice(self, table: int, after: bytes, turn: Transaction) -> tuple[bytes | None, int]:

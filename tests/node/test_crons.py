@@ -278,8 +278,7 @@ async def test_a_year_of_crons_is_that_of_the_clock_on_the_wall(
     for every_so_often in (
         "scheduler.actor.CLOCK_STEP_S",
         "committer.retention.EVERY_S",
-        "functions.session_sweep.SWEEP_EVERY_S",
-        "functions.job_sweep.SWEEP_EVERY_S",
+        "functions.sweeping.SWEEP_EVERY_S",
     ):
         monkeypatch.setattr(f"engine.{every_so_often}", 10 * 24 * HOUR_S)
 

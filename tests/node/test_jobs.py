@@ -12,8 +12,10 @@ from trio.testing import wait_all_tasks_blocked
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
 from engine.app.registry import Application
-from engine.errors import ConvexError, InvalidValue, NotAllowed, StoreFull
+from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, StoreFull
 from engine.functions.job_rows import add_job
+from engine.functions.job_sweep import JobSweep
+from engine.functions.session_sweep import SessionSweep
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
@@ -512,6 +514,25 @@ async def test_a_job_whose_arguments_are_nearly_all_that_may_be_read_runs() -> N
         jobs_there = node.scheduler.jobs
         assert [1, 1] == [len(jobs_there.rows(state, 9, bool)) for state in ("success", "failed")]
         assert [str(15 << 20)] == await ask(node, notes)
+
+
+@pytest.mark.parametrize("sweep", [JobSweep, SessionSweep])
+@pytest.mark.parametrize("error", [StoreFull("no room"), Overloaded("the lane", 20.0)])
+async def test_a_sweep_for_which_there_is_no_room_comes_again_and_ends_nothing(
+    sweep: Any, error: Exception, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    async def refused(_sweep: Any) -> int:
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(sweep, "sweep", refused)
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        await trio.sleep(2.5 * 3600)
+
+        assert 2 == len(calls)
+        assert [] == await ask(node, notes)
 
 
 async def test_many_jobs_each_run_once() -> None:

@@ -1,0 +1,33 @@
+"""What is forgotten in the background, every so often, for as long as the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from engine.errors import Overloaded, Stopped, StoreFull
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+
+trace = tracer(__name__)
+
+SWEEP_EVERY_S: Final = 3600.0
+
+
+async def keep_sweeping(what: str, sweep: Callable[[], Awaitable[int]], runtime: Runtime) -> None:
+    """
+    Call `sweep` every so often; it returns how many rows went.
+
+    Where there is no room for what it writes, its time comes again: a full disk is no reason to
+    end an engine that can be read.
+    """
+    while True:
+        await runtime.sleep(SWEEP_EVERY_S)
+        try:
+            dropped = await sweep()
+        except (StoreFull, Overloaded) as error:
+            trace.warning("sweep.put_off", what=what, error=str(error))
+        except Stopped:
+            return
+        else:
+            trace.info("sweep.done", what=what, dropped=dropped)
