@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Generic, Literal, TypeVar
 from zlib import adler32
 
@@ -93,8 +94,10 @@ def row_key_of(doc_id: str) -> bytes:
         return _row_keys[doc_id]
     except (KeyError, TypeError):
         pass
-    while _just_read:
-        _keep(*_just_read.popleft())
+    if _just_read:
+        with suppress(IndexError):  # for another thread may take the last
+            while True:
+                _keep(*_just_read.popleft())
     key = _row_keys.get(doc_id) if isinstance(doc_id, str) else None
     if key is None:
         key = row_key(*decode_id(doc_id))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import sys
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
@@ -18,6 +20,7 @@ from engine.model.ids import (
     encode_id,
     id_of,
     make_internal,
+    remember,
     row_key,
     row_key_of,
 )
@@ -283,3 +286,22 @@ def test_at_run_time_an_id_is_a_string() -> None:
     assert isinstance(doc_id, str)
     assert "j57000820c20a1g7104gm2rc1m70ynr8" == doc_id
     assert (10_001, bytes(range(16))) == decode_id(doc_id)
+
+
+def test_threads_look_up_what_others_have_just_read() -> None:
+    doc_ids = [encode_id(10_001, n.to_bytes(16, "big")) for n in range(120_000)]
+    keys = [row_key(10_001, n.to_bytes(16, "big")) for n in range(120_000)]
+
+    def look(first: int) -> None:
+        for n in range(first, len(doc_ids), 4):
+            remember(doc_ids[n : n + 1], keys[n : n + 1])
+            assert keys[n - 1] == row_key_of(doc_ids[n - 1])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for each in [threads.submit(look, first) for first in range(4)]:
+                each.result()
+    finally:
+        sys.setswitchinterval(interval)
