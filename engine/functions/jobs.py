@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple, TypeVar
 
+import trio
+
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
 from engine.functions.crons import is_tick, stored_crons, unregister
@@ -23,6 +25,7 @@ from engine.functions.job_rows import (
     IN_PROGRESS,
     PENDING,
     SUCCESS,
+    Interval,
     components_of,
     is_job_key,
     is_pending,
@@ -41,6 +44,7 @@ from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
 from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
+from engine.transaction.scan import Plan, Scan
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
@@ -54,7 +58,8 @@ LOOK_ROWS_MAX: Final = 1_000
 EARLY_MS: Final = 0.001
 """Times in milliseconds are floats, so a job may be found due this much before its time."""
 LISTED_ROWS_MAX: Final = 100_000
-"""That one look for an operator goes through, a third of a second."""
+"""Of a component, that one look for an operator goes through: a third of a second, in slices."""
+LISTED_SLICE_ROWS: Final = 1_000
 TURN_ROWS: Final = 200
 """Jobs that one transaction ends."""
 
@@ -118,17 +123,12 @@ class Jobs:
             all_due, next_ms, is_cut = [], [], False
             for component in components_of(reader):
                 stand = standing(component)
-                due = reader.read_slice(
-                    JOBS_BY_DUE,
-                    *stand.pending_until(now_ms),
-                    reverse=False,
-                    rows_max=LOOK_ROWS_MAX,
-                )
+                due, is_all = self._due(reader, stand.pending_until(now_ms))
                 later = stand.pending_after(now_ms)
                 first = reader.read_slice(JOBS_BY_DUE, *later, reverse=False, rows_max=1).docs
-                all_due.append([self._job(row) for row in due.docs])
+                all_due.append(due)
                 next_ms += [row["due"] for row in first]
-                is_cut = is_cut or not due.is_exhausted
+                is_cut = is_cut or not is_all
             return Look(
                 due=tuple(in_turns(all_due)),
                 is_cut=is_cut,
@@ -138,18 +138,22 @@ class Jobs:
         finally:
             self._snapshots.release(snapshot)
 
-    def next_due_ms(self) -> float | None:
+    async def next_due_ms(self) -> float | None:
         """When the first pending job that is no tick of a cron is due."""
-        first = self.rows(PENDING, 1, lambda _: True)
+        first = await self.rows(PENDING, 1, lambda _: True)
         return first[0]["due"] if first else None
 
-    def rows(
+    async def rows(
         self, state: str, count: int, accepts: Callable[[dict[str, Any]], bool]
     ) -> list[dict[str, Any]]:
         """
         The first rows of a state that are no ticks of crons: those that wait by when they are due,
         those that ended newest first.
         """
+
+        def is_asked_for(job: dict[str, Any]) -> bool:
+            return not is_tick(job) and job["state"]["kind"] == state and accepts(job)
+
         has_ended = state not in (PENDING, IN_PROGRESS)
         found: list[dict[str, Any]] = []
         snapshot = self._snapshots.acquire()
@@ -158,16 +162,20 @@ class Jobs:
             for component in components_of(reader):
                 stand = standing(component)
                 where = {PENDING: stand.pending, IN_PROGRESS: stand.begun}
-                found += reader.read_slice(
-                    JOBS_BY_DUE,
-                    *where.get(state, stand.ended),
+                lower, upper = where.get(state, stand.ended)
+                plan = Plan(
+                    index=JOBS_BY_DUE,
+                    lower=lower,
+                    upper=upper,
                     reverse=has_ended,
-                    rows_max=LISTED_ROWS_MAX,
-                    count=count,
-                    accepts=lambda job: (
-                        not is_tick(job) and job["state"]["kind"] == state and accepts(job)
-                    ),
-                ).docs
+                    predicates=(is_asked_for,),
+                )
+                scan, left = Scan(reader, plan, LISTED_SLICE_ROWS), count
+                while left and not scan.is_exhausted and len(scan.keys) < LISTED_ROWS_MAX:
+                    some = scan.read(left)
+                    found += some
+                    left -= len(some)
+                    await trio.lowlevel.checkpoint()
         finally:
             self._snapshots.release(snapshot)
         order = "completedTime" if has_ended else "scheduledTime"
@@ -247,6 +255,20 @@ class Jobs:
             dice=self._runtime.random,
             schema=None,
         )
+
+    def _due(self, reader: Transaction, where: Interval) -> tuple[list[Job], bool]:
+        """The first jobs of an interval, and whether they are all."""
+        due: list[Job] = []
+
+        def see(row: dict[str, Any]) -> bool:
+            # Its arguments, which may be megabytes, are let go of before the next row is read.
+            due.append(self._job(row))
+            return False
+
+        read = reader.read_slice(
+            JOBS_BY_DUE, *where, reverse=False, rows_max=LOOK_ROWS_MAX, accepts=see
+        )
+        return due, read.is_exhausted
 
     def _job(self, row: dict[str, Any]) -> Job:
         found = self._functions.deployment.application.find(row["name"], row["target"])

@@ -160,7 +160,7 @@ class Stage:
         with self._scheduling():
             for _ in range(ROUNDS_MAX):
                 await self._rest(math.inf)
-                due_ms = self.node.scheduler.jobs.next_due_ms()
+                due_ms = await self.node.scheduler.jobs.next_due_ms()
                 if due_ms is None:
                     return
                 await self._go_to(due_ms / 1000)

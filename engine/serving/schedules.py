@@ -54,7 +54,7 @@ class Schedules:
         if not text.isdecimal():
             raise RequestRefused(400, "BadLimit", "limit is a whole number")
         count = max(1, min(int(text), DOCUMENTS_SHOWN_MAX))
-        found = self._jobs.rows(state, count, lambda job: path in ("", job["name"]))
+        found = await self._jobs.rows(state, count, lambda job: path in ("", job["name"]))
         return json_response({"jobs": [_job(row) for row in found]})
 
     async def _show(self, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import timedelta
 from typing import Any
 
@@ -499,7 +500,8 @@ async def test_a_component_with_many_jobs_does_not_hold_up_another() -> None:
         await node.scheduler.wait_resting()
 
         ran = [record.path for _, record in node.functions.executions.after(0)]
-        ended = [job["state"]["kind"] for job in node.scheduler.jobs.rows("failed", 10_000, bool)]
+        found = await node.scheduler.jobs.rows("failed", 10_000, bool)
+        ended = [job["state"]["kind"] for job in found]
         assert 1_500 == len(ended)
         assert ["mine"] == await ask(node, notes)
         assert path(note) not in ran, "it was one of the first, of which no record is left"
@@ -511,9 +513,46 @@ async def test_a_job_whose_arguments_are_nearly_all_that_may_be_read_runs() -> N
         await mutate(node, run, path(sink_and_fail), {"text": "x" * (15 << 20)})
         await node.scheduler.wait_resting()
 
-        jobs_there = node.scheduler.jobs
-        assert [1, 1] == [len(jobs_there.rows(state, 9, bool)) for state in ("success", "failed")]
+        for state in ("success", "failed"):
+            assert 1 == len(await node.scheduler.jobs.rows(state, 9, bool))
         assert [str(15 << 20)] == await ask(node, notes)
+
+
+async def test_a_look_at_what_is_due_keeps_no_arguments() -> None:
+    async with serving(app()) as node:
+        node.scheduler.pause()
+        for _ in range(30):
+            await mutate(node, run, path(sink), {"text": "x" * (1 << 20)})
+        tracemalloc.start()
+        try:
+            look = node.scheduler.jobs.look()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        look.live.release()
+
+        assert 30 == len(look.due)
+        assert peak < 8 << 20
+
+
+async def test_who_asks_for_jobs_of_a_function_is_found_them_behind_many_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.functions.jobs.LISTED_SLICE_ROWS", 3)
+    async with serving(app()) as node:
+        node.scheduler.pause()
+        for number in range(8):
+            await mutate(node, later, 0, str(number))
+            if number % 3 == 0:
+                await mutate(node, run, path(sink), {"text": str(number)})
+
+        def is_sink(job: dict[str, Any]) -> bool:
+            return bool(job["name"] == path(sink))
+
+        found = await node.scheduler.jobs.rows("pending", 2, is_sink)
+        assert ["0", "3"] == [job["args"][0]["text"] for job in found]
+        found = await node.scheduler.jobs.rows("pending", 9, is_sink)
+        assert ["0", "3", "6"] == [job["args"][0]["text"] for job in found]
 
 
 @pytest.mark.parametrize("sweep", [JobSweep, SessionSweep])
