@@ -37,39 +37,47 @@ Interval: TypeAlias = tuple[bytes, bytes]
 class Standing(NamedTuple):
     """Intervals of `by_due` with the jobs of one component, by where they stand."""
 
-    begun: Interval
-    """Actions that have begun."""
-    ended: Interval
-    """Jobs that ended, oldest first."""
-    pending: Interval
-    """Jobs that wait, by when they are due."""
+    prefix: bytes
+    """With which the keys of all of them begin."""
+
+    @property
+    def begun(self) -> Interval:
+        """Actions that have begun."""
+        key = self._at(None)
+        return key, past(key)
+
+    @property
+    def ended(self) -> Interval:
+        """Jobs that ended, oldest first."""
+        return self._at(Int64(INT64_MIN)), self._at(-math.inf)
+
+    @property
+    def pending(self) -> Interval:
+        """Jobs that wait, by when they are due."""
+        return self._at(-math.inf), past(self.prefix)
 
     def pending_until(self, now_ms: float) -> Interval:
         """Of those that wait, what is due at `now_ms`."""
-        return self.pending[0], self._at(normalize(float(now_ms)), is_past=True)
+        return self._at(-math.inf), past(self._at(normalize(float(now_ms))))
 
     def pending_after(self, now_ms: float) -> Interval:
         """The others of those that wait."""
-        return self._at(normalize(float(now_ms)), is_past=True), self.pending[1]
+        return past(self._at(normalize(float(now_ms)))), past(self.prefix)
 
     def ended_before(self, ms: float) -> Interval:
         """Of those that ended, what did so before `ms`."""
-        return self.ended[0], self._at(Int64(math.floor(ms)))
+        return self._at(Int64(INT64_MIN)), self._at(Int64(math.floor(ms)))
 
-    def _at(self, due: Value, *, is_past: bool = False) -> bytes:
-        key = self.begun[0][: -len(_NULL)] + encode_key([due])
-        return past(key) if is_past else key
-
-
-_NULL: Final = encode_key([None])
+    def _at(self, due: Value) -> bytes:
+        return self.prefix + encode_key([due])
 
 
 def standing(component: str) -> Standing:
     """Where the jobs of a component stand in `by_due`."""
-    begun, ended = encode_key([component, None]), encode_key([component, Int64(INT64_MIN)])
-    pending, end = encode_key([component, -math.inf]), past(encode_key([component]))
-    assert past(begun) <= ended < pending < end, "the three lie apart"
-    return Standing((begun, past(begun)), (ended, pending), (pending, end))
+    found = Standing(encode_key([component]))
+    ends = (found.begun[1], *found.ended, *found.pending)
+    assert list(ends) == sorted(ends), "the three lie apart"
+    return found
 
 
 def components_of(turn: Transaction) -> Iterator[str]:
