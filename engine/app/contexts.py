@@ -671,6 +671,23 @@ class MutationCalls(QueryCalls):
         caught here.
         """
 
+    @overload
+    async def run_snapshot_query(
+        self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def run_snapshot_query(
+        self, fn: Reference | str, args: Mapping[str, Value] = ..., /
+    ) -> Result: ...
+    @abstractmethod
+    async def run_snapshot_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """
+        Run a query on the state from which the outermost mutation began, before all its writes.
+
+        What it reads is no reason for this mutation to run again, so others may have changed it by
+        the time of the commit. It counts against the same limits.
+        """
+
 
 class Meta(ABC):
     """What a query or mutation may know of its own run."""

@@ -27,6 +27,8 @@ _FROM_OUTSIDE: Final = (
 CONTEXT: Final[Mapping[Kind, Mapping[str, str]]] = {
     Kind.QUERY: {
         "run_mutation": _WRITE.format("ctx.run_mutation"),
+        "run_snapshot_query": "a query sees one state and changes nothing, so it has no "
+        "ctx.run_snapshot_query: `await ctx.run_query(...)`",
         "scheduler": _READS_ONLY.format("ctx.scheduler")
         + "schedule in a mutation, `await ctx.scheduler.run_after(...)`",
         "crons": _READS_ONLY.format("ctx.crons")

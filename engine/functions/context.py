@@ -151,6 +151,8 @@ class QueryContext(QueryCtx):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         budget: Mapping[str, int] | None = None,
+        *,
+        at_beginning: bool = False,
     ) -> Steps[Any]:
         scope = self._scope
         component, path, raw = self._calls.in_own_time(
@@ -162,6 +164,8 @@ class QueryContext(QueryCtx):
         inner = scope.within(component, path)
         if component != scope.component:
             inner = inner._replace(caller=scope.caller._replace(identity=None))
+        if at_beginning:
+            inner = inner._replace(transaction=scope.transaction.beginning())
         if budget is None:
             return (yield from run_nested(function, raw, inner))
         usage = scope.transaction.usage
@@ -194,6 +198,11 @@ class MutationContext(QueryContext, MutationCtx):
 
     def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
         return self._calls.defer(lambda: self._nested(Kind.MUTATION, fn, args, kwargs))
+
+    def run_snapshot_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        return self._calls.defer(
+            lambda: self._nested(Kind.QUERY, fn, args, kwargs, at_beginning=True)
+        )
 
     def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> LimitedMutationCalls:
         return LimitedMutationCalls(self, budget_of(limits))
@@ -231,6 +240,12 @@ class LimitedMutationCalls(LimitedCalls, MutationCalls):
     def run_mutation(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
         ctx, budget = self._ctx, self._budget
         return ctx._calls.defer(lambda: ctx._nested(Kind.MUTATION, fn, args, kwargs, budget))
+
+    def run_snapshot_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Call[Any]:
+        ctx, budget = self._ctx, self._budget
+        return ctx._calls.defer(
+            lambda: ctx._nested(Kind.QUERY, fn, args, kwargs, budget, at_beginning=True)
+        )
 
 
 def close_context(ctx: QueryContext) -> None:

@@ -161,6 +161,20 @@ class Transaction:
         self._originals: dict[bytes, bytes | None] = {}
         self._buckets: Buckets | None = None
 
+    def beginning(self) -> Transaction:
+        """
+        The state from which this one began, to be read; it counts with this one.
+
+        What is read there is no read of this one, whose own writes are not in it.
+        """
+        return Transaction(
+            self.view,
+            usage=self.usage,
+            now_ns=self.now_ms * 1_000_000,
+            dice=self._dice,
+            schema=None,
+        )
+
     # Reading
 
     def get(self, key: bytes) -> Doc | None:

@@ -142,6 +142,9 @@ PITFALLS = [
     "a jump that is kept for ever",
     "other carriers, other processes",
 ]
+COMPONENTS = [
+    "reads that do not bind",
+]
 DECISIONS = [
     "text search in a transaction",
     "counts and children",
@@ -176,6 +179,7 @@ WORDED = {
     "Invariants": INVARIANTS,
     "What clients of the sync protocol rely on": PROTOCOL,
     "Pitfalls": PITFALLS,
+    "Components": COMPONENTS,
     "Decided otherwise, or on purpose": DECISIONS,
 }
 """Sections whose keys are words."""

@@ -15,6 +15,7 @@ from engine.node import Node
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
 TRIED: dict[str, Callable[[Any], Any]] = {
+    "run_snapshot_query": lambda ctx: ctx.run_snapshot_query("m:f"),
     "run_mutation": lambda ctx: ctx.run_mutation("m:f"),
     "run_action": lambda ctx: ctx.run_action("m:f"),
     "commit": lambda ctx: ctx.commit("m:f"),
@@ -102,6 +103,7 @@ async def refused(fn: Any, what: str) -> AttributeError:
     ("fn", "what", "advice"),
     [
         (in_query, "run_mutation", "has no ctx.run_mutation: make it a mutation, `@mutation"),
+        (in_query, "run_snapshot_query", "has no ctx.run_snapshot_query: `await ctx.run_query"),
         (in_query, "run_action", "so that it calls this query, `await ctx.run_query(...)`"),
         (in_query, "commit", "has no ctx.commit: make it a mutation"),
         (in_query, "scheduler", "schedule in a mutation, `await ctx.scheduler.run_after(...)`"),
@@ -133,7 +135,8 @@ async def test_a_context_shows_nothing_but_what_it_promises(
         in_acting = await act(node, names_of_action)
 
     assert sorted(READS) == in_reading
-    assert sorted(READS | {"scheduler", "crons", "run_mutation"}) == in_writing
+    writing = {"scheduler", "crons", "run_mutation", "run_snapshot_query"}
+    assert sorted(READS | writing) == in_writing
     outside = {"scheduler", "run_mutation", "run_action", "commit"}
     assert sorted(ANYWHERE | outside) == in_acting
 

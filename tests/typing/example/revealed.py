@@ -32,6 +32,8 @@ async def functions_give_what_their_handlers_give(ctx: MutationCtx, channel: Id[
     few = ctx.transaction_limits(documents_read=10, documents_written=1)
     assert_type(await few.run_query(version), str)
     assert_type(await few.run_mutation(send, channel, body="x"), Id[Message])
+    assert_type(await ctx.run_snapshot_query(since, channel=channel, after=0), list[Message])
+    assert_type(await few.run_snapshot_query(version), str)
     assert_type((await ctx.meta.get_transaction_metrics())["bytes_read"]["remaining"], int)
 
 
