@@ -169,9 +169,14 @@ class Committer:
         if conflict is not None:
             raise conflict
 
-    def next_ts(self) -> int:
-        """The timestamp of whatever is staged next."""
-        return self._clock.next_ts(self._head.ts)
+    def next_ts(self, after: int = 0) -> int:
+        """
+        The timestamp of whatever is staged next.
+
+        Args:
+            after: what it is to be later than, unless that lies too far ahead to be true.
+        """
+        return self._clock.next_ts(self._head.ts, after)
 
     def stage(
         self,
@@ -406,13 +411,15 @@ class _CommitClock:
         self._offset_ns = runtime.now_ns() - int(runtime.monotonic() * 1e9)
         self._has_warned = False
 
-    def next_ts(self, last: int) -> int:
+    def next_ts(self, last: int, after: int) -> int:
         now = self._runtime.now_ns()
         expected = self._offset_ns + int(self._runtime.monotonic() * 1e9)
         if now - expected > self._jump_ns_max:
             self._warn(now - expected)
             now = expected
-        return max(last + 1, now)
+        if after - now > self._jump_ns_max:
+            after = 0
+        return max(last + 1, now, after + 1)
 
     def _warn(self, jump_ns: int) -> None:
         if not self._has_warned:

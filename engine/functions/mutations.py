@@ -261,7 +261,7 @@ class Mutations:
         begin_ts = transaction.view.begin_ts
         if transaction.view.generation != self._committer.generation:
             raise RunAgain
-        ts = self._committer.next_ts()
+        ts = self._committer.next_ts(transaction.created_upto)
         try:
             if session is not None:
                 idempotence.record(

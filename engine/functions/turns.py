@@ -155,6 +155,7 @@ class Turns:
                 kind=kind,
                 covered=covered,
                 changes=changes,
+                ts=self._committer.next_ts(transaction.created_upto),
                 on_publish=on_publish,
             )
 

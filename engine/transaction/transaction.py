@@ -155,7 +155,7 @@ class Transaction:
         self._marks = marks
         self._dice = dice
         self.now_ms = now_ns // 1_000_000
-        self._creation_time = max(view.begin_ts + 1, now_ns) / 1e6
+        self._created_from = self._creation_time = max(view.begin_ts + 1, now_ns) / 1e6
         self._layers: list[Overlay] = [Overlay()]
         self._saved: list[tuple[Catalog, tuple[int, int, int, int]]] = []
         self._originals: dict[bytes, bytes | None] = {}
@@ -464,6 +464,17 @@ class Transaction:
             writes.append(last if last.before is before else last.since(before))
         return writes
 
+    @property
+    def created_upto(self) -> int:
+        """
+        A timestamp past all times of creation that it has given, or 0 if it has given none.
+
+        Committed later than that, it leaves later times to whoever begins after it.
+        """
+        if self._creation_time == self._created_from:
+            return 0
+        return int(self._creation_time * 1e6) + _FRACTION_NS
+
     # Sub-transactions
 
     def begin_child(self) -> None:
@@ -596,6 +607,9 @@ class Transaction:
                     "Give one of them another value, or change the one that has it"
                 )
 
+
+_FRACTION_NS: Final = 512
+"""More than two neighbours among milliseconds since 1970 are apart, for the next centuries."""
 
 _BYTES_NEAR: Final = DOCUMENT_BYTES_MAX * WARNING_RATIO - 1
 _NESTING_NEAR: Final = DOCUMENT_NESTING_MAX * WARNING_RATIO - 1

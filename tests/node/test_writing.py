@@ -202,6 +202,22 @@ async def test_documents_made_together_have_rising_times(
     assert times[-1] % 1
 
 
+async def test_what_commits_later_has_later_times_though_the_clock_stands(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @mutation
+    async def fill(ctx: MutationCtx, count: int) -> list[Any]:
+        ids = [await ctx.db.insert("notes", {}) for _ in range(count)]
+        return [(await ctx.db.get(one) or {})["_creationTime"] for one in ids]
+
+    times: list[float] = []
+    async with serving([fill]) as node:
+        for count in (3, 0, 50, 1, 1, 2):
+            times += await mutate(node, fill, count)
+
+    assert times == sorted(set(times))
+
+
 async def test_a_mutation_reads_its_own_writes_in_every_index(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
