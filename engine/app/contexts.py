@@ -518,6 +518,7 @@ class Scheduler(ABC):
 
         Raises:
             InvalidValue: `on_complete` is no mutation, or `context` no value.
+            FunctionNotFound: there is no `on_complete`.
         """
 
     @overload
@@ -538,8 +539,14 @@ class Scheduler(ABC):
         """
         Run a function `delay` milliseconds (or a `timedelta`) from now.
 
+        Whether its arguments fit is looked at when it runs, by the code that is deployed then.
+
         Returns:
             The id of the job, a document of `_scheduled_functions`.
+
+        Raises:
+            InvalidValue: the delay is negative, or longer than five years.
+            FunctionNotFound, WrongFunctionKind: there is no such mutation or action.
         """
 
     @overload
@@ -559,14 +566,18 @@ class Scheduler(ABC):
     async def run_at(
         self, when: float | datetime, fn: Any, /, *args: Any, **kwargs: Any
     ) -> Id[Any]:
-        """Run a function at a time: milliseconds since 1970, or an aware `datetime`."""
+        """
+        As `run_after`, at a time: milliseconds since 1970, or an aware `datetime`; one in the past
+        is now.
+        """
 
     @abstractmethod
     async def cancel(self, id: Id[Any], /) -> None:
         """
-        Do not run a job that has not begun; what it has scheduled itself is not run either.
+        Do not run a job that has not begun; of an action that has, what it schedules from then on
+        is canceled as well.
 
-        A job that has finished stays as it is.
+        A job that has ended stays as it is.
         """
 
 
@@ -603,6 +614,7 @@ class CronRegistry(ABC):
 
         Raises:
             InvalidValue: something that cannot be, or a cron of that name is there.
+            FunctionNotFound, WrongFunctionKind: there is no such mutation or action.
         """
 
     @abstractmethod

@@ -20,6 +20,7 @@ from engine.app.crons import Retry
 from engine.errors import NotAllowed
 from engine.functions import absences
 from engine.functions.context import call_target, due_after, due_at
+from engine.functions.deployment import Deployment
 from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
 from engine.functions.retries import Retrying
 from engine.functions.scheduling import cancel_job, schedule
@@ -34,6 +35,8 @@ Carry: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Coroutine[
 
 class CallableFunctions(Protocol):
     """The functions that an action can call, as the engine runs them."""
+
+    deployment: Deployment
 
     async def query(
         self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
@@ -252,7 +255,9 @@ class ActionScheduler(Scheduler):
     def with_retry(
         self, retry: Retry, /, *, on_complete: Any = None, context: Any = None
     ) -> ActionScheduler:
-        retrying = Retrying.of(retry, on_complete, context, self._scope.component)
+        scope = self._scope
+        deployment = scope.functions.deployment
+        retrying = Retrying.of(retry, on_complete, context, scope.component, deployment)
         return ActionScheduler(self._scope, self._calls, retrying)
 
     def run_after(
@@ -276,11 +281,12 @@ class ActionScheduler(Scheduler):
         kwargs: Mapping[str, Any],
     ) -> ActionCall[Any]:
         scope, retrying = self._scope, self._retrying
-        if retrying is not None:
-            retrying.refuse_unless_action(fn)
         component, path, raw = call_target(fn, args, kwargs, scope.component)
 
         def write() -> Coroutine[Any, Any, str]:
+            found = scope.functions.deployment.find_for_later(path, component)
+            if retrying is not None:
+                retrying.refuse_unless_action(found)
             due_ms = due()
             return scope.turns.write(
                 lambda turn: schedule(

@@ -26,7 +26,7 @@ from engine.app.contexts import (
     Scheduler,
     TriggerCtx,
 )
-from engine.app.crons import Retry, registered_cron
+from engine.app.crons import CronSpec, Retry, registered_cron
 from engine.app.environment import using
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
@@ -296,7 +296,8 @@ class SchedulerAccess(Scheduler):
     def with_retry(
         self, retry: Retry, /, *, on_complete: Any = None, context: Any = None
     ) -> SchedulerAccess:
-        retrying = Retrying.of(retry, on_complete, context, self._scope.component)
+        scope = self._scope
+        retrying = Retrying.of(retry, on_complete, context, scope.component, scope.deployment)
         return SchedulerAccess(self._scope, self._calls, retrying)
 
     def run_after(self, delay: float | timedelta, fn: Any, /, *args: Any, **kw: Any) -> Call[Any]:
@@ -320,11 +321,12 @@ class SchedulerAccess(Scheduler):
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str:
         scope = self._scope
-        if self._retrying is not None:
-            self._retrying.refuse_unless_action(fn)
         component, path, raw = self._calls.in_own_time(
             call_target, fn, args, kwargs, scope.component
         )
+        found = scope.deployment.find_for_later(path, component)
+        if self._retrying is not None:
+            self._retrying.refuse_unless_action(found)
         return schedule(
             scope.transaction,
             scope.component,
@@ -360,7 +362,13 @@ class CronsAccess(CronRegistry):
         spec = registered_cron(
             name, fn, args, seconds=seconds, minutes=minutes, hours=hours, cron=cron, tz=tz
         )
-        return self._calls.run(register, self._scope.transaction, self._scope.component, spec)
+        return self._calls.run(self._register, spec)
+
+    def _register(self, spec: CronSpec) -> None:
+        scope = self._scope
+        component, path = spec.function_path()
+        scope.deployment.find_for_later(path, component or scope.component)
+        register(scope.transaction, scope.component, spec)
 
     def remove(self, name: str, /) -> Call[bool]:
         return self._calls.run(unregister, self._scope.transaction, self._scope.component, name)

@@ -91,6 +91,22 @@ class Deployment:
             )
         return function
 
+    def find_for_later(self, path: str, component: str) -> RegisteredFunction:
+        """
+        The mutation or action at `path`, that a function schedules or registers as a cron.
+
+        Raises:
+            FunctionNotFound: there is none.
+            WrongFunctionKind: it is a query.
+        """
+        function = self.find(path, None, component=component, may_call_internal=True)
+        if function.kind is Kind.QUERY:
+            raise WrongFunctionKind(
+                f"{dotted(path)} is a query, which nobody would see; schedule a mutation or an "
+                "action"
+            )
+        return function
+
     def recorded(self, path: str, component: str, args: Mapping[str, Any]) -> Any:
         """The arguments as the log may keep them: `None`, or without those that are secret."""
         function = self._found.get((component, path))

@@ -19,6 +19,7 @@ from engine.app.crons import Retry, later_ms
 from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import InvalidValue, LimitExceeded
+from engine.functions.deployment import Deployment
 from engine.functions.job_rows import FAILED, add_job, pending_again
 from engine.model.limits import CONTEXT_BYTES_MAX, DOCUMENT_BYTES_MAX, TOLD_BYTES_MAX
 from engine.model.values import UNDEFINED, normalize, size_of
@@ -42,32 +43,36 @@ class Retrying:
     context: Any
 
     @classmethod
-    def of(cls, retry: Retry, on_complete: Any, context: Any, component: str) -> Retrying:
+    def of(
+        cls, retry: Retry, on_complete: Any, context: Any, component: str, deployment: Deployment
+    ) -> Retrying:
         """
         Raises:
             InvalidValue: `on_complete` is no mutation, or `context` no value.
+            FunctionNotFound: there is no `on_complete`.
             LimitExceeded: `context` is too large.
         """
         if not isinstance(retry, Retry):
             raise InvalidValue(f"with_retry takes a Retry, not {retry!r}")
-        if isinstance(on_complete, RegisteredFunction) and on_complete.kind is not Kind.MUTATION:
-            raise InvalidValue(f"on_complete is a mutation, and {on_complete!r} is none")
         told = None
         if on_complete is not None:
             target, path = reference_of(on_complete)
             told = (target or component, path)
+            found = deployment.find(path, None, component=told[0], may_call_internal=True)
+            if found.kind is not Kind.MUTATION:
+                raise InvalidValue(f"on_complete is a mutation, and {found!r} is none")
         plain = normalize(context, path="context")
         if (size := size_of(plain)) > CONTEXT_BYTES_MAX:
             advice = "Insert a document and give its id."
             raise LimitExceeded("CONTEXT_BYTES_MAX", size, CONTEXT_BYTES_MAX, "context", advice)
         return cls(retry=retry, on_complete=told, context=plain)
 
-    def refuse_unless_action(self, fn: Any) -> None:
+    def refuse_unless_action(self, fn: RegisteredFunction) -> None:
         """
         Raises:
             InvalidValue: `fn` is a mutation, which runs exactly once as it is.
         """
-        if isinstance(fn, RegisteredFunction) and fn.kind is not Kind.ACTION:
+        if fn.kind is not Kind.ACTION:
             raise InvalidValue(
                 f"{fn!r} is no action: a mutation runs exactly once, and what it raises it raises "
                 "again"
