@@ -41,7 +41,7 @@ from engine.indexes.recovery import recover
 from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
 from engine.kernel.actor import running
-from engine.kernel.counters import Counters
+from engine.kernel.counters import Counters, Labels
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.kernel.watermark import Watermark
@@ -230,6 +230,8 @@ async def running_node(
         limits=limits,
     )
     counters = Counters()
+    _watch(counters, committer, subscriptions)
+    functions.watch(counters)
     scheduler = Scheduler(jobs, runtime=runtime, limits=limits, counters=counters)
     if is_paused(_deployed(snapshots)):
         functions.is_paused = True
@@ -272,6 +274,18 @@ async def running_node(
     finally:
         functions.loops.close()
         snapshots.close()
+
+
+def _watch(counters: Counters, committer: Committer, subscriptions: Subscriptions) -> None:
+    """Have operators read what was written, and what is shown."""
+
+    def written(what: str) -> dict[Labels, float]:
+        return {(): committer.stats[what]}
+
+    for what in ("commits", "batches", "batches_refused"):
+        counters.watch(f"committer.{what}", partial(written, what))
+    counters.watch("committer.queued", lambda: {(): committer.lane.waiting_count})
+    counters.watch("subscriptions", lambda: {(): subscriptions.statistics().lives})
 
 
 async def _look_after(store: Store, runtime: Runtime) -> None:

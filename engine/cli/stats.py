@@ -20,8 +20,9 @@ def add(verbs: Any) -> None:
         "headrace stats",
         "headrace stats --json",
         description=(
-            "Show the numbers that a running server keeps: how late scheduled functions are, how "
-            "many run, wait and have ended, by function. Counts begin when it was started."
+            "Show the numbers that a running server keeps: how late scheduled functions and crons "
+            "are, how many run, wait and have ended, by function; executions, commits, and what is "
+            "cached and shown. Counts begin when it was started."
         ),
     )
     parser.add_argument("--json", action="store_true", help="a JSON object a line")

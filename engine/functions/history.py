@@ -7,11 +7,11 @@ The last executions, for whoever wants to know what the engine has been doing.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import getsizeof
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import trio
 
@@ -20,6 +20,9 @@ from engine.functions.results import Origin
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.text import brief
 
+COUNTED_MAX: Final = 5_000
+"""Functions, and how they ended, that are counted apart: callers may name what is not there."""
+OTHERS: Final = "(others)"
 FORMAT: Final = 1
 """Of `as_json`: rises when a name goes or means something else, not when one is added."""
 
@@ -45,6 +48,9 @@ class Retry(NamedTuple):
             conflict.ts or None,
         )
 
+
+Counted: TypeAlias = tuple[str, str, str, str]
+"""Kind, component and path of a function, and how it ended."""
 
 BATCH_REFUSED: Final = Retry("batch refused")
 SNAPSHOT_TOO_OLD: Final = Retry("snapshot too old")
@@ -119,6 +125,8 @@ class ExecutionLog:
         bytes_max: int,
         uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple,
     ) -> None:
+        self.counts: Counter[Counted] = Counter()
+        """How many there were since the engine was opened."""
         self._records: deque[tuple[int, ExecutionRecord]] = deque()
         self._bytes = 0
         self._kept_max = kept_max
@@ -131,6 +139,7 @@ class ExecutionLog:
         self._count += 1
         if len(record.path) > SHOWN_LENGTH_MAX or len(record.component) > SHOWN_LENGTH_MAX:
             record = record._replace(path=brief(record.path), component=brief(record.component))
+        self._tally(record)
         records = self._records
         records.append((self._count, record))
         if record.log_lines or record.error is not None:
@@ -139,6 +148,13 @@ class ExecutionLog:
             self._forget()
         if self._more:
             self._more.unpark_all()
+
+    def _tally(self, record: ExecutionRecord) -> None:
+        ended = "cached" if record.cached else "success" if record.error is None else "failed"
+        counted = (record.kind, record.component, record.path, ended)
+        if counted not in self.counts and len(self.counts) >= COUNTED_MAX:
+            counted = (record.kind, "", OTHERS, ended)
+        self.counts[counted] += record.cached or 1
 
     def _forget(self) -> None:
         """Drop the oldest, as many as are too many."""
@@ -150,9 +166,13 @@ class ExecutionLog:
 
     def after(self, cursor: int) -> Iterator[tuple[int, ExecutionRecord]]:
         """Those kept that are later than `cursor`, oldest first."""
+        self.catch_up()
+        return ((number, record) for number, record in self._records if number > cursor)
+
+    def catch_up(self) -> None:
+        """Have answers from the cache among those that are kept and counted."""
         for record in self._uncounted():
             self.add(record)
-        return ((number, record) for number, record in self._records if number > cursor)
 
     async def follow(self, cursor: int = 0) -> AsyncIterator[tuple[int, ExecutionRecord]]:
         """Those kept that are later than `cursor`, and then each that comes; never ends."""
@@ -166,6 +186,11 @@ class ExecutionLog:
         """Wait until there is one later than `cursor`."""
         while self._count <= cursor:
             await self._more.park()
+
+
+def of_component(component: str, path: str) -> str:
+    """A function as numbers name it: by its path, and before it the component, if it is of one."""
+    return f"{component}: {path}" if component else path
 
 
 def _size_of(record: ExecutionRecord) -> int:

@@ -19,6 +19,7 @@ from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
 from engine.functions.crons import is_tick, stored_crons, unregister
 from engine.functions.execute import Request
+from engine.functions.history import of_component
 from engine.functions.job_rows import (
     CANCELED,
     FAILED,
@@ -38,7 +39,7 @@ from engine.functions.turns import unbounded
 from engine.indexes.catalog import JOBS_BY_DUE
 from engine.indexes.snapshot import Snapshots
 from engine.kernel.runtime import Runtime
-from engine.kernel.trace import tracer
+from engine.kernel.trace import traceback_of, tracer
 from engine.model.ids import id_of, row_key_of
 from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
@@ -67,6 +68,10 @@ INTERRUPTED: Final = (
     "the engine stopped while this action ran; it may have done a part of its work, "
     "so it is not run again"
 )
+LOST: Final = (
+    "the engine failed while this action ran; it may have done a part of its work, "
+    "so it is not run again"
+)
 
 
 class Job(NamedTuple):
@@ -75,7 +80,10 @@ class Job(NamedTuple):
     key: bytes
     kind: Kind
     path: str
+    """Of its function, and before it the component, if it is of one."""
     due_ms: float
+    cron: str | None = None
+    """The id of the cron that it is a tick of, if it is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +235,9 @@ class Jobs:
         Run a job to its end, which is durable when this returns; failing is an end too.
 
         Returns:
-            "success" or "failed"; `None` for a job that was canceled, or has begun already, and is
-            left alone.
+            What it is then: "success" or "failed"; "pending" if it is tried again later; "canceled"
+            if it was while it ran.  `None` for a job that was canceled before, or has begun
+            already, and is left alone.
 
         Raises:
             EngineError: the engine could not; a mutation's job is pending still.
@@ -239,6 +248,17 @@ class Jobs:
         if result is None:
             return None
         return SUCCESS if result.failure is None else FAILED
+
+    def skipped_by(self, tick: Job) -> int:
+        """How many times of its cron a tick that has ended just now was too late for."""
+        assert tick.cron is not None, "a tick is of a cron"
+        snapshot = self._snapshots.acquire()
+        try:
+            row = self._reader(view_of(snapshot)).get(row_key_of(tick.cron))
+        finally:
+            self._snapshots.release(snapshot)
+        runs = row.get("runs") if row is not None else None
+        return int(runs[-1]["skipped"]) if runs else 0
 
     async def fail_interrupted(self) -> int:
         """End the actions that an earlier run of the engine had begun; return how many."""
@@ -274,33 +294,39 @@ class Jobs:
         found = self._functions.deployment.application.find(row["name"], row["target"])
         # A function that is missing fails in the transaction that would have run it.
         kind = Kind.MUTATION if found is None else found.kind
-        return Job(row_key_of(row["_id"]), kind, row["name"], row["due"])
+        path = of_component(row["target"], row["name"])
+        return Job(row_key_of(row["_id"]), kind, path, row["due"], row.get("cron"))
 
     async def _run_action(self, key: bytes) -> str | None:
         request = await self._functions.turns.write(lambda turn: _begin(turn, key))
-        if request is None:
-            return None
-        await self._runtime.pause("jobs.begun")
-        result = await self._functions.action_in_place(
-            request.path, request.args, caller=request.caller, component=request.component
-        )
-        await self._runtime.pause("jobs.acted")
-        state: dict[str, Any] = {"kind": SUCCESS}
-        if result.failure is not None:
-            state = {"kind": FAILED, "error": result.failure.message}
-        await self._end(key, state, result.value if result.failure is None else UNDEFINED)
-        return str(state["kind"])
+        return None if request is None else await self._end(key, *await self._act(request))
 
-    async def _end(self, key: bytes, state: dict[str, Any], returned: Any) -> None:
-        """Note how an action ended, however long there is no room for that."""
+    async def _act(self, request: Request) -> tuple[dict[str, Any], Any]:
+        """Run an action that is marked as begun: the state to be noted, and what it returned."""
+        try:
+            await self._runtime.pause("jobs.begun")
+            result = await self._functions.action_in_place(
+                request.path, request.args, caller=request.caller, component=request.component
+            )
+            await self._runtime.pause("jobs.acted")
+        except Exception as error:
+            # Nobody would begin it again, so nobody else would ever end it.
+            trace.error("jobs.lost", function=request.path, exception=traceback_of(error))
+            return {"kind": FAILED, "error": LOST}, UNDEFINED
+        if result.failure is not None:
+            return {"kind": FAILED, "error": result.failure.message}, UNDEFINED
+        return {"kind": SUCCESS}, result.value
+
+    async def _end(self, key: bytes, state: dict[str, Any], returned: Any) -> str:
+        """Note how an action ended, however long there is no room for that; what it is then."""
         while True:
             try:
-                await self._functions.turns.write(lambda turn: _finish(turn, key, state, returned))
+                return await self._functions.turns.write(
+                    lambda turn: _finish(turn, key, state, returned)
+                )
             except (Overloaded, StoreFull) as error:
                 trace.warning("jobs.end_not_noted", error=str(error))
                 await self._runtime.sleep(self._limits.job_backoff_s)
-            else:
-                return
 
 
 def _begin(turn: Transaction, key: bytes) -> Request | None:
@@ -311,10 +337,11 @@ def _begin(turn: Transaction, key: bytes) -> Request | None:
     return job_request(Kind.ACTION, job)
 
 
-def _finish(turn: Transaction, key: bytes, state: dict[str, Any], returned: Any) -> None:
+def _finish(turn: Transaction, key: bytes, state: dict[str, Any], returned: Any) -> str:
     job = turn.get(key)
-    if job is not None and job["state"]["kind"] == IN_PROGRESS:
-        end_action(turn, key, job, state, returned)
+    if job is None or job["state"]["kind"] != IN_PROGRESS:
+        return CANCELED
+    return end_action(turn, key, job, state, returned)
 
 
 def _cancel(turn: Transaction, key: bytes) -> bool:

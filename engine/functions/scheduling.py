@@ -109,12 +109,13 @@ def end_action(
     job: dict[str, Any],
     state: dict[str, Any],
     returned: Any = UNDEFINED,
-) -> None:
-    """End an attempt of an action: for good, or until the next one."""
+) -> str:
+    """End an attempt of an action, for good or until the next one; returns its state then."""
     if is_tried_again(job, state):
         try_again(transaction, key, job, state["error"])
-    else:
-        finish_job(transaction, key, job, state, returned)
+        return PENDING
+    finish_job(transaction, key, job, state, returned)
+    return str(state["kind"])
 
 
 def finish_job(

@@ -2,7 +2,7 @@
 Numbers that operators read: how often something happened, and how much of something there is.
 
     counters.add("jobs.ended", function="mail:send", state="failed")
-    counters.watch("jobs.lag_s", lambda: {(): scheduler.lag_s})
+    counters.watch("scheduler.lag_s", lambda: {(): scheduler.lag_s})
     counters.read()                     every number, by name and labels
 
 Counts go up from when the engine was opened; what is watched is asked for when it is read.

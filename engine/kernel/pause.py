@@ -13,6 +13,7 @@ real runtime has nothing at any of them.  `ops/prove simulation` comes to each:
     committer.persist   before a batch is handed to the store    committer.published   after it
     fanout.planned      before the queries of a round are run
     session.committed   between a client's mutation and its answer
+    jobs.found          a job is due, and not begun              jobs.ended    its end is durable
     jobs.begun          an action is marked as begun             jobs.acted    its end is not noted
     retention.chosen    before a slice of the log goes
     push.checked        after a part of a check                  push.switch   before the switch

@@ -15,13 +15,15 @@ stays pending.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final
 
 import trio
 
 from engine.app.registered import Kind
+from engine.functions.job_rows import PENDING
 from engine.functions.jobs import Job, Jobs
 from engine.kernel.counters import Counters, Labels
 from engine.kernel.runtime import Runtime
@@ -33,6 +35,8 @@ trace = tracer(__name__)
 
 CLOCK_STEP_S: Final = 60.0
 """A wait is no longer than this, since the wall clock may be set and computers may sleep."""
+JOBS: Final = "jobs"
+CRONS: Final = "crons"
 TICK_S: Final = 0.001
 """The shortest wait for a time that has not come."""
 
@@ -51,9 +55,12 @@ class Scheduler:
     def __init__(self, jobs: Jobs, *, runtime: Runtime, limits: Limits, counters: Counters) -> None:
         self.jobs = jobs
         self._counters = counters
-        counters.watch("jobs.lag_s", lambda: {(): self.lag_s})
-        counters.watch("jobs.running", lambda: self._by_kind(lambda lane: lane.running))
-        counters.watch("jobs.queued", lambda: self._by_kind(lambda lane: lane.queued))
+        counters.watch("scheduler.lag_s", lambda: {(): self.lag_s})
+        counters.watch("scheduler.paused", lambda: {(): self._is_paused})
+        for of in (JOBS, CRONS):
+            counters.watch(f"{of}.running", partial(self._running, of))
+            counters.watch(f"{of}.queued", partial(self._queued, of))
+            counters.watch(f"{of}.lag_s", partial(self._lag_s, of))
         self._runtime = runtime
         self._limits = limits
         self._lanes = {
@@ -96,12 +103,36 @@ class Scheduler:
 
     @property
     def lag_s(self) -> float:
-        """For how long the job has been due that is to begin next; 0 if none waits."""
-        due_ms = [lane.first_due_ms for lane in self._lanes.values() if lane.queued]
-        return max(0.0, self._runtime.now_ns() / 1e9 - min(due_ms) / 1000) if due_ms else 0.0
+        """For how long the job has been due that waits longest; 0 if none does."""
+        due_ms = [job.due_ms for job in self._waiting()]
+        if self._next_due_ms is not None:
+            due_ms.append(self._next_due_ms)  # it has passed while nobody looks, in a pause
+        return self._late_s(min(due_ms, default=math.inf))
 
-    def _by_kind(self, number: Callable[[_Lane], int]) -> dict[Labels, float]:
-        return {(("kind", kind.value),): number(lane) for kind, lane in self._lanes.items()}
+    def _late_s(self, due_ms: float) -> float:
+        return max(0.0, self._runtime.now_ns() / 1e9 - due_ms / 1000)
+
+    def _waiting(self) -> Iterator[Job]:
+        """What is due and has not begun, of what was seen."""
+        for lane in self._lanes.values():
+            yield from lane.waiting
+        now_s = self._runtime.monotonic()
+        yield from (one.job for one in self._put_off.values() if one.until_s > now_s)
+
+    def _running(self, of: str) -> dict[Labels, float]:
+        running = (job for lane in self._lanes.values() for job in lane.running)
+        return dict(Counter(_function(job) for job in running if _of(job) == of))
+
+    def _queued(self, of: str) -> dict[Labels, float]:
+        return dict(Counter(_function(job) for job in self._waiting() if _of(job) == of))
+
+    def _lag_s(self, of: str) -> dict[Labels, float]:
+        first_ms: dict[Labels, float] = {}
+        for job in self._waiting():
+            if _of(job) == of:
+                labels = _function(job)
+                first_ms[labels] = min(job.due_ms, first_ms.get(labels, math.inf))
+        return {labels: self._late_s(due_ms) for labels, due_ms in first_ms.items()}
 
     def start(self) -> None:
         """Begin to run jobs: the functions that they name are deployed."""
@@ -183,16 +214,26 @@ class Scheduler:
         # Tasks that were started together run in any order; jobs are begun in theirs.
         job = lane.next()
         try:
+            await self._runtime.pause("jobs.found")
             ended = await self.jobs.run(job)
+            await self._runtime.pause("jobs.ended")
         except Exception as error:
             self._put_off_job(job, error)
         else:
             self._put_off.pop(job.key, None)
             if ended is not None:
-                self._counters.add("jobs.ended", function=job.path, state=ended)
+                self._count(job, ended)
         finally:
             lane.ended(job)
             self.wake()
+
+    def _count(self, job: Job, ended: str) -> None:
+        if ended == PENDING:
+            self._counters.add("jobs.tried_again", function=job.path)
+            return
+        self._counters.add(f"{_of(job)}.ended", function=job.path, state=ended)
+        if job.cron is not None and (skipped := self.jobs.skipped_by(job)):
+            self._counters.add("crons.skipped", skipped, function=job.path)
 
     def _put_off_job(self, job: Job, error: Exception) -> None:
         before = self._put_off.get(job.key)
@@ -200,8 +241,8 @@ class Scheduler:
         backoff_s = min(
             self._limits.job_backoff_s * 2 ** (times - 1), self._limits.job_backoff_s_max
         )
-        self._counters.add("jobs.put_off", function=job.path)
-        self._put_off[job.key] = _PutOff(times, self._runtime.monotonic() + backoff_s)
+        self._counters.add(f"{_of(job)}.put_off", function=job.path)
+        self._put_off[job.key] = _PutOff(job, times, self._runtime.monotonic() + backoff_s)
         trace.warning(
             "scheduler.job_put_off",
             function=job.path,
@@ -213,9 +254,10 @@ class Scheduler:
 class _PutOff:
     """A job that the engine could not run, and when it is tried again."""
 
-    __slots__ = ("times", "until_s")
+    __slots__ = ("job", "times", "until_s")
 
-    def __init__(self, times: int, until_s: float) -> None:
+    def __init__(self, job: Job, times: int, until_s: float) -> None:
+        self.job = job
         self.times = times
         self.until_s = until_s
 
@@ -226,7 +268,7 @@ class _Lane:
     def __init__(self, running_max: int) -> None:
         self._running_max = running_max
         self._waiting: deque[Job] = deque()
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, Job] = {}
         self._promised = 0
         self._running = 0
 
@@ -240,21 +282,18 @@ class _Lane:
         return not self._known
 
     @property
-    def running(self) -> int:
-        return self._running
+    def running(self) -> list[Job]:
+        waiting = {job.key for job in self._waiting}
+        return [job for key, job in self._known.items() if key not in waiting]
 
     @property
-    def queued(self) -> int:
-        """How many are due and have not begun, of those that were seen."""
-        return len(self._waiting)
-
-    @property
-    def first_due_ms(self) -> float:
-        return self._waiting[0].due_ms
+    def waiting(self) -> Iterable[Job]:
+        """Those that are due and have not begun, of those that were seen."""
+        return self._waiting
 
     def add(self, job: Job) -> None:
         if job.key not in self._known:
-            self._known.add(job.key)
+            self._known[job.key] = job
             self._waiting.append(job)
 
     def take_room(self) -> int:
@@ -269,5 +308,14 @@ class _Lane:
         return self._waiting.popleft()
 
     def ended(self, job: Job) -> None:
-        self._known.discard(job.key)
+        self._known.pop(job.key, None)
         self._running -= 1
+
+
+def _of(job: Job) -> str:
+    """What it is counted among."""
+    return JOBS if job.cron is None else CRONS
+
+
+def _function(job: Job) -> Labels:
+    return (("function", job.path),)

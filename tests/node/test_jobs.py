@@ -11,6 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.crons import Retry
 from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
 from engine.app.registry import Application
 from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, StoreFull
@@ -22,7 +23,7 @@ from engine.model.ids import Id
 from engine.model.limits import Limits
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
-from tests.node.nodes import application, ask, mutate, serving
+from tests.node.nodes import ADMIN, application, ask, mutate, serving
 
 began: list[str] = []
 proceed: dict[str, trio.Event] = {}
@@ -224,25 +225,66 @@ async def test_a_job_that_fails_leaves_no_writes_and_its_error() -> None:
         assert [] == await ask(node, notes)
 
 
+@query(name="note")
+async def note_that_reads(ctx: QueryCtx, text: str) -> None: ...
+
+
+@internal_mutation(name="note")
+async def note_of_numbers(ctx: MutationCtx, text: float) -> None: ...
+
+
 @pytest.mark.parametrize(
-    ("what", "args", "error"),
+    ("pushed", "error"),
     [
-        ("nowhere:nothing", {}, "Could not find public function for 'nowhere:nothing'"),
-        (None, {"text": 5}, "ArgumentValidationError"),
-        ("query", {}, "as Mutation, but it is defined as Query"),
+        ([], "Could not find public function for 'tests/node/test_jobs:note'"),
+        ([note_of_numbers], "ArgumentValidationError"),
+        ([note_that_reads], "as Mutation, but it is defined as Query"),
     ],
-    ids=["missing", "wrong arguments", "a query"],
+    ids=["missing", "other arguments", "a query"],
 )
-async def test_a_job_that_cannot_be_run_has_failed(what: Any, args: Any, error: str) -> None:
+async def test_a_job_that_cannot_be_run_has_failed(
+    pushed: list[Any], error: str, autojump_clock: trio.abc.Clock
+) -> None:
     async with serving(app()) as node:
-        target = {None: path(note), "query": path(notes)}.get(what, what)
-        await mutate(node, run, target, args)
-        await node.scheduler.wait_resting()
+        await mutate(node, later, 10, "hello")
+        await mutate(node, run, path(slow), {"name": "a"})
+        await node.push(application(jobs, later, *pushed))
+        await trio.sleep(20)
 
-        (row,) = await ask(node, jobs)
+        rows = {row["name"]: row["state"] for row in await ask(node, jobs)}
 
-        assert "failed" == row["state"]["kind"]
-        assert error in row["state"]["error"]
+        assert "failed" == rows[path(note)]["kind"]
+        assert error in rows[path(note)]["error"]
+
+
+@action
+async def act_run(ctx: ActionCtx, what: str) -> str:
+    return await ctx.scheduler.run_after(0, what, {})
+
+
+@mutation
+async def told_by(ctx: MutationCtx, what: str) -> str:
+    scheduler = ctx.scheduler.with_retry(Retry(), on_complete=what)
+    return await scheduler.run_after(0, raises)
+
+
+@mutation
+async def register(ctx: MutationCtx, what: str) -> None:
+    await ctx.crons.register("again", what, {}, hours=1)
+
+
+@pytest.mark.parametrize("fn", [run, act_run, told_by, register])
+@pytest.mark.parametrize("what", ["nowhere:nothing", "tests/node/test_jobs:notes"])
+async def test_what_nobody_could_run_is_refused_to_whoever_schedules_it(fn: Any, what: str) -> None:
+    async with serving([run, act_run, told_by, register, raises, jobs, notes]) as node:
+        call = node.functions.action if fn is act_run else node.functions.mutation
+        result = await call(path(fn), {"what": what}, caller=ADMIN)
+
+        assert result.failure is not None
+        expected = "Could not find" if what.startswith("nowhere") else "query"
+        assert expected in result.failure.message
+        assert "notes" in result.failure.message or "nothing" in result.failure.message
+        assert ([], []) == (await ask(node, jobs), node.scheduler.jobs.crons())
 
 
 async def test_a_job_that_uses_up_its_writes_succeeds_or_fails_but_ends() -> None:
@@ -339,6 +381,21 @@ async def test_an_action_that_was_under_way_at_a_crash_has_failed() -> None:
         assert "failed" == row["state"]["kind"]
         assert "the engine stopped while this action ran" in row["state"]["error"]
         assert ["a"] == began
+
+
+@pytest.mark.parametrize("point", ["jobs.begun", "jobs.acted"])
+async def test_an_action_has_failed_when_the_engine_has_while_it_ran(point: str) -> None:
+    runtime = VirtualRuntime()
+    async with serving(app(), runtime=runtime) as node:
+        hold = runtime.hold(point)
+        await mutate(node, run, path(raises))
+        await hold.wait_reached()
+        hold.fail(MemoryError("no room for a frame"))
+        await node.scheduler.wait_resting()
+
+        (row,) = await ask(node, jobs)
+        assert "failed" == row["state"]["kind"]
+        assert "the engine failed while this action ran" in row["state"]["error"]
 
 
 async def test_an_action_that_is_canceled_stays_canceled_when_it_ends() -> None:
