@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.app.blocking import (
         BlockingActionCtx,
         BlockingAuth,
+        BlockingFunctionMeta,
         BlockingScheduler,
     )
     from engine.app.component import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         DatabaseReader,
         DatabaseWriter,
         Filter,
+        FunctionMeta,
         Meta,
         MutationCtx,
         MutationFunction,
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
         Cron,
         CronRun,
         Document,
+        FunctionMetadata,
         Page,
         PaginationOptions,
         Secret,
@@ -151,6 +154,9 @@ if TYPE_CHECKING:
         async_map,
         gather,
     )
+    from engine.functions.paginator import (
+        paginator,
+    )
     from engine.host import (
         Engine,
     )
@@ -187,6 +193,7 @@ _NAMES = {
     "engine.app.blocking": (
         "BlockingActionCtx",
         "BlockingAuth",
+        "BlockingFunctionMeta",
         "BlockingScheduler",
     ),
     "engine.app.component": (
@@ -207,6 +214,7 @@ _NAMES = {
         "DatabaseReader",
         "DatabaseWriter",
         "Filter",
+        "FunctionMeta",
         "Meta",
         "MutationCtx",
         "MutationFunction",
@@ -260,6 +268,7 @@ _NAMES = {
         "Cron",
         "CronRun",
         "Document",
+        "FunctionMetadata",
         "Page",
         "PaginationOptions",
         "Secret",
@@ -319,6 +328,7 @@ _NAMES = {
         "async_map",
         "gather",
     ),
+    "engine.functions.paginator": ("paginator",),
     "engine.host": ("Engine",),
     "engine.interface": (
         "AsOf",
@@ -381,6 +391,7 @@ __all__ = [
     "Auth",
     "BlockingActionCtx",
     "BlockingAuth",
+    "BlockingFunctionMeta",
     "BlockingScheduler",
     "Change",
     "Committed",
@@ -404,6 +415,8 @@ __all__ = [
     "FilterError",
     "FunctionAborted",
     "FunctionFailed",
+    "FunctionMeta",
+    "FunctionMetadata",
     "FunctionNotFound",
     "FunctionTimeout",
     "Id",
@@ -493,6 +506,7 @@ __all__ = [
     "make_function_reference",
     "mutation",
     "pagination_opts_validator",
+    "paginator",
     "query",
     "trigger",
     "v",

@@ -29,7 +29,7 @@ from engine.app.references import (
     Reference,
 )
 from engine.app.registered import RegisteredFunction
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.model.timestamps import Moment, ts_of
 from engine.model.values import Value
 

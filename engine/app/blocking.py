@@ -32,7 +32,7 @@ from engine.app.references import (
     QueryReference,
     Reference,
 )
-from engine.app.types import UserIdentity
+from engine.app.types import FunctionMetadata, UserIdentity
 from engine.model.ids import Id
 from engine.model.values import Value
 
@@ -48,6 +48,25 @@ class BlockingAuth(ABC):
     @abstractmethod
     def get_user_identity(self) -> UserIdentity | None:
         """The caller's verified identity, or None without one, and in components."""
+
+
+class BlockingFunctionMeta(ABC):
+    """What functions are; see `FunctionMeta`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def get_function_metadata(
+        self,
+        fn: QueryReference[..., Any]
+        | MutationReference[..., Any]
+        | ActionReference[..., Any]
+        | Reference
+        | str
+        | None = None,
+        /,
+    ) -> FunctionMetadata:
+        """Which function this is, or, if one is given that may be called from here, that one."""
 
 
 class BlockingScheduler(ABC):
@@ -129,6 +148,11 @@ class BlockingActionCtx(ABC):
 
     @property
     @abstractmethod
+    def meta(self) -> BlockingFunctionMeta:
+        """What this run may know of itself."""
+
+    @property
+    @abstractmethod
     def scheduler(self) -> BlockingScheduler:
         """Functions to be run later; scheduled at once, whatever becomes of this action."""
 
@@ -188,3 +212,15 @@ class BlockingActionCtx(ABC):
     @abstractmethod
     def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run an action with validated arguments, and return its result."""
+
+    @abstractmethod
+    def create_function_handle(
+        self,
+        fn: QueryReference[..., Any]
+        | MutationReference[..., Any]
+        | ActionReference[..., Any]
+        | Reference
+        | str,
+        /,
+    ) -> str:
+        """See `ActionCtx.create_function_handle`."""

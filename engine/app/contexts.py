@@ -40,6 +40,7 @@ from engine.app.references import (
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.types import (
     Cron,
+    FunctionMetadata,
     Page,
     PaginationOptions,
     TransactionLimits,
@@ -701,7 +702,34 @@ class MutationCalls(QueryCalls):
         """
 
 
-class Meta(ABC):
+class FunctionMeta(ABC):
+    """What a function may know of itself, and of those that it may call."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def get_function_metadata(
+        self,
+        fn: QueryReference[..., Any]
+        | MutationReference[..., Any]
+        | ActionReference[..., Any]
+        | Reference
+        | str
+        | None = None,
+        /,
+    ) -> FunctionMetadata:
+        """
+        Which function this is; or, if one is given, which that is.
+
+        Args:
+            fn: one that may be called from here, also by its handle.
+
+        Raises:
+            FunctionNotFound: it is not there, or out of reach.
+        """
+
+
+class Meta(FunctionMeta):
     """What a query or mutation may know of its own run."""
 
     __slots__ = ()
@@ -740,6 +768,33 @@ class _Ctx(QueryCalls):
     def uuid4(self) -> UUID:
         """A random UUID, by the same dice."""
 
+    @property
+    @abstractmethod
+    def meta(self) -> FunctionMeta:
+        """What this run may know of itself."""
+
+    @abstractmethod
+    async def create_function_handle(
+        self,
+        fn: QueryReference[..., Any]
+        | MutationReference[..., Any]
+        | ActionReference[..., Any]
+        | Reference
+        | str,
+        /,
+    ) -> str:
+        """
+        A function that may be called from here, as a string that others may keep and call.
+
+        Whoever has it, also a component, gives it to `run_query`, `run_mutation`, `run_action`, the
+        scheduler or `crons` in place of a path. It calls that one function, with whatever
+        arguments, as often as its holder likes, and also if it is internal. It is the same for the
+        same function, over pushes and restarts; without the function it is of no use.
+
+        Raises:
+            FunctionNotFound: it is not there, or out of reach.
+        """
+
 
 class QueryCtx(_Ctx):
     """What a query is given."""
@@ -755,7 +810,7 @@ class QueryCtx(_Ctx):
     @property
     @abstractmethod
     def meta(self) -> Meta:
-        """What this run may know of itself."""
+        """What this run may know of itself, and of its transaction."""
 
     @abstractmethod
     def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> QueryCalls:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from engine.app.component import App, Component
 from engine.app.crons import Crons, CronSpec
 from engine.app.environment import NO_VARIABLES, Variables
-from engine.app.references import canonical_path
+from engine.app.references import canonical_path, is_within_reach
 from engine.app.registered import Kind, RegisteredFunction, loading
 from engine.app.schema import Schema
 from engine.app.triggers import Trigger
@@ -41,12 +41,14 @@ class Application:
     """
     What was loaded at one place: the application itself, or a component at its mount.
 
-    `functions` are by their path there, `mounts` by their path below.
+    `functions` are by their path there, `mounts` by their whole path, those within others too.
     """
 
     functions: Mapping[str, RegisteredFunction]
     schema: Schema | None = None
     app: App | Component | None = None
+    path: str = ""
+    """Of the mount that it is; the application itself is ""."""
     crons: Crons | None = None
     triggers: tuple[Trigger[Any], ...] = ()
     mounts: Mapping[str, Application] = field(default_factory=dict)
@@ -73,13 +75,7 @@ class Application:
 
     def at(self, component: str) -> Application | None:
         """What is mounted at a path, or None; "" is the application itself."""
-        if not component:
-            return self
-        if (whole := self.mounts.get(component)) is not None:
-            return whole
-        first, _, rest = component.partition("/")
-        below = self.mounts.get(first)
-        return below.at(rest) if below is not None else None
+        return self.mounts.get(component) if component else self
 
 
 def functions_of(
@@ -162,6 +158,16 @@ def _verify_cron(application: Application, job: CronSpec) -> None:
     component, path = job.function_path()
     where = f"{job.where}: cron {job.name!r}"
     target = application.find(path, component)
+    is_of_another = component not in ("", application.path)
+    if (
+        target is not None
+        and is_of_another
+        and not (target.is_public and is_within_reach(application.path, component))
+    ):
+        raise DeclarationError(
+            f"{where}: {path} of {component!r} is out of reach; a cron runs functions of its own "
+            "component, and public ones of components that are mounted in it"
+        )
     if target is None:
         raise DeclarationError(f"{where}: there is no function {path}")
     if target.kind is Kind.QUERY:

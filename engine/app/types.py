@@ -126,6 +126,16 @@ class TransactionMetrics(TypedDict):
     scheduled_function_args_bytes: TransactionMetric
 
 
+class FunctionMetadata(TypedDict):
+    """Which function it is: `name` as in "messages:list", in the component at `component_path`."""
+
+    name: str
+    component_path: str
+    """"" is the application itself."""
+    kind: Literal["query", "mutation", "action"]
+    visibility: Literal["public", "internal"]
+
+
 class CronRun(TypedDict):
     """One run of a cron; times in milliseconds since 1970."""
 
@@ -177,6 +187,7 @@ __all__ = [
     "SECRET",
     "UNDEFINED",
     "Document",
+    "FunctionMetadata",
     "Id",
     "Int64",
     "Page",

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
-from engine.app.contexts import ActionCtx, Auth, Committed, Scheduler
+from engine.app.contexts import ActionCtx, Auth, Committed, FunctionMeta, Scheduler
 from engine.app.crons import Retry
 from engine.errors import NotAllowed
 from engine.functions import absences
-from engine.functions.context import call_target, due_after, due_at
+from engine.functions.context import due_after, due_at
 from engine.functions.deployment import Deployment
 from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
 from engine.functions.retries import Retrying
 from engine.functions.scheduling import cancel_job, schedule
+from engine.functions.targets import call_arguments
 from engine.functions.turns import Turns
 from engine.kernel.runtime import Runtime
 
@@ -36,8 +37,8 @@ Carry: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Coroutine[
 class CallableFunctions(Protocol):
     """The functions that an action can call, as the engine runs them."""
 
-    deployment: Deployment
-
+    @property
+    def deployment(self) -> Deployment: ...
     async def query(
         self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
     ) -> QueryResult: ...
@@ -59,6 +60,11 @@ class ActionScope:
     caller: Caller
     component: str
     path: str
+
+    @property
+    def deployment(self) -> Deployment:
+        """The newest one, however long the action has run."""
+        return self.functions.deployment
 
 
 class ActionCall(Coroutine[Any, Any, T], Generic[T]):
@@ -152,8 +158,18 @@ class ActionContext(ActionCtx):
         return ActionAuth(self._scope.caller, self._calls)
 
     @property
+    def meta(self) -> ActionMeta:
+        return ActionMeta(self._scope, self._calls)
+
+    @property
     def scheduler(self) -> ActionScheduler:
         return ActionScheduler(self._scope, self._calls)
+
+    def create_function_handle(self, fn: Any, /) -> ActionCall[str]:
+        return self._calls.make("create_function_handle", lambda: self._handle(fn))
+
+    async def _handle(self, fn: Any) -> str:
+        return self._scope.deployment.handle(fn, self._scope.component)
 
     @property
     def now(self) -> datetime:
@@ -191,11 +207,11 @@ class ActionContext(ActionCtx):
         kwargs: Mapping[str, Any],
     ) -> ActionCall[Any]:
         scope = self._scope
-        component, path, raw = call_target(fn, args, kwargs, scope.component)
-        caller = scope.caller._replace(admin=True, origin="action")
+        component, path, may_call_internal = scope.deployment.target(fn, scope.component)
+        raw = call_arguments(fn, args, kwargs)
+        caller = scope.caller._replace(admin=may_call_internal, origin="action")
         if component != scope.component:
-            # A component shows others its public functions, and does not know their users.
-            caller = caller._replace(admin=False, identity=None)
+            caller = caller._replace(identity=None)
         return self._calls.make(f"{verb}({path})", lambda: run(component, path, raw, caller))
 
     async def _query(
@@ -227,6 +243,23 @@ class ActionContext(ActionCtx):
         return _value(done.value, done.failure)
 
 
+class ActionMeta(FunctionMeta):
+    """`ctx.meta` of an action."""
+
+    def __init__(self, scope: ActionScope, calls: ActionCalls) -> None:
+        self._scope = scope
+        self._calls = calls
+
+    def get_function_metadata(self, fn: Any = None, /) -> ActionCall[Any]:
+        return self._calls.make("get_function_metadata", lambda: self._get(fn))
+
+    async def _get(self, fn: Any) -> Any:
+        scope = self._scope
+        if fn is None:
+            return scope.deployment.metadata(scope.path, scope.component)
+        return scope.deployment.metadata_of(fn, scope.component)
+
+
 class ActionAuth(Auth):
     """`ctx.auth` of an action."""
 
@@ -256,9 +289,8 @@ class ActionScheduler(Scheduler):
         self, retry: Retry, /, *, on_complete: Any = None, context: Any = None
     ) -> ActionScheduler:
         scope = self._scope
-        deployment = scope.functions.deployment
-        retrying = Retrying.of(retry, on_complete, context, scope.component, deployment)
-        return ActionScheduler(self._scope, self._calls, retrying)
+        retrying = Retrying.of(retry, on_complete, context, scope.component, scope.deployment)
+        return ActionScheduler(scope, self._calls, retrying)
 
     def run_after(
         self, delay: float | timedelta, fn: Any, /, *args: Any, **kwargs: Any
@@ -281,10 +313,11 @@ class ActionScheduler(Scheduler):
         kwargs: Mapping[str, Any],
     ) -> ActionCall[Any]:
         scope, retrying = self._scope, self._retrying
-        component, path, raw = call_target(fn, args, kwargs, scope.component)
+        path = scope.deployment.target(fn, scope.component).path
+        raw = call_arguments(fn, args, kwargs)
 
         def write() -> Coroutine[Any, Any, str]:
-            found = scope.functions.deployment.find_for_later(path, component)
+            target, found = scope.deployment.find_for_later(fn, scope.component)
             if retrying is not None:
                 retrying.refuse_unless_action(found)
             due_ms = due()
@@ -292,8 +325,7 @@ class ActionScheduler(Scheduler):
                 lambda turn: schedule(
                     turn,
                     scope.component,
-                    component,
-                    path,
+                    *target,
                     raw,
                     due_ms=due_ms,
                     request_id=scope.caller.request_id,

@@ -28,7 +28,6 @@ from engine.app.contexts import (
 )
 from engine.app.crons import CronSpec, Retry, registered_cron
 from engine.app.environment import using
-from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.app.triggers import Change, Trigger
 from engine.app.types import Cron, TransactionLimits
@@ -46,9 +45,9 @@ from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
 from engine.functions.retries import Retrying
 from engine.functions.scheduling import cancel_job, schedule
+from engine.functions.targets import call_arguments
 from engine.functions.triggers import FollowedWriter
 from engine.model.limits import SCHEDULE_S_MAX, Limits
-from engine.model.values import normalize
 from engine.transaction.transaction import Transaction
 
 
@@ -134,6 +133,10 @@ class QueryContext(QueryCtx):
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(bytes=self._scope.execution.random.randbytes(16), version=4)
 
+    def create_function_handle(self, fn: Any, /) -> Call[str]:
+        scope = self._scope
+        return self._calls.run(scope.deployment.handle, fn, scope.component)
+
     @property
     def meta(self) -> MetaAccess:
         return MetaAccess(self._scope, self._calls)
@@ -155,11 +158,10 @@ class QueryContext(QueryCtx):
         at_beginning: bool = False,
     ) -> Steps[Any]:
         scope = self._scope
-        component, path, raw = self._calls.in_own_time(
-            call_target, fn, args, kwargs, scope.component
-        )
+        component, path, may_call_internal = scope.deployment.target(fn, scope.component)
+        raw = self._calls.in_own_time(call_arguments, fn, args, kwargs)
         function = scope.deployment.find(
-            path, kind, component=component, may_call_internal=component == scope.component
+            path, kind, component=component, may_call_internal=may_call_internal
         )
         inner = scope.within(component, path)
         if component != scope.component:
@@ -284,6 +286,12 @@ class MetaAccess(Meta):
     def get_transaction_metrics(self) -> Call[Any]:
         return self._calls.run(metrics_of, self._scope.transaction.usage)
 
+    def get_function_metadata(self, fn: Any = None, /) -> Call[Any]:
+        scope = self._scope
+        if fn is None:
+            return self._calls.run(scope.deployment.metadata, scope.path, scope.component)
+        return self._calls.run(scope.deployment.metadata_of, fn, scope.component)
+
 
 class SchedulerAccess(Scheduler):
     """`ctx.scheduler` of a mutation: part of its transaction."""
@@ -298,7 +306,7 @@ class SchedulerAccess(Scheduler):
     ) -> SchedulerAccess:
         scope = self._scope
         retrying = Retrying.of(retry, on_complete, context, scope.component, scope.deployment)
-        return SchedulerAccess(self._scope, self._calls, retrying)
+        return SchedulerAccess(scope, self._calls, retrying)
 
     def run_after(self, delay: float | timedelta, fn: Any, /, *args: Any, **kw: Any) -> Call[Any]:
         return self._calls.run(self._schedule, due_after(self._now_ms(), delay), fn, args, kw)
@@ -321,17 +329,14 @@ class SchedulerAccess(Scheduler):
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str:
         scope = self._scope
-        component, path, raw = self._calls.in_own_time(
-            call_target, fn, args, kwargs, scope.component
-        )
-        found = scope.deployment.find_for_later(path, component)
+        target, found = scope.deployment.find_for_later(fn, scope.component)
         if self._retrying is not None:
             self._retrying.refuse_unless_action(found)
+        raw = self._calls.in_own_time(call_arguments, fn, args, kwargs)
         return schedule(
             scope.transaction,
             scope.component,
-            component,
-            path,
+            *target,
             raw,
             due_ms=due_ms,
             request_id=scope.caller.request_id,
@@ -362,13 +367,12 @@ class CronsAccess(CronRegistry):
         spec = registered_cron(
             name, fn, args, seconds=seconds, minutes=minutes, hours=hours, cron=cron, tz=tz
         )
-        return self._calls.run(self._register, spec)
+        return self._calls.run(self._register, fn, spec)
 
-    def _register(self, spec: CronSpec) -> None:
+    def _register(self, fn: Any, spec: CronSpec) -> None:
         scope = self._scope
-        component, path = spec.function_path()
-        scope.deployment.find_for_later(path, component or scope.component)
-        register(scope.transaction, scope.component, spec)
+        target, _ = scope.deployment.find_for_later(fn, scope.component)
+        register(scope.transaction, scope.component, spec, target)
 
     def remove(self, name: str, /) -> Call[bool]:
         return self._calls.run(unregister, self._scope.transaction, self._scope.component, name)
@@ -385,31 +389,6 @@ class CronsAccess(CronRegistry):
 
     def list(self) -> Call[list[Cron]]:
         return self._calls.run(self._list)
-
-
-def call_target(
-    fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], component: str
-) -> tuple[str, str, Mapping[str, Any]]:
-    """
-    Component, path and canonical arguments of a call.
-
-    Either a registered function followed by its arguments as in a call, or a
-    reference or string followed by one mapping.  Runs code of the application
-    where there are classes of it among the arguments.
-
-    Raises:
-        UsageError: it is neither, or some argument is no value.
-    """
-    target, path = reference_of(fn)
-    if isinstance(fn, RegisteredFunction):
-        return target or component, path, fn.signature.bind(args, dict(kwargs))
-    given = args[0] if args else {}
-    if kwargs or len(args) > 1 or not isinstance(given, Mapping):
-        raise InvalidValue(
-            "a reference or a string is followed by one dictionary of arguments; "
-            "only a function object takes arguments as in a call"
-        )
-    return target or component, path, normalize(given)
 
 
 def due_after(now_ms: float, delay: float | timedelta) -> float:

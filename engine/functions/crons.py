@@ -38,14 +38,16 @@ class _Wanted(NamedTuple):
 
     component: str
     spec: CronSpec
+    target: tuple[str, str]
+    """Component and path of the function."""
 
     @property
     def what(self) -> Doc:
         """What it runs, as the rows of cron and tick have it."""
-        component, path = self.spec.function_path()
+        component, path = self.target
         return {
             "name": path,
-            "target": component or self.component,
+            "target": component,
             "args": [normalize(dict(self.spec.args))],
         }
 
@@ -159,12 +161,16 @@ def _between(turn: Transaction, lower: bytes, upper: bytes | None) -> Iterator[D
 def _declared(parts: Mapping[str, Application]) -> Iterator[_Wanted]:
     for component, part in parts.items():
         for spec in part.crons.jobs if part.crons else ():
-            yield _Wanted(component, spec)
+            target, path = spec.function_path()
+            yield _Wanted(component, spec, (target or component, path))
 
 
-def register(turn: Transaction, component: str, spec: CronSpec) -> None:
+def register(turn: Transaction, component: str, spec: CronSpec, target: tuple[str, str]) -> None:
     """
     Add a cron that stays until `unregister`, whatever is pushed.
+
+    Args:
+        target: component and path of the function that it runs.
 
     Raises:
         InvalidValue: a cron of that name is there, or no day fits its schedule.
@@ -172,7 +178,7 @@ def register(turn: Transaction, component: str, spec: CronSpec) -> None:
     if find_cron(turn, component, spec.name) is not None:
         raise InvalidValue(f"there is a cron {spec.name!r} already; remove it, or choose another")
     try:
-        _add(turn, _Wanted(component, spec), registered=True)
+        _add(turn, _Wanted(component, spec, target), registered=True)
     except PushRefused:
         raise InvalidValue(f"cron {spec.name!r} would never run: no day fits it") from None
 

@@ -34,6 +34,7 @@ class DatabaseAccess:
 
     Args:
         component: whose tables are meant by their names.
+        pagination: the one page that the function may ask for, or `None` for any number of them.
     """
 
     __slots__ = ("calls", "component", "pagination", "slice_rows_max", "transaction")
@@ -43,7 +44,7 @@ class DatabaseAccess:
         transaction: Transaction,
         calls: Calls,
         component: str,
-        pagination: PaginationState,
+        pagination: PaginationState | None,
         slice_rows_max: int,
     ) -> None:
         self.transaction = transaction
@@ -51,6 +52,12 @@ class DatabaseAccess:
         self.component = component
         self.pagination = pagination
         self.slice_rows_max = slice_rows_max
+
+    def with_pages(self) -> DatabaseAccess:
+        """The same, for any number of pages."""
+        return DatabaseAccess(
+            self.transaction, self.calls, self.component, None, self.slice_rows_max
+        )
 
 
 @absences.lacking(absences.READER)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from engine.app.environment import NO_VARIABLES, Variables
+from engine.app.references import canonical_path, is_within_reach, reference_of
 from engine.app.registered import Kind, RegisteredFunction, Visibility
 from engine.app.registry import Application
 from engine.app.schema import Schema
 from engine.app.triggers import Trigger
+from engine.app.types import FunctionMetadata
 from engine.app.validators import Tables, did_you_mean
 from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
+from engine.functions.handles import Handles, is_handle
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.relations import Relation, named
 from engine.model.text import brief
@@ -31,15 +34,38 @@ Triggers = Mapping[str, Sequence[Trigger[Any]]]
 NO_TRIGGERS: Final[Triggers] = {}
 
 
+class Place(NamedTuple):
+    """Where a function is."""
+
+    component: str
+    path: str
+
+
+class Target(NamedTuple):
+    """A function that somebody named."""
+
+    component: str
+    path: str
+    may_call_internal: bool
+    """It is one of their own, or they hold its handle."""
+
+
 class Deployment:
     """
     Args:
         application: what was loaded, components included.
         table_number: resolves `v.id(table)`.
+        handles: of the database that it is deployed to.
     """
 
-    def __init__(self, application: Application, table_number: TableNumber) -> None:
+    def __init__(
+        self,
+        application: Application,
+        table_number: TableNumber,
+        handles: Handles | None = None,
+    ) -> None:
         self.application = application
+        self.handles = handles or Handles(b"")
         self.schemas = SchemaChecks(application, table_number)
         self._table_number = table_number
         self._triggers = {
@@ -91,21 +117,80 @@ class Deployment:
             )
         return function
 
-    def find_for_later(self, path: str, component: str) -> RegisteredFunction:
+    # What functions of a component may name.
+
+    def target(self, fn: object, component: str) -> Target:
         """
-        The mutation or action at `path`, that a function schedules or registers as a cron.
+        What functions of `component` mean by `fn`: something of their own, a public function of a
+        component that is mounted in theirs, or whatever they hold the handle of.
 
         Raises:
-            FunctionNotFound: there is none.
+            UsageError: it names no function.
+            FunctionNotFound: it names one that is out of their reach.
+        """
+        if is_handle(fn):
+            return Target(*self.handles.read(str(fn)), True)
+        named, path = reference_of(fn)
+        # A function object is where it was loaded; a path that says no component is of one's own.
+        other = named if named or isinstance(fn, RegisteredFunction) else component
+        if not is_within_reach(component, other):
+            raise FunctionNotFound(
+                f"{path} of {_called(other)} is out of reach from {_called(component)}, which "
+                "calls functions of its own, public ones of components that are mounted in it, and "
+                "those of which it was given a handle"
+            )
+        return Target(other, path, other == component)
+
+    def find_named(self, fn: object, component: str) -> tuple[Place, RegisteredFunction]:
+        """
+        Where what functions of `component` mean by `fn` is, and the function.
+
+        Raises:
+            FunctionNotFound: it is not there, or out of their reach.
+        """
+        place, path, may_call_internal = self.target(fn, component)
+        found = self.find(path, None, component=place, may_call_internal=may_call_internal)
+        return Place(place, path), found
+
+    def find_for_later(self, fn: object, component: str) -> tuple[Place, RegisteredFunction]:
+        """
+        The mutation or action that a function schedules or registers as a cron.
+
+        Raises:
+            FunctionNotFound: it is not there, or out of reach.
             WrongFunctionKind: it is a query.
         """
-        function = self.find(path, None, component=component, may_call_internal=True)
-        if function.kind is Kind.QUERY:
+        place, found = self.find_named(fn, component)
+        if found.kind is Kind.QUERY:
             raise WrongFunctionKind(
-                f"{dotted(path)} is a query, which nobody would see; schedule a mutation or an "
-                "action"
+                f"{dotted(place.path)} is a query, which nobody would see; schedule a mutation or "
+                "an action"
             )
-        return function
+        return place, found
+
+    def handle(self, fn: object, component: str) -> str:
+        """
+        The handle of a function that functions of `component` may call.
+
+        Raises:
+            FunctionNotFound: it is not there, or out of their reach.
+        """
+        place, _ = self.find_named(fn, component)
+        return self.handles.of(place.component, canonical_path(place.path))
+
+    def metadata_of(self, fn: object, component: str) -> FunctionMetadata:
+        """
+        What functions of `component` may know of one that they may call.
+
+        Raises:
+            FunctionNotFound: it is not there, or out of their reach.
+        """
+        place, found = self.find_named(fn, component)
+        return _metadata(found, place)
+
+    def metadata(self, path: str, component: str) -> FunctionMetadata:
+        """What a function may know of itself; a trigger is as an internal mutation."""
+        return _metadata(self.application.find(path, component), Place(component, path))
 
     def recorded(self, path: str, component: str, args: Mapping[str, Any]) -> Any:
         """The arguments as the log may keep them: `None`, or without those that are secret."""
@@ -123,6 +208,21 @@ class Deployment:
         place = self.application.at(component)
         close = difflib.get_close_matches(path, place.functions if place else (), n=1)
         return f"{text} Did you mean '{close[0]}'?" if close else text
+
+
+def _called(component: str) -> str:
+    return f"component {component!r}" if component else "the application"
+
+
+def _metadata(function: RegisteredFunction | None, place: Place) -> FunctionMetadata:
+    kind = Kind.MUTATION if function is None else function.kind
+    visibility = Visibility.INTERNAL if function is None else function.visibility
+    return {
+        "name": place.path,
+        "component_path": place.component,
+        "kind": kind.value,
+        "visibility": visibility.value,
+    }
 
 
 def _by_table(triggers: Sequence[Trigger[Any]]) -> Triggers:

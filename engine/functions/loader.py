@@ -258,6 +258,7 @@ class _Loading:
             functions=MappingProxyType(functions),
             schema=_only(Schema, roots),
             app=self._component(roots) if path else _only(App, roots),
+            path=path,
             crons=_only(Crons, roots),
             triggers=tuple(dict.fromkeys(_triggers(modules))),
             digest=self._sources.digest,

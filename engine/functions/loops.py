@@ -26,7 +26,12 @@ from weakref import WeakSet
 import outcome
 import trio
 
-from engine.app.blocking import BlockingActionCtx, BlockingAuth, BlockingScheduler
+from engine.app.blocking import (
+    BlockingActionCtx,
+    BlockingAuth,
+    BlockingFunctionMeta,
+    BlockingScheduler,
+)
 from engine.app.contexts import Committed
 from engine.app.crons import Retry
 from engine.app.registered import RegisteredFunction
@@ -37,6 +42,7 @@ from engine.functions.actions import (
     ActionCall,
     ActionCalls,
     ActionContext,
+    ActionMeta,
     ActionScheduler,
 )
 from engine.functions.logs import listener
@@ -189,6 +195,10 @@ class ThreadContext(BlockingActionCtx):
         return ThreadAuth(self._ctx.auth, self._errands)
 
     @property
+    def meta(self) -> ThreadMeta:
+        return ThreadMeta(self._ctx.meta, self._errands)
+
+    @property
     def scheduler(self) -> ThreadScheduler:
         return ThreadScheduler(self._ctx.scheduler, self._errands)
 
@@ -218,6 +228,20 @@ class ThreadContext(BlockingActionCtx):
 
     def run_action(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         return _wait(self._errands, self._ctx.run_action(fn, *args, **kwargs))
+
+    def create_function_handle(self, fn: Any, /) -> str:
+        return _wait(self._errands, self._ctx.create_function_handle(fn))
+
+
+class ThreadMeta(BlockingFunctionMeta):
+    """`ctx.meta` of an action that runs in a thread."""
+
+    def __init__(self, meta: ActionMeta, errands: Errands) -> None:
+        self._meta = meta
+        self._errands = errands
+
+    def get_function_metadata(self, fn: Any = None, /) -> Any:
+        return _wait(self._errands, self._meta.get_function_metadata(fn))
 
 
 class ThreadAuth(BlockingAuth):

@@ -53,6 +53,7 @@ from engine.functions.crons import sync_crons
 from engine.functions.deployment import Deployment
 from engine.functions.document_check import DocumentCheck
 from engine.functions.guard import Guard
+from engine.functions.handles import SECRET_BYTES, Handles
 from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.pausing import PAUSED, is_paused
 from engine.functions.turns import Turns
@@ -74,6 +75,9 @@ from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 
 trace = tracer(__name__)
+
+HANDLES: Final = "handles"
+"""Field of the deployment's row: the secret by which function handles are known again."""
 
 CATCH_UP_SLICES_MAX: Final = 200
 """A second, about; whoever writes faster than that waits for the rest of the check."""
@@ -174,7 +178,8 @@ class Push:
 
     async def _take_up(self, turn: Transaction) -> None:
         await self._committer.settled(turn.view.begin_ts, turn.view.generation)
-        if turn.get(DEPLOYMENT_KEY) is None:
+        deployed = turn.get(DEPLOYMENT_KEY)
+        if deployed is None:
             raise PushRefused(
                 "no application was pushed here yet, and to look is no push: `headrace push` first"
             )
@@ -187,7 +192,7 @@ class Push:
                 f"the schema is not that of the last push{would}. To look changes nothing: "
                 "`headrace push` first, or look with the application that was pushed"
             )
-        self._switch(self._deployment())
+        self._switch(self._deployment(deployed.get(HANDLES, b"")))
 
     # Check
 
@@ -289,14 +294,16 @@ class Push:
         check.refuse_misfits()
         self._refuse_pairs(unique)
         lines = self._change(turn)
-        before, deployment = turn.get(DEPLOYMENT_KEY), self._deployment()
+        before = turn.get(DEPLOYMENT_KEY)
+        secret = (before or {}).get(HANDLES) or self._runtime.random_bytes(SECRET_BYTES)
+        deployment = self._deployment(secret)
         if self._resumes(before) and not turn.finish():
             self._switch(deployment)
             return []
         # Never as it was, though two pushes come in one millisecond: results go by this row.
         at = turn.now_ms if before is None else max(turn.now_ms, before["at"] + 1)
         deployed = {"digest": self._application.digest, "at": at, PAUSED: is_paused(before)}
-        turn.put_row(DEPLOYMENT_KEY, deployed)
+        turn.put_row(DEPLOYMENT_KEY, {**deployed, HANDLES: secret})
         self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
         return lines
 
@@ -308,7 +315,8 @@ class Push:
         Later code of the same digest is a new state nevertheless: results go by it.
         """
         digest = self._application.digest
-        return bool(before and digest and before["digest"] == digest and self._is_fresh())
+        is_same = before and HANDLES in before and before["digest"] == digest
+        return bool(is_same and digest and self._is_fresh())
 
     def _change(self, turn: Transaction) -> list[str]:
         """Make indexes, schemas and crons those of the application; a line for each change."""
@@ -323,14 +331,14 @@ class Push:
         _store_schemas(turn, stored, rules)
         return lines
 
-    def _deployment(self) -> Deployment:
+    def _deployment(self, secret: bytes = b"") -> Deployment:
         committer = self._committer
 
         def table_number(component: str, name: str) -> int | None:
             table = committer.head.catalog.by_name.get((component, name))
             return None if table is None else table.number
 
-        return Deployment(self._application, table_number)
+        return Deployment(self._application, table_number, Handles(secret))
 
 
 def _rules(schemas: dict[str, Schema]) -> Rules:

@@ -53,6 +53,20 @@ class PaginationState:
         self.written: str | None = None
         self.used = False
 
+    def begin(self) -> str | None:
+        """
+        The journal of a function that paginates now.
+
+        Raises:
+            NotAllowed: it has done so before.
+        """
+        if self.used:
+            raise NotAllowed(
+                "a function may paginate only one query; use two functions, or paginator(ctx.db)"
+            )
+        self.used = True
+        return self.given
+
 
 class RangeBuilder(Range):
     """The `r` of `with_index(name, lambda r: ...)`."""
@@ -93,7 +107,7 @@ class QueryBuilder(Query[Any]):
         *,
         component: str,
         table: str,
-        pagination: PaginationState,
+        pagination: PaginationState | None,
         slice_rows_max: int,
         present: Present | None = None,
     ) -> None:
@@ -251,6 +265,12 @@ class QueryBuilder(Query[Any]):
         ]
         return blake2b(encode(query), digest_size=8).digest()
 
+    def _place(self, plan: Plan) -> bytes:
+        """What a cursor of a `paginator` is bound to: an index, and the order of reading it."""
+        fields = [] if plan.index is None else plan.index.field_names
+        place = [self._component, self._table, self._index_name, fields, self._reverse]
+        return blake2b(encode(place), digest_size=8).digest()
+
     def _read(self, count: int | None) -> Steps[list[Any]]:
         if self._search is not None:
             return self._shown((yield from self._searched(count)))
@@ -295,18 +315,18 @@ class QueryBuilder(Query[Any]):
         return [shown for doc in docs if (shown := self._present(doc)) is not None]
 
     def _paginate(self, opts: Mapping[str, Any]) -> Steps[Any]:
-        state = self._pagination
-        if state.used:
-            raise NotAllowed("a function may paginate only one query; use two functions")
-        state.used = True
         if self._search is not None:
             raise NotAllowed("a search is not paginated; use take(n)")
-        plan = self._plan()
-        fingerprint = self._fingerprint(plan)
-        request = read_options(opts, state.given, fingerprint)
+        plan, state = self._plan(), self._pagination
+        if state is None:
+            fingerprint, journal = self._place(plan), None
+        else:
+            fingerprint, journal = self._fingerprint(plan), state.begin()
+        request = read_options(opts, journal, fingerprint)
         page, position, status, split = yield from self._page(plan, request)
         cursor = encode_cursor(position, fingerprint)
-        state.written = cursor
+        if state is not None:
+            state.written = cursor
         return {
             "page": self._shown(page),
             "isDone": position.key is None,

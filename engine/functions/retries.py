@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.app.crons import Retry, later_ms
-from engine.app.references import reference_of
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import InvalidValue, LimitExceeded
-from engine.functions.deployment import Deployment
+from engine.functions.deployment import Deployment, Place
 from engine.functions.job_rows import FAILED, add_job, pending_again
 from engine.model.limits import CONTEXT_BYTES_MAX, DOCUMENT_BYTES_MAX, TOLD_BYTES_MAX
 from engine.model.values import UNDEFINED, normalize, size_of
@@ -38,8 +37,8 @@ class Retrying:
     """How a job is tried again, and who is told what came of it."""
 
     retry: Retry
-    on_complete: tuple[str, str] | None
-    """Component and path of a mutation."""
+    on_complete: Place | None
+    """Where the mutation is that is told."""
     context: Any
 
     @classmethod
@@ -56,9 +55,7 @@ class Retrying:
             raise InvalidValue(f"with_retry takes a Retry, not {retry!r}")
         told = None
         if on_complete is not None:
-            target, path = reference_of(on_complete)
-            told = (target or component, path)
-            found = deployment.find(path, None, component=told[0], may_call_internal=True)
+            told, found = deployment.find_named(on_complete, component)
             if found.kind is not Kind.MUTATION:
                 raise InvalidValue(f"on_complete is a mutation, and {found!r} is none")
         plain = normalize(context, path="context")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from engine.errors import (
 )
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
+from tests.components.packages import importable, write
 
 FILES = {
     "shelf_application/__init__.py": "",
@@ -225,17 +224,9 @@ FILES = {
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder: Path = tmp_path_factory.mktemp("shelves")
-    for name, text in FILES.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(dedent(text))
-    sys.path.append(str(folder))
-    try:
+    write(folder, FILES)
+    with importable(folder, "shelf_"):
         yield load(folder / "shelf_application")
-    finally:
-        sys.path.remove(str(folder))
-        for name in [name for name in sys.modules if name.startswith("shelf_")]:
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -144,6 +144,9 @@ PITFALLS = [
 ]
 COMPONENTS = [
     "reads that do not bind",
+    "pages of components",
+    "handles",
+    "function metadata",
 ]
 DECISIONS = [
     "text search in a transaction",

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine.app.registry import Application
-from engine.functions.context import call_target
 from engine.functions.loader import load
 from engine.functions.results import Caller, MutationResult
+from engine.functions.targets import call_target
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import Limits

@@ -10,7 +10,7 @@ import trio.testing
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.node import Node
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
@@ -74,8 +74,17 @@ APP = [
     has,
 ]
 RUN: dict[Any, Any] = {in_query: ask, in_mutation: mutate}
-ANYWHERE = {"auth", "now", "now_ms", "random", "run_query", "uuid4"}
-READS = ANYWHERE | {"db", "meta", "transaction_limits"}
+ANYWHERE = {
+    "auth",
+    "create_function_handle",
+    "meta",
+    "now",
+    "now_ms",
+    "random",
+    "run_query",
+    "uuid4",
+}
+READS = ANYWHERE | {"db", "transaction_limits"}
 
 
 def public_names(ctx: object) -> list[str]:

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.errors import FilterError, InvalidValue, PushRefused, SchemaViolation
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.indexes.verify import verify
 from engine.kernel.runtime import EPOCH_2026_NS, VirtualRuntime
 from engine.model.limits import ENTRY_HEAD_BYTES, Limits

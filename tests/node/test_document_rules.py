@@ -21,7 +21,7 @@ from engine import (
     mutation,
     query,
 )
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.model.ids import encode_id
 from engine.model.limits import ARRAY_ITEMS_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_NESTING_MAX
 from engine.transaction import transaction

@@ -12,7 +12,7 @@ import trio.testing
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
 from engine.errors import StoreFull
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
 from tests.node.nodes import ADMIN, ask, mutate, serving

@@ -12,7 +12,7 @@ from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.errors import InvalidId, InvalidValue, UsageError
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.indexes.verify import verify
 from engine.model.ids import decode_id, encode_id
 from engine.node import Node

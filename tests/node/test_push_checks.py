@@ -19,7 +19,7 @@ from engine.app.schema import Schema, Table, define_schema
 from engine.app.validators import Object, v
 from engine.errors import DocumentNotFound, PushRefused, SchemaViolation
 from engine.functions import document_check, unique_check
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.indexes.catalog import IndexState
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
-from engine.functions.context import call_target
+from engine.functions.targets import call_target
 from engine.model.limits import Limits
 from tests.node.nodes import ADMIN, ask, mutate, serving
 

@@ -15,9 +15,9 @@ from engine.app.schema import Schema, Table
 from engine.app.triggers import Change, trigger
 from engine.app.validators import v
 from engine.errors import FunctionTimeout, LimitExceeded, NotAwaited, SchemaViolation
-from engine.functions.context import call_target
 from engine.functions.gather import gather
 from engine.functions.results import Caller, MutationResult
+from engine.functions.targets import call_target
 from engine.indexes.verify import verify
 from engine.log.records import decode_record
 from engine.model.identity import Identity

@@ -14,8 +14,8 @@ from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.functions.context import call_target
 from engine.functions.results import Caller
+from engine.functions.targets import call_target
 from engine.indexes.recovery import recover
 from engine.model.codec import decode
 from engine.model.commits import SessionRequest

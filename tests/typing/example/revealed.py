@@ -13,6 +13,7 @@ from engine import (
     Page,
     PaginationOptions,
     QueryCtx,
+    paginator,
 )
 
 from .backend.messages import edit, list_page, note, post, send, since, version, wait
@@ -34,6 +35,11 @@ async def functions_give_what_their_handlers_give(ctx: MutationCtx, channel: Id[
     assert_type(await few.run_mutation(send, channel, body="x"), Id[Message])
     assert_type(await ctx.run_snapshot_query(since, channel=channel, after=0), list[Message])
     assert_type(await few.run_snapshot_query(version), str)
+    assert_type(await ctx.create_function_handle(send), str)
+    assert_type(await ctx.run_mutation(await ctx.create_function_handle(send), {}), Any)
+    assert_type((await ctx.meta.get_function_metadata(version))["name"], str)
+    paged = paginator(ctx.db).query(Message).order("desc")
+    assert_type(await paged.paginate(opts), Page[Message])
     assert_type((await ctx.meta.get_transaction_metrics())["bytes_read"]["remaining"], int)
 
 
