@@ -31,9 +31,12 @@ _UPGRADE: Final = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 _TEXT: Final = 0x81
+_ASKED: Final = b"\x89\x00"
+"""A server's ping, which has nothing in it; a client that is silent is cut off."""
 _MASKED: Final = 0x80
 _MASK: Final = bytes(4)
 """Allowed as any other, and work for the server as any other, and none for us."""
+_PONG: Final = bytes((0x8A, _MASKED)) + _MASK
 
 
 class Socket:
@@ -49,7 +52,7 @@ class Socket:
         self.raw.sendall(frame(text.encode()))
 
     def read(self) -> list[bytes]:
-        """The messages that have come, without the pings; waits for nothing."""
+        """The messages that have come, without the pings, which are answered; waits for nothing."""
         try:
             data = self.raw.recv(READ_BYTES)
         except BlockingIOError:
@@ -57,7 +60,9 @@ class Socket:
         if not data:
             raise ConnectionError("the server hung up")
         messages, self._rest = messages_in(self._rest + data)
-        return [message for message in messages if message != PING]
+        if _ASKED in messages:
+            self.raw.sendall(_PONG)
+        return [message for message in messages if message not in (PING, _ASKED)]
 
 
 class Crowd:
@@ -119,10 +124,14 @@ def frame(payload: bytes) -> bytes:
 
 
 def messages_in(data: bytes) -> tuple[list[bytes], bytes]:
-    """Whole messages at the beginning of what a server has sent, and the rest."""
+    """Whole messages at the beginning of what a server has sent, and the rest; `_ASKED` is one."""
     messages = []
     at = 0
     while len(data) - at >= 2:
+        if data.startswith(_ASKED, at):
+            messages.append(_ASKED)
+            at += 2
+            continue
         assert data[at] == _TEXT, f"a frame that begins with {data[at]:#x}"
         head, length = 2, data[at + 1]
         if length == 126:

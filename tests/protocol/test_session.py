@@ -23,6 +23,7 @@ from engine.functions.results import Caller
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
+from engine.server.fanout import SUBSCRIBERS_MAX
 from engine.server.server import Server, ServerConfig
 from engine.server.session import Session
 from tests.protocol.cells import START_TS, Cells, Ctx
@@ -146,7 +147,7 @@ async def test_what_many_clients_show_is_evaluated_once(
 ) -> None:
     cells = application()
     async with serving(cells) as house:
-        wires = [await house.dial() for _ in range(100)]
+        wires = [await house.dial() for _ in range(SUBSCRIBERS_MAX)]
         for wire in wires:
             await wire.add(0, "m:show")
         for wire in wires:
@@ -155,7 +156,7 @@ async def test_what_many_clients_show_is_evaluated_once(
         cells.write(cell="news")
         told = [values(await wire.hear()) for wire in wires]
 
-    assert told == [{0: "news"}] * 100
+    assert told == [{0: "news"}] * SUBSCRIBERS_MAX
     assert cells.runs == ["m:show"]
 
 
@@ -232,7 +233,7 @@ async def test_a_crowd_of_users_is_told_what_is_his_in_one_round(
 ) -> None:
     """None of them is forgotten, whoever turns out to have been asked for whom."""
     cells = application()
-    names = [f"user {number % 3}" for number in range(200)]
+    names = [f"user {number % 3}" for number in range(SUBSCRIBERS_MAX)]
     async with serving(cells) as house:
         wires = [await house.dial() for _ in names]
         for wire, name in zip(wires, names, strict=True):
