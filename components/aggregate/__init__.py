@@ -1,0 +1,62 @@
+"""
+Counts, sums, ranks and the item at any place, without looking at all of them.
+
+    scores = TableAggregate(
+        app.use(component, name="scores"),
+        sort_key=lambda doc: doc["points"],
+        namespace=lambda doc: doc["game"],
+    )
+
+    await scores.count(ctx, namespace="chess", bounds=between(excl(1000)))
+
+It is a part of the caller's transaction, and an answer that is shown is told
+again when what it counted has changed.  README.md says more.
+"""
+
+from components.aggregate.bounds import Bound, Bounds, between, eq, excl, incl, prefix
+from components.aggregate.client import (
+    Aggregate,
+    DirectAggregate,
+    Entry,
+    Item,
+    ItemsPage,
+    NamespacesPage,
+    Query,
+    TableAggregate,
+    Where,
+)
+from components.aggregate.errors import (
+    AggregateError,
+    KeyExists,
+    KeyMissing,
+    OffsetOutOfBounds,
+    SumTooLarge,
+)
+from engine import Component
+
+component = Component("aggregate")
+
+__all__ = [
+    "Aggregate",
+    "AggregateError",
+    "Bound",
+    "Bounds",
+    "DirectAggregate",
+    "Entry",
+    "Item",
+    "ItemsPage",
+    "KeyExists",
+    "KeyMissing",
+    "NamespacesPage",
+    "OffsetOutOfBounds",
+    "Query",
+    "SumTooLarge",
+    "TableAggregate",
+    "Where",
+    "between",
+    "component",
+    "eq",
+    "excl",
+    "incl",
+    "prefix",
+]

@@ -1,0 +1,604 @@
+"""What applications use: an aggregate that is written by hand, or from the documents of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
+
+from components.aggregate.bounds import Bounds
+from components.aggregate.errors import told_by
+from engine import (
+    UNDEFINED,
+    ActionCtx,
+    Change,
+    ConvexError,
+    Mount,
+    MutationCtx,
+    QueryCtx,
+    Reference,
+    TriggerCtx,
+    Value,
+)
+
+D = TypeVar("D", bound=Mapping[str, Any])
+
+Order: TypeAlias = Literal["asc", "desc"]
+ReadCtx: TypeAlias = QueryCtx | ActionCtx
+WriteCtx: TypeAlias = MutationCtx | ActionCtx
+
+PAGE_SIZE = 100
+BATCH_ITEMS = 1_000
+"""Of one call: results and arguments hold arrays of some thousand."""
+
+
+class Item(TypedDict):
+    """What is counted, in the order of its key and then of its id."""
+
+    key: Any
+    id: str
+    sumValue: Any
+
+
+class Entry(TypedDict, total=False):
+    """An item to be written, by its wire names: `key` and `id`, `sumValue` and `namespace`."""
+
+    key: Any
+    id: str
+    sumValue: Any
+    namespace: Any
+
+
+class Query(TypedDict, total=False):
+    """One of a batch: `namespace`, `bounds` or both, and `offset` where an item is asked for."""
+
+    namespace: Any
+    bounds: Bounds
+    offset: int
+
+
+class Where(TypedDict, total=False):
+    """Which items are meant, and as of when."""
+
+    namespace: Any
+    """Without, those that have none."""
+    bounds: Bounds
+    """All of them, unless said."""
+    stale: bool
+    """
+    In a mutation: as of its beginning, so that it does not run again because of what others write
+    meanwhile.  It does not see its own writes then.
+    """
+
+
+class ItemsPage(TypedDict):
+    """Some items, and the cursor that the next page begins at; empty after the last one."""
+
+    page: list[Item]
+    cursor: str
+    isDone: bool
+
+
+class NamespacesPage(TypedDict):
+    """Some namespaces, `UNDEFINED` among them for the tree without one."""
+
+    page: list[Any]
+    cursor: str
+    isDone: bool
+
+
+class Aggregate:
+    """
+    Counts, sums and ranks of the items of a mounted aggregate.
+
+    Most methods take a `Where`: `namespace=`, `bounds=`, which `eq`, `prefix` and `between` write,
+    and `stale=`.
+
+    Args:
+        mount: an aggregate that the application uses.
+    """
+
+    def __init__(self, mount: Mount, /) -> None:
+        self._mount = mount
+
+    async def count(self, ctx: ReadCtx, /, **where: Unpack[Where]) -> int:
+        """How many items there are."""
+        return (await self.count_batch(ctx, [_query(where)], stale=_is_stale(where)))[0]
+
+    async def sum(self, ctx: ReadCtx, /, **where: Unpack[Where]) -> int | float:
+        """What they add up to: exact if all are integers, an `Int64` where `int` ends at 2**53."""
+        return (await self.sum_batch(ctx, [_query(where)], stale=_is_stale(where)))[0]
+
+    async def at(self, ctx: ReadCtx, offset: int, /, **where: Unpack[Where]) -> Item:
+        """
+        The item at an offset; -1 is the last one.
+
+        Raises:
+            OffsetOutOfBounds: there are not so many.
+        """
+        query: Query = {"offset": offset, **_query(where)}
+        return (await self.at_batch(ctx, [query], stale=_is_stale(where)))[0]
+
+    async def index_of(
+        self,
+        ctx: ReadCtx,
+        key: Value,
+        /,
+        *,
+        id: str | None = None,  # noqa: A002 - an id is called `id`
+        order: Order = "asc",
+        **where: Unpack[Where],
+    ) -> int:
+        """
+        How many items come before the first one whose key is `key` or after it.
+
+        Args:
+            key: need not be there.
+            id: before the item of that key with this id.
+            order: "desc" counts from the end: how many come after the last one that is not after
+                `key`.
+        """
+        args = {"which": _query(where), "key": key, "order": order, **_given(id=id)}
+        return int(await self._ask(ctx, self._mount.index_of, args, _is_stale(where)))
+
+    async def min(self, ctx: ReadCtx, /, **where: Unpack[Where]) -> Item | None:
+        """The first item, if there is one."""
+        found = await self.paginate(ctx, page_size=1, **where)
+        return found["page"][0] if found["page"] else None
+
+    async def max(self, ctx: ReadCtx, /, **where: Unpack[Where]) -> Item | None:
+        """The last item, if there is one."""
+        found = await self.paginate(ctx, page_size=1, order="desc", **where)
+        return found["page"][0] if found["page"] else None
+
+    async def random(self, ctx: ReadCtx, /, **where: Unpack[Where]) -> Item | None:
+        """Any item, by the dice of this call, if there is one."""
+        args = {"which": _query(where)}
+        found: Item | None = await self._ask(ctx, self._mount.random, args, _is_stale(where))
+        return found
+
+    async def paginate(
+        self,
+        ctx: ReadCtx,
+        /,
+        *,
+        cursor: str | None = None,
+        order: Order = "asc",
+        page_size: int = PAGE_SIZE,
+        **where: Unpack[Where],
+    ) -> ItemsPage:
+        """
+        Some items in order; the page's `cursor` is where the next one begins.
+
+        Raises:
+            ValueError: `cursor` is none, or `page_size` not positive.
+        """
+        args = {"which": _query(where), "order": order, "page_size": page_size}
+        args |= _given(cursor=cursor)
+        found: ItemsPage = await self._ask(ctx, self._mount.page, args, _is_stale(where))
+        return found
+
+    def iter(
+        self,
+        ctx: ReadCtx,
+        /,
+        *,
+        order: Order = "asc",
+        page_size: int = PAGE_SIZE,
+        **where: Unpack[Where],
+    ) -> Pages[Item]:
+        """All items in order, for `async for`, a page at a time."""
+
+        async def page(cursor: str | None) -> tuple[list[Item], str]:
+            found = await self.paginate(
+                ctx, cursor=cursor, order=order, page_size=page_size, **where
+            )
+            return found["page"], found["cursor"]
+
+        return Pages(page)
+
+    async def count_batch(
+        self, ctx: ReadCtx, queries: Sequence[Query], /, *, stale: bool = False
+    ) -> list[int]:
+        """`count` for each query, in one call."""
+        return list(map(int, await self._totals(ctx, queries, "count", stale)))
+
+    async def sum_batch(
+        self, ctx: ReadCtx, queries: Sequence[Query], /, *, stale: bool = False
+    ) -> list[int | float]:
+        """`sum` for each query, in one call."""
+        return await self._totals(ctx, queries, "sum", stale)
+
+    async def at_batch(
+        self, ctx: ReadCtx, queries: Sequence[Query], /, *, stale: bool = False
+    ) -> list[Item]:
+        """
+        `at` for each query, in one call.
+
+        Raises:
+            OffsetOutOfBounds: for one of them there is no item.
+        """
+        args = {"queries": list(queries)}
+        found: list[Item] = await self._ask(ctx, self._mount.at, args, stale)
+        return found
+
+    async def paginate_namespaces(
+        self, ctx: ReadCtx, /, *, cursor: str | None = None, page_size: int = PAGE_SIZE
+    ) -> NamespacesPage:
+        """The namespaces that were written to, in the order of values."""
+        args: dict[str, Value] = {"page_size": page_size}
+        found = await self._ask(ctx, self._mount.namespaces, args | _given(cursor=cursor))
+        names = [one.get("namespace", UNDEFINED) for one in found["page"]]
+        return {"page": names, "cursor": found["cursor"], "isDone": found["isDone"]}
+
+    def iter_namespaces(self, ctx: ReadCtx, /, *, page_size: int = PAGE_SIZE) -> Pages[Any]:
+        """All namespaces, for `async for`."""
+
+        async def page(cursor: str | None) -> tuple[list[Any], str]:
+            found = await self.paginate_namespaces(ctx, cursor=cursor, page_size=page_size)
+            return found["page"], found["cursor"]
+
+        return Pages(page)
+
+    async def clear(
+        self,
+        ctx: WriteCtx,
+        /,
+        *,
+        namespace: Value = UNDEFINED,
+        max_node_size: int | None = None,
+        root_lazy: bool | None = None,
+    ) -> None:
+        """
+        Take away all items of a namespace; what they took is freed in the background.
+
+        Args:
+            max_node_size: of its nodes from now on; as before unless said, at first 16.
+            root_lazy: likewise; at first true.
+
+        Raises:
+            ValueError: `max_node_size` is not even, under 4 or over 512.
+        """
+        args: dict[str, Value] = {"settings": _settings(max_node_size, root_lazy)}
+        await self._tell(ctx, self._mount.clear, args | {"namespace": namespace})
+
+    async def clear_all(
+        self,
+        ctx: WriteCtx,
+        /,
+        *,
+        max_node_size: int | None = None,
+        root_lazy: bool | None = None,
+    ) -> None:
+        """
+        Take away all items of all namespaces; what is said of nodes holds for new ones, too.
+
+        In an action each hundred namespaces are a transaction.
+        """
+        args: dict[str, Value] = {"settings": _settings(max_node_size, root_lazy)}
+        cursor: str | None = None
+        while cursor != "":
+            cursor = await self._tell(ctx, self._mount.clear_page, args | _given(cursor=cursor))
+
+    async def make_root_lazy(self, ctx: WriteCtx, /, *, namespace: Value = UNDEFINED) -> None:
+        """Have writes of this namespace no longer touch its root."""
+        await self._tell(ctx, self._mount.make_root_lazy, {"namespace": namespace})
+
+    async def make_all_roots_lazy(self, ctx: WriteCtx, /) -> None:
+        """The same for every namespace that there is."""
+        async for namespace in self.iter_namespaces(ctx):
+            await self.make_root_lazy(ctx, namespace=namespace)
+
+    async def _totals(
+        self, ctx: ReadCtx, queries: Sequence[Query], what: str, stale: bool
+    ) -> list[Any]:
+        args = {"queries": list(queries), "what": what}
+        found: list[Any] = await self._ask(ctx, self._mount.totals, args, stale)
+        return found
+
+    async def _write(self, ctx: WriteCtx, *operations: Mapping[str, Value]) -> None:
+        await self._tell(ctx, self._mount.write, {"operations": list(operations)})
+
+    async def _ask(
+        self, ctx: ReadCtx, fn: Reference, args: Mapping[str, Value], stale: bool = False
+    ) -> Any:
+        try:
+            if stale and isinstance(ctx, MutationCtx):
+                return await ctx.run_snapshot_query(fn, args)
+            return await ctx.run_query(fn, args)
+        except ConvexError as error:
+            raise told_by(error) from None
+
+    async def _tell(self, ctx: WriteCtx, fn: Reference, args: Mapping[str, Value]) -> Any:
+        if not isinstance(ctx, MutationCtx | ActionCtx):
+            raise TypeError("to write takes the ctx of a mutation or an `async def` action")
+        try:
+            return await ctx.run_mutation(fn, args)
+        except ConvexError as error:
+            raise told_by(error) from None
+
+
+class DirectAggregate(Aggregate):
+    """An aggregate whose items the application writes itself."""
+
+    async def insert(
+        self,
+        ctx: WriteCtx,
+        /,
+        *,
+        key: Value,
+        id: str,  # noqa: A002 - an id is called `id`
+        sum_value: float = 0,
+        namespace: Value = UNDEFINED,
+    ) -> None:
+        """
+        Add an item.
+
+        Raises:
+            KeyExists: the namespace has one with this key and id.
+            ValueError: `sum_value` is not finite.
+        """
+        await self._write(ctx, {"new": _entry(key, id, namespace, sum_value)})
+
+    async def delete(
+        self,
+        ctx: WriteCtx,
+        /,
+        *,
+        key: Value,
+        id: str,  # noqa: A002
+        namespace: Value = UNDEFINED,
+    ) -> None:
+        """
+        Take away an item.
+
+        Raises:
+            KeyMissing: the namespace has none with this key and id.
+        """
+        await self._write(ctx, {"old": _entry(key, id, namespace)})
+
+    async def replace(self, ctx: WriteCtx, old: Entry, new: Entry, /) -> None:
+        """
+        Put `new` in the place of `old`, whose id it has unless it says another.
+
+        Raises:
+            KeyMissing: `old` is not there.
+            KeyExists: `new` is there.
+        """
+        await self._write(ctx, {"old": old, "new": {"id": old["id"], **new}})
+
+    async def insert_if_does_not_exist(
+        self,
+        ctx: WriteCtx,
+        /,
+        *,
+        key: Value,
+        id: str,  # noqa: A002
+        sum_value: float = 0,
+        namespace: Value = UNDEFINED,
+    ) -> None:
+        """Add an item, or give the one with this key and id this summand."""
+        await self._write(ctx, _tolerant(new=_entry(key, id, namespace, sum_value)))
+
+    async def delete_if_exists(
+        self,
+        ctx: WriteCtx,
+        /,
+        *,
+        key: Value,
+        id: str,  # noqa: A002
+        namespace: Value = UNDEFINED,
+    ) -> None:
+        """Take away an item, if it is there."""
+        await self._write(ctx, _tolerant(old=_entry(key, id, namespace)))
+
+    async def replace_or_insert(self, ctx: WriteCtx, old: Entry, new: Entry, /) -> None:
+        """Put `new` in the place of `old`, whether either is there or not."""
+        await self._write(ctx, _tolerant(old=old, new={"id": old["id"], **new}))
+
+    async def insert_batch(self, ctx: WriteCtx, entries: Iterable[Entry], /) -> None:
+        """
+        Add many items, best in the order of their keys: a node that several go to is written once.
+
+        In an action each thousand is a transaction.
+
+        Raises:
+            KeyExists: one of them is there already.
+        """
+        await _in_batches(self._write, ctx, [{"new": entry} for entry in entries])
+
+
+class TableAggregate(Aggregate, Generic[D]):
+    """
+    An aggregate with an item for each document of a table.
+
+    Args:
+        mount: an aggregate that the application uses.
+        sort_key: what documents are ordered by; a list is compared part by part.
+        sum_value: what they count in sums; 0 unless said.
+        namespace: whose they are.
+    """
+
+    def __init__(
+        self,
+        mount: Mount,
+        /,
+        *,
+        sort_key: Callable[[D], Value],
+        sum_value: Callable[[D], float] | None = None,
+        namespace: Callable[[D], Value] | None = None,
+    ) -> None:
+        super().__init__(mount)
+        self._sort_key = sort_key
+        self._sum_value = sum_value
+        self._namespace = namespace
+
+    async def insert(self, ctx: WriteCtx, doc: D, /) -> None:
+        """
+        Add the item of a document.
+
+        Raises:
+            KeyExists: it is there.
+        """
+        await self._write(ctx, {"new": self._entry(doc)})
+
+    async def delete(self, ctx: WriteCtx, doc: D, /) -> None:
+        """
+        Take away the item of a document.
+
+        Raises:
+            KeyMissing: it is not there.
+        """
+        await self._write(ctx, {"old": self._entry(doc)})
+
+    async def replace(self, ctx: WriteCtx, old: D, new: D, /) -> None:
+        """
+        Follow a document that has changed.
+
+        Raises:
+            KeyMissing: the item of `old` is not there.
+        """
+        await self._write(ctx, {"old": self._entry(old), "new": self._entry(new)})
+
+    async def insert_if_does_not_exist(self, ctx: WriteCtx, doc: D, /) -> None:
+        """Add the item of a document, or give the one that is there its summand."""
+        await self._write(ctx, _tolerant(new=self._entry(doc)))
+
+    async def delete_if_exists(self, ctx: WriteCtx, doc: D, /) -> None:
+        """Take away the item of a document, if it is there."""
+        await self._write(ctx, _tolerant(old=self._entry(doc)))
+
+    async def replace_or_insert(self, ctx: WriteCtx, old: D, new: D, /) -> None:
+        """Follow a document that has changed, whether its item is there or not."""
+        await self._write(ctx, _tolerant(old=self._entry(old), new=self._entry(new)))
+
+    async def insert_batch(self, ctx: WriteCtx, docs: Iterable[D], /) -> None:
+        """
+        Add the items of many documents; see `DirectAggregate.insert_batch`.
+
+        Raises:
+            KeyExists: one of them is there already.
+        """
+        await _in_batches(self._write, ctx, [{"new": self._entry(doc)} for doc in docs])
+
+    async def index_of_doc(
+        self,
+        ctx: ReadCtx,
+        doc: D,
+        /,
+        *,
+        order: Order = "asc",
+        bounds: Bounds | None = None,
+        stale: bool = False,
+    ) -> int:
+        """The rank of a document in its namespace: how many come before it."""
+        entry = self._entry(doc)
+        where: Where = {"namespace": entry.get("namespace", UNDEFINED), "stale": stale}
+        if bounds is not None:
+            where["bounds"] = bounds
+        return await self.index_of(ctx, entry["key"], id=entry["id"], order=order, **where)
+
+    def trigger(self) -> Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]]:
+        """
+        A handler for `@trigger`, which keeps the aggregate in step with each write of the table.
+
+        A write fails where its item is not as it should be; `idempotent_trigger` puts that right.
+        """
+
+        async def follow(ctx: TriggerCtx, change: Change[D]) -> None:
+            await self._follow(ctx, change, is_tolerant=False)
+
+        return follow
+
+    def idempotent_trigger(self) -> Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]]:
+        """As `trigger`, for a table of which the aggregate has only some of the documents yet."""
+
+        async def follow_what_there_is(ctx: TriggerCtx, change: Change[D]) -> None:
+            await self._follow(ctx, change, is_tolerant=True)
+
+        return follow_what_there_is
+
+    async def _follow(self, ctx: TriggerCtx, change: Change[D], *, is_tolerant: bool) -> None:
+        old = None if change.old is None else self._entry(change.old)
+        new = None if change.new is None else self._entry(change.new)
+        if old == new and not is_tolerant and repr(old) == repr(new):
+            return  # nothing that is counted has changed; `repr` tells 1 from True
+        operation: dict[str, Value] = {}
+        if old is not None:
+            operation["old"] = old
+        if new is not None:
+            operation["new"] = new
+        await self._write(ctx, {**operation, "isTolerant": is_tolerant})
+
+    def _entry(self, doc: D) -> Entry:
+        namespace = UNDEFINED if self._namespace is None else self._namespace(doc)
+        summand = 0 if self._sum_value is None else self._sum_value(doc)
+        return _entry(self._sort_key(doc), doc["_id"], namespace, summand)
+
+
+T = TypeVar("T")
+
+
+class Pages(Generic[T]):
+    """Goes through pages one by one, for `async for`."""
+
+    def __init__(
+        self, page: Callable[[str | None], Coroutine[Any, Any, tuple[list[T], str]]]
+    ) -> None:
+        self._page = page
+        self._cursor: str | None = None
+        self._left: list[T] = []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._left:
+            if self._cursor == "":
+                raise StopAsyncIteration
+            found, self._cursor = await self._page(self._cursor)
+            self._left = found[::-1]
+        return self._left.pop()
+
+
+async def _in_batches(
+    write: Callable[..., Coroutine[Any, Any, None]],
+    ctx: WriteCtx,
+    operations: list[Mapping[str, Value]],
+) -> None:
+    for start in range(0, len(operations), BATCH_ITEMS):
+        await write(ctx, *operations[start : start + BATCH_ITEMS])
+
+
+def _query(where: Where) -> Query:
+    query: Query = {}
+    if where.get("namespace", UNDEFINED) is not UNDEFINED:
+        query["namespace"] = where["namespace"]
+    if where.get("bounds"):
+        query["bounds"] = where["bounds"]
+    return query
+
+
+def _is_stale(where: Where) -> bool:
+    return where.get("stale", False)
+
+
+def _entry(key: Value, id: str, namespace: Value, sum_value: Value = UNDEFINED) -> Entry:  # noqa: A002
+    entry: Entry = {"key": key, "id": id}
+    if sum_value is not UNDEFINED:
+        entry["sumValue"] = sum_value
+    if namespace is not UNDEFINED:
+        entry["namespace"] = namespace
+    return entry
+
+
+def _tolerant(**sides: Value) -> dict[str, Value]:
+    return {**sides, "isTolerant": True}
+
+
+def _settings(max_node_size: int | None, root_lazy: bool | None) -> dict[str, Value]:
+    return _given(size=max_node_size, lazy=root_lazy)
+
+
+def _given(**options: Value) -> dict[str, Value]:
+    """Those that were said."""
+    return {name: value for name, value in options.items() if value is not None}

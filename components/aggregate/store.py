@@ -1,0 +1,83 @@
+"""The nodes of trees as documents, for the length of one call of the component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.aggregate import schema
+from components.aggregate.errors import SumTooLarge
+from components.aggregate.node import Item, Node, Number, Total, storable
+from engine import DatabaseReader, DatabaseWriter, Id, Value
+
+
+class ReadNodes:
+    """Nodes that are only looked at; each is read once."""
+
+    def __init__(self, db: DatabaseReader) -> None:
+        self._db = db
+        self._seen: dict[str, Node] = {}
+
+    async def get(self, node_id: str) -> Node:
+        node = self._seen.get(node_id)
+        if node is None:
+            doc = await self._db.get(Id[schema.Node](node_id))
+            assert doc is not None, f"the node {node_id} is missing"
+            node = self._seen[node_id] = _node_of(doc)
+        return node
+
+
+class WrittenNodes(ReadNodes):
+    """Nodes that may change; `flush` writes each that has, once."""
+
+    def __init__(self, db: DatabaseWriter) -> None:
+        super().__init__(db)
+        self._writer = db
+        self._changed: dict[str, Node] = {}
+
+    async def add(self, items: list[Item], subtrees: list[str], totals: list[Total] | None) -> Node:
+        node = Node("", items, subtrees, totals)
+        node.id = await self._writer.insert(schema.Node, _fields_of(node))
+        self._seen[node.id] = node
+        return node
+
+    def changed(self, node: Node) -> None:
+        self._changed[node.id] = node
+
+    async def remove(self, node: Node) -> None:
+        self._changed.pop(node.id, None)
+        del self._seen[node.id]
+        await self._writer.delete(Id[schema.Node](node.id))
+
+    async def flush(self) -> None:
+        """Write what has changed."""
+        for node in self._changed.values():
+            await self._writer.replace(Id[schema.Node](node.id), _fields_of(node))
+        self._changed.clear()
+
+
+def _node_of(doc: schema.Node) -> Node:
+    totals = None
+    if "counts" in doc:
+        totals = list(map(Total, map(int, doc["counts"]), doc["sums"]))
+    return Node(doc["_id"], doc["items"], doc["subtrees"], totals)
+
+
+def _fields_of(node: Node) -> dict[str, Value]:
+    fields: dict[str, Any] = {"items": node.items, "subtrees": node.subtrees}
+    if node.totals is None:
+        return fields
+    sums = [stored_sum(total.sum) for total in node.totals]
+    return {**fields, "counts": [total.size for total in node.totals], "sums": sums}
+
+
+def stored_sum(number: Number) -> Value:
+    """
+    A sum as documents and results hold it.
+
+    Raises:
+        SumTooLarge: it is an integer of more than 64 bits.
+    """
+    try:
+        return storable(number)
+    except OverflowError:
+        raise SumTooLarge("the sum of these integers has more than 64 bits") from None

@@ -1,0 +1,174 @@
+"""
+A B-tree whose nodes know how many items are below them, and what those add up to.
+
+Items are in inner nodes too.  A node holds the totals of its subtrees, so what
+lies between two bounds is added up from the nodes on the two paths to them: of
+`n` items, O(log n) nodes.  The totals of a lazy root are not kept but asked of
+its children, so a write touches one child of the root and not the root, and a
+count between bounds is not touched by what is written under other children.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Protocol
+
+from components.aggregate.node import (
+    Item,
+    Node,
+    Total,
+    combined,
+    pieces,
+    position_of,
+    total_of,
+)
+from components.aggregate.order import Cut
+
+
+class Nodes(Protocol):
+    """Where the nodes are."""
+
+    async def get(self, node_id: str) -> Node:
+        """The node with this id; the same object each time."""
+
+
+class Tree:
+    """
+    One tree, to be read.
+
+    Args:
+        nodes: where it is.
+        root: the id of its root.
+        size_max: items of a node at most; even.
+        is_lazy: the root does not keep the totals of its subtrees.
+    """
+
+    def __init__(self, nodes: Nodes, root: str, *, size_max: int, is_lazy: bool) -> None:
+        self.root = root
+        self._nodes = nodes
+        self._size_max = size_max
+        self._size_min = size_max // 2
+        self._is_lazy = is_lazy
+
+    # Each goes through the pieces of a node between two bounds, in order: a subtree
+    # that a bound may cut, or that lies within both and is taken whole; and single items.
+
+    async def total(self, lower: Cut | None, upper: Cut | None) -> Total:
+        """How many items are between two bounds, and their sum."""
+        return await self._total(await self._nodes.get(self.root), lower, upper)
+
+    async def at(self, offset: int, lower: Cut | None, upper: Cut | None) -> Item | int:
+        """
+        Returns:
+            The item at an offset within the bounds, from the end if that is negative: -1 is the
+            last one. How many there are, if there are too few.
+        """
+        root = await self._nodes.get(self.root)
+        is_reverse = offset < 0
+        return await self._at(root, -1 - offset if is_reverse else offset, lower, upper, is_reverse)
+
+    async def items(
+        self, lower: Cut | None, upper: Cut | None, *, limit: int, is_reverse: bool
+    ) -> list[Item]:
+        """The first items between two bounds, or the last ones backwards."""
+        found: list[Item] = []
+        root = await self._nodes.get(self.root)
+        await self._collect(root, lower, upper, limit, is_reverse, found)
+        return found
+
+    async def _total(self, node: Node, lower: Cut | None, upper: Cut | None) -> Total:
+        totals: list[Total] = []
+        for piece in pieces(node, lower, upper, is_reverse=False):
+            if isinstance(piece, list):
+                totals.append(total_of(piece))
+            elif piece.is_whole:
+                totals.append(await self._total_at(node, piece.i))
+            else:
+                child = await self._nodes.get(node.subtrees[piece.i])
+                totals.append(await self._total(child, piece.lower, piece.upper))
+        return combined(totals)
+
+    async def _at(
+        self, node: Node, offset: int, lower: Cut | None, upper: Cut | None, is_reverse: bool
+    ) -> Item | int:
+        seen = 0
+        for piece in pieces(node, lower, upper, is_reverse=is_reverse):
+            if isinstance(piece, list):
+                if seen == offset:
+                    return piece
+                seen += 1
+                continue
+            if piece.is_whole:
+                count = (await self._total_at(node, piece.i)).size
+                if offset >= seen + count:
+                    seen += count
+                    continue
+            child = await self._nodes.get(node.subtrees[piece.i])
+            found = await self._at(child, offset - seen, piece.lower, piece.upper, is_reverse)
+            if isinstance(found, list):
+                return found
+            seen += found
+        return seen
+
+    async def _collect(
+        self,
+        node: Node,
+        lower: Cut | None,
+        upper: Cut | None,
+        limit: int,
+        is_reverse: bool,
+        found: list[Item],
+    ) -> None:
+        for piece in pieces(node, lower, upper, is_reverse=is_reverse):
+            if len(found) == limit:
+                return
+            if isinstance(piece, list):
+                found.append(piece)
+            else:
+                child = await self._nodes.get(node.subtrees[piece.i])
+                await self._collect(child, piece.lower, piece.upper, limit, is_reverse, found)
+
+    async def _total_at(self, node: Node, i: int) -> Total:
+        """Of a whole subtree."""
+        if node.totals is not None:
+            return node.totals[i]
+        return (await self._nodes.get(node.subtrees[i])).total()
+
+    async def verify(self) -> tuple[Total, int]:
+        """
+        Look at the whole tree.
+
+        Returns:
+            Its total and its height.
+
+        Raises:
+            AssertionError: it is not as it has to be.
+        """
+        root = await self._nodes.get(self.root)
+        if self._is_lazy and root.subtrees:
+            assert root.totals is None, "a lazy root keeps totals"
+        return await self._verify(root, None, None, is_root=True)
+
+    async def _verify(
+        self, node: Node, lower: Cut | None, upper: Cut | None, *, is_root: bool
+    ) -> tuple[Total, int]:
+        least = 0 if is_root and not node.subtrees else 1 if is_root else self._size_min
+        assert least <= len(node.items) <= self._size_max, f"{len(node.items)} items in {node.id}"
+        places = list(map(position_of, node.items))
+        edges = [*([lower] if lower else []), *places, *([upper] if upper else [])]
+        assert all(a < b for a, b in pairwise(edges)), f"order in {node.id}"
+        if not node.subtrees:
+            assert node.totals == [], f"a leaf with totals of subtrees: {node.id}"
+            return node.total(), 1
+        assert len(node.subtrees) == len(node.items) + 1, f"subtrees of {node.id}"
+        limits = [lower, *places, upper]
+        totals, heights = [], set()
+        for i, child_id in enumerate(node.subtrees):
+            child = await self._nodes.get(child_id)
+            total, height = await self._verify(child, limits[i], limits[i + 1], is_root=False)
+            totals.append(total)
+            heights.add(height)
+        assert len(heights) == 1, f"leaves of different depth under {node.id}"
+        is_right = node.totals == totals or (is_root and node.totals is None)
+        assert is_right, f"totals of {node.id}"
+        return combined([*totals, *map(total_of, node.items)]), heights.pop() + 1

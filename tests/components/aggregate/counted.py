@@ -1,0 +1,104 @@
+"""An application that does to an aggregate whatever a test asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.aggregate import Aggregate, DirectAggregate, component
+from engine import UNDEFINED, ActionCtx, App, MutationCtx, QueryCtx, action, mutation, query
+from engine.functions.loader import load
+from engine.rehearsal.harness import BlockingHarness, Place
+
+app = App()
+numbers = app.use(component, name="numbers")
+others = app.use(component, name="others")
+mounts = {"numbers": numbers, "others": others}
+aggregates = {name: DirectAggregate(mount) for name, mount in mounts.items()}
+
+
+async def called(ctx: Any, where: str, method: str, args: Sequence[Any], more: Any) -> Any:
+    aggregate: Aggregate = aggregates[where]
+    return shown(await getattr(aggregate, method)(ctx, *args, **more))
+
+
+def shown(found: Any) -> Any:
+    """What was found as a result can hold it: names that are none are told as such."""
+    if isinstance(found, Mapping) and "page" in found:
+        names = ["no namespace" if one is UNDEFINED else one for one in found["page"]]
+        return {**found, "page": names}
+    return found
+
+
+@query
+async def ask(ctx: QueryCtx, where: str, method: str, args: list[Any], more: dict[str, Any]) -> Any:
+    return await called(ctx, where, method, args, more)
+
+
+@mutation
+async def tell(
+    ctx: MutationCtx, where: str, method: str, args: list[Any], more: dict[str, Any]
+) -> Any:
+    return await called(ctx, where, method, args, more)
+
+
+@action
+async def act(
+    ctx: ActionCtx, where: str, method: str, args: list[Any], more: dict[str, Any]
+) -> Any:
+    return await called(ctx, where, method, args, more)
+
+
+@mutation
+async def survive(
+    ctx: MutationCtx, where: str, method: str, args: list[Any], more: dict[str, Any]
+) -> str:
+    """Go on after an error, as an application may; what has been written then is committed."""
+    try:
+        await called(ctx, where, method, args, more)
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+APPLICATION = load([app, ask, tell, act, survive])
+
+
+class Numbers:
+    """One of its aggregates, for a test that is a plain function."""
+
+    def __init__(self, place: Place, where: str = "numbers") -> None:
+        self.t = BlockingHarness(place)
+        self.where = where
+
+    def ask(self, method: str, *args: Any, **more: Any) -> Any:
+        return self._call(self.t.query, ask, method, args, more)
+
+    def tell(self, method: str, *args: Any, **more: Any) -> Any:
+        return self._call(self.t.mutation, tell, method, args, more)
+
+    def act(self, method: str, *args: Any, **more: Any) -> Any:
+        return self._call(self.t.action, act, method, args, more)
+
+    def survive(self, method: str, *args: Any, **more: Any) -> str:
+        error: str = self._call(self.t.mutation, survive, method, args, more)
+        return error
+
+    def items(self, **where: Any) -> list[Any]:
+        """All of them, a few at a time."""
+        found: list[Any] = []
+        cursor = None
+        while cursor != "":
+            page = self.ask("paginate", cursor=cursor, page_size=3, **where)
+            found, cursor = found + page["page"], page["cursor"]
+        return found
+
+    def verify(self, **which: Any) -> None:
+        """
+        Raises:
+            AssertionError: a tree is not as it has to be.
+        """
+        self.t.query(mounts[self.where].verify, {"which": which})
+
+    def _call(self, run: Any, fn: Any, method: str, args: Any, more: Any) -> Any:
+        return run(fn, self.where, method, list(args), more)
