@@ -1,0 +1,46 @@
+"""What is looked for in a text index, and whether a document has it: a read, as others see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.indexes.text.scoring import PREFIX_WEIGHT
+from engine.indexes.text.words import TextEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSought:
+    """
+    Documents with one of the words, or one that begins as the last, and with all filter values.
+
+    Two searches of one function are two of these: a document that one of them would find is in
+    what was read, whatever the other asks for.
+    """
+
+    words: tuple[str, ...]
+    """In the order of their bytes, each once."""
+    prefix: str
+    """The last word, as it was given."""
+    filters: tuple[tuple[int, int], ...] = ()
+    """Places of filter fields in the index, and hashes of the values that they must have."""
+
+    def holds(self, entry: TextEntry) -> bool:
+        """Whether a document with this entry is found."""
+        return all(entry.filters[at] == value for at, value in self.filters) and (
+            any(word in entry.words for word in self.words)
+            or any(word.startswith(self.prefix) for word in entry.words)
+        )
+
+    def weight_of(self, word: str) -> float | None:
+        """What finding this word counts, or `None` if nobody looks for it."""
+        if word in self.words:
+            return 1.0
+        return PREFIX_WEIGHT if word.startswith(self.prefix) else None
+
+
+def sought(words: list[str], filters: tuple[tuple[int, int], ...]) -> TextSought:
+    """
+    Args:
+        words: at least one, as the text has them.
+    """
+    return TextSought(words=tuple(sorted(set(words))), prefix=words[-1], filters=filters)

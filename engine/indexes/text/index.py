@@ -1,0 +1,220 @@
+"""
+One text index in memory: its parts, and what is staged.
+
+    parts    [ segment ] [ segment ] [ tail being compacted ] [ tail ]  ◀── what is staged
+                  └────────── compacted into one ──────────┘
+
+Whatever is staged ends the slot that the document had and begins another, and a batch that
+failed takes that back.  A search asks all parts as of its view's timestamp.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from engine.indexes.catalog import IndexInfo
+from engine.indexes.text.asked import TextSought
+from engine.indexes.text.parts import Part, Segment, Tail
+from engine.indexes.text.ranking import Found, Totals, ranked
+from engine.indexes.text.words import TextEntry, entry_of
+from engine.model.commits import RowWrite
+from engine.model.ids import INTERNAL_BYTES
+
+TAIL_SLOTS_MAX: Final = 4_096
+"""Of the tail before it is compacted: what it costs a search, some 0.1 ms, and a fold, 20 ms of a
+thread, stay small beside what they are part of."""
+SEGMENT_SLOTS_MAX: Final = 1 << 17
+"""Of a part: asking one of as many takes some milliseconds, after which others get their turn."""
+ENDED_PART: Final = 5
+"""A segment of which one in so many slots has ended is written anew without them."""
+
+
+class OwnTexts:
+    """What a transaction has written, for an index that knows nothing of it yet."""
+
+    def __init__(self, info: IndexInfo) -> None:
+        self._info = info
+        self.tail = Tail(len(info.options["filter_fields"]))
+        self.written: dict[bytes, None] = {}
+        self.length = 0
+
+    def put(self, internal: bytes, doc: dict[str, Any] | None) -> None:
+        """A document as it is from now on, or that it is gone."""
+        slot = self.tail.current(internal)
+        if slot is not None:
+            self.length -= int(self.tail.lengths[slot])
+            self.tail.end(slot, 1)
+        self.written[internal] = None
+        if doc is not None and (entry := entry_of(self._info, doc)).words:
+            self.tail.add(internal, 0, entry, float(doc["_creationTime"]))
+            self.length += entry.length
+
+
+Parts: TypeAlias = "list[Segment | Tail]"
+
+
+class TextIndex:
+    """
+    Args:
+        ts: nothing is known of before.
+    """
+
+    def __init__(self, info: IndexInfo, ts: int = 0, segments: Sequence[Segment] = ()) -> None:
+        self.info = info
+        self.floor_ts = ts
+        """Views that are older cannot be answered."""
+        self._fields = [info.options["search_field"], *info.options["filter_fields"]]
+        self.tail = Tail(len(info.options["filter_fields"]))
+        self.parts: Parts = [*segments, self.tail]
+        total = sum(int(s.lengths[s.ended == 0].sum(dtype=np.int64)) for s in segments)
+        self._stamps = [ts]
+        self._totals = [total]
+        """The length of all documents from a timestamp on."""
+
+    # Writing
+
+    def stage(self, ts: int, write: RowWrite) -> None:
+        """Take in what a commit of `ts` does to a row of the table."""
+        before, after = write.before_doc, write.after_doc
+        if before is not None and after is not None and self._are_alike(before, after):
+            return
+        self.put(ts, write.key[4:], after)
+
+    def put(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> None:
+        """From `ts` on a document is this, or gone, whatever it was; `ts` never falls."""
+        grown = -self._end(ts, internal)
+        if doc is not None:
+            entry = entry_of(self.info, doc)
+            if entry.words:
+                self.tail.add(internal, ts, entry, float(doc["_creationTime"]))
+                grown += entry.length
+        if grown:
+            self._grow(ts, grown)
+
+    def _end(self, ts: int, internal: bytes) -> int:
+        """End the slot that a document has; its length."""
+        for part in reversed(self.parts):
+            slot = part.current(internal)
+            if slot is not None:
+                part.end(slot, ts)
+                return int(part.lengths[slot])
+        return 0
+
+    def _grow(self, ts: int, by: int) -> None:
+        total = self._totals[-1] + by
+        if self._stamps[-1] == ts:
+            self._totals[-1] = total
+        else:
+            self._stamps.append(ts)
+            self._totals.append(total)
+
+    def _are_alike(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
+        """Whether nothing changed that the index has."""
+        tops = {name.partition(".")[0] for name in self._fields}
+        if all(before.get(name) is after.get(name) for name in tops):
+            return True
+        return self._entry(before) == self._entry(after)
+
+    def _entry(self, doc: dict[str, Any]) -> TextEntry:
+        return entry_of(self.info, doc)
+
+    def roll_back(self, ts: int) -> None:
+        """Forget what was staged after `ts`: it will never have been."""
+        for part in self.parts:
+            part.roll_back(ts)
+        known = bisect_right(self._stamps, ts)
+        del self._stamps[known:], self._totals[known:]
+
+    # Asking
+
+    def search(
+        self,
+        ts: int,
+        sought: TextSought,
+        *,
+        documents: int,
+        wanted: int,
+        own: Sequence[OwnTexts] = (),
+    ) -> Iterator[list[Found] | None]:
+        """
+        As `ranking.ranked`.
+
+        Args:
+            documents: how many the table has, for whoever asks.
+            own: what whoever asks has written, in the order in which it was.
+        """
+        assert ts >= self.floor_ts, "whoever is older looks at the documents"
+        parts: list[Part] = [*self.parts, *(one.tail for one in own)]
+        hidden, length = self._hidden(parts, ts, own)
+        totals = Totals(
+            documents=documents,
+            length=self.length_at(ts) - length + sum(one.length for one in own),
+        )
+        return ranked(parts, ts, sought, totals, wanted, hidden)
+
+    def length_at(self, ts: int) -> int:
+        """How many words all documents have together."""
+        return self._totals[bisect_right(self._stamps, ts) - 1]
+
+    def _hidden(
+        self, parts: Sequence[Part], ts: int, own: Sequence[OwnTexts]
+    ) -> tuple[dict[int, list[int]], int]:
+        """By the place of a part: slots of documents that were written since; and their length."""
+        hidden: dict[int, list[int]] = {}
+        length = 0
+        for layer, one in enumerate(own):
+            if not one.written:
+                continue
+            written = np.array(list(one.written), f"S{INTERNAL_BYTES}")
+            for at, part in enumerate(parts[: len(self.parts) + layer]):
+                slots = set(part.slots_of(written, ts)) - set(hidden.get(at, ()))
+                if slots:
+                    hidden.setdefault(at, []).extend(sorted(slots))
+                    length += int(part.lengths[sorted(slots)].sum(dtype=np.int64))
+        return hidden, length
+
+    # Upkeep
+
+    @property
+    def tails_bytes(self) -> int:
+        """What is in memory because it is in no segment yet."""
+        return sum(part.size_bytes for part in self.parts if isinstance(part, Tail))
+
+    def freeze(self) -> None:
+        """Begin a new tail, so that the one until now can be compacted."""
+        if self.tail.size:
+            self.tail = Tail(len(self.info.options["filter_fields"]))
+            self.parts.append(self.tail)
+
+    def to_compact(self) -> Parts:
+        """Parts of which one is to be made; none if all is well."""
+        tails: Parts = [p for p in self.parts if isinstance(p, Tail) and p is not self.tail]
+        segments = [p for p in self.parts if isinstance(p, Segment)]
+        if not tails:
+            return [*[p for p in segments if p.ended_count * ENDED_PART > p.size][:1]]
+        size = sum(part.size for part in tails)
+        chosen = tails
+        # Those that are no more than twice as large go along, so there are few: as many as
+        # the size of the index can be doubled.
+        for segment in sorted(segments, key=lambda one: one.size):
+            if segment.size > 2 * size or segment.size + size > SEGMENT_SLOTS_MAX:
+                break
+            chosen = [segment, *chosen]
+            size += segment.size
+        return chosen
+
+    def replace(self, parts: Parts, segment: Segment) -> None:
+        """Put one in the place of those it was made of."""
+        kept = [part for part in self.parts if part not in parts]
+        self.parts = [segment, *kept] if segment.size else kept
+
+    def forget(self, floor_ts: int) -> None:
+        """No view is older than that."""
+        self.floor_ts = max(self.floor_ts, floor_ts)
+        known = bisect_right(self._stamps, floor_ts) - 1
+        if known > 0:
+            del self._stamps[:known], self._totals[:known]

@@ -1,0 +1,464 @@
+"""
+Documents of a text index by their words: as arrays that stay, and as a tail that grows.
+
+Each version of a document has a slot of its own, with the timestamp from which it holds and, once
+it was replaced or deleted, the one from which it no longer does.  So one part answers for every
+view at once: a slot is there at `ts` if it began at or before it and had not ended.
+
+    words    sorted;  postings of one: slots, rising, with how often each has it
+    slots    id, length, creation time, hashes of filter values       never changed
+             begun, ended                                             ended once, or taken back
+
+`compacted` makes one part of several, in which slots are in the order of their ids and those that
+no view can see any more are left out.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sortedcontainers import SortedDict
+
+from engine.indexes.text.words import TextEntry
+from engine.model.ids import INTERNAL_BYTES
+
+Strings: TypeAlias = npt.NDArray[np.bytes_]
+Whole: TypeAlias = npt.NDArray[np.unsignedinteger]
+Stamps: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Places: TypeAlias = npt.NDArray[np.int64]
+
+NOW: Final = 0
+"""In the place of the timestamp at which a slot ended: it has not."""
+NEVER: Final = 1
+"""Likewise of one that was staged and taken back: no view is as old."""
+_ID: Final = f"S{INTERNAL_BYTES}"
+
+
+class Postings(NamedTuple):
+    """The slots that have a word, rising, and how often."""
+
+    slots: Whole
+    counts: Whole
+
+
+class Words(NamedTuple):
+    """Several words in order, with the postings of all of them one after the other."""
+
+    words: Strings
+    offsets: Places
+    """Where those of each begin, and last where they end."""
+    postings: Postings
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """What never changes of a part, as it is on disk too."""
+
+    words: Strings
+    offsets: Places
+    slots: Whole
+    counts: Whole
+    ids: Strings
+    lengths: Whole
+    created: Floats
+    filters: npt.NDArray[np.uint64]
+    """A row for each filter field."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(getattr(self, one.name).nbytes for one in fields(self))
+
+
+class Part(Protocol):
+    """What ranking asks of a part; arrays are as of now, and are dropped before others write."""
+
+    @property
+    def size(self) -> int:
+        """How many slots it has."""
+
+    @property
+    def lengths(self) -> Whole: ...
+    @property
+    def created(self) -> Floats: ...
+    @property
+    def ids(self) -> Strings: ...
+    @property
+    def filters(self) -> npt.NDArray[np.uint64]: ...
+
+    def postings(self, word: str) -> Postings:
+        """Those of one word; none if no slot has it."""
+
+    def beginning(self, prefix: str) -> Words:
+        """All words that begin so."""
+
+    def present(self, ts: int) -> Mask | None:
+        """Which slots are there at `ts`; `None` if all are."""
+
+    def slots_of(self, ids: Strings, ts: int) -> list[int]:
+        """The slots that documents have at `ts`."""
+
+
+class Segment:
+    """
+    Arrays, and when their slots began and ended.
+
+    Args:
+        begun: `None` if all did before any view that there may be.
+    """
+
+    def __init__(
+        self, arrays: Arrays, begun: Stamps | None = None, ended: Stamps | None = None
+    ) -> None:
+        self.arrays = arrays
+        self.begun = begun
+        self.ended = np.zeros(len(arrays.ids), np.int64) if ended is None else ended
+        self.lengths, self.created = arrays.lengths, arrays.created
+        self.ids, self.filters = arrays.ids, arrays.filters
+        self._begun_max = int(begun.max()) if begun is not None and len(begun) else 0
+        self._mask: Mask | None = None
+        self._ended_max = int(self.ended.max()) if len(self.ended) else 0
+        self.ended_count = int(np.count_nonzero(self.ended))
+        self._first, self._last = (_id_at(self.ids, at) for at in (0, -1))
+        self.file = ""
+        """Where it is on disk; nothing if it is not."""
+
+    @property
+    def size(self) -> int:
+        return len(self.ended)
+
+    @property
+    def size_bytes(self) -> int:
+        begun = 0 if self.begun is None else self.begun.nbytes
+        return self.arrays.size_bytes + begun + self.ended.nbytes
+
+    def postings(self, word: str) -> Postings:
+        arrays = self.arrays
+        key = word.encode()
+        at = int(np.searchsorted(arrays.words, key))
+        if at == len(arrays.words) or arrays.words[at] != key:
+            return Postings(arrays.slots[:0], arrays.counts[:0])
+        start, end = arrays.offsets[at], arrays.offsets[at + 1]
+        return Postings(arrays.slots[start:end], arrays.counts[start:end])
+
+    def beginning(self, prefix: str) -> Words:
+        arrays = self.arrays
+        key = prefix.encode()
+        lower = int(np.searchsorted(arrays.words, key))
+        upper = int(np.searchsorted(arrays.words, key + b"\xff"))  # no UTF-8 has that byte
+        offsets = arrays.offsets[lower : upper + 1]
+        start, end = offsets[0], offsets[-1]
+        postings = Postings(arrays.slots[start:end], arrays.counts[start:end])
+        return Words(arrays.words[lower:upper], offsets - start, postings)
+
+    def present(self, ts: int) -> Mask | None:
+        if ts < self._begun_max or ts < self._ended_max:
+            mask: Mask = (self.ended == NOW) | (self.ended > ts)
+            if self.begun is not None:
+                mask &= self.begun <= ts
+            return mask
+        if not self.ended_count:
+            return None
+        if self._mask is None:
+            self._mask = self.ended == NOW
+        return self._mask
+
+    def slots_of(self, ids: Strings, ts: int) -> list[int]:
+        """The slots that documents have at `ts`."""
+        present = self.present(ts)
+        found: list[int] = []
+        at = np.searchsorted(self.ids, ids)
+        while len(at):
+            within = at < self.size
+            at, ids = at[within], ids[within]
+            same = self.ids[at] == ids
+            at, ids = at[same], ids[same]
+            found += at.tolist() if present is None else at[present[at]].tolist()
+            at = at + 1
+        return found
+
+    def current(self, internal: bytes) -> int | None:
+        """The slot that a document has now."""
+        if not self._first <= internal <= self._last:
+            return None
+        at = int(np.searchsorted(self.ids, internal))
+        while at < len(self.ids) and _id_at(self.ids, at) == internal:
+            if self.ended[at] == NOW:
+                return at
+            at += 1
+        return None
+
+    def end(self, slot: int, ts: int) -> None:
+        self.ended[slot] = ts
+        self.ended_count += 1
+        self._ended_max = max(self._ended_max, ts)
+        self._mask = None
+
+    def roll_back(self, ts: int) -> None:
+        """Forget what began or ended after `ts`."""
+        self.ended[self.ended > ts] = NOW
+        if self.begun is not None and ts < self._begun_max:
+            self.ended[self.begun > ts] = NEVER
+        self.ended_count = int(np.count_nonzero(self.ended))
+        self._ended_max = int(self.ended.max()) if len(self.ended) else 0
+        self._mask = None
+
+    def newest(self) -> int:
+        """The last timestamp at which one began that was not taken back."""
+        if self.begun is None:
+            return 0
+        return int(self.begun[self.ended != NEVER].max(initial=0))
+
+
+_TAIL_SLOTS: Final = 256
+"""Room that a tail begins with; it doubles."""
+
+
+class Tail:
+    """The newest slots, in the order in which they came."""
+
+    def __init__(self, filters_count: int) -> None:
+        self.size = 0
+        self._words: SortedDict[str, array[int]] = SortedDict()
+        """Of each word, slot and count in turns."""
+        self._current: dict[bytes, int] = {}
+        self._ids = np.zeros(_TAIL_SLOTS, _ID)
+        self._lengths = np.zeros(_TAIL_SLOTS, np.uint32)
+        self._created = np.zeros(_TAIL_SLOTS, np.float64)
+        self._filters = np.zeros((filters_count, _TAIL_SLOTS), np.uint64)
+        self._begun = np.zeros(_TAIL_SLOTS, np.int64)
+        self._ended = np.zeros(_TAIL_SLOTS, np.int64)
+        self.postings_count = 0
+        self.ended_count = 0
+
+    @property
+    def lengths(self) -> Whole:
+        return self._lengths[: self.size]
+
+    @property
+    def created(self) -> Floats:
+        return self._created[: self.size]
+
+    @property
+    def ids(self) -> Strings:
+        return self._ids[: self.size]
+
+    @property
+    def filters(self) -> npt.NDArray[np.uint64]:
+        return self._filters[:, : self.size]
+
+    @property
+    def begun(self) -> Stamps:
+        return self._begun[: self.size]
+
+    @property
+    def ended(self) -> Stamps:
+        return self._ended[: self.size]
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        of_words = 16 * self.postings_count + 200 * len(self._words)
+        return of_words + self._ids.size * (44 + 8 * len(self._filters)) + 150 * len(self._current)
+
+    def add(self, internal: bytes, ts: int, entry: TextEntry, created: float) -> None:
+        """Add a version of a document that holds from `ts` on."""
+        slot = self.size
+        if slot == len(self._ids):
+            self._grow()
+        self._ids[slot] = internal
+        self._lengths[slot] = entry.length
+        self._created[slot] = created
+        for at, value in enumerate(entry.filters):
+            self._filters[at, slot] = value
+        self._begun[slot] = ts
+        for word, count in entry.words.items():
+            postings = self._words.get(word)
+            if postings is None:
+                postings = self._words[word] = array("I")
+            postings.append(slot)
+            postings.append(count)
+        self.postings_count += len(entry.words)
+        self._current[internal] = slot
+        self.size = slot + 1
+
+    def postings(self, word: str) -> Postings:
+        found = np.array(self._words.get(word, ()), np.uint32)
+        return Postings(found[0::2], found[1::2])
+
+    def beginning(self, prefix: str) -> Words:
+        words = list(self._words.irange(prefix, prefix + "\U0010ffff"))
+        return self._as_words(words)
+
+    def present(self, ts: int) -> Mask:
+        ended = self.ended
+        mask: Mask = (self.begun <= ts) & ((ended == NOW) | (ended > ts))
+        return mask
+
+    def slots_of(self, ids: Strings, ts: int) -> list[int]:
+        """The slots that documents have at `ts`."""
+        slots: list[int] = np.flatnonzero(np.isin(self.ids, ids) & self.present(ts)).tolist()
+        return slots
+
+    def current(self, internal: bytes) -> int | None:
+        """The slot that a document has now."""
+        return self._current.get(internal)
+
+    def end(self, slot: int, ts: int) -> None:
+        self._ended[slot] = ts
+        self.ended_count += 1
+        del self._current[_id_at(self._ids, slot)]
+
+    def roll_back(self, ts: int) -> None:
+        """Forget what began or ended after `ts`."""
+        ended, begun = self.ended, self.begun
+        ended[ended > ts] = NOW
+        ended[begun > ts] = NEVER
+        self.ended_count = int(np.count_nonzero(ended))
+        there = np.flatnonzero(ended == NOW)
+        self._current = {_id_at(self._ids, slot): slot for slot in there.tolist()}
+
+    def newest(self) -> int:
+        """The last timestamp at which one began that was not taken back."""
+        return int(self.begun[self.ended != NEVER].max(initial=0))
+
+    @property
+    def arrays(self) -> Arrays:
+        """All of it, as a part that stays would have it; its slots are in no order."""
+        words = self._as_words(list(self._words))
+        return Arrays(
+            words.words,
+            words.offsets,
+            words.postings.slots,
+            words.postings.counts,
+            self.ids.copy(),
+            self.lengths.copy(),
+            self.created.copy(),
+            self.filters.copy(),
+        )
+
+    def _as_words(self, words: list[str]) -> Words:
+        postings = [self._words[word] for word in words]
+        offsets = np.zeros(len(words) + 1, np.int64)
+        np.cumsum([len(one) // 2 for one in postings], out=offsets[1:])
+        pairs = array("I")
+        for one in postings:
+            pairs.extend(one)
+        found = np.array(pairs, np.uint32)
+        encoded = np.array([word.encode() for word in words], np.bytes_)
+        return Words(encoded, offsets, Postings(found[0::2], found[1::2]))
+
+    def _grow(self) -> None:
+        more = len(self._ids)
+        self._ids = np.concatenate([self._ids, np.zeros(more, _ID)])
+        self._lengths = np.concatenate([self._lengths, np.zeros(more, np.uint32)])
+        self._created = np.concatenate([self._created, np.zeros(more)])
+        empty = np.zeros((len(self._filters), more), np.uint64)
+        self._filters = np.concatenate([self._filters, empty], axis=1)
+        self._begun = np.concatenate([self._begun, np.zeros(more, np.int64)])
+        self._ended = np.concatenate([self._ended, np.zeros(more, np.int64)])
+
+
+class Frozen(NamedTuple):
+    """A part to which nothing is added, as it was when its compaction began."""
+
+    part: Segment | Tail
+    begun: Stamps
+    ended: Stamps
+
+
+def frozen(part: Segment | Tail) -> Frozen:
+    """What compaction needs of a part, to be read by a thread while others go on ending slots."""
+    begun = np.zeros(part.size, np.int64) if part.begun is None else part.begun.copy()
+    return Frozen(part, begun, part.ended.copy())
+
+
+class Compacted(NamedTuple):
+    """One part made of several."""
+
+    arrays: Arrays
+    begun: Stamps | None
+    """`None` if all did at or before the floor."""
+    origin: Places
+    """Of each slot, where it was in all parts one after the other."""
+
+    def segment(self, parts: Sequence[Segment | Tail]) -> Segment:
+        """
+        The part in their place, as of now.
+
+        Args:
+            parts: that were compacted; what has ended meanwhile ended in these.
+        """
+        ended = np.concatenate([part.ended for part in parts])[self.origin]
+        return Segment(self.arrays, self.begun, ended)
+
+
+def compacted(parts: Sequence[Frozen], floor_ts: int) -> Compacted:
+    """
+    Make one part of several, without what ended at or before `floor_ts`: no view is older.
+
+    All that is done on the way is done by arrays, so that a thread can.
+    """
+    arrays = [one.part.arrays for one in parts]
+    ended = np.concatenate([one.ended for one in parts])
+    kept = np.flatnonzero((ended == NOW) | (ended > floor_ts))
+    ids = np.concatenate([one.ids for one in arrays])[kept]
+    begun = np.concatenate([one.begun for one in parts])[kept]
+    order = np.lexsort((begun, ids))
+    origin = kept[order]
+    begun = begun[order]
+    place = np.full(len(ended), -1, np.int64)
+    place[origin] = np.arange(len(origin))
+    words, offsets, postings = _merged(arrays, place)
+    merged = Arrays(
+        words=words,
+        offsets=offsets,
+        slots=postings.slots,
+        counts=_smallest(postings.counts),
+        ids=ids[order],
+        lengths=_smallest(np.concatenate([one.lengths for one in arrays])[origin]),
+        created=np.concatenate([one.created for one in arrays])[origin],
+        filters=np.concatenate([one.filters for one in arrays], axis=1)[:, origin],
+    )
+    return Compacted(merged, begun if begun.max(initial=0) > floor_ts else None, origin)
+
+
+def _merged(parts: Sequence[Arrays], place: Places) -> Words:
+    """The words of all parts, their slots at new places; -1 is none."""
+    first = np.cumsum([0, *(len(part.ids) for part in parts)])
+    moved = [place[first[at] + part.slots.astype(np.int64)] for at, part in enumerate(parts)]
+    every, word_of = np.unique(np.concatenate([part.words for part in parts]), return_inverse=True)
+    words = np.repeat(word_of, np.concatenate([np.diff(part.offsets) for part in parts]))
+    slots, counts = np.concatenate(moved), np.concatenate([part.counts for part in parts])
+    there = slots >= 0
+    words, slots, counts = words[there], slots[there], counts[there]
+    order = np.lexsort((slots, words))
+    found = np.bincount(words, minlength=len(every))
+    offsets = np.concatenate([[0], np.cumsum(found[found > 0])]).astype(np.int64)
+    postings = Postings(slots[order].astype(np.uint32), counts[order])
+    return Words(every[found > 0], offsets, postings)
+
+
+def _smallest(values: Whole) -> Whole:
+    """The same numbers in as few bytes as hold them all."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+def _id_at(ids: Strings, at: int) -> bytes:
+    """An id as it is: reading it takes the zeros at its end away."""
+    if not len(ids):
+        return b""
+    found: bytes = ids[at]
+    return found.ljust(INTERNAL_BYTES, b"\0")
+
+
+def ids_at(ids: Strings, slots: Places) -> Iterator[bytes]:
+    """Several ids, likewise."""
+    found = ids[slots].tobytes()
+    return (found[at : at + INTERNAL_BYTES] for at in range(0, len(found), INTERNAL_BYTES))

@@ -1,0 +1,65 @@
+"""
+Text search as its rule has it, and nothing clever: every document is looked at.
+
+The oracle of the tests and of `ops/prove search`; it shares no line with the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Doc = Mapping[str, Any]
+_MISSING = object()
+
+
+def words_of(text: str) -> list[str]:
+    words, word = [], ""
+    for character in text + " ":
+        if character.isalnum():
+            word += character
+        elif word:
+            if len(word.encode()) < 32:
+                words.append(word.lower())
+            word = ""
+    return words
+
+
+def search(
+    docs: list[Doc], field: str, text: str, filters: Mapping[str, Any]
+) -> list[tuple[float, str]]:
+    """Scores and ids of all documents that are found, best first; of equal ones the newest."""
+    terms = words_of(text)[:16]
+    texts = {
+        doc["_id"]: words_of(value) for doc in docs if isinstance(value := doc.get(field), str)
+    }
+    average = sum(map(len, texts.values())) / max(1, len(docs))
+    having: dict[str, int] = {}
+    for words in texts.values():
+        for word in set(words):
+            having[word] = having.get(word, 0) + 1
+    found = []
+    for doc in docs:
+        if any(doc.get(name, _MISSING) != value for name, value in filters.items()):
+            continue
+        words = texts.get(doc["_id"], [])
+        score = 0.0
+        for word in sorted(set(words)):
+            if word in terms:
+                weight = 1.0
+            elif terms and word.startswith(terms[-1]):
+                weight = 0.5
+            else:
+                continue
+            n, count = having[word], words.count(word)
+            idf = math.log(1 + (len(docs) - n + 0.5) / (n + 0.5))
+            norm = 1.2 * (1 - 0.75 + 0.75 * len(words) / average)
+            score += weight * idf * count * (1.2 + 1) / (count + norm)
+        if score > 0:
+            found.append((score, doc["_creationTime"], doc["_id"]))
+    return [(score, doc_id) for score, _, doc_id in sorted(found, reverse=True)]
+
+
+MISSING = _MISSING
+"""As the value of a filter: the field is missing."""

@@ -1,0 +1,203 @@
+"""A text index against every document looked at: whatever came, went and was compacted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.indexes.catalog import IndexInfo, IndexKind
+from engine.indexes.text import ranking
+from engine.indexes.text.asked import sought
+from engine.indexes.text.index import OwnTexts, TextIndex
+from engine.indexes.text.parts import compacted, frozen
+from engine.indexes.text.words import value_hash, words_of
+from engine.model.values import UNDEFINED
+from tests import naive_search
+
+INFO = IndexInfo(
+    index_id=1001,
+    name="by_text",
+    table_number=10_001,
+    fields=(),
+    kind=IndexKind.SEARCH,
+    options={"search_field": "text", "filter_fields": ["tag"]},
+)
+WORDS = ["fox", "foxes", "foxglove", "brown", "bread", "a", "Ünder", "nothing"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
+DOCS = st.fixed_dictionaries(
+    {"text": TEXTS | st.none()}, optional={"tag": st.sampled_from(["x", "y"])}
+)
+PUTS = st.tuples(st.just("put"), st.integers(0, 11), DOCS | st.none())
+STEPS = st.lists(
+    PUTS
+    | PUTS
+    | st.tuples(st.just("roll_back"), st.integers(0, 3), st.none())
+    | st.tuples(st.sampled_from(["freeze", "compact", "forget"]), st.just(0), st.none()),
+    max_size=40,
+)
+QUESTIONS = st.tuples(
+    st.lists(st.sampled_from([*WORDS, "fo", "b", "absent", "?"]), min_size=1, max_size=4).map(
+        " ".join
+    ),
+    st.none() | st.sampled_from(["x", "y", naive_search.MISSING]),
+    st.integers(1, 12),
+)
+
+
+@dataclass
+class History:
+    """An index, and the documents as of each timestamp that a view may have."""
+
+    index: TextIndex = field(default_factory=lambda: TextIndex(INFO))
+    states: dict[int, dict[bytes, dict[str, Any]]] = field(default_factory=lambda: {1: {}})
+    ts: int = 1
+
+    def put(self, number: int, doc: dict[str, Any] | None) -> None:
+        internal = number_id(number)
+        after = dict(self.states[self.ts])
+        after.pop(internal, None)
+        self.ts += 2
+        if doc is not None:
+            created = float(number // 3)  # some are equally old
+            after[internal] = {**doc, "_id": internal.hex(), "_creationTime": created}
+        self.index.put(self.ts, internal, after.get(internal))
+        self.states[self.ts] = after
+
+    def roll_back(self, back: int) -> None:
+        kept = sorted(self.states)[: max(1, len(self.states) - back)]
+        self.index.roll_back(kept[-1])
+        self.states = {ts: self.states[ts] for ts in kept}
+        self.ts += 10  # timestamps are not given again; views go on from the last that is left
+        self.states[self.ts] = self.states[kept[-1]]
+
+    def compact(self) -> None:
+        parts = self.index.to_compact()
+        if parts:
+            made = compacted([frozen(part) for part in parts], self.index.floor_ts)
+            self.index.replace(parts, made.segment(parts))
+
+    def forget(self) -> None:
+        floor = sorted(self.states)[len(self.states) // 2]
+        self.index.forget(floor)
+        self.states = {ts: docs for ts, docs in self.states.items() if ts >= floor}
+
+    def play(self, steps: list[tuple[str, int, Any]]) -> None:
+        for verb, number, doc in steps:
+            if verb == "put":
+                self.put(number, doc)
+            elif verb == "roll_back":
+                self.roll_back(number)
+            elif verb == "freeze":
+                self.index.freeze()
+            else:
+                getattr(self, verb)()
+
+
+def number_id(number: int) -> bytes:
+    """Ids of which some end with zeros, which arrays of strings do not tell."""
+    return bytes([1, number]) + bytes(14)
+
+
+def asked(
+    index: TextIndex, docs: int, ts: int, question: tuple[str, Any, int], *own: OwnTexts
+) -> list[tuple[float, str]]:
+    text, tag, wanted = question
+    words = words_of(text)
+    if not words:
+        return []
+    filters = () if tag is None else ((0, value_hash(undefined_if_missing(tag))),)
+    steps = index.search(ts, sought(words, filters), documents=docs, wanted=wanted, own=own)
+    *_, found = steps
+    assert found is not None
+    return [(one.score, one.internal.hex()) for one in found]
+
+
+def undefined_if_missing(tag: Any) -> Any:
+    return UNDEFINED if tag is naive_search.MISSING else tag
+
+
+def expected(docs: Iterator[Any] | Any, question: tuple[str, Any, int]) -> list[tuple[float, str]]:
+    text, tag, wanted = question
+    filters = {} if tag is None else {"tag": tag}
+    return naive_search.search(list(docs), "text", text, filters)[:wanted]
+
+
+@given(STEPS, QUESTIONS)
+@pytest.mark.parametrize("few", [0, 4096])
+def test_a_search_finds_what_looking_at_every_document_finds_at_every_timestamp(
+    few: int, steps: list[tuple[str, int, Any]], question: tuple[str, Any, int]
+) -> None:
+    history = History()
+    history.play(steps)
+    with patch.object(ranking, "FEW", few):
+        for ts, docs in history.states.items():
+            found = asked(history.index, len(docs), ts, question)
+
+            assert expected(docs.values(), question) == found
+
+
+@given(STEPS, st.lists(st.lists(PUTS, max_size=4), max_size=3), QUESTIONS)
+def test_what_a_transaction_has_written_itself_lies_over_the_index(
+    steps: list[tuple[str, int, Any]],
+    layers: list[list[tuple[str, int, Any]]],
+    question: tuple[str, Any, int],
+) -> None:
+    history = History()
+    history.play(steps)
+    for ts, before in history.states.items():
+        docs = dict(before)
+        own = [OwnTexts(INFO) for _ in layers]
+        for texts, writes in zip(own, layers, strict=True):
+            for _, number, doc in writes:
+                internal = number_id(number)
+                docs.pop(internal, None)
+                if doc is not None:
+                    created = float(number // 3)
+                    docs[internal] = {**doc, "_id": internal.hex(), "_creationTime": created}
+                texts.put(internal, docs.get(internal))
+
+        found = asked(history.index, len(docs), ts, question, *own)
+
+        assert expected(docs.values(), question) == found
+
+
+def test_what_ends_while_a_part_is_compacted_has_ended_in_its_place() -> None:
+    history = History()
+    for number in range(6):
+        history.put(number, {"text": "fox"})
+    history.index.freeze()
+    parts = history.index.to_compact()
+    frozens = [frozen(part) for part in parts]
+    history.put(2, None)
+    history.put(3, {"text": "bread"})
+
+    made = compacted(frozens, history.index.floor_ts)
+    history.index.replace(parts, made.segment(parts))
+
+    for ts, docs in history.states.items():
+        assert expected(docs.values(), ("fox", None, 9)) == asked(
+            history.index, len(docs), ts, ("fox", None, 9)
+        )
+
+
+def test_a_prefix_of_many_words_counts_each_by_how_rare_it_is() -> None:
+    history = History()
+    dice = np.random.default_rng(7)
+    for number in range(250):
+        texts = [f"w{dice.integers(200):03}" for _ in range(5)] + ["w001"] * (number % 3)
+        history.put(number, {"text": " ".join(texts), "tag": "xy"[number % 2]})
+        if number % 60 == 0:
+            history.index.freeze()
+            history.compact()
+    docs = history.states[history.ts]
+    for question in (("w", None, 30), ("w001 w", "x", 200), ("w003 other w001 w", None, 20)):
+        assert expected(docs.values(), question) == asked(
+            history.index, len(docs), history.ts, question
+        )
