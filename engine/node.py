@@ -4,6 +4,7 @@ One running engine: who is made, in which order, and how they drain.
     store           opened first, closed last
     snapshots       what readers see
     committer       the only writer
+    keeper          builds text and vector indexes, and folds them
     subscriptions   compares every commit with what is shown
     functions       runs queries, mutations and actions
     scheduler       runs what is due
@@ -37,6 +38,8 @@ from engine.functions.session_sweep import SessionSweep
 from engine.functions.table_drop import begin_drop
 from engine.functions.watchdog import Watchdog
 from engine.indexes.catalog import DEPLOYMENT_KEY
+from engine.indexes.keeper import IndexKeeper
+from engine.indexes.live import LiveIndexes
 from engine.indexes.recovery import recover
 from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
@@ -70,6 +73,7 @@ class Node:
     functions: Functions
     scheduler: Scheduler
     upkeep: IndexUpkeep
+    keeper: IndexKeeper
     published: Watermark
     recent: RecentCommits
     retention: Retention
@@ -191,9 +195,11 @@ async def running_node(
         StoreDamaged: the store is not what an engine wrote.
     """
     head = _read_head(store)
+    live = LiveIndexes()
     snapshots = Snapshots(
         store,
         runtime.monotonic,
+        live=live,
         age_s_max=limits.snapshot_age_s_max,
         fresh_s_max=limits.client_past_s_max,
     )
@@ -209,6 +215,16 @@ async def running_node(
         head=head,
         published=published,
         recent=recent,
+        live=live,
+        runtime=runtime,
+        limits=limits,
+    )
+    keeper = IndexKeeper(
+        live,
+        snapshots,
+        published=published,
+        recent=recent,
+        staged_after=lambda ts: committer.staged.after(ts),
         runtime=runtime,
         limits=limits,
     )
@@ -240,6 +256,7 @@ async def running_node(
         async with (
             running(SubscriptionsActor(published, recent, subscriptions), grace_s=DRAIN_S),
             running(committer, grace_s=DRAIN_S),
+            running(keeper, grace_s=DRAIN_S),
             running(scheduler, grace_s=DRAIN_S),
             trio.open_nursery() as nursery,
         ):
@@ -247,7 +264,7 @@ async def running_node(
             nursery.start_soon(sweep.run)
             job_sweep = JobSweep(functions.turns, runtime=runtime, limits=limits)
             nursery.start_soon(job_sweep.run)
-            upkeep = IndexUpkeep(committer, functions.turns, runtime=runtime, limits=limits)
+            upkeep = IndexUpkeep(committer, functions.turns, keeper, runtime=runtime, limits=limits)
             nursery.start_soon(upkeep.run)
             retention = Retention(committer, store, runtime=runtime, limits=limits)
             nursery.start_soon(retention.run)
@@ -261,6 +278,7 @@ async def running_node(
                 functions=functions,
                 scheduler=scheduler,
                 upkeep=upkeep,
+                keeper=keeper,
                 published=published,
                 recent=recent,
                 retention=retention,

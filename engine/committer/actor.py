@@ -33,6 +33,7 @@ from engine.errors import Conflict, OutcomeUnknown, Stopped, StoreFull
 from engine.indexes.catalog import Catalog
 from engine.indexes.counts import Counts, changed_counts, counts_after
 from engine.indexes.entries import Applied, Change, stored
+from engine.indexes.live import LiveIndexes
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
@@ -69,6 +70,7 @@ class Committer:
         head: the end of the durable log, as recovery found it.
         published: rises when a batch is durable; readers and followers watch it.
         recent: receives every published commit.
+        live: takes in what is staged.
     """
 
     name = "committer"
@@ -81,6 +83,7 @@ class Committer:
         head: Head,
         published: Watermark,
         recent: Recent[Applied],
+        live: LiveIndexes,
         runtime: Runtime,
         limits: Limits,
     ) -> None:
@@ -90,6 +93,7 @@ class Committer:
         self._head = head
         self._published = published
         self._recent = recent
+        self._live = live
         self._runtime = runtime
         self._limits = limits
         self._clock = _CommitClock(runtime, limits.clock_jump_s_max)
@@ -236,6 +240,7 @@ class Committer:
         )
         self._head = Head(ts, record_hash, state_hash, catalog, head.epoch, counts)
         self._staged.add(commit)
+        self._live.stage(ts, writes)
         self._pending.append(commit)
         self._staged_bytes += commit.size_bytes
         self._work.set()
@@ -367,6 +372,7 @@ class Committer:
         self._staged.clear()
         self._staged_bytes = 0
         self._head = self._durable
+        self._live.roll_back(self._durable.ts)
         again = RunAgain()
         again.__cause__ = error
         self._waiters.fail(again)

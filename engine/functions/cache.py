@@ -277,7 +277,7 @@ class QueryCache(Generic[R]):
                 continue
             if entry.fresh_until < self._monotonic():
                 self._drop(entry)
-            elif entry.result.live.valid_at(ts):
+            elif entry.result.live.valid_at(ts) and entry.result.live.is_in_order():
                 self._by_use.move_to_end(entry)
                 self._hits += 1
                 entry.hits.count += 1
@@ -307,6 +307,7 @@ class QueryCache(Generic[R]):
             or _is_about_another(result, flight, identity_key)
             or flight.fresh_until < self._monotonic()
             or not result.live.valid_at(ts)
+            or not result.live.is_in_order()
         ):
             return None
         self._shared += 1

@@ -26,6 +26,7 @@ from engine.functions.turns import Turns
 from engine.indexes.catalog import (
     DROPPED,
     IN_PART,
+    SEARCHED,
     IndexInfo,
     IndexKind,
     IndexState,
@@ -33,6 +34,7 @@ from engine.indexes.catalog import (
     index_of_row,
 )
 from engine.indexes.entries import Change, entry_key
+from engine.indexes.keeper import IndexKeeper
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
 from engine.model.codec import decode
@@ -63,10 +65,17 @@ class IndexUpkeep:
     """Fills and sweeps indexes: in the background, or for a push that waits for it."""
 
     def __init__(
-        self, committer: Committer, turns: Turns, *, runtime: Runtime, limits: Limits
+        self,
+        committer: Committer,
+        turns: Turns,
+        keeper: IndexKeeper,
+        *,
+        runtime: Runtime,
+        limits: Limits,
     ) -> None:
         self._committer = committer
         self._turns = turns
+        self._keeper = keeper
         self._runtime = runtime
         self._slice_s_max = limits.slice_s_max
         self._work = trio.Event()
@@ -116,10 +125,18 @@ class IndexUpkeep:
         Raises:
             StoreFull: there is no room on the disk; the next time goes on from there.
         """
+        for _, index in self.indexes(*IN_PART):
+            if index.row == row and index.kind in SEARCHED:
+                await self._keeper.wait_settled(index.index_id, self._telling(index, progress))
         end = await self._turns.write(partial(_last_row, row))
         while filled := await self._turns.repeat(partial(self._fill_slice, row, end)):
             progress(*filled)
             await self._runtime.pause("index.filled")
+
+    def _telling(self, index: IndexInfo, progress: Progress) -> Callable[[int], None]:
+        catalog = self._committer.head.catalog
+        label = catalog.by_number[index.table_number].label
+        return lambda done: progress(f"index {label}.{index.name}", done, None)
 
     async def _fill_slice(
         self, row: bytes, end: bytes, turn: Transaction

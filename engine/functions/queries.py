@@ -32,7 +32,7 @@ from engine.transaction.pagination import (
 )
 from engine.transaction.ranges import Bounds, interval_of
 from engine.transaction.scan import Plan, Predicate, Scan
-from engine.transaction.search import SearchBuilder, search
+from engine.transaction.search import Match, SearchBuilder, search
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
 
@@ -282,15 +282,42 @@ class QueryBuilder(Query[Any]):
         return self._shown(found if count is None else found[:count])
 
     def _searched(self, count: int | None) -> Steps[list[Doc]]:
+        matches = yield from self._matches(count, None, None)
+        return [match.doc for match in matches]
+
+    def _matches(
+        self, count: int | None, after: bytes | None, upto: bytes | None
+    ) -> Steps[list[Match]]:
+        """
+        The best that the filters accept: `count` of them, or all.
+
+        Args:
+            after: behind this place.
+            upto: and not behind this one.
+        """
         assert self._search is not None
+        if count == 0:
+            return []
         table = self._transaction.table(self._component, self._table)
-        found: list[Doc] = []
         reading = self._reading(self._search.text, "score")
-        for doc in search(self._transaction, table, self._index_name, self._search, reading):
+        found: list[Match] = []
+        for match in search(
+            self._transaction,
+            table,
+            self._index_name,
+            self._search,
+            reading,
+            wanted=None if self._predicates else count,
+            after=after,
+        ):
             yield from self._calls.breathe()
-            if doc is not None and all(accepts(doc) for accepts in self._predicates):
-                found.append(doc)
-                if count is not None and len(found) == count:
+            if match is None:
+                continue
+            if upto is not None and match.place > upto:
+                break
+            if all(accepts(match.doc) for accepts in self._predicates):
+                found.append(match)
+                if len(found) == count:
                     break
         if reading is not None:
             reading.returned = len(found)
@@ -316,7 +343,7 @@ class QueryBuilder(Query[Any]):
 
     def _paginate(self, opts: Mapping[str, Any]) -> Steps[Any]:
         if self._search is not None:
-            raise NotAllowed("a search is not paginated; use take(n)")
+            return (yield from self._paginate_search(self._search, opts))
         plan, state = self._plan(), self._pagination
         if state is None:
             fingerprint, journal = self._place(plan), None
@@ -333,6 +360,35 @@ class QueryBuilder(Query[Any]):
             "continueCursor": cursor,
             "splitCursor": None if split is None else encode_cursor(split, fingerprint),
             "pageStatus": status,
+        }
+
+    def _paginate_search(self, asked: SearchBuilder, opts: Mapping[str, Any]) -> Steps[Any]:
+        """A page of what is found, which goes on behind the place of the last document."""
+        state = self._pagination
+        query = [self._component, self._table, self._index_name, asked.spelled, list(self._texts)]
+        fingerprint = blake2b(encode(query), digest_size=8).digest()
+        request = read_options(opts, None if state is None else state.begin(), fingerprint)
+        start, end = request.start, request.end
+        matches: list[Match] = []
+        if start is None or start.key is not None:
+            matches = yield from self._matches(
+                request.items if end is None else None,
+                None if start is None else start.key,
+                None if end is None else end.key,
+            )
+        position = end
+        if position is None:
+            is_full = len(matches) == request.items
+            position = Position(matches[-1].place if is_full else None)
+        cursor = encode_cursor(position, fingerprint)
+        if state is not None:
+            state.written = cursor
+        return {
+            "page": self._shown([match.doc for match in matches]),
+            "isDone": position.key is None,
+            "continueCursor": cursor,
+            "splitCursor": None,
+            "pageStatus": None,
         }
 
     def _page(

@@ -78,6 +78,10 @@ class IndexKind(enum.Enum):
     """No index: the one key that is touched when a row is added or removed."""
 
 
+SEARCHED: Final = frozenset({IndexKind.SEARCH, IndexKind.VECTOR})
+"""Kinds that have no entries in the store: they are kept in memory, and in files of their own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexInfo:
     """One index: its fields end with `_creationTime`, and every key with the document's id."""

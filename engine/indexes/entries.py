@@ -21,7 +21,16 @@ from hashlib import sha256
 from typing import Any, Final
 
 from engine.errors import IndexNotFound
-from engine.indexes.catalog import Catalog, IndexInfo, IndexKind, IndexState, TableInfo
+from engine.indexes.catalog import (
+    SEARCHED,
+    Catalog,
+    IndexInfo,
+    IndexKind,
+    IndexState,
+    TableInfo,
+)
+from engine.indexes.text.words import TextEntry
+from engine.indexes.text.words import entry_of as text_entry
 from engine.model.commits import RowWrite
 from engine.model.keys import encode_key, end_of_values, past
 from engine.model.limits import (
@@ -36,6 +45,8 @@ _BUCKETED_BYTES_MIN: Final = ENTRY_HEAD_BYTES + ENTRY_TAIL_BYTES
 
 SLICE_WRITES: Final = 1_024
 """Of a commit, followed before others get their turn: some five milliseconds for each index."""
+SLICE_CONTENTS: Final = 64
+"""Likewise of an index that has whole texts."""
 
 Change = tuple[bytes, bytes, bytes | None]
 """Index prefix, entry key, and the row key it leads to; `None` removes the entry."""
@@ -123,7 +134,7 @@ class Applied:
         writer: the path of the function whose commit it is.
     """
 
-    __slots__ = ("_indexes", "_keys", "catalog", "rows", "ts", "writer", "writes")
+    __slots__ = ("_contents", "_indexes", "_keys", "catalog", "rows", "ts", "writer", "writes")
 
     def __init__(
         self, ts: int, writes: Sequence[RowWrite], catalog: Catalog, writer: str = ""
@@ -135,6 +146,7 @@ class Applied:
         self.rows: Collection[bytes] = [write.key for write in writes]
         self._indexes: Mapping[bytes, IndexInfo] | None = None
         self._keys: dict[bytes, Collection[bytes]] | None = None
+        self._contents: dict[bytes, list[tuple[bytes, TextEntry]]] | None = None
 
     @property
     def indexes(self) -> Collection[bytes]:
@@ -149,9 +161,18 @@ class Applied:
             self._keys[index_prefix] = self._compute(index_prefix)
         return self._keys[index_prefix]
 
+    def contents(self, index_prefix: bytes) -> Collection[tuple[bytes, TextEntry]]:
+        """As `Touched.contents`."""
+        for _ in self._contents_in_slices(index_prefix):
+            pass
+        assert self._contents is not None, "they are worked out"
+        return self._contents[index_prefix]
+
     def slices(self, index_prefix: bytes) -> Iterator[None]:
         """As `Touched.slices`."""
         index = self._touched().get(index_prefix)
+        if index is not None and index.kind in SEARCHED:
+            yield from self._contents_in_slices(index_prefix)
         if index is None or index.kind is not IndexKind.RANGE:
             return  # that takes no time
         found: dict[bytes, None] = {}
@@ -161,6 +182,21 @@ class Applied:
         if self._keys is None:
             self._keys = {}
         self._keys[index_prefix] = found
+
+    def _contents_in_slices(self, index_prefix: bytes) -> Iterator[None]:
+        if self._contents is None:
+            self._contents = {}
+        index = self._touched().get(index_prefix)
+        if index_prefix in self._contents or index is None:
+            self._contents.setdefault(index_prefix, [])
+            return
+        found: list[tuple[bytes, TextEntry]] = []
+        for start in range(0, len(self.writes), SLICE_CONTENTS):
+            for write in self.writes[start : start + SLICE_CONTENTS]:
+                if write.table_number == index.table_number:
+                    found += changed_contents(index, write)
+            yield
+        self._contents[index_prefix] = found
 
     def _touched(self) -> Mapping[bytes, IndexInfo]:
         if self._indexes is None:
@@ -189,6 +225,22 @@ class Applied:
     def _keys_of(self, index: IndexInfo, writes: Iterable[RowWrite]) -> Iterator[bytes]:
         table = index.table_number
         return (key for w in writes if w.table_number == table for key in _both(index, w))
+
+
+def content_of(index: IndexInfo, doc: dict[str, Any]) -> TextEntry:
+    """What a text or vector index has of a document."""
+    assert index.kind is IndexKind.SEARCH, "an index of another kind has keys"
+    return text_entry(index, doc)
+
+
+def changed_contents(index: IndexInfo, write: RowWrite) -> list[tuple[bytes, TextEntry]]:
+    """What an index had of a row and has, with its internal id; nothing if that is the same."""
+    found = [
+        (write.key[4:], content_of(index, doc))
+        for doc in (write.before_doc, write.after_doc)
+        if doc is not None
+    ]
+    return [] if len(found) == 2 and found[0] == found[1] else found
 
 
 def _both(index: IndexInfo, write: RowWrite) -> Iterable[bytes]:

@@ -22,6 +22,7 @@ from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
 from engine.indexes.counts import Counts
 from engine.indexes.entries import bucket_of, bucketed_fields, is_bucketed, stored_fields
+from engine.indexes.live import LiveIndexes
 from engine.log.retention import read_anchor
 from engine.model.keys import increment
 from engine.model.limits import ENTRY_HEAD_BYTES
@@ -42,6 +43,7 @@ class SharedSnapshot:
         "_store",
         "catalog",
         "counts",
+        "live",
         "row",
         "ts",
     )
@@ -55,6 +57,7 @@ class SharedSnapshot:
         ts: int,
         catalog: Catalog,
         counts: Counts,
+        live: LiveIndexes,
         clock: Callable[[], float],
         age_s_max: float,
     ) -> None:
@@ -67,6 +70,7 @@ class SharedSnapshot:
         self.ts = ts
         self.catalog = catalog
         self.counts = counts
+        self.live = live
 
     def lease(self) -> None:
         self._leases += 1
@@ -198,9 +202,16 @@ class Snapshots:
     """The snapshot of the newest published timestamp, and older ones still leased."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], float], *, age_s_max: float, fresh_s_max: float
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        *,
+        live: LiveIndexes,
+        age_s_max: float,
+        fresh_s_max: float,
     ) -> None:
         self._store = store
+        self._live = live
         self._clock = clock
         self._age_s_max = age_s_max
         self._current: SharedSnapshot | None = None
@@ -225,7 +236,9 @@ class Snapshots:
         newest = int.from_bytes(last[0], "big") if last else 0
         assert newest == ts, f"the store is at {newest}, but {ts} was to be published"
         previous = self._current
-        self._current = SharedSnapshot(opened, ts, catalog, counts, self._clock, self._age_s_max)
+        self._current = SharedSnapshot(
+            opened, ts, catalog, counts, self._live, self._clock, self._age_s_max
+        )
         self._current.lease()
         self._leased[ts] = self._current
         self._were_newest.append((self._clock(), ts))
@@ -233,6 +246,11 @@ class Snapshots:
         if previous is not None:
             previous.retire()
             self.release(previous)
+
+    @property
+    def floor_ts(self) -> int:
+        """The oldest timestamp of which somebody has a view, or may get one as a fresh one."""
+        return min(self.oldest_fresh_ts, *self._leased)
 
     @property
     def oldest_fresh_ts(self) -> int:

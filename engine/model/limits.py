@@ -81,6 +81,8 @@ SEARCH_TERM_BYTES_MAX: Final = 32
 """Words as long are nobody's to look for: they are left out of texts and searches alike."""
 SEARCH_FILTERS_MAX: Final = 8
 """As in Convex."""
+SEARCH_CANDIDATES_MAX: Final = 1_024
+"""Documents that one search may look at, best first, as in Convex: nobody reads further."""
 
 TOKEN_CHARS_MAX: Final = 1 << 16
 """A token comes in a header, and is looked at before anybody is known."""

@@ -6,15 +6,44 @@ does a commit touch this read set?  A point is a row key: the interval of that
 one key in the table's `by_id`, recorded also when the document was missing.
 A range is an interval of entry keys in one index.  A document that a range
 scan looked at is covered by the interval, whatever a filter made of it.
+A search is what was looked for: a commit touches it by writing a document that
+is found, or was.  Each stands for itself, also beside others in one index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Interval = tuple[bytes, bytes | None]
 """From a key, inclusive, to a key, exclusive; `None` is past every key."""
+
+
+class Sought(Protocol):
+    """What was looked for in a text or vector index."""
+
+    @property
+    def hooks(self) -> Collection[str] | None:
+        """A document that is found has one of these; `None` if it has to be asked about each."""
+
+    def holds(self, content: Any, /) -> bool:
+        """Whether a document of which the index has this is found."""
+
+
+class Ranking(Protocol):
+    """What the order of found documents follows from, besides these."""
+
+    @property
+    def changed_ts(self) -> int:
+        """When it was another last."""
+
+
+class Content(Protocol):
+    """What a text or vector index has of a document."""
+
+    @property
+    def hooks(self) -> Collection[str]:
+        """By which it may be found."""
 
 
 class Touched(Protocol):
@@ -37,27 +66,40 @@ class Touched(Protocol):
         """Entry keys, old and new, of the written rows in one index."""
         ...
 
+    def contents(self, index_prefix: bytes) -> Collection[tuple[bytes, Content]]:
+        """
+        What a text or vector index has, and had, of the written rows, with their internal ids.
+
+        Left out is a row of which it has what it had.
+        """
+        ...
+
     def slices(self, index_prefix: bytes) -> Iterator[None]:
-        """Work out what `keys` gives, and stop after each slice so that others get their turn."""
+        """Work out what those two give, and stop after each slice so that others get their turn."""
         ...
 
 
 class Touch(NamedTuple):
-    """A key that was read and then written: an entry of an index, or a row."""
+    """A key that was read and then written: an entry of an index, a row, or one that is found."""
 
     index_prefix: bytes | None
     """`None` for a row that was read by its id."""
     key: bytes
+    """It ends with the internal id of the document."""
 
 
 class ReadSet:
     """Grows while a function runs; afterwards nobody changes it."""
 
-    __slots__ = ("points", "ranges")
+    __slots__ = ("points", "ranges", "rankings", "searches")
 
     def __init__(self) -> None:
         self.points: set[bytes] = set()
         self.ranges: dict[bytes, list[Interval]] = {}
+        self.searches: dict[bytes, list[Sought]] = {}
+        self.rankings: list[Ranking] = []
+        """No part of the question above: how rare a word is changes with every document, and who
+        shows what was found is told of those that are found alone."""
 
     def add_point(self, row_key: bytes) -> None:
         self.points.add(row_key)
@@ -73,6 +115,11 @@ class ReadSet:
                 return
         intervals.append((lower, upper))
 
+    def add_search(self, index_prefix: bytes, sought: Sought) -> None:
+        searches = self.searches.setdefault(index_prefix, [])
+        if sought not in searches:
+            searches.append(sought)
+
     def is_touched_by(self, commit: Touched) -> bool:
         """Whether an old or new key of `commit` lies in this read set."""
         if not self.points.isdisjoint(commit.rows):
@@ -82,6 +129,12 @@ class ReadSet:
             for prefix, intervals in self.ranges.items()
             if prefix in commit.indexes
             for key in commit.keys(prefix)
+        ) or any(
+            sought.holds(content)
+            for prefix, searches in self.searches.items()
+            if prefix in commit.indexes
+            for _, content in commit.contents(prefix)
+            for sought in searches
         )
 
     def touch_of(self, commit: Touched) -> Touch | None:
@@ -92,6 +145,12 @@ class ReadSet:
         for prefix, intervals in self.ranges.items():
             if prefix in commit.indexes:
                 keys = [key for key in commit.keys(prefix) if _holds(intervals, key)]
+                if keys:
+                    return Touch(prefix, min(keys))
+        for prefix, searches in self.searches.items():
+            if prefix in commit.indexes:
+                contents = commit.contents(prefix)
+                keys = [key for key, one in contents if any(s.holds(one) for s in searches)]
                 if keys:
                     return Touch(prefix, min(keys))
         return None

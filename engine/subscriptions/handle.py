@@ -76,7 +76,7 @@ class Subscriptions:
     def slices(self, commit: Touched) -> Iterator[None]:
         """Work out what comparing `commit` will ask of it; nothing is compared yet."""
         for prefix in commit.indexes:
-            if self._index.has_ranges(prefix):
+            if self._index.has_readers(prefix):
                 yield from commit.slices(prefix)
 
     def advance(self, commits: Iterable[Touched], upto: int) -> None:

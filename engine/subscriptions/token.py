@@ -66,6 +66,10 @@ class Live:
         assert ts <= max(self.ts, self._processed.value), "not every commit has been compared yet"
         return self.ts <= ts
 
+    def is_in_order(self) -> bool:
+        """Whether what was found by searches would still be found in this order."""
+        return all(ranking.changed_ts <= self.ts for ranking in self.reads.rankings)
+
     def watch(self, callback: Callback) -> Callback:
         """
         Call `callback` once when this is invalidated; return what takes that back.
@@ -106,6 +110,7 @@ class Live:
     def size_bytes(self) -> int:
         """About how much memory the read set and its place in the index take."""
         ranges = sum(map(len, self.reads.ranges.values()))
+        ranges += sum(map(len, self.reads.searches.values()))
         return POINT_BYTES * len(self.reads.points) + RANGE_BYTES * ranges
 
     def wake(self, woken: set[Callback]) -> None:

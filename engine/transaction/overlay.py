@@ -16,6 +16,7 @@ from sortedcontainers import SortedDict
 
 from engine.indexes.catalog import IndexInfo, IndexKind
 from engine.indexes.entries import entry_key
+from engine.indexes.live import LiveIndex, OwnWrites
 from engine.model.commits import RowWrite
 
 OverlayEntry = tuple[bytes, bytes | None]
@@ -27,7 +28,7 @@ _NOTHING: Final[tuple[OverlayEntry, ...]] = ()
 class Overlay:
     """Row images by key, and the index entries that follow from them."""
 
-    __slots__ = ("_grown", "_indexes", "_journal", "rows")
+    __slots__ = ("_grown", "_indexes", "_journal", "_own", "rows")
 
     def __init__(self) -> None:
         self.rows: dict[bytes, RowWrite] = {}
@@ -35,6 +36,8 @@ class Overlay:
         self._journal: list[RowWrite] = []
         self._indexes: dict[bytes, _IndexOverlay] = {}
         self._grown: dict[int, int] = {}
+        self._own: dict[int, tuple[OwnWrites, int]] = {}
+        """For each index that was searched, and how much of the journal it has."""
 
     def write(self, step: RowWrite) -> None:
         """Lay `step` over what is there; its `before` is what was seen until now."""
@@ -68,6 +71,16 @@ class Overlay:
     def grown(self, table_number: int) -> int:
         """How many more rows a table has with it than without."""
         return self._grown.get(table_number, 0)
+
+    def own(self, index: LiveIndex) -> OwnWrites:
+        """All of it, as `index` would have it."""
+        prefix = index.info.table_number.to_bytes(4, "big")
+        own, followed = self._own.get(index.info.index_id) or (index.own(), 0)
+        for step in self._journal[followed:]:
+            if step.key.startswith(prefix):
+                own.put(step.key[4:], step.after_doc)
+        self._own[index.info.index_id] = own, len(self._journal)
+        return own
 
     @property
     def steps(self) -> Sequence[RowWrite]:

@@ -3,33 +3,47 @@ Text search: documents that hold at least one of the terms, best first.
 
 The first sixteen words of the query are terms; a document matches when it holds one of them,
 or a word that begins with the last, and every filter field has its value.
-Documents are scored with BM25 (Robertson and Zaragoza, "The Probabilistic
-Relevance Framework", 2009; k1 = 1.2, b = 0.75) over the whole table.  The table
-is read in full, so an answer is exact at its snapshot, own writes included.
+Documents are scored with BM25 over the whole table (`indexes/text/scoring.py`), exactly as of the
+view, own writes included; of equal ones the newer is first.
+
+An index that is kept in memory answers.  Where there is none yet, or its files are damaged, or no
+numpy is installed, the table is read in full: the answer is the same, and takes as long as that.
 """
 
 from __future__ import annotations
 
-import math
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from engine.errors import IndexNotFound, InvalidRange, NotAllowed
+from engine.errors import IndexNotFound, InvalidRange, LimitExceeded, NotAllowed
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
-from engine.model.limits import SEARCH_FILTERS_MAX, SEARCH_TERM_BYTES_MAX, SEARCH_TERMS_MAX
+from engine.indexes.text.asked import TextSought, sought
+from engine.indexes.text.scoring import idf, score
+from engine.indexes.text.words import value_hash, words_of
+from engine.model.ids import row_key_of
+from engine.model.keys import encode_key
+from engine.model.limits import (
+    SEARCH_CANDIDATES_MAX,
+    SEARCH_FILTERS_MAX,
+    SEARCH_TERMS_MAX,
+)
 from engine.model.values import UNDEFINED, get_path, normalize, strictly_equal
 from engine.transaction.ranges import shown
 from engine.transaction.scan import Plan, Scan
 from engine.transaction.transaction import Reading, Transaction
 
+if TYPE_CHECKING:  # they have numpy
+    from engine.indexes.text.index import OwnTexts, TextIndex
+    from engine.indexes.text.ranking import Found
+
 Doc = dict[str, Any]
 
-_K1: Final = 1.2
-_B: Final = 0.75
-_PREFIX_WEIGHT: Final = 0.5
+SLICE_DOCS: Final = 64
+"""Found documents that are read at a time, where it is not known how many are wanted."""
 
 
 @dataclass(slots=True)
@@ -55,6 +69,12 @@ class SearchBuilder:
         return self
 
     @property
+    def spelled(self) -> list[Any]:
+        """All of it as values, for fingerprints."""
+        equal = sorted((name, encode_key([value])) for name, value in self.equal.items())
+        return [self.searched, equal]
+
+    @property
     def text(self) -> str:
         """As people write it: `search body for "hello", author = "ada"`."""
         named = [f"{name} = {shown(value)}" for name, value in self.equal.items()]
@@ -63,10 +83,11 @@ class SearchBuilder:
         return ", ".join(named)
 
 
-def terms_of(text: str) -> list[str]:
-    """The words of a text, in lower case; very long ones are left out."""
-    words = "".join(c if c.isalnum() else " " for c in text).split()
-    return [word.lower() for word in words if len(word.encode()) < SEARCH_TERM_BYTES_MAX]
+class Match(NamedTuple):
+    """A document that was found, and its place among all that are: the least is the best."""
+
+    place: bytes
+    doc: Doc
 
 
 def search(
@@ -75,19 +96,25 @@ def search(
     index_name: str,
     asked: SearchBuilder,
     reading: Reading | None = None,
-) -> Iterator[Doc | None]:
+    *,
+    wanted: int | None = None,
+    after: bytes | None = None,
+) -> Iterator[Match | None]:
     """
-    Matching documents, best first; `None` now and then while the table is read.
+    Matching documents, best first; `None` now and then while they are looked for.
 
     Words after the first `SEARCH_TERMS_MAX` are not looked for, of which a log line warns.
 
     Args:
         reading: where it is noted what was read; what is returned of it is the caller's to say.
+        wanted: how many the caller takes, if it takes all that it is given.
+        after: the place of the last that the caller has; those behind it are given.
 
     Raises:
         NotAllowed: in the past.
         IndexNotFound: the table has no such search index.
         InvalidRange: the expression does not fit the index.
+        LimitExceeded: the caller goes on after `SEARCH_CANDIDATES_MAX`, and there is more.
     """
     if transaction.view.is_as_of:
         raise NotAllowed(
@@ -101,18 +128,16 @@ def search(
     if not words:
         return
     transaction.usage.note("SEARCH_TERMS_MAX", len(words), SEARCH_TERMS_MAX)
-    words = words[:SEARCH_TERMS_MAX]
-    scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
-    matches = _Matches(words)
-    while not scan.is_exhausted:
-        docs = scan.read(None)
-        if reading is not None:
-            reading.read += len(docs)
-        for doc in docs:
-            text = get_path(doc, index.options["search_field"])
-            matches.add(doc, text if isinstance(text, str) else "", _passes(doc, asked))
-        yield None
-    yield from matches.ranked()
+    looked_for = sought(words[:SEARCH_TERMS_MAX], _filters(index, asked))
+    transaction.reads.add_search(index.prefix, looked_for)
+    live = transaction.view.live(index)
+    if live is None:
+        yield from _by_reading(transaction, table, index, looked_for, asked, reading, after)
+        return
+    transaction.usage.count_range()
+    transaction.reads.rankings.append(live)
+    one = _Search(transaction, table, cast("TextIndex", live), looked_for, asked, reading)
+    yield from one.matches(wanted, after)
 
 
 def _search_index(table: TableInfo, name: str) -> IndexInfo:
@@ -141,48 +166,165 @@ def _check(index: IndexInfo, asked: SearchBuilder) -> list[str]:
                 f"{name!r} is no filter field of {index.name!r}; "
                 f"it has {list(index.options['filter_fields'])}"
             )
-    return terms_of(text)
+    return words_of(text)
+
+
+def _filters(index: IndexInfo, asked: SearchBuilder) -> tuple[tuple[int, int], ...]:
+    fields = list(index.options["filter_fields"])
+    return tuple(
+        sorted((fields.index(name), value_hash(value)) for name, value in asked.equal.items())
+    )
 
 
 def _passes(doc: Doc, asked: SearchBuilder) -> bool:
     return all(strictly_equal(get_path(doc, n), value) for n, value in asked.equal.items())
 
 
-class _Matches:
-    """Candidates, and the statistics of the whole table that score them."""
+def _place(score: float, created: float, internal: bytes) -> bytes:
+    """Bytes that are in order as the documents are, the best first."""
+    rank = struct.pack(">dd", score, created) + internal
+    return bytes(255 - byte for byte in rank)  # all of it is positive, so its bytes have its order
 
-    def __init__(self, words: list[str]) -> None:
-        self._exact = list(dict.fromkeys(words))
-        self._prefix = words[-1]
-        self._candidates: list[tuple[Doc, Counter[str], int]] = []
+
+def _over() -> LimitExceeded:
+    return LimitExceeded(
+        "SEARCH_CANDIDATES_MAX",
+        SEARCH_CANDIDATES_MAX + 1,
+        SEARCH_CANDIDATES_MAX,
+        "documents found by a search",
+        "Take fewer, look for rarer words, or narrow it with filter fields.",
+    )
+
+
+class _Search:
+    """A search of an index that answers."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        table: TableInfo,
+        index: TextIndex,
+        looked_for: TextSought,
+        asked: SearchBuilder,
+        reading: Reading | None,
+    ) -> None:
+        self._transaction = transaction
+        self._table = table
+        self._index = index
+        self._looked_for = looked_for
+        self._asked = asked
+        self._reading = reading
+
+    def matches(self, wanted: int | None, after: bytes | None) -> Iterator[Match | None]:
+        """As `search`."""
+        count = SEARCH_CANDIDATES_MAX + 1
+        if wanted is not None and after is None:
+            count = min(count, max(1, wanted))
+        given = 0
+        while True:
+            found = yield from self._ranked(count)
+            allowed = [(_place(*one), one.internal) for one in found[given:SEARCH_CANDIDATES_MAX]]
+            if after is not None:
+                allowed = [one for one in allowed if one[0] > after]
+            yield from self._read(allowed, wanted or SLICE_DOCS)
+            if len(found) < count:
+                return
+            if count > SEARCH_CANDIDATES_MAX:
+                raise _over()
+            given, count = count, SEARCH_CANDIDATES_MAX + 1
+
+    def _ranked(self, count: int) -> Generator[None, None, list[Found]]:
+        """The best `count`."""
+        transaction = self._transaction
+        steps = self._index.search(
+            transaction.view.begin_ts,
+            self._looked_for,
+            documents=transaction.size(self._table),
+            wanted=count,
+            own=cast("list[OwnTexts]", transaction.own(self._index)),
+        )
+        for found in steps:
+            if found is not None:
+                return found
+            yield
+        raise AssertionError("the last step has what was found")
+
+    def _read(
+        self, found: Sequence[tuple[bytes, bytes]], slice_docs: int
+    ) -> Iterator[Match | None]:
+        """The documents of what was found, as many at a time as may be wanted."""
+        rows = self._table.row_prefix
+        for start in range(0, len(found), slice_docs):
+            some = found[start : start + slice_docs]
+            keys = [rows + internal for _, internal in some]
+            docs = self._transaction.found(self._index.info, keys)
+            if self._reading is not None:
+                self._reading.read += len(docs)
+            for (place, _), doc in zip(some, docs, strict=True):
+                if _passes(doc, self._asked):  # by the values, and not by their hashes
+                    yield Match(place, doc)
+            yield None
+
+
+def _by_reading(
+    transaction: Transaction,
+    table: TableInfo,
+    index: IndexInfo,
+    looked_for: TextSought,
+    asked: SearchBuilder,
+    reading: Reading | None,
+    after: bytes | None,
+) -> Iterator[Match | None]:
+    """As `search`, by every document of the table."""
+    scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
+    candidates = _Candidates(looked_for)
+    while not scan.is_exhausted:
+        docs = scan.read(None)
+        if reading is not None:
+            reading.read += len(docs)
+        for doc in docs:
+            text = get_path(doc, index.options["search_field"])
+            words = words_of(text) if isinstance(text, str) else []
+            candidates.add(doc, words, _passes(doc, asked))
+        yield None
+    matches = candidates.ranked()
+    for match in matches[:SEARCH_CANDIDATES_MAX]:
+        if after is None or match.place > after:
+            yield match
+    if len(matches) > SEARCH_CANDIDATES_MAX:
+        raise _over()
+
+
+class _Candidates:
+    """Documents that match, and the statistics of the whole table that score them."""
+
+    def __init__(self, looked_for: TextSought) -> None:
+        self._looked_for = looked_for
+        self._found: list[tuple[Doc, Counter[str], int]] = []
         self._frequency: Counter[str] = Counter()
         self._documents = 0
         self._length = 0
 
-    def add(self, doc: Doc, text: str, passes: bool) -> None:
-        terms = terms_of(text)
+    def add(self, doc: Doc, words: Sequence[str], passes: bool) -> None:
         self._documents += 1
-        self._length += len(terms)
-        found = Counter(t for t in terms if t in self._exact or t.startswith(self._prefix))
+        self._length += len(words)
+        found = Counter(w for w in words if self._looked_for.weight_of(w) is not None)
         self._frequency.update(found.keys())
         if passes and found:
-            self._candidates.append((doc, found, len(terms)))
+            self._found.append((doc, found, len(words)))
 
-    def ranked(self) -> Iterator[Doc]:
+    def ranked(self) -> list[Match]:
         average = self._length / max(1, self._documents)
-        scored = [
-            (self._score(found, length, average), doc["_creationTime"], doc["_id"], doc)
-            for doc, found, length in self._candidates
-        ]
-        scored.sort(key=lambda item: item[:3], reverse=True)
-        return (doc for *_, doc in scored)
+        weights = {word: self._weight(word, n) for word, n in self._frequency.items()}
+        matches = []
+        for doc, found, length in self._found:
+            counted = [(weights[word], found[word]) for word in sorted(found)]
+            internal = row_key_of(doc["_id"])[4:]
+            place = _place(score(counted, length, average), doc["_creationTime"], internal)
+            matches.append(Match(place, doc))
+        return sorted(matches, key=lambda match: match.place)
 
-    def _score(self, found: Counter[str], length: int, average: float) -> float:
-        score = 0.0
-        for term, count in found.items():
-            n = self._frequency[term]
-            idf = math.log(1 + (self._documents - n + 0.5) / (n + 0.5))
-            weight = 1.0 if term in self._exact else _PREFIX_WEIGHT
-            norm = _K1 * (1 - _B + _B * length / average)
-            score += weight * idf * count * (_K1 + 1) / (count + norm)
-        return score
+    def _weight(self, word: str, found: int) -> float:
+        weight = self._looked_for.weight_of(word)
+        assert weight is not None, "it is looked for"
+        return weight * idf(self._documents, found)

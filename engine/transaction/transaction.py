@@ -35,6 +35,7 @@ from engine.indexes.catalog import (
     count_prefix,
 )
 from engine.indexes.entries import entry_key
+from engine.indexes.live import LiveIndex, OwnWrites
 from engine.indexes.snapshot import Entry
 from engine.model.codec import decode, decode_all, encode
 from engine.model.commits import RowWrite
@@ -281,8 +282,38 @@ class Transaction:
         """How many documents a table has; a read of that number, and of no document."""
         self.usage.count_range()
         self.reads.add_range(count_prefix(table.number), b"", None)
+        return self.size(table)
+
+    def size(self, table: TableInfo) -> int:
+        """The same, for who says nothing of it."""
         own = sum(layer.grown(table.number) for layer in self._layers)
         return self.view.count(table.number) + own
+
+    def own(self, index: LiveIndex) -> list[OwnWrites]:
+        """What was written here and `index` does not know of, in the order in which it was."""
+        return [layer.own(index) for layer in self._layers if not layer.is_empty]
+
+    def found(self, index: IndexInfo, keys: Sequence[bytes]) -> list[Doc]:
+        """
+        The documents that a text or vector index has found, by their row keys.
+
+        Raises:
+            LimitExceeded: as of any documents that are read.
+            StoreDamaged: one is not there.
+        """
+        images = []
+        for key in keys:
+            self.reads.points.add(key)
+            image = self._row(key)
+            if image is None:
+                raise StoreDamaged(
+                    f"the index {index.name!r} has {id_of(key)}, which is not there; "
+                    f"`headrace index rebuild` makes it anew from the documents"
+                )
+            self.usage.count_read(len(image))
+            images.append(image)
+        docs: list[Doc] = decode_all(images)
+        return docs
 
     def _record(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool, read: Slice

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.counts import Counts
+from engine.indexes.live import LiveIndex
 from engine.indexes.snapshot import Entry, SharedSnapshot
 from engine.transaction.overlay import Overlay, OverlayEntry, merged
 
@@ -110,6 +111,11 @@ class View:
             is_validated=self.is_validated,
             is_as_of=self.is_as_of,
         )
+
+    def live(self, index: IndexInfo) -> LiveIndex | None:
+        """A text or vector index that answers for this state; `None` if none does."""
+        found = self.snapshot.live.find(index.index_id)
+        return found if found is not None and found.floor_ts <= self.begin_ts else None
 
     @property
     def snapshot_ts(self) -> int:

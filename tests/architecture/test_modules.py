@@ -21,6 +21,7 @@ DOORS = {
     "lmdb": "engine.store.lmdb_*",
     "cbor2": "engine.model.codec",
     "joserfc": "engine.server.keys",
+    "numpy": "engine.indexes.*",
     "structlog": "engine.kernel.trace",
 }
 """Libraries that enter by one module, so that what they can do to us can be read in one place."""
@@ -82,7 +83,7 @@ def test_modules_are_named_for_what_they_are() -> None:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     extras = PROJECT["optional-dependencies"]
-    needs = [*PROJECT["dependencies"], *extras["auth"], *extras["terminal"]]
+    needs = [*PROJECT["dependencies"], *extras["auth"], *extras["terminal"], *extras["search"]]
     declared = {re.split(r"[<>=!~ \[]", need)[0] for need in needs}
     imported = {
         name
@@ -95,11 +96,19 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
 
 
 def test_what_verifies_tokens_may_be_missing_until_there_is_one_to_verify() -> None:
-    program = "import sys, engine.serving, engine.cli.command; print('joserfc' in sys.modules)"
+    assert not is_imported_from_the_start("joserfc")
+
+
+def test_what_searches_are_quick_by_may_be_missing() -> None:
+    assert not is_imported_from_the_start("numpy")
+
+
+def is_imported_from_the_start(library: str) -> bool:
+    program = f"import sys, engine.serving, engine.cli.command; print({library!r} in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
-    assert "False\n" == done.stdout
+    return done.stdout == "True\n"
 
 
 def test_what_may_be_missing_is_imported_only_where_there_is_another_way() -> None:

@@ -11,8 +11,15 @@ import trio.testing
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
+from engine.app.types import PaginationOptions
 from engine.app.validators import v
-from engine.errors import IndexNotFound, InvalidRange, UsageError
+from engine.errors import (
+    IndexNotFound,
+    InvalidCursor,
+    InvalidRange,
+    LimitExceeded,
+    UsageError,
+)
 from engine.model.values import UNDEFINED
 from engine.node import Node
 from tests.node.nodes import ADMIN, application, ask, mutate, serving
@@ -109,25 +116,66 @@ async def test_a_table_without_a_search_index_is_told_the_line_to_add(
             await mutate(node, add, NOTES)
 
 
-async def test_a_search_is_asked_again_when_any_document_of_its_table_changes(
+@query
+async def two_searches(ctx: QueryCtx) -> list[str]:
+    """Two reads of one index, each with a filter of its own."""
+    found = []
+    for channel, text in (("a", "fox"), ("b", "bread toast")):
+
+        def looked_for(s: Any, text: str = text, channel: str = channel) -> Any:
+            return s.search("text", text).eq("channel", channel)
+
+        matches = ctx.db.query("notes").with_search_index("by_text", looked_for)
+        found += [doc["text"] for doc in await matches.collect()]
+    return found
+
+
+@mutation
+async def rewrite(ctx: MutationCtx, old: str, new: str | None, channel: str) -> None:
+    async for doc in ctx.db.query("notes"):
+        if doc["text"] == old and new is None:
+            await ctx.db.delete(doc["_id"])
+        elif doc["text"] == old:
+            await ctx.db.patch(doc["_id"], {"text": new, "channel": channel})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "channel", "wakes"),
+    [
+        (None, "a fox", "a", True),
+        (None, "a fox", "b", False),
+        (None, "toasted", "b", True),
+        (None, "breads", "b", False),
+        (None, "cheese", "a", False),
+        ("fox", None, "a", True),
+        ("fox", "cat", "a", True),
+        ("fox", "fox", "b", True),
+        ("fox", "fox fox", "a", True),
+        ("cat", "dog", "a", False),
+        ("cat", "fox", "a", True),
+        ("cat", None, "a", False),
+    ],
+)
+async def test_a_search_is_asked_again_when_a_document_that_it_finds_comes_changes_or_goes(
+    old: str | None,
+    new: str | None,
+    channel: str,
+    wakes: bool,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    @query(name="look")
-    async def look(ctx: QueryCtx) -> int:
-        matches = ctx.db.query("notes").with_search_index(
-            "by_text", lambda s: s.search("text", "fox")
-        )
-        return len(await matches.collect())
-
-    async with serving([add, look, SCHEMA]) as node:
-        await mutate(node, add, NOTES[:2])
-        shown = await node.functions.query(look.path or "", {}, caller=ADMIN)
-        await mutate(node, add, NOTES[4:])
+    async with serving([write, rewrite, two_searches, SCHEMA]) as node:
+        await mutate(node, write, ["fox", "cat"], channel="a")
+        await mutate(node, write, ["bread", "cheese"], channel="b")
+        path = f"{__name__.replace('.', '/')}:two_searches"
+        shown = await node.functions.query(path, {}, caller=ADMIN)
+        if old is None:
+            await mutate(node, write, [new], channel=channel)
+        else:
+            await mutate(node, rewrite, old, new, channel)
         await node.functions.processed.wait_reached(node.published.value)
 
-        assert shown.live.invalidated_at is not None
+        assert wakes == (shown.live.invalidated_at is not None)
         shown.live.release()
-        assert 2 == await ask(node, look)
 
 
 @query
@@ -160,6 +208,68 @@ async def test_how_rare_a_word_is_follows_from_the_whole_table_and_not_from_what
         await mutate(node, write, ["fox"] * 5, channel="b")
 
         assert ["bread", "bread", "fox"] == await ask(node, words_in_a, "fox bread")
+
+
+async def test_who_shows_a_search_is_not_told_that_its_words_became_rarer_but_who_asks_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([words_in_a, write, SCHEMA]) as node:
+        await mutate(node, write, ["fox", "bread", "bread"], channel="a")
+        path = f"{__name__.replace('.', '/')}:words_in_a"
+        shown = await node.functions.query(path, {"text": "fox bread"}, caller=ADMIN)
+        await mutate(node, write, ["fox"] * 5, channel="b")
+        await node.functions.processed.wait_reached(node.published.value)
+
+        assert shown.live.invalidated_at is None
+        assert ["bread", "bread", "fox"] == await ask(node, words_in_a, "fox bread")
+        shown.live.release()
+
+
+@query
+async def pages_of(ctx: QueryCtx, text: str, opts: PaginationOptions) -> Any:
+    notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", text))
+    return await notes.where(lambda doc: not doc["text"].endswith("!")).paginate(opts)
+
+
+async def test_a_search_is_paginated_best_first_without_gap_or_overlap(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    texts = [f"fox {'x ' * n}{'!' * (n % 3 == 0)}" for n in range(12)]
+    async with serving([pages_of, write, SCHEMA]) as node:
+        await mutate(node, write, texts)
+        cursor, pages = None, []
+        while True:
+            page = await ask(node, pages_of, "fox", {"numItems": 3, "cursor": cursor})
+            pages.append([doc["text"] for doc in page["page"]])
+            if page["isDone"]:
+                break
+            cursor = page["continueCursor"]
+
+        wanted = [text for text in texts if not text.endswith("!")]
+        assert [wanted[:3], wanted[3:6], wanted[6:]] == pages
+        with pytest.raises(InvalidCursor, match="another query"):
+            await ask(node, pages_of, "x", {"numItems": 3, "cursor": cursor})
+
+
+async def test_nobody_looks_at_more_than_the_first_1024_that_are_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @query
+    async def look(ctx: QueryCtx, text: str, count: int | None, only: str | None) -> int:
+        notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", text))
+        if only is not None:
+            notes = notes.filter(lambda q: q.eq(q.field("text"), only))
+        return len(await (notes.collect() if count is None else notes.take(count)))
+
+    async with serving([look, write, SCHEMA]) as node:
+        await mutate(node, write, ["fox"] * 1_025 + ["cat"] * 1_024)
+
+        assert 1_024 == await ask(node, look, "fox", 1_024, None)
+        assert 1_024 == await ask(node, look, "cat", None, None)
+        assert 7 == await ask(node, look, "fox", 7, "fox")
+        for count, only in ((None, None), (1_025, None), (1, "foxes")):
+            with pytest.raises(LimitExceeded, match="SEARCH_CANDIDATES_MAX"):
+                await ask(node, look, "fox", count, only)
 
 
 async def test_terms_after_the_sixteenth_are_not_looked_for_and_a_line_says_so(

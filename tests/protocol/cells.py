@@ -28,7 +28,7 @@ from engine.functions.results import (
 )
 from engine.kernel.watermark import Watermark
 from engine.model.commits import SessionRequest
-from engine.model.reads import ReadSet, Touched
+from engine.model.reads import Content, ReadSet, Touched
 from engine.model.values import Value
 from engine.subscriptions.handle import Subscriptions
 
@@ -44,6 +44,9 @@ class Write:
     indexes: Collection[bytes] = ()
 
     def keys(self, _index_prefix: bytes) -> Collection[bytes]:
+        return ()
+
+    def contents(self, _index_prefix: bytes) -> Collection[tuple[bytes, Content]]:
         return ()
 
     def slices(self, _index_prefix: bytes) -> Iterator[None]:

@@ -24,7 +24,11 @@ class TextSought:
     filters: tuple[tuple[int, int], ...] = ()
     """Places of filter fields in the index, and hashes of the values that they must have."""
 
-    def holds(self, entry: TextEntry) -> bool:
+    @property
+    def hooks(self) -> list[str]:
+        return [*self.words, self.prefix + "*"]
+
+    def holds(self, entry: TextEntry, /) -> bool:
         """Whether a document with this entry is found."""
         return all(entry.filters[at] == value for at, value in self.filters) and (
             any(word in entry.words for word in self.words)

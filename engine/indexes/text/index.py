@@ -11,14 +11,15 @@ failed takes that back.  A search asks all parts as of its view's timestamp.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from engine.indexes.catalog import IndexInfo
+from engine.indexes.live import Install
 from engine.indexes.text.asked import TextSought
-from engine.indexes.text.parts import Part, Segment, Tail
+from engine.indexes.text.parts import Part, Segment, Tail, compacted, frozen
 from engine.indexes.text.ranking import Found, Totals, ranked
 from engine.indexes.text.words import TextEntry, entry_of
 from engine.model.commits import RowWrite
@@ -67,6 +68,7 @@ class TextIndex:
         self.info = info
         self.floor_ts = ts
         """Views that are older cannot be answered."""
+        self.changed_ts = ts
         self._fields = [info.options["search_field"], *info.options["filter_fields"]]
         self.tail = Tail(len(info.options["filter_fields"]))
         self.parts: Parts = [*segments, self.tail]
@@ -86,6 +88,7 @@ class TextIndex:
 
     def put(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> None:
         """From `ts` on a document is this, or gone, whatever it was; `ts` never falls."""
+        self.changed_ts = ts
         grown = -self._end(ts, internal)
         if doc is not None:
             entry = entry_of(self.info, doc)
@@ -180,9 +183,36 @@ class TextIndex:
     # Upkeep
 
     @property
-    def tails_bytes(self) -> int:
-        """What is in memory because it is in no segment yet."""
+    def unfolded_bytes(self) -> int:
         return sum(part.size_bytes for part in self.parts if isinstance(part, Tail))
+
+    @property
+    def is_due(self) -> bool:
+        return self.tail.size >= TAIL_SLOTS_MAX or any(
+            isinstance(part, Tail) and part is not self.tail for part in self.parts
+        )
+
+    def own(self) -> OwnTexts:
+        return OwnTexts(self.info)
+
+    def fold(self, durable_ts: int) -> Callable[[], Install] | None:
+        """
+        As `LiveIndex.fold`: make one part of a tail and the segments that are no larger.
+
+        What is staged stays in its tail: a segment has only what is durable.
+        """
+        if self.tail.size >= TAIL_SLOTS_MAX:
+            self.freeze()
+        parts = self.to_compact(durable_ts)
+        if not parts:
+            return None
+        before, floor_ts = [frozen(part) for part in parts], self.floor_ts
+
+        def compact() -> Install:
+            made = compacted(before, floor_ts)
+            return lambda: self.replace(parts, made.segment(parts))
+
+        return compact
 
     def freeze(self) -> None:
         """Begin a new tail, so that the one until now can be compacted."""
@@ -190,12 +220,16 @@ class TextIndex:
             self.tail = Tail(len(self.info.options["filter_fields"]))
             self.parts.append(self.tail)
 
-    def to_compact(self) -> Parts:
+    def to_compact(self, durable_ts: int) -> Parts:
         """Parts of which one is to be made; none if all is well."""
-        tails: Parts = [p for p in self.parts if isinstance(p, Tail) and p is not self.tail]
+        tails: Parts = [
+            part
+            for part in self.parts
+            if isinstance(part, Tail) and part is not self.tail and part.newest() <= durable_ts
+        ]
         segments = [p for p in self.parts if isinstance(p, Segment)]
         if not tails:
-            return [*[p for p in segments if p.ended_count * ENDED_PART > p.size][:1]]
+            return [*[p for p in segments if p.is_worn(self.floor_ts, ENDED_PART)][:1]]
         size = sum(part.size for part in tails)
         chosen = tails
         # Those that are no more than twice as large go along, so there are few: as many as

@@ -136,7 +136,7 @@ class Segment:
     @property
     def size_bytes(self) -> int:
         begun = 0 if self.begun is None else self.begun.nbytes
-        return self.arrays.size_bytes + begun + self.ended.nbytes
+        return int(self.arrays.size_bytes + begun + self.ended.nbytes)
 
     def postings(self, word: str) -> Postings:
         arrays = self.arrays
@@ -209,11 +209,12 @@ class Segment:
         self._ended_max = int(self.ended.max()) if len(self.ended) else 0
         self._mask = None
 
-    def newest(self) -> int:
-        """The last timestamp at which one began that was not taken back."""
-        if self.begun is None:
-            return 0
-        return int(self.begun[self.ended != NEVER].max(initial=0))
+    def is_worn(self, floor_ts: int, part: int) -> bool:
+        """Whether over one in `part` slots can be seen by nobody any more."""
+        if self.ended_count * part <= self.size:
+            return False
+        gone = np.count_nonzero((self.ended != NOW) & (self.ended <= floor_ts))
+        return int(gone) * part > self.size
 
 
 _TAIL_SLOTS: Final = 256
@@ -265,7 +266,8 @@ class Tail:
     def size_bytes(self) -> int:
         """About what it takes in memory."""
         of_words = 16 * self.postings_count + 200 * len(self._words)
-        return of_words + self._ids.size * (44 + 8 * len(self._filters)) + 150 * len(self._current)
+        of_slots = len(self._ids) * (44 + 8 * len(self._filters))
+        return of_words + of_slots + 150 * len(self._current)
 
     def add(self, internal: bytes, ts: int, entry: TextEntry, created: float) -> None:
         """Add a version of a document that holds from `ts` on."""

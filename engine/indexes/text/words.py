@@ -36,9 +36,11 @@ class TextEntry(NamedTuple):
     def length(self) -> int:
         return sum(self.words.values())
 
-
-NOTHING: Final = TextEntry({}, ())
-"""Of a document that is not there."""
+    @property
+    def hooks(self) -> list[str]:
+        """Its words, and all that they begin with, of which the end is marked."""
+        ends = [word[:end] + "*" for word in self.words for end in range(1, len(word) + 1)]
+        return [*self.words, *dict.fromkeys(ends)]
 
 
 def words_of(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from engine.errors import LimitExceeded
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.entries import entry_key, stored
+from engine.indexes.live import LiveIndexes
 from engine.indexes.snapshot import SharedSnapshot
 from engine.model.ids import encode_id
 from engine.model.limits import ENTRY_HEAD_BYTES, STORE_KEY_BYTES_MAX, Limits
@@ -81,7 +82,8 @@ async def fill(store: Store, keys: Iterable[bytes]) -> None:
 
 @contextmanager
 def snapshot_of(store: Store) -> Iterator[SharedSnapshot]:
-    snapshot = SharedSnapshot(store.snapshot(), 1, Catalog.of_system(), {}, lambda: 0.0, 1.0)
+    catalog, live = Catalog.of_system(), LiveIndexes()
+    snapshot = SharedSnapshot(store.snapshot(), 1, catalog, {}, live, lambda: 0.0, 1.0)
     snapshot.lease()
     yield snapshot
     snapshot.release()

@@ -78,7 +78,7 @@ class History:
         self.states[self.ts] = self.states[kept[-1]]
 
     def compact(self) -> None:
-        parts = self.index.to_compact()
+        parts = self.index.to_compact(self.ts)
         if parts:
             made = compacted([frozen(part) for part in parts], self.index.floor_ts)
             self.index.replace(parts, made.segment(parts))
@@ -173,7 +173,7 @@ def test_what_ends_while_a_part_is_compacted_has_ended_in_its_place() -> None:
     for number in range(6):
         history.put(number, {"text": "fox"})
     history.index.freeze()
-    parts = history.index.to_compact()
+    parts = history.index.to_compact(history.ts)
     frozens = [frozen(part) for part in parts]
     history.put(2, None)
     history.put(3, {"text": "bread"})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from engine.model.reads import Interval, ReadSet
+from engine.model.reads import Content, Interval, ReadSet
 
 INDEXES = (b"\x00\x00\x00\x01", b"\x00\x00\x00\x02")
 
@@ -27,6 +27,10 @@ class Touch:
 
     def keys(self, index_prefix: bytes) -> Collection[bytes]:
         return self.entries[index_prefix]
+
+    def contents(self, index_prefix: bytes) -> Collection[tuple[bytes, Content]]:
+        assert index_prefix in self.entries
+        return ()
 
     def slices(self, index_prefix: bytes) -> Iterator[None]:
         yield from (None for _ in self.entries[index_prefix])

@@ -1,0 +1,297 @@
+"""
+Keeper: builds text and vector indexes, and keeps those that answer in order.
+
+The life of an index:
+
+    build     its documents are walked by key, a slice in a snapshot of its own; what was written
+              behind the walk is followed, from the commits in memory or from the log
+    answer    when all of them are in it: what is staged meanwhile is taken in, in one step, and
+              from then on the committer does so
+    fold      what has gathered in memory becomes a segment, and small segments one, in a thread;
+              versions that no view can see any more are left out
+    go        when a push drops it, or its table
+
+An index is built again whenever an engine is opened, so there is nothing of it to lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from engine.indexes.catalog import SEARCHED, Catalog, IndexInfo, IndexKind, IndexState
+from engine.indexes.entries import Applied
+from engine.indexes.live import LiveIndex, LiveIndexes
+from engine.indexes.snapshot import SharedSnapshot, Snapshots
+from engine.indexes.written import RecentCommits, WrittenRows
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.kernel.watermark import Watermark
+from engine.model.codec import decode
+from engine.model.limits import Limits
+
+trace = tracer(__name__)
+T = TypeVar("T")
+
+SLICE_DOCS = 64
+"""Documents that are taken in at a time: of ordinary texts these are some four milliseconds."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An index, from when it is in the catalog until it is not."""
+
+    info: IndexInfo
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    settled: trio.Event = field(default_factory=trio.Event)
+    """It answers, or never will."""
+    work: trio.Event = field(default_factory=trio.Event)
+    live: LiveIndex | None = None
+    done: int = 0
+    """Documents that the build has taken in."""
+
+
+class IndexKeeper:
+    """
+    Args:
+        live: where indexes stand that answer.
+        published: the newest commit that readers may see.
+        recent: the commits up to there.
+        staged_after: the commits later than a timestamp that are staged.
+    """
+
+    name = "indexes"
+
+    def __init__(
+        self,
+        live: LiveIndexes,
+        snapshots: Snapshots,
+        *,
+        published: Watermark,
+        recent: RecentCommits,
+        staged_after: Callable[[int], Iterable[Applied]],
+        runtime: Runtime,
+        limits: Limits,
+    ) -> None:
+        self._live = live
+        self._snapshots = snapshots
+        self._published = published
+        self._tail = published.follow()
+        self._recent = recent
+        self._staged_after = staged_after
+        self._runtime = runtime
+        self._slice_s_max = limits.slice_s_max
+        self._catalog: Catalog | None = None
+        self._kept: dict[int, _Kept] = {}
+        self._nursery: trio.Nursery | None = None
+
+    # The actor
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._reconcile()
+            task_status.started()
+            seen = 0
+            while upto := await self._tail.past(seen):
+                seen = upto
+                self._reconcile()
+                for kept in self._kept.values():
+                    if kept.live is not None and kept.live.is_due:
+                        kept.work.set()
+            self._nursery = None
+            nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        self._tail.close()
+
+    async def wait_settled(self, index_id: int, progress: Callable[[int], None]) -> None:
+        """
+        Wait until an index that is durable in the catalog answers, never will, or is dropped.
+
+        Args:
+            progress: told how many documents are in it, now and then.
+        """
+        self._reconcile()
+        kept = self._kept.get(index_id)
+        while kept is not None and not kept.settled.is_set():
+            progress(kept.done)
+            with trio.move_on_after(PROGRESS_EVERY_S):
+                await kept.settled.wait()
+
+    def _reconcile(self) -> None:
+        """Begin with indexes that came, and let go of those that went."""
+        catalog = self._snapshots.current.catalog
+        if catalog is self._catalog or self._nursery is None:
+            return
+        self._catalog = catalog
+        wanted = {index.index_id: index for index in _searched(catalog)}
+        for index_id in [one for one in self._kept if one not in wanted]:
+            self._drop(index_id)
+        for index_id, info in wanted.items():
+            if index_id not in self._kept:
+                kept = self._kept[index_id] = _Kept(info)
+                self._nursery.start_soon(self._keep, kept)
+
+    def _drop(self, index_id: int) -> None:
+        kept = self._kept.pop(index_id)
+        kept.scope.cancel()
+        kept.settled.set()
+        if kept.live is not None:
+            self._live.remove(index_id)
+
+    async def _keep(self, kept: _Kept) -> None:
+        with kept.scope:
+            index = _made(kept.info, self._snapshots.current.ts)
+            if index is None:
+                trace.warning("indexes.not_built", index=kept.info.name, advice=ADVICE)
+                kept.settled.set()
+                return
+            await self._build(kept, index)
+            trace.info("indexes.built", index=kept.info.name, documents=kept.done)
+            while True:
+                await self._fold(index)
+                await kept.work.wait()
+                kept.work = trio.Event()
+
+    # Build
+
+    async def _build(self, kept: _Kept, index: LiveIndex) -> None:
+        """Take in all documents, as they are in the end; the index answers when this returns."""
+        walk = _Walk(kept, index, self._recent, self._snapshots.current.ts)
+        while True:
+            snapshot = self._snapshots.acquire()
+            try:
+                is_done = False
+                for is_done in walk.steps(snapshot):
+                    if is_done and snapshot is self._snapshots.current:
+                        self._answer(kept, index, snapshot.ts)
+                        return
+                    await self._breathe(index)
+            finally:
+                self._snapshots.release(snapshot)
+
+    async def _breathe(self, index: LiveIndex) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._runtime.pause("index.walked")
+        if index.is_due:
+            await self._fold(index)
+
+    def _answer(self, kept: _Kept, index: LiveIndex, ts: int) -> None:
+        """Let it answer for the snapshot of `ts`, which it has, and for all that is staged."""
+        index.forget(ts)
+        for commit in self._staged_after(ts):
+            for write in commit.writes:
+                if write.table_number == index.info.table_number:
+                    index.stage(commit.ts, write)
+        self._live.add(index)
+        kept.live = index
+        kept.settled.set()
+
+    # Fold
+
+    async def _fold(self, index: LiveIndex) -> None:
+        """Do what there is to do, as long as there is some."""
+        while True:
+            index.forget(self._floor_ts(index))
+            work = index.fold(self._published.value)
+            if work is None:
+                return
+            install = await self._away(work)
+            install()
+            await self._runtime.pause("index.folded")
+
+    def _floor_ts(self, index: LiveIndex) -> int:
+        """No view is older; of one that does not answer yet there is none at all."""
+        is_live = self._live.find(index.info.index_id) is index
+        return self._snapshots.floor_ts if is_live else self._published.value
+
+    async def _away(self, work: Callable[[], T]) -> T:
+        """Run what takes long in a thread; where time is virtual, here."""
+        if self._runtime.is_virtual:
+            await trio.lowlevel.checkpoint()
+            return work()
+        return await trio.to_thread.run_sync(work)
+
+
+PROGRESS_EVERY_S = 0.5
+ADVICE = (
+    "searches read the whole table: text indexes need numpy, which pip install 'headrace[search]' "
+    "brings"
+)
+
+
+class _Walk:
+    """
+    The documents of an index's table by key, and what is written behind the walk.
+
+    Args:
+        ts: where the walk begins.
+    """
+
+    def __init__(self, kept: _Kept, index: LiveIndex, recent: RecentCommits, ts: int) -> None:
+        self._kept = kept
+        self._index = index
+        self._written = WrittenRows(recent, ts)
+        self._rows = kept.info.table_number.to_bytes(4, "big")
+        self._from: bytes | None = b""
+        """Internal ids below are in the index; `None` is all of them."""
+
+    def steps(self, snapshot: SharedSnapshot) -> Iterator[bool]:
+        """
+        Take in some of what the snapshot has; yields after each part whether that is all.
+
+        Nothing is published between the last part and what the caller does then.
+        """
+        while self._written.ts < snapshot.ts:
+            keys = dict.fromkeys(self._written.next_rows(snapshot))
+            behind = [key for key in keys if self._is_behind(key)]
+            for start in range(0, len(behind), SLICE_DOCS):
+                for key in behind[start : start + SLICE_DOCS]:
+                    self._put(snapshot, key)
+                yield False
+        if self._from is not None:
+            self._walk(snapshot)
+        yield self._from is None
+
+    def _is_behind(self, key: bytes) -> bool:
+        return key.startswith(self._rows) and (self._from is None or key[4:] < self._from)
+
+    def _walk(self, snapshot: SharedSnapshot) -> None:
+        by_id = snapshot.catalog.by_number[self._kept.info.table_number].indexes["by_id"]
+        assert self._from is not None, "there is more"
+        rows = snapshot.entries(by_id, self._from, None, reverse=False)
+        for count, (internal, key) in enumerate(rows, 1):
+            self._put(snapshot, key)
+            self._kept.done += 1
+            self._from = internal + b"\0"
+            if count == SLICE_DOCS:
+                return
+        self._from = None
+
+    def _put(self, snapshot: SharedSnapshot, key: bytes) -> None:
+        image = snapshot.row(key)
+        self._index.put(snapshot.ts, key[4:], None if image is None else decode(image))
+
+
+def _searched(catalog: Catalog) -> Iterator[IndexInfo]:
+    """The indexes that are kept here."""
+    for table in catalog.by_number.values():
+        for index in table.indexes.values():
+            is_kept = index.kind in SEARCHED and index.state is not IndexState.DROPPING
+            if is_kept and not table.is_dropping:
+                yield index
+
+
+def _made(info: IndexInfo, ts: int) -> LiveIndex | None:
+    """A new index of that kind; `None` where what it needs is not installed."""
+    if info.kind is IndexKind.VECTOR:
+        return None
+    try:
+        from engine.indexes.text.index import TextIndex
+    except ImportError:
+        return None
+    return TextIndex(info, ts)

@@ -1,0 +1,117 @@
+"""
+The text and vector indexes that answer, and what keeps them up.
+
+A transaction that is staged is in them at once, as it is in the overlay of entries, and a batch
+that fails is taken back.  They keep several versions of a document, so whoever has a view of any
+timestamp that is still leased finds what was there at it.  One that is being built, or whose files
+turned out to be damaged, is not here: whoever searches looks at the documents meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from engine.indexes.catalog import IndexInfo
+from engine.model.commits import RowWrite
+
+Install: TypeAlias = Callable[[], None]
+"""Puts what a thread has made into its place; on the engine's own thread, in no time."""
+
+
+class OwnWrites(Protocol):
+    """What a transaction has written, as an index would have it that knows nothing of it yet."""
+
+    def put(self, internal: bytes, doc: dict[str, Any] | None) -> None:
+        """A document as it is from now on, or that it is gone."""
+
+
+class LiveIndex(Protocol):
+    """An index that is kept in memory and follows what is staged."""
+
+    info: IndexInfo
+
+    @property
+    def floor_ts(self) -> int:
+        """Views that are older cannot be answered."""
+
+    @property
+    def changed_ts(self) -> int:
+        """The last commit that changed what documents are ranked by, staged ones included."""
+
+    @property
+    def unfolded_bytes(self) -> int:
+        """What is in memory until it is folded."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there may be something to fold."""
+
+    def own(self) -> OwnWrites:
+        """For what a transaction writes."""
+
+    def stage(self, ts: int, write: RowWrite) -> None:
+        """Take in what a commit of `ts` does to a row of the table."""
+
+    def put(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> None:
+        """From `ts` on a document is this, or gone, whatever it was; `ts` never falls."""
+
+    def roll_back(self, ts: int) -> None:
+        """Forget what was staged after `ts`: it will never have been."""
+
+    def forget(self, floor_ts: int) -> None:
+        """No view is older than that."""
+
+    def fold(self, durable_ts: int) -> Callable[[], Install] | None:
+        """
+        What there is to do for a thread, or `None`; it returns what puts the result in its place.
+
+        Args:
+            durable_ts: what is staged after it may still be taken back.
+        """
+
+
+class LiveIndexes:
+    """Those of one engine, by table and by number."""
+
+    def __init__(self) -> None:
+        self._by_table: dict[int, tuple[LiveIndex, ...]] = {}
+        self._by_id: dict[int, LiveIndex] = {}
+
+    def add(self, index: LiveIndex) -> None:
+        """From now on it is kept up, and answers."""
+        self._by_id[index.info.index_id] = index
+        number = index.info.table_number
+        self._by_table[number] = (*self._by_table.get(number, ()), index)
+
+    def remove(self, index_id: int) -> None:
+        index = self._by_id.pop(index_id)
+        number = index.info.table_number
+        left = tuple(one for one in self._by_table[number] if one is not index)
+        if left:
+            self._by_table[number] = left
+        else:
+            del self._by_table[number]
+
+    def find(self, index_id: int) -> LiveIndex | None:
+        """An index, if it answers."""
+        return self._by_id.get(index_id)
+
+    def of_table(self, table_number: int) -> Sequence[LiveIndex]:
+        return self._by_table.get(table_number, ())
+
+    def __iter__(self) -> Iterator[LiveIndex]:
+        return iter(self._by_id.values())
+
+    def stage(self, ts: int, writes: Iterable[RowWrite]) -> None:
+        """Take in a commit."""
+        if not self._by_table:
+            return
+        for write in writes:
+            for index in self._by_table.get(write.table_number, ()):
+                index.stage(ts, write)
+
+    def roll_back(self, ts: int) -> None:
+        """Forget what was staged after `ts`."""
+        for index in self._by_id.values():
+            index.roll_back(ts)
