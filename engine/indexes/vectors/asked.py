@@ -1,0 +1,151 @@
+"""
+What is looked for in a vector index: the conditions of a search, as they are written.
+
+    lambda q: q.eq("cuisine", "French")
+    lambda q: q.or_(q.eq("cuisine", "French"), q.eq("mainIngredient", "butter"))
+    lambda q: q.and_(q.eq("cuisine", "French"), q.eq("isPublished", True))
+
+Needs no numpy: a search that cannot be is refused in the same words with and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from hashlib import sha256
+from operator import and_, or_
+from typing import Any, Final, NoReturn, TypeVar
+
+from engine.errors import InvalidRange
+from engine.model.keys import encode_key
+from engine.model.text import brief
+from engine.model.values import UNDEFINED, get_path, normalize
+
+T = TypeVar("T")
+
+_DIGEST_BYTES: Final = 32
+
+
+def value_key(value: Any) -> bytes:
+    """What conditions compare: equal values have the same one, and no others."""
+    key = encode_key([value])
+    return key if len(key) < _DIGEST_BYTES else sha256(key).digest()
+
+
+def value_keys(doc: dict[str, Any], filter_fields: Sequence[str]) -> tuple[bytes, ...]:
+    """Those of a document's filter fields, in order."""
+    return tuple(value_key(get_path(doc, name)) for name in filter_fields)
+
+
+class Condition:
+    """What a document has to meet; others are made of it with `&` and `|`."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> NoReturn:
+        raise InvalidRange("a filter is built, not decided: write & and | instead of and, or")
+
+    def __and__(self, other: object) -> Condition:
+        return All((self, _condition(other)))
+
+    def __or__(self, other: object) -> Condition:
+        return AnyOf((self, _condition(other)))
+
+
+@dataclass(frozen=True, slots=True)
+class Equal(Condition):
+    """A filter field has this value."""
+
+    field: str
+    value: Any
+    """Canonical, or `UNDEFINED` for a field that is missing."""
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class All(Condition):
+    parts: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(Condition):
+    parts: tuple[Condition, ...]
+
+
+class ConditionBuilder:
+    """The `q` of a vector search's filter."""
+
+    __slots__ = ()
+
+    def eq(self, field: str, value: Any, /) -> Condition:
+        canonical = UNDEFINED if value is UNDEFINED else normalize(value)
+        return Equal(field, canonical, value_key(canonical))
+
+    def or_(self, *conditions: object) -> Condition:
+        return AnyOf(_conditions("or_", conditions))
+
+    def and_(self, *conditions: object) -> Condition:
+        return All(_conditions("and_", conditions))
+
+
+def condition_of(build: Callable[[ConditionBuilder], object]) -> Condition:
+    """
+    Raises:
+        InvalidRange: it makes no condition.
+    """
+    return _condition(build(ConditionBuilder()))
+
+
+def leaves(condition: Condition | None) -> Iterator[Equal]:
+    """The comparisons that it is made of."""
+    match condition:
+        case Equal():
+            yield condition
+        case All(parts=parts) | AnyOf(parts=parts):
+            for part in parts:
+                yield from leaves(part)
+
+
+def evaluate(condition: Condition, equal: Callable[[Equal], T]) -> T:
+    """
+    What a condition comes to.
+
+    Args:
+        equal: says it of one comparison; what it returns is put together with `&` and `|`.
+    """
+    match condition:
+        case Equal():
+            return equal(condition)
+        case All(parts=parts):
+            return reduce(and_, (evaluate(part, equal) for part in parts))
+        case AnyOf(parts=parts):
+            return reduce(or_, (evaluate(part, equal) for part in parts))
+    raise AssertionError("there are no other conditions")
+
+
+def text_of(condition: Condition | None) -> str:
+    """As people write it: `cuisine = "French" or isPublished = true`."""
+    match condition:
+        case Equal(field=field, value=value):
+            return f"{field} = {brief(repr(value))}"
+        case All(parts=parts):
+            return " and ".join(f"({text_of(part)})" for part in parts)
+        case AnyOf(parts=parts):
+            return " or ".join(text_of(part) for part in parts)
+    return ""
+
+
+def _conditions(name: str, given: tuple[object, ...]) -> tuple[Condition, ...]:
+    if not given:
+        raise InvalidRange(f"q.{name}() needs at least one condition, as in q.eq(field, value)")
+    return tuple(map(_condition, given))
+
+
+def _condition(given: object) -> Condition:
+    if isinstance(given, Condition):
+        return given
+    raise InvalidRange(
+        "the filter of a vector search is made of q.eq, q.or_ and q.and_, "
+        f"and not {brief(repr(given))}"
+    )

@@ -1,0 +1,145 @@
+"""
+The best rows of several parts as of a timestamp.
+
+An exact search looks at every row that counts, in two steps: the cosines in about, by one product
+of a matrix, and then exactly those that may be among the best.
+A search in about asks the graph of a part that has one instead, where that is cheaper.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.indexes.vectors.asked import Condition
+from engine.indexes.vectors.graph import CANDIDATE_ROWS, WIDTH
+from engine.indexes.vectors.parts import Mask, Part, key_at
+from engine.indexes.vectors.rows import Row, about, scores, slack
+
+BLOCK_NUMBERS: Final = 1 << 20
+"""Numbers that are looked at between two chances to let others run: about a millisecond."""
+_MORE: Final = 8
+"""Candidates besides as many as are wanted: the order of a graph is of rounded rows."""
+
+Found: TypeAlias = tuple[float, bytes]
+"""A score and the internal id of the document; the greater pair comes first."""
+Places: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """
+    What is looked for.
+
+    Args:
+        fields: the filter fields of the index.
+        hidden: internal ids of documents that do not count.
+    """
+
+    row: Row
+    count: int
+    ts: int
+    condition: Condition | None
+    fields: Sequence[str]
+    hidden: Collection[bytes] = ()
+
+
+class Best:
+    """The best that were found until now."""
+
+    __slots__ = ("_sought", "found")
+
+    def __init__(self, sought: Sought) -> None:
+        self._sought = sought
+        self.found: list[Found] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.found) == self._sought.count
+
+    @property
+    def reach(self) -> float:
+        """The score that others need to be among them."""
+        return self.found[-1][0] if self.is_full else -1.0
+
+    def offer(self, part: Part, places: Places) -> None:
+        """Score rows exactly, and keep the best."""
+        exact = scores(part.rows[places], self._sought.row)
+        hidden = self._sought.hidden
+        offered = [
+            (score, key)
+            for score, at in zip(exact.tolist(), places.tolist(), strict=True)
+            if score >= self.reach and (key := key_at(part.keys, at)) not in hidden
+        ]
+        self.add(offered)
+
+    def add(self, offered: list[Found]) -> None:
+        self.found = heapq.nlargest(self._sought.count, self.found + offered)
+
+
+def exactly(parts: Sequence[Part], sought: Sought, best: Best) -> Iterator[None]:
+    """Offer all rows that count to `best`; yields where others may have their turn."""
+    for part in parts:
+        counting = part.counting(sought.ts, sought.condition, sought.fields)
+        yield from _scan(part, counting, sought, best)
+
+
+def nearly(parts: Sequence[Part], sought: Sought, best: Best) -> Iterator[None]:
+    """As `exactly`, of the rows that the graphs of parts find, where they are cheaper."""
+    for part in parts:
+        counting = part.counting(sought.ts, sought.condition, sought.fields)
+        if not _by_graph(part, counting, sought, best):
+            yield from _scan(part, counting, sought, best)
+
+
+def _by_graph(part: Part, counting: Mask, sought: Sought, best: Best) -> bool:
+    """Offer what the graph finds; whether it has one, it was cheaper, and it has found enough."""
+    if part.graph is None:
+        return False
+    rows = int(counting.sum())
+    if rows == 0:
+        return True
+    wanted = sought.count + len(sought.hidden) + _MORE
+    asked = ceil(wanted * len(part) / rows)
+    if rows <= CANDIDATE_ROWS * max(asked, WIDTH):
+        return False
+    places = part.graph.nearest(sought.row, asked)
+    places = places[counting[places]]
+    if len(places) < sought.count + len(sought.hidden):
+        return False  # what meets the condition lies elsewhere
+    best.offer(part, places[:wanted])
+    return True
+
+
+def _scan(part: Part, counting: Mask, sought: Sought, best: Best) -> Iterator[None]:
+    places = np.flatnonzero(counting)
+    is_most = 2 * len(places) > len(part)
+    step = max(1, BLOCK_NUMBERS // part.rows.shape[1])
+    if is_most:
+        for start in range(0, len(part), step):
+            near = about(part.rows[start : start + step], sought.row)
+            near[~counting[start : start + step]] = -np.inf
+            best.offer(part, start + _candidates(near, sought, best))
+            yield
+    else:
+        for start in range(0, len(places), step):
+            some = places[start : start + step]
+            best.offer(part, some[_candidates(about(part.rows[some], sought.row), sought, best)])
+            yield
+
+
+def _candidates(near: NDArray[np.float32], sought: Sought, best: Best) -> Places:
+    """Which of these rows may be among the best, by their cosines in about."""
+    off = slack(len(sought.row))
+    wanted = sought.count + len(sought.hidden)
+    reach = best.reach - off
+    if wanted < len(near):
+        kth = float(np.partition(near, -wanted)[-wanted])
+        reach = max(reach, kth - 2 * off)
+    return np.flatnonzero(near >= reach)
