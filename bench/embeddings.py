@@ -51,7 +51,8 @@ def embeddings(count: int, dimensions: int) -> Floats:
     for path in sorted(cache().glob("glosses-*.npy"), key=_count_of):
         if _count_of(path) >= count:
             rows: Floats = np.load(path, mmap_mode="r")[:count, -dimensions:].astype(np.float32)
-            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            units: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            return units
     raise FileNotFoundError(f"there are no {count:,} vectors yet: python -m bench.embeddings")
 
 
@@ -111,7 +112,7 @@ class Model:
         q, k, v = heads("query"), heads("key"), heads("value")
         scores = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(WIDTH / HEADS))
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ v
+        mixed: Floats = (weights / weights.sum(axis=-1, keepdims=True)) @ v
         return mixed.transpose(0, 2, 1, 3).reshape(texts, length, WIDTH)
 
     def _linear(self, x: Floats, name: str) -> Floats:
@@ -122,7 +123,8 @@ class Model:
     def _norm(self, x: Floats, name: str) -> Floats:
         centred = x - x.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(1e-12))
-        return centred / spread * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        scaled: Floats = centred / spread * self._weights[f"{name}.weight"]
+        return scaled + self._weights[f"{name}.bias"]
 
 
 def _gelu(x: Floats) -> Floats:
@@ -133,7 +135,8 @@ def _gelu(x: Floats) -> Floats:
         0.254829592
     )
     erf = np.sign(x) * (1 - series * t * np.exp(-z * z))
-    return (0.5 * x * (1 + erf)).astype(np.float32)
+    bent: Floats = (0.5 * x * (1 + erf)).astype(np.float32)
+    return bent
 
 
 def make(count: int) -> Path:

@@ -51,7 +51,7 @@ def _folder() -> Path:
     folder = unpacked / "usr" / "share" / "wordnet"
     if not (folder / "data.noun").is_file():
         _run("apt-get", "download", "wordnet-base")
-        package = sorted(cache().glob("wordnet-base_*.deb"))[-1]
+        package = max(cache().glob("wordnet-base_*.deb"))
         _run("dpkg", "-x", str(package), str(unpacked))
     return folder
 
