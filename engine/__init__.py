@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Search,
         TableQuery,
         TriggerCtx,
+        VectorFilter,
     )
     from engine.app.crons import (
         Crons,
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
         TransactionLimits,
         TransactionMetrics,
         UserIdentity,
+        VectorHit,
     )
     from engine.app.validators import (
         Validator,
@@ -227,6 +229,7 @@ _NAMES = {
         "Search",
         "TableQuery",
         "TriggerCtx",
+        "VectorFilter",
     ),
     "engine.app.crons": (
         "Crons",
@@ -275,6 +278,7 @@ _NAMES = {
         "TransactionLimits",
         "TransactionMetrics",
         "UserIdentity",
+        "VectorHit",
     ),
     "engine.app.validators": (
         "Validator",
@@ -487,6 +491,8 @@ __all__ = [
     "Validator",
     "Value",
     "VariableMissing",
+    "VectorFilter",
+    "VectorHit",
     "WrongFunctionKind",
     "action",
     "api",

@@ -8,12 +8,12 @@ What an action is given that is a plain `def` and runs in a thread: calls return
         return ctx.run_mutation(mark_paid, order, reply.json()["receipt"])
 """
 
-# ruff: noqa: A002 - an id is called `id`
+# ruff: noqa: A002 - an id is called `id`, a filter `filter`
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, ClassVar, ParamSpec, TypeVar, overload
@@ -23,7 +23,9 @@ from engine.app.annotations import Recipient
 from engine.app.contexts import (
     Committed,
     Delay,
+    Expression,
     Result,
+    VectorFilter,
 )
 from engine.app.crons import Retry
 from engine.app.references import (
@@ -32,12 +34,14 @@ from engine.app.references import (
     QueryReference,
     Reference,
 )
-from engine.app.types import FunctionMetadata, UserIdentity
+from engine.app.types import FunctionMetadata, UserIdentity, VectorHit
 from engine.model.ids import Id
+from engine.model.limits import VECTOR_RESULTS
 from engine.model.values import Value
 
 P = ParamSpec("P")
 R = TypeVar("R")
+D = TypeVar("D")
 
 
 class BlockingAuth(ABC):
@@ -174,6 +178,41 @@ class BlockingActionCtx(ABC):
     @abstractmethod
     def uuid4(self) -> UUID:
         """A random UUID."""
+
+    @overload
+    def vector_search(
+        self,
+        table: type[D],
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = ...,
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+    ) -> list[VectorHit[D]]: ...
+    @overload
+    def vector_search(
+        self,
+        table: str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = ...,
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+    ) -> list[VectorHit[Any]]: ...
+    @abstractmethod
+    def vector_search(
+        self,
+        table: type[Any] | str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = VECTOR_RESULTS,
+        filter: Callable[[VectorFilter], Expression] | None = None,
+    ) -> list[VectorHit[Any]]:
+        """See `ActionCtx.vector_search`."""
 
     @overload
     def run_query(self, fn: QueryReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

@@ -6,12 +6,12 @@ or writes is awaited, also where a transaction answers at once.  A context is
 good for one run of one function: kept beyond that, it refuses to work.
 """
 
-# ruff: noqa: A002 - an id is called `id`, a range `range`
+# ruff: noqa: A002 - an id is called `id`, a range `range`, a filter `filter`
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from inspect import isawaitable
@@ -46,8 +46,10 @@ from engine.app.types import (
     TransactionLimits,
     TransactionMetrics,
     UserIdentity,
+    VectorHit,
 )
 from engine.model.ids import Id
+from engine.model.limits import VECTOR_RESULTS
 from engine.model.values import Value
 
 P = ParamSpec("P")
@@ -173,6 +175,28 @@ class Search(ABC):
     @abstractmethod
     def eq(self, field: str, value: Value, /) -> Search:
         """Only documents whose filter field is `value`."""
+
+
+class VectorFilter(ABC):
+    """
+    Builds the filter of a vector search: `lambda q: q.eq("cuisine", "French")`.
+
+    Operators do the same as `and_` and `or_`: `q.eq("cuisine", "French") & q.eq("isNew", True)`.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def eq(self, field: str, value: Value, /) -> Expression:
+        """Whether a filter field is `value`; `UNDEFINED` for one that is missing."""
+
+    @abstractmethod
+    def or_(self, *conditions: Expression) -> Expression:
+        """Whether one of them holds; they may be of several fields."""
+
+    @abstractmethod
+    def and_(self, *conditions: Expression) -> Expression:
+        """Whether all of them hold."""
 
 
 class Filter(ABC):
@@ -393,6 +417,60 @@ class DatabaseReader(ABC):
     @abstractmethod
     async def count(self, table: type[Any] | str, /) -> int:
         """How many documents the table has; any insert or delete there changes the answer."""
+
+    @overload
+    async def vector_search(
+        self,
+        table: type[D],
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = ...,
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+    ) -> list[VectorHit[D]]: ...
+    @overload
+    async def vector_search(
+        self,
+        table: str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = ...,
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+    ) -> list[VectorHit[Any]]: ...
+    @abstractmethod
+    async def vector_search(
+        self,
+        table: type[Any] | str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = VECTOR_RESULTS,
+        filter: Callable[[VectorFilter], Expression] | None = None,
+    ) -> list[VectorHit[Any]]:
+        """
+        The documents whose vectors lie in about the same direction as `vector`, best first.
+
+        Every document is looked at, own writes included.  A live query is asked again when a
+        document would come among them, leave them or change its place.
+
+        Args:
+            index: of vectors, with as many dimensions as `vector` has numbers.
+            limit: how many, 1 to 256.
+            filter: what the filter fields have to be.
+
+        Returns:
+            Ids and cosines; of equal ones the later id comes first.  Documents whose field is no
+            list of that many numbers are not found.
+
+        Raises:
+            IndexNotFound: the table has no such vector index, or it is still being built.
+            InvalidValue: the vector or the limit cannot be.
+            InvalidRange: the filter does not fit the index.
+        """
 
     @property
     @abstractmethod
@@ -870,6 +948,44 @@ class ActionCtx(_Ctx):
     @abstractmethod
     def scheduler(self) -> Scheduler:
         """Functions to be run later; scheduled at once, whatever becomes of this action."""
+
+    @overload
+    async def vector_search(
+        self,
+        table: type[D],
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = ...,
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+    ) -> list[VectorHit[D]]: ...
+    @overload
+    async def vector_search(
+        self,
+        table: str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = ...,
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+    ) -> list[VectorHit[Any]]: ...
+    @abstractmethod
+    async def vector_search(
+        self,
+        table: type[Any] | str,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = VECTOR_RESULTS,
+        filter: Callable[[VectorFilter], Expression] | None = None,
+    ) -> list[VectorHit[Any]]:
+        """
+        As `ctx.db.vector_search`, on the newest state, which is no transaction: a document that
+        was found may be gone when a query looks for it.
+        """
 
     @overload
     async def run_mutation(

@@ -73,6 +73,8 @@ class Shape:
     """`Secret[T]`, or something with one in it: it is recorded as a whole or not at all."""
     wire: str | None = None
     """What an argument of this type is called on the wire, whatever its Python name."""
+    annotation: Annotation = None
+    """Of what a type variable stands for: `Id` of it is one of that class's table."""
 
 
 def _nothing_is(_one: object) -> bool:
@@ -144,7 +146,7 @@ def _inherited_parameters(cls: type, scope: Scope) -> dict[object, Shape]:
         names = getattr(typing.get_origin(base), "__parameters__", ())
         for name, argument in zip(names, typing.get_args(base), strict=False):
             if not isinstance(argument, typing.TypeVar):
-                known[name] = shape_of(argument, scope)
+                known[name] = replace(shape_of(argument, scope), annotation=argument)
     return known
 
 
@@ -321,7 +323,10 @@ def _of_generic(annotation: Annotation, origin: Annotation, scope: Scope) -> Sha
 def _of_parametrised(origin: Annotation, args: Sequence[Annotation], scope: Scope) -> Shape:
     """A generic class or alias with its parameters."""
     parameters = getattr(origin, "__parameters__", ())
-    known = {p: shape_of(a, scope) for p, a in zip(parameters, args, strict=False)}
+    known = {
+        parameter: replace(shape_of(argument, scope), annotation=argument)
+        for parameter, argument in zip(parameters, args, strict=False)
+    }
     if _is_alias(origin):
         return shape_of(origin.__value__, replace(scope, parameters=known))
     return _of_structure(origin, scope, known) if known else _refuse(origin)
@@ -373,7 +378,7 @@ def _id_of(table: Annotation, scope: Scope) -> Validator:
         named = scope.local.get(name, scope.names.get(name))
         return IdOf(_Table(named)) if is_document(named) else v.id(name)
     if isinstance(table, typing.TypeVar) and table in scope.parameters:
-        raise Unsupported(f"Id[{table}]: write the class of a table's documents")
+        return _id_of(scope.parameters[table].annotation, scope)
     if not isinstance(table, type):
         raise Unsupported(f"Id[{_spelled(table)}]: write the class of a table's documents")
     return IdOf(_Table(table))

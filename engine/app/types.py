@@ -64,6 +64,13 @@ class Page(TypedDict, Generic[T]):
     pageStatus: NotRequired[Literal["SplitRecommended", "SplitRequired"] | None]
 
 
+class VectorHit(TypedDict, Generic[T]):
+    """A document that a vector search found, by its id, and the cosine of its vector: -1 to 1."""
+
+    _id: Id[T]
+    _score: float
+
+
 class UserIdentity(TypedDict, total=False):
     """
     Who is calling, as the token says; other claims are there under their own names.
@@ -200,4 +207,5 @@ __all__ = [
     "Undefined",
     "UserIdentity",
     "Value",
+    "VectorHit",
 ]

@@ -24,8 +24,14 @@ _FROM_OUTSIDE: Final = (
     "write the action so that it calls this {}, `await ctx.run_{}(...)`, or have the client call it"
 )
 
+_DATABASE_SEARCHES: Final = (
+    "ctx.vector_search is what actions have, which have no database: write "
+    "`await ctx.db.vector_search(...)`, which takes the same"
+)
+
 CONTEXT: Final[Mapping[Kind, Mapping[str, str]]] = {
     Kind.QUERY: {
+        "vector_search": _DATABASE_SEARCHES,
         "run_mutation": _WRITE.format("ctx.run_mutation"),
         "run_snapshot_query": "a query sees one state and changes nothing, so it has no "
         "ctx.run_snapshot_query: `await ctx.run_query(...)`",
@@ -38,6 +44,7 @@ CONTEXT: Final[Mapping[Kind, Mapping[str, str]]] = {
         "commit": _WRITE.format("ctx.commit"),
     },
     Kind.MUTATION: {
+        "vector_search": _DATABASE_SEARCHES,
         "run_action": "a mutation may run again, so it has no ctx.run_action: have the action run "
         "once this is committed, `await ctx.scheduler.run_after(0, ...)`, or "
         + _FROM_OUTSIDE.format("mutation", "mutation"),

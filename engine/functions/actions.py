@@ -6,11 +6,13 @@ a snapshot of its own, each mutation commits on its own; what an action has
 done so far stays done when it fails.
 """
 
+# ruff: noqa: A002 - a filter is called `filter`
+
 from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
@@ -20,13 +22,17 @@ from engine.app.crons import Retry
 from engine.errors import NotAllowed
 from engine.functions import absences
 from engine.functions.context import due_after, due_at
+from engine.functions.database import user_table
 from engine.functions.deployment import Deployment
 from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
 from engine.functions.retries import Retrying
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.targets import call_arguments
 from engine.functions.turns import Turns
+from engine.indexes.vectors.asked import VectorSearch, asked
 from engine.kernel.runtime import Runtime
+from engine.model.limits import VECTOR_RESULTS
+from engine.transaction.vector_search import Hit
 
 T = TypeVar("T")
 
@@ -48,6 +54,9 @@ class CallableFunctions(Protocol):
     async def action_in_place(
         self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
     ) -> ActionResult: ...
+    async def vector_search(
+        self, component: str, table: str, wanted: VectorSearch
+    ) -> list[Hit]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +194,23 @@ class ActionContext(ActionCtx):
 
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(bytes=self._scope.runtime.random_bytes(16), version=4)
+
+    def vector_search(
+        self,
+        table: Any,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: float = VECTOR_RESULTS,
+        filter: Callable[[Any], object] | None = None,
+    ) -> ActionCall[list[Any]]:
+        scope, name = self._scope, user_table(table)
+        wanted = asked(index, vector, limit, filter)
+        return self._calls.make(
+            f"vector_search({name})",
+            lambda: scope.functions.vector_search(scope.component, name, wanted),
+        )
 
     def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> ActionCall[Any]:
         return self._call("run_query", self._query, fn, args, kwargs)

@@ -133,6 +133,16 @@ class Calls:
     def taken(self, call: DeferredCall[Any]) -> None:
         self._deferred.remove(call)
 
+    def breathing(self, work: Generator[None, None, T]) -> Steps[T]:
+        """Long work that yields where others may run: they do if it is time."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield from self.breathe()
+
     def breathe(self) -> Steps[None]:
         """In the middle of long work: let others run, if it is time."""
         if self.slice.is_over(perf_counter()):

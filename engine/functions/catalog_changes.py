@@ -113,6 +113,20 @@ def declared_indexes(declared: Table, table: TableInfo) -> Iterator[IndexInfo]:
                 "filter_fields": list(searched.filter_fields),
             },
         )
+    for vectors in declared.vector_indexes:
+        yield IndexInfo(
+            index_id=0,
+            name=vectors.name,
+            table_number=table.number,
+            fields=(),
+            kind=IndexKind.VECTOR,
+            state=IndexState.STAGED if vectors.staged else IndexState.ENABLED,
+            options={
+                "vector_field": vectors.vector_field,
+                "dimensions": vectors.dimensions,
+                "filter_fields": list(vectors.filter_fields),
+            },
+        )
 
 
 Wanted = Mapping[str, IndexInfo]

@@ -5,7 +5,7 @@ Everything here turns user data into keys and plans at the edge; the
 transaction below does the reading and writing.
 """
 
-# ruff: noqa: A002 - an id is called `id`
+# ruff: noqa: A002 - an id is called `id`, a filter `filter`
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from engine.functions.calls import Call, Calls, Steps
 from engine.functions.crons import is_tick
 from engine.functions.queries import PaginationState, TableQueryBuilder
 from engine.indexes.catalog import TableInfo
+from engine.indexes.vectors.asked import VectorSearch, asked
 from engine.model.ids import decode_id, row_key_of
+from engine.model.limits import VECTOR_RESULTS
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.deletion import delete
-from engine.transaction.transaction import Transaction
+from engine.transaction.transaction import Reading, Transaction
+from engine.transaction.vector_search import reading_of, search_vectors
 
 T = TypeVar("T")
 
@@ -70,7 +73,7 @@ class Reader(DatabaseReader):
         self._access = access
 
     def query(self, table: Any, /) -> TableQueryBuilder:
-        name = _user_table(table)
+        name = user_table(table)
         access = self._access
         return TableQueryBuilder(
             access.transaction,
@@ -90,13 +93,38 @@ class Reader(DatabaseReader):
     def count(self, table: Any, /) -> Call[int]:
         return self._access.calls.run(self._count, table)
 
+    def vector_search(
+        self,
+        table: Any,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: float = VECTOR_RESULTS,
+        filter: Callable[[Any], object] | None = None,
+    ) -> Call[list[Any]]:
+        name = user_table(table)
+        wanted = asked(index, vector, limit, filter)
+        return self._access.calls.defer(lambda: self._vector_search(name, wanted))
+
     @property
     def system(self) -> SystemReader:
         return SystemReader(self._access)
 
+    def _vector_search(self, table: str, wanted: VectorSearch) -> Steps[list[Any]]:
+        access = self._access
+        transaction = access.transaction
+        found = transaction.table(access.component, table)
+        reading: Reading | None = None
+        if transaction.readings is not None:
+            reading = reading_of(table, wanted)
+            transaction.readings.append(reading)
+        search = search_vectors(transaction, found, wanted, reading)
+        return (yield from access.calls.breathing(search))
+
     def _count(self, table: Any) -> int:
         access = self._access
-        found = access.transaction.table(access.component, _user_table(table))
+        found = access.transaction.table(access.component, user_table(table))
         return 0 if found is None else access.transaction.count(found)
 
     def _get(self, table_or_id: Any, id: Any) -> Any:
@@ -149,7 +177,7 @@ class Writer(Reader, DatabaseWriter):
 
     def _insert(self, table: Any, doc: Mapping[str, Any]) -> str:
         access = self._access
-        name = _user_table(table)
+        name = user_table(table)
         fields = self._canonical(doc, "insert", normalize)
         return access.transaction.insert(access.component, name, fields)
 
@@ -207,6 +235,9 @@ class SystemReader(DatabaseReader):
     def count(self, table: Any, /) -> Call[int]:
         return self._access.calls.run(_refuse_count, table)
 
+    def vector_search(self, table: Any, index: str, /, **_options: Any) -> Call[list[Any]]:
+        return self._access.calls.run(_refuse_search, table, index)
+
     @property
     def system(self) -> SystemReader:
         return self
@@ -259,6 +290,13 @@ def _refuse_count(table: Any) -> int:
     raise NotAllowed(f"{table!r} is a system table; its rows are not counted")
 
 
+def _refuse_search(table: Any, index: str) -> list[Any]:
+    raise NotAllowed(
+        f"{table!r} has no vector index {index!r} here: system tables have none; "
+        "search others with ctx.db.vector_search"
+    )
+
+
 READABLE_SYSTEM_TABLES = ("_scheduled_functions",)
 
 
@@ -284,7 +322,7 @@ def table_name(table: Any) -> str:
     return table if isinstance(table, str) else table_name_of(table)
 
 
-def _user_table(table: Any) -> str:
+def user_table(table: Any) -> str:
     name = table_name(table)
     if name.startswith("_"):
         if name in READABLE_SYSTEM_TABLES:

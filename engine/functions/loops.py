@@ -11,11 +11,13 @@ ended its ctx is closed, and tasks that it left behind are cancelled.  A thread
 cannot be cancelled: it is left alone, and the next call on its ctx fails.
 """
 
+# ruff: noqa: A002 - a filter is called `filter`
+
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context, ContextVar
 from datetime import datetime
 from functools import partial
@@ -49,6 +51,7 @@ from engine.functions.logs import listener
 from engine.kernel.asyncio_loop import AsyncioThread, run_on_asyncio
 from engine.kernel.errands import Errands, open_errands
 from engine.kernel.trace import tracer
+from engine.model.limits import VECTOR_RESULTS
 
 trace = tracer(__name__)
 
@@ -216,6 +219,19 @@ class ThreadContext(BlockingActionCtx):
 
     def uuid4(self) -> UUID:
         return self._ctx.uuid4()
+
+    def vector_search(
+        self,
+        table: Any,
+        index: str,
+        /,
+        *,
+        vector: Sequence[float],
+        limit: int = VECTOR_RESULTS,
+        filter: Callable[[Any], object] | None = None,
+    ) -> Any:
+        search = self._ctx.vector_search(table, index, vector=vector, limit=limit, filter=filter)
+        return _wait(self._errands, search)
 
     def run_query(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         return _wait(self._errands, self._ctx.run_query(fn, *args, **kwargs))

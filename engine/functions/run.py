@@ -60,6 +60,7 @@ from engine.functions.turns import Turns
 from engine.functions.watchdog import Watchdog
 from engine.indexes.catalog import DEPLOYMENT_KEY
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
+from engine.indexes.vectors.asked import VectorSearch
 from engine.kernel.counters import Counters, Labels
 from engine.kernel.runtime import Runtime
 from engine.kernel.watermark import Watermark
@@ -70,6 +71,7 @@ from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
+from engine.transaction.vector_search import Hit, search_vectors
 from engine.transaction.view import View, view_of
 
 A = TypeVar("A")
@@ -493,6 +495,34 @@ class Functions:
         return await self._mutations.run_job(key)
 
     # Actions
+
+    async def vector_search(self, component: str, table: str, wanted: VectorSearch) -> list[Hit]:
+        """
+        The documents of the newest state whose vectors are most like one, see `DatabaseReader`.
+
+        Raises:
+            UsageError: the search cannot be.
+        """
+        snapshot = self._snapshots.acquire()
+        try:
+            transaction = Transaction(
+                view_of(snapshot),
+                usage=Usage(self.limits),
+                now_ns=self._runtime.now_ns(),
+                dice=self._runtime.random,
+                schema=None,
+            )
+            found = transaction.table(component, table)
+            search = search_vectors(transaction, found, wanted)
+            while True:
+                try:
+                    next(search)
+                except StopIteration as end:
+                    hits: list[Hit] = end.value
+                    return hits
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._snapshots.release(snapshot)
 
     async def action(
         self,

@@ -83,6 +83,11 @@ SEARCH_FILTERS_MAX: Final = 8
 """As in Convex."""
 SEARCH_CANDIDATES_MAX: Final = 1_024
 """Documents that one search may look at, best first, as in Convex: nobody reads further."""
+VECTOR_RESULTS_MAX: Final = 256
+"""Of a vector search, as in Convex; `VECTOR_RESULTS` where it does not say how many."""
+VECTOR_RESULTS: Final = 10
+VECTOR_FILTERS_MAX: Final = 64
+"""Values that the filter of a vector search compares with, as in Convex."""
 
 TOKEN_CHARS_MAX: Final = 1 << 16
 """A token comes in a header, and is looked at before anybody is known."""

@@ -84,6 +84,7 @@ def test_modules_are_named_for_what_they_are() -> None:
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     extras = PROJECT["optional-dependencies"]
     needs = [*PROJECT["dependencies"], *extras["auth"], *extras["terminal"], *extras["search"]]
+    needs += extras["vectors"]
     declared = {re.split(r"[<>=!~ \[]", need)[0] for need in needs}
     imported = {
         name

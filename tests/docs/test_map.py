@@ -189,15 +189,11 @@ WORDED = {
 
 NOT_YET = [
     "1.1",
-    "2.5",
     "6.8",
     "7.7",
     "I23, I30",
     "I25",
-    "I51, I52, I53, I54, I55, I56, I57, I58",
     "other carriers, other processes",
-    "state of a vector search",
-    "filters of a vector search",
 ]
 """What is still to come, so that whoever brings it finds the row that says it is not there."""
 

@@ -498,6 +498,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_search.py",
         "test_a_search_that_does_not_fit_its_index_is_refused",
     ),
+    **dict.fromkeys(
+        ("VECTOR_RESULTS", "VECTOR_RESULTS_MAX", "VECTOR_FILTERS_MAX"),
+        ("node/test_vector_search.py", "test_a_search_that_cannot_be_is_refused"),
+    ),
     # A token that cannot be: InvalidAuthHeader; its provider's keys: Unreachable.
     "TOKEN_CHARS_MAX": (
         "protocol/test_identity.py",

@@ -56,6 +56,8 @@ async def contexts(read: QueryCtx, act: ActionCtx, channel: Id[Channel]) -> None
     await read.run_mutation(prune, 3)
     # mypy attr-defined; pyright reportAttributeAccessIssue reportUnknownMemberType
     assert act.db
+    # mypy attr-defined; pyright reportAttributeAccessIssue reportUnknownMemberType
+    await read.vector_search(Channel, "by_embedding", vector=[0.5])
 
 
 # mypy arg-type; pyright reportArgumentType reportCallIssue reportUntypedFunctionDecorator

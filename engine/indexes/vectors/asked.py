@@ -10,21 +10,86 @@ Needs no numpy: a search that cannot be is refused in the same words with and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
+from math import isfinite
 from operator import and_, or_
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
-from engine.errors import InvalidRange
+from engine.errors import InvalidRange, InvalidValue
 from engine.model.keys import encode_key
+from engine.model.limits import VECTOR_FILTERS_MAX, VECTOR_RESULTS_MAX
 from engine.model.text import brief
 from engine.model.values import UNDEFINED, get_path, normalize
 
 T = TypeVar("T")
+Build: TypeAlias = Callable[[Any], object]
 
 _DIGEST_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorSearch:
+    """What a search asks for, before it is held against an index."""
+
+    index_name: str
+    vector: tuple[float, ...]
+    limit: int
+    condition: Condition | None
+
+    @property
+    def text(self) -> str:
+        """As people write it: `nearest 10, cuisine = "French"`."""
+        nearest = f"nearest {self.limit}"
+        return nearest if self.condition is None else f"{nearest}, {text_of(self.condition)}"
+
+
+def asked(
+    index_name: str, vector: Sequence[float], limit: float, build: Build | None
+) -> VectorSearch:
+    """
+    Raises:
+        InvalidValue: the vector is none, or the limit cannot be.
+        InvalidRange: the filter is no condition, or has too many values.
+    """
+    condition = None if build is None else condition_of(build)
+    values = sum(1 for _ in leaves(condition))
+    if values > VECTOR_FILTERS_MAX:
+        raise InvalidRange(
+            f"a vector search has at most {VECTOR_FILTERS_MAX} filter values "
+            f"(VECTOR_FILTERS_MAX), not {values}; look through what it finds"
+        )
+    return VectorSearch(
+        index_name=index_name,
+        vector=_numbers(vector),
+        limit=_limit(limit),
+        condition=condition,
+    )
+
+
+def _numbers(vector: Sequence[float]) -> tuple[float, ...]:
+    numbers: tuple[float, ...] = ()
+    if not isinstance(vector, str | bytes | Mapping):
+        with suppress(TypeError, ValueError, OverflowError):
+            numbers = tuple(map(float, vector))
+    if not numbers or not all(map(isfinite, numbers)):
+        raise InvalidValue(
+            f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"
+        )
+    return numbers
+
+
+def _limit(limit: float) -> int:
+    is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    if not is_number or not 1 <= limit <= VECTOR_RESULTS_MAX or limit != int(limit):
+        raise InvalidValue(
+            f"a vector search returns 1 to {VECTOR_RESULTS_MAX} documents (VECTOR_RESULTS_MAX), "
+            f"so its limit cannot be {brief(repr(limit))}"
+        )
+    return int(limit)
 
 
 def value_key(value: Any) -> bytes:

@@ -51,17 +51,17 @@ class Sought:
 
 
 class Best:
-    """The best that were found until now."""
+    """The best that were found until now of what is sought."""
 
-    __slots__ = ("_sought", "found")
+    __slots__ = ("found", "sought")
 
     def __init__(self, sought: Sought) -> None:
-        self._sought = sought
+        self.sought = sought
         self.found: list[Found] = []
 
     @property
     def is_full(self) -> bool:
-        return len(self.found) == self._sought.count
+        return len(self.found) == self.sought.count
 
     @property
     def reach(self) -> float:
@@ -70,8 +70,8 @@ class Best:
 
     def offer(self, part: Part, places: Places) -> None:
         """Score rows exactly, and keep the best."""
-        exact = scores(part.rows[places], self._sought.row)
-        hidden = self._sought.hidden
+        exact = scores(part.rows[places], self.sought.row)
+        hidden = self.sought.hidden
         offered = [
             (score, key)
             for score, at in zip(exact.tolist(), places.tolist(), strict=True)
@@ -80,44 +80,49 @@ class Best:
         self.add(offered)
 
     def add(self, offered: list[Found]) -> None:
-        self.found = heapq.nlargest(self._sought.count, self.found + offered)
+        self.found = heapq.nlargest(self.sought.count, self.found + offered)
 
 
-def exactly(parts: Sequence[Part], sought: Sought, best: Best) -> Iterator[None]:
+def exactly(parts: Sequence[Part], best: Best) -> Iterator[None]:
     """Offer all rows that count to `best`; yields where others may have their turn."""
     for part in parts:
-        counting = part.counting(sought.ts, sought.condition, sought.fields)
-        yield from _scan(part, counting, sought, best)
+        yield from _scan(part, _counting(part, best.sought), best)
 
 
-def nearly(parts: Sequence[Part], sought: Sought, best: Best) -> Iterator[None]:
+def nearly(parts: Sequence[Part], best: Best) -> Iterator[None]:
     """As `exactly`, of the rows that the graphs of parts find, where they are cheaper."""
     for part in parts:
-        counting = part.counting(sought.ts, sought.condition, sought.fields)
-        if not _by_graph(part, counting, sought, best):
-            yield from _scan(part, counting, sought, best)
+        counting = _counting(part, best.sought)
+        if not _by_graph(part, counting, best):
+            yield from _scan(part, counting, best)
 
 
-def _by_graph(part: Part, counting: Mask, sought: Sought, best: Best) -> bool:
+def _counting(part: Part, sought: Sought) -> Mask:
+    return part.counting(sought.ts, sought.condition, sought.fields)
+
+
+def _by_graph(part: Part, counting: Mask, best: Best) -> bool:
     """Offer what the graph finds; whether it has one, it was cheaper, and it has found enough."""
+    sought = best.sought
     if part.graph is None:
         return False
     rows = int(counting.sum())
     if rows == 0:
         return True
-    wanted = sought.count + len(sought.hidden) + _MORE
-    asked = ceil(wanted * len(part) / rows)
-    if rows <= CANDIDATE_ROWS * max(asked, WIDTH):
+    wanted = sought.count + len(sought.hidden)
+    asked = ceil(max(WIDTH, 2 * wanted) * len(part) / rows)
+    if rows <= CANDIDATE_ROWS * asked:
         return False
     places = part.graph.nearest(sought.row, asked)
     places = places[counting[places]]
-    if len(places) < sought.count + len(sought.hidden):
+    if len(places) < wanted:
         return False  # what meets the condition lies elsewhere
-    best.offer(part, places[:wanted])
+    best.offer(part, places[: wanted + _MORE])
     return True
 
 
-def _scan(part: Part, counting: Mask, sought: Sought, best: Best) -> Iterator[None]:
+def _scan(part: Part, counting: Mask, best: Best) -> Iterator[None]:
+    sought = best.sought
     places = np.flatnonzero(counting)
     is_most = 2 * len(places) > len(part)
     step = max(1, BLOCK_NUMBERS // part.rows.shape[1])
@@ -125,17 +130,18 @@ def _scan(part: Part, counting: Mask, sought: Sought, best: Best) -> Iterator[No
         for start in range(0, len(part), step):
             near = about(part.rows[start : start + step], sought.row)
             near[~counting[start : start + step]] = -np.inf
-            best.offer(part, start + _candidates(near, sought, best))
+            best.offer(part, start + _candidates(near, best))
             yield
     else:
         for start in range(0, len(places), step):
             some = places[start : start + step]
-            best.offer(part, some[_candidates(about(part.rows[some], sought.row), sought, best)])
+            best.offer(part, some[_candidates(about(part.rows[some], sought.row), best)])
             yield
 
 
-def _candidates(near: NDArray[np.float32], sought: Sought, best: Best) -> Places:
+def _candidates(near: NDArray[np.float32], best: Best) -> Places:
     """Which of these rows may be among the best, by their cosines in about."""
+    sought = best.sought
     off = slack(len(sought.row))
     wanted = sought.count + len(sought.hidden)
     reach = best.reach - off

@@ -6,6 +6,7 @@ from typing import Any, assert_type
 
 from engine import (
     ActionCtx,
+    BlockingActionCtx,
     Committed,
     Engine,
     Id,
@@ -13,6 +14,7 @@ from engine import (
     Page,
     PaginationOptions,
     QueryCtx,
+    VectorHit,
     paginator,
 )
 
@@ -65,6 +67,23 @@ async def actions_give_what_they_were_given(ctx: ActionCtx, channel: Id[Channel]
     assert_type(await ctx.run_mutation(post, channel, "ada", "x"), Id[Message])
     assert_type(await ctx.commit(post, channel, "ada", "x"), Committed[Id[Message]])
     assert_type(await ctx.run_action(wait, 1.0), str)
+
+
+async def vectors_are_searched_alike_with_and_without_a_database(
+    query: QueryCtx, act: ActionCtx, thread: BlockingActionCtx
+) -> None:
+    hits = await query.db.vector_search(
+        Message, "by_embedding", vector=[0.5], filter=lambda q: q.eq("channel", "x")
+    )
+    assert_type(hits, list[VectorHit[Message]])
+    assert_type(await query.db.get(hits[0]["_id"]), Message | None)
+    assert_type(
+        await act.vector_search(Message, "by_embedding", vector=[0.5], limit=3),
+        list[VectorHit[Message]],
+    )
+    assert_type(
+        thread.vector_search("messages", "by_embedding", vector=(1, 2)), list[VectorHit[Any]]
+    )
 
 
 def what_can_be_seen_of_a_function() -> tuple[str | None, bool, frozenset[str]]:

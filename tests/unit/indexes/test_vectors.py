@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from engine.errors import InvalidRange
 from engine.indexes.catalog import IndexInfo, IndexKind
 from engine.indexes.vectors.asked import Condition, Equal, condition_of, evaluate, value_key
+from engine.indexes.vectors.graph import Graph
 from engine.indexes.vectors.index import VectorIndex, entry_of
 from engine.indexes.vectors.nearest import Best, Found, Sought, exactly, nearly
 from engine.indexes.vectors.parts import Entry
@@ -30,6 +33,15 @@ INDEX = IndexInfo(
     kind=IndexKind.VECTOR,
     options={"vector_field": "v", "dimensions": DIMENSIONS, "filter_fields": ["kind", "n.m"]},
 )
+
+INDEX_24 = replace(
+    INDEX, options={"vector_field": "v", "dimensions": 24, "filter_fields": ["half", "hundredth"]}
+)
+CONDITIONS: dict[str | None, Condition | None] = {
+    None: None,
+    "half": condition_of(lambda q: q.eq("half", 1)),
+    "hundredth": condition_of(lambda q: q.eq("hundredth", 7)),
+}
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=64)
 tame = st.floats(-1, 1, width=32)
@@ -158,6 +170,66 @@ def test_what_is_no_condition_is_refused(build: Callable[[Any], Any], said: str)
         condition_of(build)
 
 
+# A graph.
+
+
+def clustered(count: int, dimensions: int, seed: int) -> NDArray[np.float32]:
+    """Vectors that lie in heaps, as those of models do."""
+    dice = np.random.default_rng(seed)
+    heaps = dice.normal(size=(40, dimensions))
+    rows = heaps[dice.integers(40, size=count)] + 0.6 * dice.normal(size=(count, dimensions))
+    return np.array([unit(row.tolist()) for row in rows])
+
+
+def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
+    rows = clustered(5_000, 24, seed=1)
+    index = VectorIndex(INDEX_24)
+    for number, row in enumerate(rows):
+        kinds = [value_key(name) for name in (number % 2, number % 100)]
+        index.change(number.to_bytes(16, "big"), Entry(row, tuple(kinds)), 1)
+    fold = index.fold(1)
+    assert fold is not None
+    part = fold.run()
+    assert part is not None
+    index.adopt(fold, part)
+    asked = clustered(40, 24, seed=2)
+    shares: dict[str | None, list[float]] = {}
+
+    for row in asked:
+        for condition in CONDITIONS:
+            sought = Sought(
+                row=row,
+                count=10,
+                ts=1,
+                condition=CONDITIONS[condition],
+                fields=index.fields,
+            )
+            near, exact = Best(sought), Best(sought)
+            for _ in nearly(index.parts(), near):
+                pass
+            for _ in exactly(index.parts(), exact):
+                pass
+            assert near.found == sorted(near.found, reverse=True)
+            common = set(near.found) & set(exact.found)
+            shares.setdefault(condition, []).append(len(common) / 10)
+
+    assert part.graph is not None
+    assert np.mean(shares[None]) >= 0.98
+    assert np.mean(shares["half"]) >= 0.98
+    assert np.mean(shares["hundredth"]) == 1.0
+
+
+def test_a_graph_comes_back_from_its_bytes() -> None:
+    rows = clustered(300, 8, seed=3)
+    graph = Graph.of(rows)
+    assert graph is not None
+
+    again = Graph.of_bytes(graph.to_bytes(), 8)
+
+    assert graph.nearest(rows[7], 5).tolist() == again.nearest(rows[7], 5).tolist()
+    assert Graph.of(rows, is_wanted=lambda: False) is None
+
+
 # An index, as of every timestamp.
 
 KEYS = [bytes([n]) * 15 + b"\0" for n in range(6)]
@@ -210,7 +282,7 @@ class Model:
 
 def best_of(index: VectorIndex, sought: Sought) -> list[Found]:
     best = Best(sought)
-    for _ in exactly(index.parts(), sought, best):
+    for _ in exactly(index.parts(), best):
         pass
     return best.found
 

@@ -13,6 +13,7 @@ class Message(Document):
     body: str
     likes: int
     edited: NotRequired[float]
+    embedding: NotRequired[list[float]]
 
 
 schema = Schema(
@@ -21,7 +22,8 @@ schema = Schema(
     .index("by_channel", ["channel"])
     .reference("channel", on_delete="cascade")
     .check("written", lambda doc: doc["body"] != "")
-    .search_index("search_body", search_field="body", filter_fields=["channel"]),
+    .search_index("search_body", search_field="body", filter_fields=["channel"])
+    .vector_index("by_embedding", vector_field="embedding", dimensions=384),
 )
 
 untyped = define_schema(

@@ -1,0 +1,115 @@
+"""
+Vector search: documents whose vectors lie in about the same direction, best first.
+
+The score is the cosine, from -1 to 1; of equal scores the later id comes first.  Documents whose
+field is no list of exactly as many numbers as the index has dimensions are none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from engine.errors import IndexNotFound, InvalidRange, InvalidValue, NotAllowed, UsageError
+from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
+from engine.indexes.entries import refuse_unreadable
+from engine.indexes.vectors.asked import VectorSearch, leaves
+from engine.model.ids import encode_id
+from engine.transaction.transaction import Reading, Transaction
+
+Hit: TypeAlias = dict[str, Any]
+"""`_id` and `_score` of a document."""
+
+
+def vector_index(table: TableInfo, wanted: VectorSearch) -> IndexInfo:
+    """
+    The index that a search names, if it fits.
+
+    Raises:
+        IndexNotFound: the table has no such vector index, or it is not to be read yet.
+        InvalidValue: the vector is of another length.
+        InvalidRange: a filter is on another field.
+    """
+    name = wanted.index_name
+    index = table.indexes.get(name)
+    if index is None or index.kind is not IndexKind.VECTOR:
+        declared = [i.name for i in table.indexes.values() if i.kind is IndexKind.VECTOR]
+        raise IndexNotFound(
+            f"the table {table.name!r} has no vector index {name!r}; it has {declared or 'none'}. "
+            f"One is declared with .vector_index({name!r}, vector_field=..., dimensions=...) in "
+            "the schema."
+        )
+    refuse_unreadable(table, index)
+    dimensions = int(index.options["dimensions"])
+    if len(wanted.vector) != dimensions:
+        raise InvalidValue(
+            f"the vector has {len(wanted.vector)} numbers, and the index {name!r} is of "
+            f"{dimensions} dimensions"
+        )
+    fields = index.options["filter_fields"]
+    for leaf in leaves(wanted.condition):
+        if leaf.field not in fields:
+            raise InvalidRange(
+                f"{leaf.field!r} is no filter field of {name!r}; it has {list(fields)}"
+            )
+    return index
+
+
+def reading_of(table: str, wanted: VectorSearch) -> Reading:
+    """Where it is noted what a search of `table` read."""
+    return Reading(
+        table=table, index=wanted.index_name, range=wanted.text, order="score", filters=0
+    )
+
+
+def search_vectors(
+    transaction: Transaction,
+    table: TableInfo | None,
+    wanted: VectorSearch,
+    reading: Reading | None = None,
+) -> Generator[None, None, list[Hit]]:
+    """
+    The best documents as this transaction sees them, own writes included; exact.
+
+    Yields now and then, so that others may have their turn.
+
+    Args:
+        reading: where it is noted what was read and found.
+
+    Raises:
+        NotAllowed: in the past.
+        IndexNotFound, InvalidValue, InvalidRange: as `vector_index`.
+        UsageError: what searches vectors is not installed.
+    """
+    if transaction.view.is_as_of:
+        raise NotAllowed(
+            f"the vector index {wanted.index_name!r} cannot be used as of a ts: vectors are "
+            "searched in the newest state only"
+        )
+    if table is None:
+        return []
+    index = vector_index(table, wanted)
+    transaction.usage.count_range()
+    best = yield from _numeric().scanned(transaction, table, index, wanted, reading)
+    transaction.reads.add_range(table.indexes["by_id"].prefix, b"", None)
+    if reading is not None:
+        reading.returned = len(best.found)
+    return [{"_id": encode_id(table.number, key), "_score": score} for score, key in best.found]
+
+
+def _numeric() -> ModuleType:
+    """
+    What needs numpy.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        from engine.transaction import nearest
+    except ImportError:
+        raise UsageError(
+            "vectors are searched by numpy and usearch, which are missing: "
+            "pip install 'headrace[vectors]'"
+        ) from None
+    return nearest

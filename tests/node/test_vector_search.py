@@ -1,0 +1,259 @@
+"""Vector search: what is nearest, in queries, mutations and every host of actions."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio.testing
+
+from engine.app.blocking import BlockingActionCtx
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.decorators import action, mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.types import VectorHit
+from engine.app.validators import v
+from engine.errors import IndexNotFound, InvalidRange, InvalidValue, NotAllowed, UsageError
+from engine.functions.targets import call_target
+from engine.model.values import UNDEFINED
+from engine.node import Node
+from tests.node.nodes import ADMIN, application, ask, ask_at, mutate, serving
+
+SCHEMA = Schema(
+    foods=Table(v.any()).vector_index(
+        "by_taste", vector_field="taste", dimensions=2, filter_fields=["cuisine", "is.new"]
+    )
+)
+FOODS: dict[str, dict[str, Any]] = {
+    "north": {"taste": [0, 2], "cuisine": "French"},
+    "north east": {"taste": [3, 3], "cuisine": "Thai", "is": {"new": True}},
+    "east": {"taste": [1, 0], "cuisine": "French", "is": {"new": True}},
+    "south": {"taste": [0.0, -0.5]},
+    "too long": {"taste": [1, 2, 3], "cuisine": "French"},
+    "no numbers": {"taste": ["a", "b"]},
+    "no list": {"taste": "sweet"},
+    "nothing": {},
+}
+NORTH = [0.0, 1.0]
+DIAGONAL = math.sqrt(0.5)
+
+
+@mutation
+async def add(ctx: MutationCtx, names: list[str]) -> list[VectorHit[Any]]:
+    for name in names:
+        await ctx.db.insert("foods", {"name": name, **FOODS[name]})
+    return await ctx.db.vector_search("foods", "by_taste", vector=NORTH)
+
+
+@query
+async def names_of(ctx: QueryCtx, hits: Any) -> list[Any]:
+    foods = [await ctx.db.get(hit["_id"]) for hit in hits]
+    return [[food["name"], hit["_score"]] for food, hit in zip(foods, hits, strict=True) if food]
+
+
+def look(**options: Any) -> Any:
+    """A query that searches to the north, unless it is told otherwise."""
+
+    @query(name="look")
+    async def look(ctx: QueryCtx) -> list[VectorHit[Any]]:
+        return await ctx.db.vector_search("foods", "by_taste", **{"vector": NORTH, **options})
+
+    return look
+
+
+def path_of(fn: Any) -> str:
+    return call_target(fn, (), {}, "")[1]
+
+
+async def found(node: Node, **options: Any) -> list[list[Any]]:
+    """Names and rounded scores of what a search finds."""
+    searching = look(**options)
+    await node.push(application(add, names_of, searching, SCHEMA))
+    named = await ask(node, names_of, await ask(node, searching))
+    return [[name, round(score, 6)] for name, score in named]
+
+
+async def test_what_lies_in_about_the_same_direction_is_found_best_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([add, names_of, SCHEMA]) as node:
+        own = await mutate(node, add, list(FOODS))
+        expected = [["north", 1.0], ["north east", 0.707107], ["east", 0.0], ["south", -1.0]]
+
+        assert expected == await found(node)
+        assert expected == [[n, round(s, 6)] for n, s in await ask(node, names_of, own)]
+        assert expected[:2] == await found(node, limit=2)
+        assert [["east", 1.0]] == await found(node, vector=[1e300, 0], limit=1)
+        assert [0.0] * 4 == [score for _, score in await found(node, vector=[0, 0])]
+
+
+async def test_of_equal_scores_the_later_id_comes_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    searching = look(limit=3)
+    async with serving([add, names_of, searching, SCHEMA]) as node:
+        hits = await mutate(node, add, ["north", "east", "north", "north", "north"])
+        ids = [hit["_id"] for hit in hits][:4]
+
+        assert sorted(ids, reverse=True) == ids
+        assert ids[:3] == [hit["_id"] for hit in await ask(node, searching)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        (lambda q: q.eq("cuisine", "French"), ["north", "east"]),
+        (lambda q: q.or_(q.eq("cuisine", "Thai"), q.eq("is.new", True)), ["north east", "east"]),
+        (lambda q: q.or_(q.eq("cuisine", "Thai"), q.eq("cuisine", "French")), None),
+        (lambda q: q.and_(q.eq("cuisine", "French"), q.eq("is.new", True)), ["east"]),
+        (lambda q: q.eq("cuisine", "French") & q.eq("is.new", UNDEFINED), ["north"]),
+        (lambda q: q.eq("cuisine", UNDEFINED), ["south"]),
+        (lambda q: q.eq("cuisine", None), []),
+    ],
+    ids=range(7),
+)
+async def test_a_filter_lets_through_what_it_says(
+    condition: Callable[[Any], Any],
+    names: list[str] | None,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([add, names_of, SCHEMA]) as node:
+        await mutate(node, add, list(FOODS))
+
+        passed = [name for name, _ in await found(node, filter=condition)]
+
+        assert passed == (["north", "north east", "east"] if names is None else names)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"vector": [1.0]}, InvalidValue, "has 1 numbers, and the index 'by_taste' is of 2"),
+        ({"vector": []}, InvalidValue, "list of finite numbers"),
+        ({"vector": "ab"}, InvalidValue, "list of finite numbers"),
+        ({"vector": [1.0, math.nan]}, InvalidValue, "list of finite numbers"),
+        ({"limit": 0}, InvalidValue, "1 to 256"),
+        ({"limit": 257}, InvalidValue, "1 to 256"),
+        ({"limit": 1.5}, InvalidValue, "1 to 256"),
+        ({"limit": math.nan}, InvalidValue, "1 to 256"),
+        ({"limit": True}, InvalidValue, "1 to 256"),
+        ({"filter": lambda q: q.eq("name", "north")}, InvalidRange, "no filter field"),
+        (
+            {"filter": lambda q: q.or_(*[q.eq("cuisine", n) for n in range(65)])},
+            InvalidRange,
+            "at most 64 filter values",
+        ),
+        ({"filter": lambda q: q.neq("cuisine", "x")}, AttributeError, "neq"),
+    ],
+    ids=range(12),
+)
+async def test_a_search_that_cannot_be_is_refused(
+    options: Any, error: type[Exception], said: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving([add, names_of, SCHEMA]) as node:
+        await mutate(node, add, list(FOODS))
+
+        with pytest.raises(error, match=said):
+            await found(node, **options)
+
+
+async def test_an_index_that_is_not_there_is_refused_with_the_line_to_add(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    searching = look()
+    async with serving([add, searching]) as node:
+        assert [] == await ask(node, searching), "a table that is not there has nothing"
+
+        with pytest.raises(IndexNotFound, match=r"\.vector_index\('by_taste', vector_field="):
+            await mutate(node, add, ["north"])
+
+
+async def test_a_search_of_the_past_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    searching = look()
+    async with serving([add, searching, SCHEMA]) as node:
+        await mutate(node, add, ["north"])
+
+        with pytest.raises(NotAllowed, match="as of a ts"):
+            await ask_at(node, node.published.value - 1, searching)
+
+
+async def test_contexts_say_where_a_search_is(autojump_clock: trio.testing.MockClock) -> None:
+    @query
+    async def on_ctx(ctx: QueryCtx) -> Any:
+        return await ctx.vector_search("foods", "by_taste", vector=NORTH)  # type: ignore[attr-defined]
+
+    @query
+    async def of_system(ctx: QueryCtx) -> Any:
+        return await ctx.db.system.vector_search("foods", "by_taste", vector=NORTH)
+
+    async with serving([on_ctx, of_system, SCHEMA]) as node:
+        with pytest.raises(NotAllowed, match=r"ctx\.db\.vector_search"):
+            await ask(node, on_ctx)
+        with pytest.raises(NotAllowed, match="system tables have none"):
+            await ask(node, of_system)
+
+
+# Actions.
+
+
+@action
+async def on_trio(ctx: ActionCtx, limit: int = 10) -> list[VectorHit[Any]]:
+    return await ctx.vector_search("foods", "by_taste", vector=NORTH, limit=limit)
+
+
+@action(loop="asyncio")
+async def on_asyncio(ctx: ActionCtx, limit: int = 10) -> list[VectorHit[Any]]:
+    return await ctx.vector_search("foods", "by_taste", vector=NORTH, limit=limit)
+
+
+@action
+def in_a_thread(ctx: BlockingActionCtx, limit: int = 10) -> list[VectorHit[Any]]:
+    return ctx.vector_search("foods", "by_taste", vector=NORTH, limit=limit)
+
+
+@pytest.mark.parametrize("act", [on_trio, on_asyncio, in_a_thread])
+async def test_every_host_of_actions_finds_what_a_query_finds(act: Any) -> None:
+    searching = look()
+    app = [add, names_of, on_trio, on_asyncio, in_a_thread, searching, SCHEMA]
+    async with serving(app) as node:
+        await mutate(node, add, list(FOODS))
+
+        done = await node.functions.action(path_of(act), {}, caller=ADMIN)
+        refused = await node.functions.action(path_of(act), {"limit": 257}, caller=ADMIN)
+
+        assert await ask(node, searching) == done.value
+        assert refused.failure is not None
+        assert "1 to 256" in refused.failure.message
+
+
+async def test_without_numpy_a_search_names_the_extra_and_the_rest_works(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("engine.transaction.nearest", raising=False)
+    monkeypatch.setitem(sys.modules, "engine.transaction.nearest", None)
+
+    searching = look()
+    async with serving([add, searching, SCHEMA]) as node:
+        with pytest.raises(UsageError, match=r"headrace\[vectors\]"):
+            await mutate(node, add, ["north"])
+
+
+# A live search.
+
+
+async def test_a_live_search_is_asked_again_when_what_it_found_may_have_changed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    searching = look(limit=1)
+    async with serving([add, names_of, searching, SCHEMA]) as node:
+        await mutate(node, add, ["north east"])
+        shown = await node.functions.query(path_of(searching), {}, caller=ADMIN)
+
+        await mutate(node, add, ["north"])
+        await node.functions.processed.wait_reached(node.published.value)
+
+        assert shown.live.invalidated_at is not None
+        shown.live.release()
