@@ -1,7 +1,7 @@
 """
-The process that the jobs proof kills: it opens a database and has things done later.
+The process of a crowd that the jobs proof kills: it opens a database and has things done later.
 
-    python -m tests.proofs.jobs_subject DIRECTORY PLANT POINT VISIT FIRST
+    python -m tests.proofs.jobs_crowd_subject DIRECTORY PLANT POINT VISIT FIRST
 
 It kills itself when it comes to POINT for the VISIT-th time, if that is a point.  Lines on standard
 output, each written at once: `plan TOKEN KIND DUE_MS JOB` for what is planned and durable, `cancel
@@ -26,18 +26,12 @@ import trio
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.crons import Crons, Retry
 from engine.app.decorators import internal_action, internal_mutation, mutation, query
-from engine.app.registered import Kind
-from engine.functions import crons as cron_rows
-from engine.functions import job_rows, jobs, mutations
-from engine.functions.cron_times import NextTime
-from engine.functions.results import Caller
-from engine.functions.scheduling import finish_job
 from engine.host import Engine
 from engine.indexes.verify import verify
 from engine.kernel.runtime import SystemRuntime
 from engine.kernel.trace import trace_to_stderr
 from engine.model.ids import Id
-from engine.transaction.view import view_of
+from tests.proofs.jobs_planted import plant
 
 KINDS: Final = ("land", "act", "fragile")
 ATTEMPTS: Final = 3
@@ -141,10 +135,10 @@ class Doomed(SystemRuntime):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main(directory: Path, plant: str, point: str, visit: int, first: int) -> None:
+async def main(directory: Path, bug: str, point: str, visit: int, first: int) -> None:
     global outside
     outside = os.open(directory / "outside", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    _plant(plant)
+    plant(bug)
     runtime = Doomed(point, visit)
     async with Engine.open(directory / "data", app=app(), runtime=runtime) as engine:
         if first >= 0:
@@ -192,54 +186,6 @@ async def _state(engine: Engine) -> dict[str, Any]:
 
 def _say(line: str) -> None:
     os.write(1, line.encode() + b"\n")
-
-
-# Bugs.
-
-
-def _plant(bug: str) -> None:
-    """Break the engine in one known way."""
-    if bug == "ends-in-a-transaction-of-its-own":
-        setattr(jobs.Jobs, "run", _run_in_two)  # noqa: B010 - a method is not assigned to
-    elif bug == "forgets-the-canceled-state":
-        for module in (jobs, mutations):
-            setattr(module, "is_pending", _is_there)  # noqa: B010
-    elif bug == "runs-the-backlog":
-        setattr(cron_rows, "next_time", _every_beat)  # noqa: B010
-    else:
-        assert bug == "none", f"no such bug: {bug}"
-
-
-_run = jobs.Jobs.run
-
-
-async def _run_in_two(self: jobs.Jobs, job: jobs.Job) -> Any:
-    """First what a mutation does, durably, then that its job has ended."""
-    functions = self._functions
-    snapshot = self._snapshots.acquire()
-    row = self._reader(view_of(snapshot)).get(job.key)
-    self._snapshots.release(snapshot)
-    if job.kind is Kind.ACTION or row is None or "cron" in row:
-        return await _run(self, job)
-    caller = Caller(admin=True, request_id=job_rows.request_of(row["_id"]), origin="job")
-    await functions.mutation(row["name"], row["args"][0], caller=caller)
-    await self._runtime.pause("jobs.acted")
-
-    def end(turn: Any) -> None:
-        found = turn.get(job.key)
-        if job_rows.is_pending(found):
-            finish_job(turn, job.key, found, {"kind": job_rows.SUCCESS})
-
-    await functions.turns.write(end)
-    return job_rows.SUCCESS
-
-
-def _is_there(job: Any) -> bool:
-    return job is not None
-
-
-def _every_beat(schedule: Any, _seed: str, last_ms: float, _now_ms: float) -> NextTime:
-    return NextTime(last_ms + schedule.seconds * 1000, 0)
 
 
 if __name__ == "__main__":
