@@ -10,10 +10,11 @@ order, so a view finds the newest at or before its own timestamp.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-
-from sortedcontainers import SortedDict
+from itertools import chain
+from typing import Final, TypeAlias
 
 from engine.indexes.catalog import Catalog, IndexInfo, by_id_prefix
 from engine.indexes.counts import Counts
@@ -22,6 +23,11 @@ from engine.log.retention import Trim
 from engine.model.commits import RowWrite
 
 OverlayEntry = tuple[bytes, bytes | None]
+Versions: TypeAlias = list[tuple[int, bytes | None]]
+"""What one key has led to, with the timestamps from which it did, oldest first."""
+
+DROPPED_MAX: Final = 64
+"""Keys of an index that are in its order and no longer staged, beside as many as are."""
 
 
 class StagedCommit(Applied):
@@ -82,9 +88,9 @@ class Staged:
     """All versions that some view may still need, newest last."""
 
     def __init__(self) -> None:
-        self.rows: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        self.rows: dict[bytes, Versions] = {}
         """The images of each row, with the timestamps from which they hold."""
-        self._entries: dict[bytes, SortedDict[bytes, list[tuple[int, bytes | None]]]] = {}
+        self._entries: dict[bytes, _Entries] = {}
         self._commits: deque[StagedCommit] = deque()
 
     def __len__(self) -> int:
@@ -110,10 +116,10 @@ class Staged:
     ) -> Iterator[OverlayEntry]:
         """What is staged for an interval of an index, up to a timestamp."""
         entries = self._entries.get(index.prefix)
-        if not entries:
+        if entries is None:
             return
-        for key in entries.irange(lower, upper, inclusive=(True, False), reverse=reverse):
-            for ts, row in reversed(entries[key]):
+        for key, versions in entries.between(lower, upper, reverse=reverse):
+            for ts, row in reversed(versions):
                 if ts <= upto:
                     yield key, row
                     break
@@ -130,9 +136,9 @@ class Staged:
                     del versions[0]
                 if write.before is None or write.after is None:
                     prefix, key, _ = _by_id_entry(write)
-                    _pop_first(self._entries[prefix], key)
+                    self._entries[prefix].drop_first(key)
             for prefix, key, _ in commit.changes:
-                _pop_first(self._entries[prefix], key)
+                self._entries[prefix].drop_first(key)
             commit.changes = ()
 
     def clear(self) -> None:
@@ -144,20 +150,68 @@ class Staged:
     def _add_entry(self, prefix: bytes, key: bytes, row: bytes | None, ts: int) -> None:
         entries = self._entries.get(prefix)
         if entries is None:
-            entries = self._entries[prefix] = SortedDict()
-        entries.setdefault(key, []).append((ts, row))
+            entries = self._entries[prefix] = _Entries()
+        entries.add(key, (ts, row))
+
+
+class _Entries:
+    """
+    What is staged of one index.
+
+    Most mutations that write an entry ask for no range of entries, so keys are put in order when
+    somebody does: those that came since go behind the others, and the sort merges the two.
+    """
+
+    __slots__ = ("_added", "_dropped", "_ordered", "_versions")
+
+    def __init__(self) -> None:
+        self._versions: dict[bytes, Versions] = {}
+        self._ordered: list[bytes] = []
+        """Keys, some of them no longer staged, or twice."""
+        self._added: list[bytes] = []
+        """Those that have no place in the order yet."""
+        self._dropped = 0
+
+    def add(self, key: bytes, version: tuple[int, bytes | None]) -> None:
+        versions = self._versions.get(key)
+        if versions is None:
+            self._versions[key] = [version]
+            self._added.append(key)
+        else:
+            versions.append(version)
+
+    def drop_first(self, key: bytes) -> None:
+        """Forget the oldest version of `key`."""
+        versions = self._versions[key]
+        if len(versions) > 1:
+            del versions[0]
+            return
+        del self._versions[key]
+        self._dropped += 1
+        if self._dropped > len(self._versions) + DROPPED_MAX:
+            self._ordered, self._added, self._dropped = [], list(self._versions), 0
+
+    def between(
+        self, lower: bytes, upper: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[bytes, Versions]]:
+        """The keys from `lower` on and before `upper`, in order."""
+        if self._added:
+            self._ordered = sorted(chain(self._ordered, self._added))
+            self._added = []
+        keys = self._ordered
+        begin = bisect_left(keys, lower)
+        end = len(keys) if upper is None else bisect_left(keys, upper, begin)
+        last = None
+        for at in range(end - 1, begin - 1, -1) if reverse else range(begin, end):
+            key = keys[at]
+            if key != last and (versions := self._versions.get(key)) is not None:
+                yield key, versions
+            last = key
 
 
 def _by_id_entry(write: RowWrite) -> tuple[bytes, bytes, bytes | None]:
     prefix = by_id_prefix(write.table_number)
     return prefix, write.key[4:], None if write.after is None else write.key
-
-
-def _pop_first(versions: SortedDict[bytes, list[tuple[int, bytes | None]]], key: bytes) -> None:
-    found = versions[key]
-    found.pop(0)
-    if not found:
-        del versions[key]
 
 
 def changes_of(catalog: Catalog, writes: Sequence[RowWrite]) -> list[Change]:
