@@ -1,32 +1,45 @@
 """
-One client's connection as hypercorn serves it, with a shortcut for what it is sent.
+One client's connection as hypercorn serves it, with a shortcut for what is sent each way.
 
     outbox ──send───▶ hypercorn ──▶ wsproto ──▶ stream ──▶ kernel
        └─────begin──────────────────────────────────────────┘
+
+    kernel ──▶ stream ──▶ wsproto ──▶ hypercorn ──▶ queue ──receive──▶ session
+                                          └────────take───────────────────┘
 
 On the long way a message goes through a dozen calls, a lock and two turns of the
 scheduler, to a kernel that nearly always has room for it.  So whoever sends asks
 the kernel first, and goes the long way when that takes no more.  There is one
 order: what is left of a message that the kernel has a part of comes before
 whatever hypercorn sends.
+
+What arrives waits in hypercorn's queue for a task that wants it, which are two turns
+of the scheduler again.  So once that queue is empty the session takes a text where it
+is read; while it does, nothing more is read.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import trio
 from hypercorn.events import Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from hypercorn.trio.tcp_server import MAX_RECV
 from wsproto.connection import ConnectionState
 
+from engine.server.shortcut import Take
 from engine.server.watched import WatchedConnection
 
 _TEXT: Final = 0x81
 """The first byte of a text that is in one frame."""
+
+TAKEN_AT_ONCE: Final = 16
+"""Texts of one client before others get their turn: less than a millisecond."""
 
 
 class Connection(WatchedConnection):
@@ -35,20 +48,59 @@ class Connection(WatchedConnection):
     _websocket: WSStream | None = None
     _rest: bytes = b""
     """Of a frame that the kernel has a part of."""
+    _queue: trio.MemoryReceiveChannel[Any] | None = None
+    """Where hypercorn puts what arrives."""
+    _taken: int = 0
 
     async def protocol_send(self, event: Event) -> None:
         if self._rest and isinstance(event, RawData):
             event, self._rest = RawData(self._rest + event.data), b""
         await super().protocol_send(event)
 
+    async def _received(self) -> bytes:
+        """What arrives next. trio would ask before it waits, when hardly ever there is anything."""
+        if self._websocket is None:
+            return await super()._received()
+        while True:
+            await trio.lowlevel.wait_readable(self.stream.socket)
+            try:
+                return os.read(self.stream.socket.fileno(), MAX_RECV)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+
     # The shortcut.
 
-    def shorten(self, websocket: WSStream) -> bool:
+    def shorten(self, websocket: WSStream, receive: Callable[..., object]) -> bool:
         """Whether there is a shortcut for `websocket`: not through TLS, and not in HTTP/2."""
         is_alone = isinstance(self.protocol.protocol, H11Protocol)
         if is_alone and isinstance(self.stream, trio.SocketStream) and hasattr(os, "writev"):
             self._websocket = websocket
+            self._queue = getattr(receive, "__self__", None)
         return self._websocket is not None
+
+    def listen(self, take: Take) -> bool:
+        """As `Shortcut` has it; `take` is called by the task that reads the connection."""
+        if self._websocket is None or self._queue is None:
+            return False
+        waiting = self._queue.statistics()
+        if waiting.current_buffer_used or waiting.tasks_waiting_send:
+            return False
+        put = self._websocket.app_put
+        assert put is not None, "a WebSocket that was accepted has an application"
+
+        async def hand_over(event: Any) -> None:
+            if event["type"] != "websocket.receive":
+                await put(event)
+                return
+            self._taken += 1
+            if self._taken % TAKEN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            await take(event["text"])
+
+        self._websocket.app_put = hand_over
+        return True
 
     def begin(self, message: bytes) -> bool:
         """Have the kernel take of a text what it has room for; whether that was anything."""

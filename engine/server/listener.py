@@ -174,7 +174,7 @@ class Listener:
                 await self._server(scope, receive, send)
                 return
             _decline_compression(websocket)
-            if connection.shorten(websocket):
+            if connection.shorten(websocket, receive):
                 scope["extensions"][SHORTCUT] = connection
             try:
                 await self._server(scope, receive, send)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -23,6 +23,7 @@ from engine.errors import Overloaded
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
 from engine.server.protocol import PING
+from engine.server.shortcut import WayOut
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -33,23 +34,6 @@ BACKLOG_BYTES: Final = 1 << 20
 
 REASON_BYTES_MAX: Final = 123
 """A WebSocket close frame holds no more."""
-
-
-class Shortcut(Protocol):
-    """What some hosts have besides `send`: a way that nobody waits on."""
-
-    def begin(self, message: bytes) -> bool:
-        """Have the kernel take of a text what it has room for; whether that was anything."""
-        ...
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether the kernel has a part of a message, and not the rest."""
-        ...
-
-    async def finish(self) -> None:
-        """Send the rest of what was begun."""
-        ...
 
 
 class Outbox:
@@ -69,7 +53,7 @@ class Outbox:
         *,
         on_room: Callable[[], None],
         on_finished: Callable[[], None],
-        shortcut: Shortcut | None = None,
+        shortcut: WayOut | None = None,
     ) -> None:
         self._limits = limits
         self._home = home

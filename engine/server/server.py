@@ -59,7 +59,7 @@ OPERATORS_PREFIX: Final = "/api/headrace/"
 """What the command line asks; also answered while there is nothing to serve yet."""
 
 SHORTCUT: Final = "headrace.shortcut"
-"""The extension of a scope with the `outbox.Shortcut` of a host that has one."""
+"""The extension of a scope with the `shortcut.Shortcut` of a host that has one."""
 
 _DISCONNECTS: Final = ("websocket.disconnect", "http.disconnect")
 

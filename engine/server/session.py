@@ -20,7 +20,7 @@ goes on without it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, assert_never
 
 import trio
@@ -49,7 +49,7 @@ from engine.server.backend import Backend
 from engine.server.fanout import Fanout
 from engine.server.identity import Verifier, acted_identity
 from engine.server.messages import Authenticate, decode
-from engine.server.outbox import Outbox, Send, Shortcut
+from engine.server.outbox import Outbox, Send
 from engine.server.protocol import (
     Answered,
     Call,
@@ -63,6 +63,7 @@ from engine.server.protocol import (
     Verify,
 )
 from engine.server.query_set import Query
+from engine.server.shortcut import Shortcut
 from engine.server.spelling import Spelling
 from engine.server.who import NOBODY, Who
 
@@ -102,7 +103,7 @@ class Session:
         home: tasks that may outlive the connection run here: actions, and the sending.
         fanout: told when the client is due to be told something.
         takes_parts: as in `Protocol`.
-        shortcut: as in `Outbox`.
+        shortcut: where messages go and come, if the host has one.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Session:
         self._runtime = runtime
         self._home = home
         self._fanout = fanout
+        self._shortcut = shortcut
         self._answered = trio.lowlevel.ParkingLot()
         self._lane = trio.lowlevel.ParkingLot()
         self._protocol = Protocol(limits, spelling, self._wake, takes_parts=takes_parts)
@@ -149,6 +151,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 await self._part(self._read, receive, nursery)
         self._protocol.close()
+        self._lane.unpark_all()
         self._fanout.forget(self)
         with trio.move_on_after(CLOSING_S_MAX):
             await self._outbox.finished.wait()
@@ -212,35 +215,47 @@ class Session:
     # Reading.
 
     async def _read(self, receive: Receive, mutating: trio.Nursery) -> None:
+        """Take what arrives, from `receive` until there is a shortcut; the end comes from there."""
+
+        async def take(text: str | None) -> None:
+            if not (self._reading.cancel_called or self._scope.cancel_called):
+                await self._part(self._hear, text, mutating)
+
+        shortcut = self._shortcut
         with self._reading:
-            while (text := await self._next_text(receive)) is not None:
-                await self._take(text)
-                if self._protocol.has_mutations and not self._is_mutating:
-                    self._is_mutating = True
-                    mutating.start_soon(self._part, self._mutate)
-                while self._protocol.is_reading_paused():
-                    await self._lane.park()
+            while (event := await self._next(receive)) is not None:
+                await self._hear(event.get("text"), mutating)
+                if shortcut is not None and shortcut.listen(take):
+                    shortcut = None
             self._outbox.abandon()
 
-    async def _next_text(self, receive: Receive) -> str | None:
+    async def _hear(self, text: str | None, mutating: trio.Nursery) -> None:
+        """Take one message, and come back when another may be read."""
+        if text is None:
+            raise ProtocolViolation("a binary message; the protocol has text only")
+        await self._take(text)
+        if self._protocol.has_mutations and not (self._is_mutating or self._scope.cancel_called):
+            self._is_mutating = True
+            mutating.start_soon(self._part, self._mutate)
+        while self._protocol.is_reading_paused() and not self._scope.cancel_called:
+            await self._lane.park()
+
+    async def _next(self, receive: Receive) -> Mapping[str, Any] | None:
         """The next message, or `None` when the client is gone."""
         if self._protocol.phase is not Phase.NEW:
-            return await self._text(receive)
+            return await self._message(receive)
         with trio.move_on_after(self._limits.inactivity_s_max):
-            return await self._text(receive)
+            return await self._message(receive)
         # No violation, after which a client would not come back: its line may be that slow.
         self._end(None, 1000, "InactiveClient")
         return await trio.sleep_forever()
 
-    async def _text(self, receive: Receive) -> str | None:
+    async def _message(self, receive: Receive) -> Mapping[str, Any] | None:
         while (event := await receive())["type"] != "websocket.receive":
             if event["type"] == "websocket.disconnect":
                 self.is_client_gone = True
                 return None
-        text = event.get("text")
-        if text is None:
-            raise ProtocolViolation("a binary message; the protocol has text only")
-        return str(text)
+        return event
 
     async def _take(self, text: str) -> None:
         step = self._protocol.receive(decode(text))

@@ -94,12 +94,15 @@ class WatchedConnection(TCPServer):
         """What arrives next: nothing when the client has hung up, `None` when the line is cut."""
         self._silent_since = trio.current_time()
         try:
-            return bytes(await self.stream.receive_some(MAX_RECV))
+            return await self._received()
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             return None
         finally:
             self._silent_since = math.inf
             self._is_asked = False
+
+    async def _received(self) -> bytes:
+        return bytes(await self.stream.receive_some(MAX_RECV))
 
     async def _throw_away(self) -> None:
         """hypercorn has refused a message and would go on to keep all that is sent of it."""

@@ -10,7 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -20,7 +20,9 @@ from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
 from engine.host import Engine
 from engine.model.limits import Limits
+from engine.server.connection import TAKEN_AT_ONCE
 from engine.server.listener import ListenConfig, Listener
+from engine.server.session import Session
 from tests.node.certificates import certificate
 from tests.node.sockets import (
     CLOSE,
@@ -318,6 +320,73 @@ async def show(socket: WebSocket, house: Served, number: int, size: int) -> None
     add = {"type": "Add", "queryId": number, "udfPath": house.path("stuffed"), "args": args}
     edit = {"baseVersion": number, "newVersion": number + 1, "modifications": [add]}
     await socket.say(type="ModifyQuerySet", **edit)
+
+
+async def test_what_is_said_at_once_is_taken_in_order() -> None:
+    """Some of it is there before the session has its shortcut."""
+    async with served() as house, opened(house.url) as socket:
+        greeting = {"type": "Connect", "sessionId": SESSION, "connectionCount": 0}
+        calls = [written(house, number) for number in range(100)]
+        said = b"".join(frame(TEXT, json.dumps(each).encode()) for each in (greeting, *calls))
+        await socket.stream.send_all(said)
+        answered = [(await socket.hear_until("MutationResponse"))["requestId"] for _ in calls]
+        [*bodies] = await house.post("query", "bodies")
+
+    assert list(range(100)) == answered
+    assert [str(number) for number in range(100)] == bodies
+
+
+async def test_who_says_much_at_once_leaves_others_their_turn() -> None:
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        await show(socket, house, 0, 1)
+        await socket.hear_until("Transition")
+        small = frame(TEXT, json.dumps({"type": "Event", "eventType": "", "event": None}).encode())
+        await socket.stream.send_all(small * 900)  # which is read as one
+        await show(socket, house, 1, 1)
+        turns = 0
+        with trio.CancelScope() as watching:
+            async with trio.open_nursery() as nursery:
+
+                async def heard() -> None:
+                    await socket.hear_until("Transition")
+                    watching.cancel()
+
+                nursery.start_soon(heard)
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+
+    assert turns > 900 / TAKEN_AT_ONCE
+
+
+async def test_a_session_that_ends_while_it_is_not_read_lets_its_connection_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions = list[Session]()
+
+    async def stuck(session: Session, _call: object) -> NoReturn:
+        sessions.append(session)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Session, "_mutation", stuck)
+    async with (
+        served(limits=Limits(mutations_queued_max=1)) as house,
+        opened(house.url) as socket,
+    ):
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        for number in range(5):
+            await socket.say(**written(house, number))
+        await until(lambda: bool(sessions))
+        await trio.sleep(0.1)
+        sessions[0].abandon()
+        await house.until_connections(0)
+
+
+def written(house: Served, number: int) -> dict[str, Any]:
+    """The message of a client that has its number written."""
+    call = {"requestId": number, "udfPath": house.path("write"), "args": [{"body": str(number)}]}
+    return {"type": "Mutation", **call}
 
 
 async def test_a_message_over_the_limit_ends_its_connection_alone() -> None:
