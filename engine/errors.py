@@ -15,6 +15,7 @@ Every error the engine raises on purpose.
     │   ├── ReturnsValidationError   a result that the function promised not to return
     │   ├── FunctionNotFound       no such function, or none that the caller may see
     │   ├── WrongFunctionKind      a query called as a mutation, and the like
+    │   ├── UnmountedComponent     a call of, or a write to, a component that is not mounted
     │   ├── NotAllowed             something a query or mutation may not do; use an action
     │   ├── NotAwaited             a call on ctx whose result nobody awaited
     │   ├── LimitExceeded          a function used more than it may; names limit and number
@@ -119,6 +120,16 @@ class FunctionNotFound(UsageError):
 
 class WrongFunctionKind(UsageError):
     """A query called as a mutation, and the like."""
+
+
+class UnmountedComponent(UsageError):
+    """A call of a function, or a write to a table, of a component that is not mounted."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__(
+            f"no component is mounted as {component!r}. If one was, its data is kept: operators "
+            "can read it, and mounted again it goes on"
+        )
 
 
 class NotAllowed(UsageError):

@@ -31,6 +31,7 @@ from engine.functions.deployment import Deployment
 from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.job_sweep import JobSweep
 from engine.functions.jobs import Jobs
+from engine.functions.mounts import delete_component
 from engine.functions.pausing import is_paused
 from engine.functions.push import Push
 from engine.functions.run import Functions
@@ -154,6 +155,21 @@ class Node:
             application = self.functions.deployment.application
             drop = partial(begin_drop, application, component, name)
             count = await self.functions.turns.write(drop)
+        self.upkeep.wake()
+        return count
+
+    async def delete_component(self, path: str) -> int:
+        """
+        Remove what is kept of a component that is not mounted, durably; its documents go behind it.
+
+        Returns:
+            How many documents it had.
+
+        Raises:
+            UsageError: it is mounted, or nothing is kept of it.
+        """
+        async with self.pushing:
+            count = await delete_component(self.functions.turns, path)
         self.upkeep.wake()
         return count
 

@@ -16,15 +16,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
+from engine.app.configuration import configuration, plain_configuration, told_to
 from engine.app.places import place_of_caller
 from engine.app.references import Reference
 from engine.app.validators import check_identifier
 from engine.errors import DeclarationError
-from engine.model.values import Value, normalize
+from engine.model.values import Value
 
 Algorithm: TypeAlias = Literal["RS256", "ES256"]
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _URL_SCHEMES: Final = ("https://", "http://", "data:")
 
 
@@ -86,13 +88,21 @@ class Mount:
     `path` is where it is below the application or component that mounted it.
     """
 
-    __slots__ = ("component", "config", "path")
+    __slots__ = ("component", "config", "env", "path")
 
-    def __init__(self, component: Component, path: str, config: Mapping[str, Value]) -> None:
+    def __init__(
+        self,
+        component: Component,
+        path: str,
+        config: Mapping[str, Value],
+        env: Mapping[str, str] = NOTHING,
+    ) -> None:
         self.component = component
         self.path = path
         self.config = config
-        """What the component is told about this mount."""
+        """What the component is told about this mount, plain."""
+        self.env = env
+        """All the variables that it sees."""
 
     def __getattr__(self, name: str) -> Reference:
         """`limits.check` is the function `check`; `limits.jobs.run` the one of module `jobs`."""
@@ -127,7 +137,8 @@ class _Mounts:
         /,
         *,
         name: str | None = None,
-        config: Mapping[str, Value] | None = None,
+        config: object = None,
+        env: Mapping[str, str] | None = None,
     ) -> Mount:
         """
         Mount a component: tables, functions and crons of its own, under a name.
@@ -135,10 +146,12 @@ class _Mounts:
         Args:
             component: may be mounted several times, each with its own data.
             name: of this mount; the component's own unless said.
-            config: values that the component is told.
+            config: what the component is told: an instance of the class that it declares for
+                this, or a mapping.
+            env: variables, by name, that it sees as `env`; no others.
 
         Raises:
-            DeclarationError: the name is taken, or can be none.
+            DeclarationError: the name is taken, or can be none; `config` is not what it takes.
         """
         if not isinstance(component, Component):
             raise DeclarationError(f"use({component!r}): not a component")
@@ -147,9 +160,23 @@ class _Mounts:
             raise DeclarationError(
                 f"two components are mounted as {name!r}; give one of them another name="
             )
-        mount = Mount(component, name, MappingProxyType(normalize(config or {})))
+        try:
+            told = plain_configuration(component.config_class, config)
+        except DeclarationError as error:
+            raise DeclarationError(f"{component!r} as {name!r}: {error}") from None
+        mount = Mount(component, name, MappingProxyType(told), _variables(env or {}, name))
         self._mounts[name] = mount
         return mount
+
+
+def _variables(env: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """A copy, in which nothing is hidden that would only be found when it is asked for."""
+    for variable, value in env.items():
+        if not isinstance(variable, str) or not isinstance(value, str):
+            raise DeclarationError(
+                f"env of the mount {name!r}: {variable!r} is {value!r}; variables are text"
+            )
+    return MappingProxyType(dict(env))
 
 
 class Component(_Mounts):
@@ -158,14 +185,37 @@ class Component(_Mounts):
 
     Args:
         name: what it is mounted as unless `use` says otherwise.
+        config: the class of what it is told where it is mounted: a dataclass, or whatever else
+            arguments may be; none unless said.
         package: whose modules it consists of, by dotted name; the package of the module that
             creates it unless said.
     """
 
-    def __init__(self, name: str, /, *, package: str | None = None) -> None:
+    def __init__(
+        self, name: str, /, *, config: type | None = None, package: str | None = None
+    ) -> None:
         super().__init__()
         self.name = check_identifier(name, "a component")
         self.package: str | None = package or sys._getframe(1).f_globals.get("__package__")
+        self.config_class = config
+        told = told_to(self.package)
+        self._config = None if config is None or told is None else configuration(config, told)
+
+    @property
+    def config(self) -> Any:
+        """
+        In modules and functions of the component: what this mount is told, an instance of its
+        class.
+
+        Raises:
+            DeclarationError: there is no such class, or this is not inside of a mount.
+        """
+        if self._config is None:
+            raise DeclarationError(
+                f"{self!r} is told nothing here: it has a config in its own functions, where it is "
+                f"mounted, and if it says which class: Component({self.name!r}, config=...)"
+            )
+        return self._config
 
     def __repr__(self) -> str:
         return f"<component {self.name}>"
@@ -214,6 +264,7 @@ def define_app(*, auth: Sequence[AuthProvider] = ()) -> App:
     return App(auth=auth)
 
 
-def define_component(name: str, /) -> Component:
+def define_component(name: str, /, *, config: type | None = None) -> Component:
     """`Component`, by the name that Convex has for it."""
-    return Component(name, package=sys._getframe(1).f_globals.get("__package__"))
+    package = sys._getframe(1).f_globals.get("__package__")
+    return Component(name, config=config, package=package)

@@ -4,8 +4,10 @@
     app = App(auth=[Oidc(domain=env["AUTH_DOMAIN"], application_id="chat")])
 
 An application sees the process's variables, and those of the file `.env.local`
-in its root where the process has none.  A component sees nothing: what it may
-know is told to it as arguments.
+in its root where the process has none.  A component sees nothing but what it is
+given where it is mounted:
+
+    mail = app.use(mailer, env={"MAIL_TOKEN": env["MAIL_TOKEN"]})
 
 `env.get("HEADRACE_DEV")` is "1" in the verbs of the command line, unless it was set
 before, but empty under `headrace serve` and missing in other programs: what must not
@@ -66,9 +68,12 @@ class Variables(Mapping[str, str]):
         return len(self._values)
 
 
-NO_VARIABLES: Final = Variables(
-    {}, "a component has no environment; hand it what it needs as an argument"
-)
+def given_to(env: Mapping[str, str]) -> Variables:
+    """All that a component sees: what it was given where it is mounted."""
+    return Variables(env, "a component sees what it is given: app.use(..., env={'{name}': ...})")
+
+
+NO_VARIABLES: Final = given_to({})
 
 
 def read_environment(root: Path | None) -> Variables:

@@ -40,6 +40,7 @@ VERBS: Final = {
     "jobs": "jobs",
     "crons": "crons",
     "stats": "stats",
+    "component": "component",
     "pause": "pause",
     "resume": "resume",
     "check": "check",

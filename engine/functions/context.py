@@ -49,6 +49,7 @@ from engine.functions.targets import call_arguments
 from engine.functions.triggers import FollowedWriter
 from engine.model.limits import SCHEDULE_S_MAX, Limits
 from engine.transaction.transaction import Transaction
+from engine.transaction.usage import Usage
 
 
 class Scope(NamedTuple):
@@ -157,6 +158,7 @@ class QueryContext(QueryCtx):
         *,
         at_beginning: bool = False,
     ) -> Steps[Any]:
+        """The steps of a call, of the function and the arguments that it has now."""
         scope = self._scope
         component, path, may_call_internal = scope.deployment.target(fn, scope.component)
         raw = self._calls.in_own_time(call_arguments, fn, args, kwargs)
@@ -169,13 +171,8 @@ class QueryContext(QueryCtx):
         if at_beginning:
             inner = inner._replace(transaction=scope.transaction.beginning())
         if budget is None:
-            return (yield from run_nested(function, raw, inner))
-        usage = scope.transaction.usage
-        saved = usage.tighten(budget)
-        try:
-            return (yield from run_nested(function, raw, inner))
-        finally:
-            usage.loosen(saved)
+            return run_nested(function, raw, inner)
+        return _within_budget(run_nested(function, raw, inner), scope.transaction.usage, budget)
 
 
 @absences.lacking(absences.CONTEXT[Kind.MUTATION])
@@ -248,6 +245,14 @@ class LimitedMutationCalls(LimitedCalls, MutationCalls):
         return ctx._calls.defer(
             lambda: ctx._nested(Kind.QUERY, fn, args, kwargs, budget, at_beginning=True)
         )
+
+
+def _within_budget(steps: Steps[Any], usage: Usage, budget: Mapping[str, int]) -> Steps[Any]:
+    saved = usage.tighten(budget)
+    try:
+        return (yield from steps)
+    finally:
+        usage.loosen(saved)
 
 
 def close_context(ctx: QueryContext) -> None:
@@ -329,10 +334,10 @@ class SchedulerAccess(Scheduler):
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str:
         scope = self._scope
+        raw = self._calls.in_own_time(call_arguments, fn, args, kwargs)
         target, found = scope.deployment.find_for_later(fn, scope.component)
         if self._retrying is not None:
             self._retrying.refuse_unless_action(found)
-        raw = self._calls.in_own_time(call_arguments, fn, args, kwargs)
         return schedule(
             scope.transaction,
             scope.component,

@@ -11,7 +11,7 @@ was late or took long are skipped, and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from engine.app.crons import CronSpec, Interval, Schedule
@@ -197,6 +197,13 @@ def unregister(turn: Transaction, component: str, name: str) -> bool:
         raise InvalidValue(f"the cron {name!r} is declared in the code, and goes with it")
     _remove(turn, row)
     return True
+
+
+def forget_crons(turn: Transaction, components: Iterable[str]) -> None:
+    """Remove all crons of some components, with the ticks that wait."""
+    for component in components:
+        for row in list(crons_of(turn, component)):
+            _remove(turn, row)
 
 
 def find_cron(turn: Transaction, component: str, name: str) -> Doc | None:

@@ -19,7 +19,13 @@ from engine.app.schema import Schema
 from engine.app.triggers import Trigger
 from engine.app.types import FunctionMetadata
 from engine.app.validators import Tables, did_you_mean
-from engine.errors import FunctionNotFound, InvalidValue, SchemaViolation, WrongFunctionKind
+from engine.errors import (
+    FunctionNotFound,
+    InvalidValue,
+    SchemaViolation,
+    UnmountedComponent,
+    WrongFunctionKind,
+)
 from engine.functions.handles import Handles, is_handle
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.relations import Relation, named
@@ -80,6 +86,14 @@ class Deployment:
     def digest(self) -> str:
         return self.application.digest
 
+    def refuse_unless_mounted(self, component: str) -> None:
+        """
+        Raises:
+            UnmountedComponent: nothing is mounted there; the application itself always is.
+        """
+        if self.application.at(component) is None:
+            raise UnmountedComponent(component)
+
     def tables_of(self, component: str) -> Callable[[str], int | None]:
         """The resolver of table names that validators of `component` ask."""
         return partial(self._table_number, component)
@@ -106,6 +120,8 @@ class Deployment:
             WrongFunctionKind: it is there, but is no `kind`.
         """
         function = self._found.get((component, path))
+        if function is None:
+            self.refuse_unless_mounted(component)
         if function is None and (function := self.application.find(path, component)):
             self._found[component, path] = function
         if function is None or not (may_call_internal or function.visibility is Visibility.PUBLIC):
@@ -248,6 +264,7 @@ class SchemaChecks:
         self._running_code: set[tuple[str, str]] = set()
         self._strict: dict[str, Collection[str]] = {}
         """By component: the only tables that may be written to."""
+        self._mounted = {"", *application.mounts}
         for component, part in [("", application), *application.mounts.items()]:
             if part.schema is not None and part.schema.validates:
                 self._add(component, part.schema, partial(table_number, component))
@@ -297,6 +314,8 @@ class SchemaChecks:
             marks.leave()
 
     def _refuse_stray(self, component: str, table: str) -> None:
+        if component not in self._mounted:
+            raise UnmountedComponent(component)
         tables = self._strict.get(component)
         if tables is not None:
             raise SchemaViolation(

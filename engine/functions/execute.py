@@ -15,7 +15,13 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from engine.app.environment import current_variables
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
-from engine.errors import EngineError, FunctionNotFound, LimitExceeded, SnapshotTooOld
+from engine.errors import (
+    EngineError,
+    FunctionNotFound,
+    LimitExceeded,
+    SnapshotTooOld,
+    UnmountedComponent,
+)
 from engine.functions.calls import SeededSlice, Slice
 from engine.functions.context import MutationContext, QueryContext, Scope, run_handler
 from engine.functions.deployment import Deployment
@@ -94,7 +100,7 @@ class Executor:
             function = self.deployment.find(
                 path, None, component=component, may_call_internal=caller.admin
             )
-        except FunctionNotFound:
+        except (FunctionNotFound, UnmountedComponent):
             return None
         return function.kind
 

@@ -15,10 +15,11 @@ together; and each component's jobs do, so that none has to wait behind those of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from engine.indexes.catalog import JOBS_BY_DUE, SCHEDULED_FUNCTIONS
+from engine.model.ids import row_key_of
 from engine.model.keys import encode_key, past
 from engine.model.values import INT64_MIN, Int64, Value, normalize
 from engine.transaction.transaction import Transaction
@@ -28,6 +29,9 @@ IN_PROGRESS: Final = "inProgress"
 SUCCESS: Final = "success"
 FAILED: Final = "failed"
 CANCELED: Final = "canceled"
+
+FORGOTTEN_ROWS: Final = 256
+"""Jobs that one transaction removes."""
 
 _REQUEST: Final = "job-"
 
@@ -87,6 +91,20 @@ def components_of(turn: Transaction) -> Iterator[str]:
         component = found[0]["component"]
         yield component
         lower = past(encode_key([component]))
+
+
+def forget_jobs(turn: Transaction, components: Iterable[str]) -> int:
+    """Remove jobs of some components, whatever their state: a slice; returns how many."""
+    for component in components:
+        prefix = standing(component).prefix
+        found = turn.read_slice(
+            JOBS_BY_DUE, prefix, past(prefix), reverse=False, rows_max=FORGOTTEN_ROWS
+        ).docs
+        for job in found:
+            turn.put_row(row_key_of(job["_id"]), None)
+        if found:
+            return len(found)
+    return 0
 
 
 def add_job(

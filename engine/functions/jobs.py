@@ -36,7 +36,7 @@ from engine.functions.mutations import job_request
 from engine.functions.run import Functions
 from engine.functions.scheduling import begin_job, end_action, finish_job
 from engine.functions.turns import unbounded
-from engine.indexes.catalog import JOBS_BY_DUE
+from engine.indexes.catalog import DEPLOYMENT_KEY, JOBS_BY_DUE
 from engine.indexes.snapshot import Snapshots
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
@@ -128,8 +128,9 @@ class Jobs:
         snapshot = self._snapshots.acquire()
         try:
             reader = self._reader(view_of(snapshot))
+            reader.own_row(DEPLOYMENT_KEY)  # which a push writes that mounts a component again
             all_due, next_ms, is_cut = [], [], False
-            for component in components_of(reader):
+            for component in filter(self._is_mounted, components_of(reader)):
                 stand = standing(component)
                 due, is_all = self._due(reader, stand.pending_until(now_ms))
                 later = stand.pending_after(now_ms)
@@ -145,6 +146,10 @@ class Jobs:
             )
         finally:
             self._snapshots.release(snapshot)
+
+    def _is_mounted(self, component: str) -> bool:
+        """Jobs of a component that is not mounted wait until it is, or they are deleted with it."""
+        return self._functions.deployment.application.at(component) is not None
 
     async def next_due_ms(self) -> float | None:
         """When the first pending job that is no tick of a cron is due."""
@@ -298,8 +303,15 @@ class Jobs:
         return Job(row_key_of(row["_id"]), kind, path, row["due"], row.get("cron"))
 
     async def _run_action(self, key: bytes) -> str | None:
-        request = await self._functions.turns.write(lambda turn: _begin(turn, key))
+        request = await self._functions.turns.write(lambda turn: self._begin(turn, key))
         return None if request is None else await self._end(key, *await self._act(request))
+
+    def _begin(self, turn: Transaction, key: bytes) -> Request | None:
+        job = turn.get(key)
+        if job is None or not is_pending(job) or not self._is_mounted(job["component"]):
+            return None
+        begin_job(turn, key, job)
+        return job_request(Kind.ACTION, job)
 
     async def _act(self, request: Request) -> tuple[dict[str, Any], Any]:
         """Run an action that is marked as begun: the state to be noted, and what it returned."""
@@ -327,14 +339,6 @@ class Jobs:
             except (Overloaded, StoreFull) as error:
                 trace.warning("jobs.end_not_noted", error=str(error))
                 await self._runtime.sleep(self._limits.job_backoff_s)
-
-
-def _begin(turn: Transaction, key: bytes) -> Request | None:
-    job = turn.get(key)
-    if job is None or not is_pending(job):
-        return None
-    begin_job(turn, key, job)
-    return job_request(Kind.ACTION, job)
 
 
 def _finish(turn: Transaction, key: bytes, state: dict[str, Any], returned: Any) -> str:

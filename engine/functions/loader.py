@@ -29,8 +29,9 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Final, TypeAlias, TypeVar
 
 from engine.app.component import App, Component, Mount
+from engine.app.configuration import mounting
 from engine.app.crons import Crons
-from engine.app.environment import NO_VARIABLES, Variables, read_environment, using
+from engine.app.environment import Variables, given_to, read_environment, using
 from engine.app.registered import RegisteredFunction
 from engine.app.registry import Application, Placed, functions_of, merged, only_one, verify
 from engine.app.schema import Schema
@@ -343,7 +344,8 @@ def _load_mount(mount: Mount, place: _Place) -> Application:
     if place.path:
         mount.path = f"{place.path}/{mount.path}"
     inside = _Place(path=mount.path, packages=(*place.packages, package))
-    return _Loading(_find_dotted(package), NO_VARIABLES, inside).application()
+    with mounting(package, mount.config):
+        return _Loading(_find_dotted(package), given_to(mount.env), inside).application()
 
 
 def _triggers(modules: Iterable[tuple[Source, Mapping[str, object]]]) -> Iterator[Trigger[Any]]:

@@ -202,7 +202,7 @@ class Mutations:
         execution = self._executor.begin(Kind.MUTATION, "")
         transaction = self._executor.transaction(view, execution)
         job = transaction.own_row(key)
-        if job is None or not is_pending(job):
+        if job is None or not is_pending(job) or not self._is_mounted(job):
             return Attempt(None, view.begin_ts)
         execution.path = job["name"]
         request = job_request(Kind.MUTATION, job)
@@ -223,6 +223,10 @@ class Mutations:
             ts=ts, value=outcome.value, failure=outcome.failure, log_lines=outcome.log_lines
         )
         return Attempt(result, ts, outcome)
+
+    def _is_mounted(self, job: dict[str, Any]) -> bool:
+        """Whether a push has not taken away the component whose job it is."""
+        return self._executor.deployment.application.at(job["component"]) is not None
 
     def _is_action_now(self, request: Request) -> bool:
         """Whether a push has made an action of what was a mutation when the job was found."""

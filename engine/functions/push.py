@@ -55,6 +55,7 @@ from engine.functions.document_check import DocumentCheck
 from engine.functions.guard import Guard
 from engine.functions.handles import SECRET_BYTES, Handles
 from engine.functions.index_upkeep import IndexUpkeep, Progress
+from engine.functions.mounts import MOUNTS, changed_mounts
 from engine.functions.pausing import PAUSED, is_paused
 from engine.functions.turns import Turns
 from engine.functions.unique_check import UniqueCheck
@@ -293,8 +294,9 @@ class Push:
         await self._catch_up(check)
         check.refuse_misfits()
         self._refuse_pairs(unique)
-        lines = self._change(turn)
         before = turn.get(DEPLOYMENT_KEY)
+        mounts = self._application.mounts.keys()
+        lines = [*changed_mounts(turn, before, mounts), *self._change(turn)]
         secret = (before or {}).get(HANDLES) or self._runtime.random_bytes(SECRET_BYTES)
         deployment = self._deployment(secret)
         if self._resumes(before) and not turn.finish():
@@ -303,7 +305,7 @@ class Push:
         # Never as it was, though two pushes come in one millisecond: results go by this row.
         at = turn.now_ms if before is None else max(turn.now_ms, before["at"] + 1)
         deployed = {"digest": self._application.digest, "at": at, PAUSED: is_paused(before)}
-        turn.put_row(DEPLOYMENT_KEY, {**deployed, HANDLES: secret})
+        turn.put_row(DEPLOYMENT_KEY, {**deployed, HANDLES: secret, MOUNTS: sorted(mounts)})
         self._turns.stage(turn, self._source, on_publish=lambda: self._switch(deployment))
         return lines
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from engine.app.registry import Application
 from engine.app.validators import IdOf
 from engine.errors import UsageError
-from engine.indexes.catalog import DEPLOYMENT_KEY, DROPPING
+from engine.indexes.catalog import DEPLOYMENT_KEY, DROPPING, TableInfo
 from engine.transaction.transaction import Transaction
 
 
@@ -26,6 +26,12 @@ def begin_drop(application: Application, component: str, name: str, turn: Transa
     if table is None or table.is_system or table.row is None:
         raise UsageError(f"there is no table {name!r}")
     _refuse_if_declared(application, component, name)
+    return hide(turn, table)
+
+
+def hide(turn: Transaction, table: TableInfo) -> int:
+    """As `begin_drop`, whatever any schema says."""
+    assert table.row is not None, "a table of the catalog has a row"
     row = turn.get(table.row)
     assert row is not None, "a table of the catalog has a row"
     turn.put_row(table.row, {**row, "state": DROPPING})

@@ -62,6 +62,7 @@ from engine.server.requests import Handler, Request, Response, Route, bad_json, 
 from engine.server.server import OPERATORS_PREFIX
 from engine.serving import imports
 from engine.serving.deployer import Deployer
+from engine.serving.mounts import Mounts
 from engine.serving.records import (
     compared,
     in_full,
@@ -121,6 +122,7 @@ class Administration:
             ("POST", "replay"): self._replay,
             ("POST", "shell"): self._shell,
             **Schedules(self._node).handlers(),
+            **Mounts(self._node).handlers(),
         }
         return [
             Route(
@@ -227,6 +229,7 @@ class Administration:
         """Insert documents, all of them or none."""
         node = self._node
         turns, schemas = node.functions.turns, node.functions.deployment.schemas
+        node.functions.deployment.refuse_unless_mounted(component)
         guard = Guard(
             f"the check of a document of {table!r}",
             now_ns=node.runtime.now_ns,

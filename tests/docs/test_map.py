@@ -147,6 +147,13 @@ COMPONENTS = [
     "pages of components",
     "handles",
     "function metadata",
+    "mounts",
+    "what it is told",
+    "the boundary",
+    "order, clock, failure",
+    "unmounted",
+    "deleted",
+    "of others",
 ]
 DECISIONS = [
     "text search in a transaction",

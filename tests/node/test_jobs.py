@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -542,7 +543,8 @@ async def test_a_job_that_the_engine_has_no_room_for_is_tried_again(
 
 
 async def test_a_component_with_many_jobs_does_not_hold_up_another() -> None:
-    async with serving(app()) as node:
+    noisy = Application(functions={}, path="noisy")
+    async with serving(replace(app(), mounts={"noisy": noisy})) as node:
         node.scheduler.pause()
 
         def flood(turn: Transaction) -> None:

@@ -64,7 +64,7 @@ def tables_of(store: MemoryStore) -> list[tuple[str, bool, int]]:
         end = recover(snapshot)
     return [
         (table.name, table.is_dropping, end.counts.get(table.number, 0))
-        for table in end.catalog.by_number.values()
+        for table in sorted(end.catalog.by_number.values(), key=lambda each: each.number)
         if not table.is_system
     ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from engine.app.component import App, Component, CustomJwt, Oidc, define_app, define_component
 from engine.app.references import reference_of
-from engine.errors import DeclarationError, InvalidValue
+from engine.errors import DeclarationError
 
 
 def test_a_mount_is_known_by_its_name_before_it_is_loaded() -> None:
@@ -47,15 +48,59 @@ def test_a_component_mounts_others_below_itself() -> None:
     assert dict(pool.mounts) == {"batches": batches}
 
 
-def test_a_mount_is_told_plain_values() -> None:
-    limit = {"rate": 10.0, "names": ("a",)}
+@dataclass
+class Settings:
+    rate: float
+    names: list[str] = field(default_factory=lambda: ["a"])
 
-    mount = App().use(Component("limiter"), config=limit)
-    limit["rate"] = 11.0
 
-    assert dict(mount.config) == {"rate": 10, "names": ["a"]}
-    with pytest.raises(InvalidValue):
-        App().use(Component("limiter"), config={"when": {1}})
+def test_a_mount_is_told_plain_values_of_the_class_that_its_component_declares() -> None:
+    limiter, names = Component("limiter", config=Settings), ["b"]
+
+    mounts = [
+        App().use(limiter, config=config)
+        for config in (Settings(2.5), {"rate": 2.5, "names": names}, {"rate": 1})
+    ]
+    names.append("c")
+
+    told = [{"rate": 2.5, "names": ["a"]}, {"rate": 2.5, "names": ["b"]}, {"rate": 1}]
+    assert told == [dict(mount.config) for mount in mounts]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "why"),
+    [
+        (Settings, None, "as 'limiter': its config is no Settings: .*rate"),
+        (Settings, {}, "rate"),
+        (Settings, {"rate": "fast"}, r"config\.rate"),
+        (Settings, {"rate": 1, "rates": 1}, "rates"),
+        (Settings, {"rate": {1}}, "config"),
+        (Settings, 5, "config"),
+        (None, {"rate": 1}, "takes no config"),
+        (set, {"rate": 1}, "cannot be a config"),
+    ],
+)
+def test_a_config_that_is_none_is_refused_where_it_is_given(
+    kind: type | None, config: object, why: str
+) -> None:
+    with pytest.raises(DeclarationError, match=f"(?s)component limiter.*{why}"):
+        App().use(Component("limiter", config=kind), config=config)
+
+
+def test_outside_of_a_mount_a_component_has_no_config() -> None:
+    for component in (Component("limiter"), Component("limiter", config=Settings)):
+        with pytest.raises(DeclarationError, match="told nothing here"):
+            assert component.config
+
+
+def test_a_mount_sees_the_variables_that_it_is_given() -> None:
+    variables = {"TOKEN": "x"}
+    mount = App().use(Component("mailer"), env=variables)
+    variables["OTHER"] = "y"
+
+    assert {"TOKEN": "x"} == mount.env
+    with pytest.raises(DeclarationError, match="'TOKEN' is None; variables are text"):
+        App().use(Component("mailer"), env={"TOKEN": None})  # type: ignore[dict-item]
 
 
 def test_the_providers_of_an_application_are_kept_in_order() -> None:
