@@ -30,4 +30,5 @@ async def keep_sweeping(what: str, sweep: Callable[[], Awaitable[int]], runtime:
         except Stopped:
             return
         else:
-            trace.info("sweep.done", what=what, dropped=dropped)
+            if dropped:
+                trace.info("sweep.done", what=what, dropped=dropped)

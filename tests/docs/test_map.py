@@ -31,6 +31,9 @@ NUMBERED = [
     *[f"K{n}" for n in range(1, 4)],
     *[f"R{n}" for n in range(1, 22)],
     *[f"S{n}" for n in range(1, 11)],
+    "H",
+    *[f"M{n}" for n in range(1, 16)],
+    *[f"N{n}" for n in range(1, 11)],
 ]
 INVARIANTS = [
     "rising timestamps",
@@ -59,6 +62,11 @@ INVARIANTS = [
     "one switch",
     "determinism",
     "fresh retries",
+    "exactly once, later",
+    "at most once, later",
+    "neither early nor canceled",
+    "one tick at a time",
+    "only what has ended is forgotten",
 ]
 PROTOCOL = [
     "endpoint",

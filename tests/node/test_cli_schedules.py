@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,70 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
     assert "scheduler.lag_s\t\t0" in stats
     assert "crons.ended\tfunction=app:beat, state=success\t" in stats
     assert "executions\tfunction=app:plan, kind=mutation, state=success\t3" in stats
+
+
+PAUSED_APP = """
+from headrace import Crons, MutationCtx, QueryCtx, internal_mutation, mutation, query
+
+
+@internal_mutation
+async def note(ctx: MutationCtx, text: str) -> None:
+    await ctx.db.insert("notes", {"text": text + VERSION})
+
+
+@mutation
+async def plan(ctx: MutationCtx, text: str) -> None:
+    await ctx.scheduler.run_after(2_000, note, text)
+
+
+@query
+async def notes(ctx: QueryCtx) -> list[str]:
+    return sorted([doc["text"] async for doc in ctx.db.query("notes")])
+
+
+crons = Crons()
+crons.interval("tick", note, seconds=1, args={"text": "tick"})
+"""
+
+
+@pytest.mark.slow
+def test_a_pause_outlives_the_process_and_lets_pushes_through(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(PAUSED_APP.replace("VERSION", '" of the first"'))
+    serve = ("serve", "app.py", "--data", "db", "--port", "0")
+
+    def verb(*arguments: str) -> str:
+        said = headrace(tmp_path, *arguments, "--data", "db")
+        assert 0 == said.code, said.err
+        return said.out
+
+    with started(tmp_path, *serve) as server:
+        server.wait_said("ready")
+        verb("run", "app:plan", '{"text": "job"}')
+        verb("pause")
+        server.process.kill()
+        server.process.wait()
+    with started(tmp_path, *serve) as server:
+        server.wait_said("ready")
+        refused = headrace(tmp_path, "run", "app:notes", "--data", "db")
+        app.write_text(PAUSED_APP.replace("VERSION", '" of the second"'))
+        verb("push")
+        eventually(lambda: "scheduler.paused\t\t1" in verb("stats"))
+        time.sleep(3)
+        waiting = json.loads(verb("jobs", "list", "--json"))
+        missed = verb("crons", "logs", "tick")
+        verb("resume")
+        notes: list[str] = []
+
+        def has_run() -> bool:
+            notes[:] = json.loads(verb("run", "app:notes"))
+            return "job of the second" in notes and "tick of the second" in notes
+
+        eventually(has_run)
+        cron = json.loads(verb("crons", "list", "--json"))
+
+    assert refused.code != 0
+    assert "this deployment is paused" in refused.err
+    assert ("app:note", "pending") == (waiting["name"], waiting["state"]["kind"])
+    assert ["job of the second"] == [text for text in notes if text.startswith("job")]
+    assert cron["skipped"] >= 3, missed

@@ -1,0 +1,43 @@
+"""
+What has to hold of a job wherever it is cut off or something fails: the matrix of `ops/prove jobs`.
+
+The proof holds it up at each place as well, sets its clock, and kills real processes.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.proofs.jobs_matrix import cells, is_possible, simulated
+
+FATES = ("cut off", "cut off, and written", "failed")
+
+
+def problems_of(*kinds: str) -> list[str]:
+    return [
+        text
+        for cell in cells()
+        if cell.kind in kinds
+        for fate in FATES
+        if is_possible(cell, fate)
+        for text in simulated(cell, fate)
+    ]
+
+
+def test_the_effect_of_a_mutation_and_the_end_of_its_job_are_one() -> None:
+    assert [] == problems_of("mutation")
+
+
+@pytest.mark.parametrize("kind", ["action", "retry"])
+def test_an_action_begins_once_and_has_failed_if_it_was_cut_off(kind: str) -> None:
+    assert [] == problems_of(kind)
+
+
+@pytest.mark.parametrize("kind", ["cancel", "cancel of an action", "cancel of a running action"])
+def test_what_is_canceled_does_not_begin_and_what_has_begun_has_no_children(kind: str) -> None:
+    assert [] == problems_of(kind)
+
+
+@pytest.mark.parametrize("kind", ["cron", "cron of an action"])
+def test_a_cron_has_one_tick_that_is_to_come_and_counts_what_it_skips(kind: str) -> None:
+    assert [] == problems_of(kind)
