@@ -34,7 +34,7 @@ from engine.app.references import (
 )
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import DeclarationError, InvalidValue, UsageError
-from engine.model.limits import BACKOFF_S_MAX, CRON_NAME_LENGTH_MAX
+from engine.model.limits import BACKOFF_S_MAX, CRON_NAME_LENGTH_MAX, SCHEDULE_S_MAX
 from engine.model.values import Value, normalize
 
 DayOfWeek: TypeAlias = Literal[
@@ -336,7 +336,9 @@ class _Job:
             raise self.error("say exactly one of seconds, minutes and hours")
         unit, count, unit_s = chosen[0]
         self.check_int(unit, count, 1, None)
-        return Interval(seconds=count * unit_s)
+        if (seconds := count * unit_s) > SCHEDULE_S_MAX:
+            raise self.error(f"{unit}={count!r} is longer than five years (SCHEDULE_S_MAX)")
+        return Interval(seconds=seconds)
 
     def expression(self, expression: str, tz: str) -> CronExpression:
         """A cron expression by the clock of a time zone."""

@@ -95,6 +95,7 @@ ANYTHING: Any = object()
         (lambda c: c.interval("x", prune, seconds=0), "seconds=0; write an integer, 1 or more"),
         (lambda c: c.interval("x", prune, minutes=True), "minutes=True; write an integer"),
         (lambda c: c.interval("x", prune, hours=1.5), "hours=1.5; write an integer"),
+        (lambda c: c.interval("x", prune, hours=10**9), "is longer than five years"),
         (lambda c: c.hourly("x", prune, minute=60), "minute=60; write an integer, 0 to 59"),
         (lambda c: c.hourly("x", prune, minute=1, minute_utc=1), "are the same; say one"),
         (lambda c: c.daily("x", prune), "say hour=, 0 to 23"),
