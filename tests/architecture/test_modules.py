@@ -26,7 +26,7 @@ DOORS = {
 }
 """Libraries that enter by one module, so that what they can do to us can be read in one place."""
 
-PUBLIC = {"engine.__main__", "engine.aio", "engine.blocking", "engine.testing"}
+PUBLIC = {f"engine.{name}" for name in ("__main__", "aio", "blocking", "commands", "testing")}
 """What applications or Python itself import, besides `engine` and the entry points."""
 
 PROCESSES = {"engine.store.writer_process"}

@@ -41,7 +41,7 @@ def test_every_exported_name_is_there() -> None:
     assert [name for name in exported("engine") if not hasattr(engine, name)] == []
 
 
-@pytest.mark.parametrize("door", ["aio", "blocking", "testing"])
+@pytest.mark.parametrize("door", ["aio", "blocking", "commands", "testing"])
 def test_headrace_has_every_door_that_the_engine_has(door: str) -> None:
     source = ROOT / "engine" / f"{door}.py"
     re_export = ROOT / "ops" / "packaging" / "headrace" / f"{door}.py"
