@@ -162,6 +162,7 @@ COMPONENTS = [
     "unmounted",
     "deleted",
     "of others",
+    "limits",
 ]
 DECISIONS = [
     "text search in a transaction",
