@@ -23,6 +23,7 @@ from typing import Final
 import trio
 
 from engine.app.registered import Kind
+from engine.errors import Overloaded, StoreFull
 from engine.functions.job_rows import PENDING
 from engine.functions.jobs import Job, Jobs
 from engine.kernel.counters import Counters, Labels
@@ -78,10 +79,12 @@ class Scheduler:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """As `Actor.run`."""
-        interrupted = await self.jobs.fail_interrupted()
-        if interrupted:
-            trace.warning("scheduler.actions_interrupted", count=interrupted)
+        is_recovered = await self._recovers()
         task_status.started()
+        # A disk without room can still be read; and nothing begins that could be taken for old.
+        while not (is_recovered or self._is_closed):
+            await self._runtime.sleep(self._limits.job_backoff_s)
+            is_recovered = await self._recovers()
         async with trio.open_nursery() as nursery:
             while not self._is_closed:
                 self._woken = trio.Event()
@@ -90,6 +93,17 @@ class Scheduler:
                 with trio.move_on_after(self._delay_s()):
                     await self._woken.wait()
             self._forget()
+
+    async def _recovers(self) -> bool:
+        """End what an earlier run of the engine had begun; false if there is no room for that."""
+        try:
+            interrupted = await self.jobs.fail_interrupted()
+        except (StoreFull, Overloaded) as error:
+            trace.warning("scheduler.interruptions_not_noted", error=str(error))
+            return False
+        if interrupted:
+            trace.warning("scheduler.actions_interrupted", count=interrupted)
+        return True
 
     def close(self) -> None:
         """As `Actor.close`."""

@@ -244,6 +244,41 @@ async def test_what_the_engine_could_not_run_is_tried_again_later_and_later(
         assert ["stuck"] == await ask(node, notes)
 
 
+async def test_a_full_disk_is_opened_also_with_actions_that_a_crash_interrupted(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proceed.append(trio.Event())
+    store = MemoryStore()
+    with trio.CancelScope() as crash:
+        async with serving(APP, store=store) as node:
+            await mutate(node, plan_waits)
+            await mutate(node, later, 0, "before")
+            await wait_all_tasks_blocked()
+            copy = store.durable_copy()
+            crash.cancel()
+            await trio.sleep_forever()
+    apply = copy.apply
+    has_room = False
+
+    async def apply_if_there_is_room(batch: bytes) -> None:
+        if not has_room:
+            copy.fail_next(StoreFull("no room"))
+        await apply(batch)
+
+    monkeypatch.setattr(copy, "apply", apply_if_there_is_room)
+    async with serving(APP, store=copy) as node:
+        assert (["before"], ["inProgress", "success"]) == (
+            await ask(node, notes), await ask(node, states)
+        )  # fmt: skip
+        has_room = True
+        await trio.sleep(1)
+
+        assert ["failed", "success"] == await ask(node, states)
+        await mutate(node, later, 0, "after")
+        await node.scheduler.wait_resting()
+        assert ["before", "after"] == await ask(node, notes)
+
+
 async def test_a_job_that_is_put_off_holds_up_no_other(autojump_clock: trio.abc.Clock) -> None:
     runtime = VirtualRuntime(1)
     limits = Limits(mutation_jobs_running_max=1)
