@@ -310,6 +310,8 @@ class Jobs:
         job = turn.get(key)
         if job is None or not is_pending(job) or not self._is_mounted(job["component"]):
             return None
+        if self._job(job).kind is not Kind.ACTION:
+            return None  # since a push; it is found again, as what it is now
         begin_job(turn, key, job)
         return job_request(Kind.ACTION, job)
 

@@ -114,6 +114,35 @@ APP = [
 ]
 
 
+@internal_action(name="note")
+async def note_by_an_action(ctx: ActionCtx, text: str) -> None:
+    await ctx.run_mutation(add, f"{text}, by an action")
+
+
+@internal_mutation
+async def add(ctx: MutationCtx, text: str) -> None:
+    await ctx.db.insert("notes", {"text": text})
+
+
+@pytest.mark.parametrize("is_action_first", [False, True])
+async def test_what_a_push_makes_of_a_function_runs_also_when_its_job_was_found(
+    is_action_first: bool,
+) -> None:
+    versions: list[list[Any]] = [[*APP, add], [notes, states, add, later, note_by_an_action]]
+    before, after = versions[is_action_first], versions[not is_action_first]
+    runtime = VirtualRuntime(1)
+    async with serving(before, runtime=runtime) as node:
+        hold = runtime.hold("jobs.found")
+        await mutate(node, later, 0, "hello")
+        await hold.wait_reached()
+        await node.push(application(*after))
+        hold.release()
+        await node.scheduler.wait_resting()
+
+        expected = "hello" if is_action_first else "hello, by an action"
+        assert ([expected], ["success"]) == (await ask(node, notes), await ask(node, states))
+
+
 async def test_who_shows_the_table_of_jobs_sees_each_state() -> None:
     proceed.append(trio.Event())
     seen: list[list[str]] = []
