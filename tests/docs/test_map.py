@@ -159,6 +159,7 @@ COMPONENTS = [
     "what it is told",
     "the boundary",
     "order, clock, failure",
+    "isolation",
     "unmounted",
     "deleted",
     "of others",

@@ -1,0 +1,1 @@
+"""The application, with a component twice, in which there is another."""

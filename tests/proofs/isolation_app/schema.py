@@ -1,0 +1,3 @@
+from tests.proofs import isolation_side
+
+schema = isolation_side.schema()

@@ -1,0 +1,5 @@
+"""A component within a component."""
+
+from engine import Component
+
+component = Component("lid")

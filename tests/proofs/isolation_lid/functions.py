@@ -1,0 +1,6 @@
+from tests.proofs.isolation_side import make
+
+made = make("left/lid", {})
+secret, peek, act, item, kept = made.secret, made.peek, made.act, made.item, made.kept
+follow, fill = made.follow, made.fill
+attempt, attempt_in_action = made.attempt, made.attempt_in_action
