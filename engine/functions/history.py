@@ -7,21 +7,22 @@ The last executions, for whoever wants to know what the engine has been doing.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import getsizeof
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple
 
 import trio
 
 from engine.errors import Conflict
 from engine.functions.results import Origin
+from engine.kernel.counters import Labels
 from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.text import brief
 
 COUNTED_MAX: Final = 5_000
-"""Functions, and how they ended, that are counted apart: callers may name what is not there."""
+"""Functions that are counted apart: callers may name what is not there."""
 OTHERS: Final = "(others)"
 FORMAT: Final = 1
 """Of `as_json`: rises when a name goes or means something else, not when one is added."""
@@ -48,9 +49,6 @@ class Retry(NamedTuple):
             conflict.ts or None,
         )
 
-
-Counted: TypeAlias = tuple[str, str, str, str]
-"""Kind, component and path of a function, and how it ended."""
 
 BATCH_REFUSED: Final = Retry("batch refused")
 SNAPSHOT_TOO_OLD: Final = Retry("snapshot too old")
@@ -125,8 +123,8 @@ class ExecutionLog:
         bytes_max: int,
         uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple,
     ) -> None:
-        self.counts: Counter[Counted] = Counter()
-        """How many there were since the engine was opened."""
+        self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        """Since the engine was opened, by kind, path and component."""
         self._records: deque[tuple[int, ExecutionRecord]] = deque()
         self._bytes = 0
         self._kept_max = kept_max
@@ -150,11 +148,18 @@ class ExecutionLog:
             self._more.unpark_all()
 
     def _tally(self, record: ExecutionRecord) -> None:
-        ended = "cached" if record.cached else "success" if record.error is None else "failed"
-        counted = (record.kind, record.component, record.path, ended)
-        if counted not in self.counts and len(self.counts) >= COUNTED_MAX:
-            counted = (record.kind, "", OTHERS, ended)
-        self.counts[counted] += record.cached or 1
+        called = record[:3]
+        tally = self._tallies.get(called)
+        if tally is None:
+            if len(self._tallies) >= COUNTED_MAX:
+                called = (record.kind, OTHERS, "")
+            tally = self._tallies.setdefault(called, _Tally())
+        if record.cached:
+            tally.cached += record.cached
+        elif record.error is None:
+            tally.success += 1
+        else:
+            tally.failed += 1
 
     def _forget(self) -> None:
         """Drop the oldest, as many as are too many."""
@@ -174,6 +179,16 @@ class ExecutionLog:
         for record in self._uncounted():
             self.add(record)
 
+    def counts(self) -> dict[Labels, float]:
+        """How many there were since the engine was opened, by function and how they ended."""
+        self.catch_up()
+        return {
+            (("function", of_component(component, path)), ("kind", kind), ("state", state)): count
+            for (kind, path, component), tally in self._tallies.items()
+            for state, count in tally.by_state()
+            if count
+        }
+
     async def follow(self, cursor: int = 0) -> AsyncIterator[tuple[int, ExecutionRecord]]:
         """Those kept that are later than `cursor`, and then each that comes; never ends."""
         while True:
@@ -186,6 +201,18 @@ class ExecutionLog:
         """Wait until there is one later than `cursor`."""
         while self._count <= cursor:
             await self._more.park()
+
+
+class _Tally:
+    """How often a function ended in which way."""
+
+    __slots__ = ("cached", "failed", "success")
+
+    def __init__(self) -> None:
+        self.cached = self.failed = self.success = 0
+
+    def by_state(self) -> Iterator[tuple[str, int]]:
+        return ((state, getattr(self, state)) for state in self.__slots__)
 
 
 def of_component(component: str, path: str) -> str:

@@ -32,13 +32,7 @@ from engine.functions.cache import CacheKey, QueryCache
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request, check_size
-from engine.functions.history import (
-    SNAPSHOT_TOO_OLD,
-    ExecutionLog,
-    ExecutionRecord,
-    Way,
-    of_component,
-)
+from engine.functions.history import SNAPSHOT_TOO_OLD, ExecutionLog, ExecutionRecord, Way
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
 from engine.functions.mutations import Mutations
@@ -61,7 +55,7 @@ from engine.functions.watchdog import Watchdog
 from engine.indexes.catalog import DEPLOYMENT_KEY
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.indexes.vectors.asked import VectorSearch
-from engine.kernel.counters import Counters, Labels
+from engine.kernel.counters import Counters
 from engine.kernel.runtime import Runtime
 from engine.kernel.watermark import Watermark
 from engine.model.codec import encode
@@ -191,19 +185,12 @@ class Functions:
 
     def watch(self, counters: Counters) -> None:
         """Have operators read how often functions ran, and what is cached."""
-        counters.watch("executions", self._executions_by_function)
+        counters.watch("executions", self.executions.counts)
         statistics = self._cache.statistics
         counters.watch("cache.entries", lambda: {(): statistics().entries})
         counters.watch("cache.bytes", lambda: {(): statistics().size_bytes})
         counters.watch("cache.evictions", lambda: {(): statistics().evictions})
         counters.watch("actions.running", lambda: {(): self.running_actions.total()})
-
-    def _executions_by_function(self) -> dict[Labels, float]:
-        self.executions.catch_up()
-        return {
-            (("function", of_component(component, path)), ("kind", kind), ("state", ended)): count
-            for (kind, component, path, ended), count in self.executions.counts.items()
-        }
 
     def _from_cache(self) -> list[ExecutionRecord]:
         now_ns = self._runtime.now_ns()
