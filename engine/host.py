@@ -508,7 +508,7 @@ def _server(node: Node, config: ServerConfig) -> Server:
         app = node.functions.deployment.application.app
         return app.auth if isinstance(app, App) else ()
 
-    return Server(
+    server = Server(
         node.functions,
         runtime=node.runtime,
         limits=node.limits,
@@ -517,6 +517,8 @@ def _server(node: Node, config: ServerConfig) -> Server:
         readiness=partial(readiness, node),
         application=lambda: node.functions.deployment.application,
     )
+    node.counters.watch("sessions", lambda: {(): server.statistics().sessions})
+    return server
 
 
 async def readiness(node: Node) -> Readiness:

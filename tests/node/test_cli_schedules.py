@@ -91,6 +91,7 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
     assert (2, True) == (nobody.code, "checksum" in nobody.err)
     assert "jobs.ended\tfunction=app:fails, state=failed\t1" in stats
     assert "scheduler.lag_s\t\t0" in stats
+    assert "sessions\t\t0" in stats
     assert "crons.ended\tfunction=app:beat, state=success\t" in stats
     assert "executions\tfunction=app:plan, kind=mutation, state=success\t3" in stats
 

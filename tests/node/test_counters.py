@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from engine.app.crons import Crons, Retry
 from engine.app.decorators import internal_action, internal_mutation, mutation, query
 from engine.errors import StoreFull
 from engine.functions import history
+from engine.host import Engine
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
 from engine.node import Node
+from tests.architecture.source_tree import ROOT
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
 HERE = "tests/node/test_counters"
@@ -190,6 +193,24 @@ async def test_commits_batches_answers_and_what_is_shown_are_counted() -> None:
         assert {"": 1} == numbers(node, "cache.entries")
         assert 1 <= numbers(node, "subscriptions")[""]
         shown.live.release()
+
+
+COUNTED = {
+    *("jobs.ended", "jobs.tried_again", "jobs.put_off"),
+    *("crons.ended", "crons.put_off", "crons.skipped"),
+}
+"""Numbers that are there from when something has happened."""
+
+
+async def test_every_number_is_in_the_table() -> None:
+    text = (ROOT / "engine/README.md").read_text().split("\n## What is counted\n")[1]
+    cells = re.findall(r"(?m)^\| (`.+?`) \|", text.split("\n## ")[0])
+    named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+    async with Engine.open(":memory:", app=APP) as engine:
+        watched = set(engine.node.counters._watched)
+
+    assert watched | COUNTED == named
 
 
 async def test_names_that_callers_make_up_are_counted_together(
