@@ -124,7 +124,7 @@ class Engine(AsyncInterface):
         with plain_errors() as body:
             async with (
                 _home(data, limits, url, application) as home,
-                _node(home.store, limits, runtime or SystemRuntime()) as node,
+                _node(data, home.store, limits, runtime or SystemRuntime()) as node,
             ):
                 if app is not None:
                     with body:
@@ -493,11 +493,19 @@ async def _home(
 
 
 @asynccontextmanager
-async def _node(store: Store, limits: Limits, runtime: Runtime) -> AsyncIterator[Node]:
+async def _node(
+    data: str | Path, store: Store, limits: Limits, runtime: Runtime
+) -> AsyncIterator[Node]:
     watchdog = Watchdog(limits)
     watchdog.start()
     try:
-        async with running_node(store, runtime=runtime, limits=limits, watchdog=watchdog) as node:
+        async with running_node(
+            store,
+            runtime=runtime,
+            limits=limits,
+            watchdog=watchdog,
+            data=None if data == MEMORY else Path(data),
+        ) as node:
             yield node
     finally:
         watchdog.close()

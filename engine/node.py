@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -39,6 +40,7 @@ from engine.functions.session_sweep import SessionSweep
 from engine.functions.table_drop import begin_drop
 from engine.functions.watchdog import Watchdog
 from engine.indexes.catalog import DEPLOYMENT_KEY
+from engine.indexes.checkpoints import Checkpoints, Place
 from engine.indexes.keeper import IndexKeeper
 from engine.indexes.live import LiveIndexes
 from engine.indexes.recovery import recover
@@ -202,10 +204,18 @@ def _silent(_what: str, _done: int, _total: int | None) -> None:
 
 @asynccontextmanager
 async def running_node(
-    store: Store, *, runtime: Runtime, limits: Limits, watchdog: Watchdog
+    store: Store,
+    *,
+    runtime: Runtime,
+    limits: Limits,
+    watchdog: Watchdog,
+    data: Path | None = None,
 ) -> AsyncIterator[Node]:
     """
     Run an engine on `store` for the length of the block, then drain it.
+
+    Args:
+        data: the directory for what is kept beside the store; without, that is in memory.
 
     Raises:
         StoreDamaged: the store is not what an engine wrote.
@@ -241,6 +251,8 @@ async def running_node(
         published=published,
         recent=recent,
         staged_after=lambda ts: committer.staged.after(ts),
+        durable=lambda: Place(committer.durable.ts, committer.durable.record_hash),
+        checkpoints=None if data is None else Checkpoints(data),
         runtime=runtime,
         limits=limits,
     )

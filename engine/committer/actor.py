@@ -138,6 +138,11 @@ class Committer:
     def head(self) -> Head:
         return self._head
 
+    @property
+    def durable(self) -> Head:
+        """Where the durable history ends."""
+        return self._durable
+
     def pin(self) -> SharedSnapshot:
         """Lease the current snapshot and keep what is staged above it; `unpin` it afterwards."""
         self._check_open()

@@ -3,6 +3,7 @@ Keeper: builds text and vector indexes, and keeps those that answer in order.
 
 The life of an index:
 
+    read      from its files, if they are what was written
     build     its documents are walked by key, a slice in a snapshot of its own; what was written
               behind the walk is followed, from the commits in memory or from the log
     answer    when all of them are in it: what is staged meanwhile is taken in, in one step, and
@@ -11,18 +12,25 @@ The life of an index:
               versions that no view can see any more are left out
     go        when a push drops it, or its table
 
-An index is built again whenever an engine is opened, so there is nothing of it to lose.
+    keep      now and then, and when the engine closes, what is durable of it is written to
+              files; an engine that opens reads these and goes on from there in the log
+
+Files that are missing, damaged or of another history are left, and the index is built from the
+documents.  Who searches looks at the documents until an index answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import trio
 
-from engine.indexes.catalog import SEARCHED, Catalog, IndexInfo, IndexKind, IndexState
+from engine.errors import StoreDamaged
+from engine.indexes.catalog import SEARCHED, Catalog, IndexInfo, IndexState
+from engine.indexes.checkpoints import Checkpoints, Manifest, Place, new_index
 from engine.indexes.entries import Applied
 from engine.indexes.live import LiveIndex, LiveIndexes
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
@@ -61,6 +69,8 @@ class IndexKeeper:
         published: the newest commit that readers may see.
         recent: the commits up to there.
         staged_after: the commits later than a timestamp that are staged.
+        durable: the last record that is durable.
+        checkpoints: where files are kept; without, all is in memory.
     """
 
     name = "indexes"
@@ -73,6 +83,8 @@ class IndexKeeper:
         published: Watermark,
         recent: RecentCommits,
         staged_after: Callable[[int], Iterable[Applied]],
+        durable: Callable[[], Place],
+        checkpoints: Checkpoints | None,
         runtime: Runtime,
         limits: Limits,
     ) -> None:
@@ -82,6 +94,8 @@ class IndexKeeper:
         self._tail = published.follow()
         self._recent = recent
         self._staged_after = staged_after
+        self._durable = durable
+        self._checkpoints = checkpoints
         self._runtime = runtime
         self._slice_s_max = limits.slice_s_max
         self._catalog: Catalog | None = None
@@ -94,6 +108,11 @@ class IndexKeeper:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._reconcile()
+            if self._checkpoints is not None:
+                await self._away(partial(self._checkpoints.remove_others, list(self._kept)))
+            with trio.move_on_after(OPEN_S_MAX):
+                for kept in list(self._kept.values()):
+                    await kept.settled.wait()
             task_status.started()
             seen = 0
             while upto := await self._tail.past(seen):
@@ -103,7 +122,9 @@ class IndexKeeper:
                     if kept.live is not None and kept.live.is_due:
                         kept.work.set()
             self._nursery = None
-            nursery.cancel_scope.cancel()
+            for kept in self._kept.values():
+                kept.scope.cancel()
+        await self._keep_all()
 
     def close(self) -> None:
         self._tail.close()
@@ -142,26 +163,102 @@ class IndexKeeper:
         kept.settled.set()
         if kept.live is not None:
             self._live.remove(index_id)
+        if self._checkpoints is not None:
+            assert self._nursery is not None, "who drops it runs"
+            remove = partial(self._checkpoints.remove, kept.info)
+            self._nursery.start_soon(trio.to_thread.run_sync, remove)
 
     async def _keep(self, kept: _Kept) -> None:
         with kept.scope:
-            index = _made(kept.info, self._snapshots.current.ts)
+            index, ts = await self._read(kept.info)
+            is_read = index is not None
+            index = index or new_index(kept.info, self._snapshots.current.ts)
             if index is None:
                 trace.warning("indexes.not_built", index=kept.info.name, advice=ADVICE)
                 kept.settled.set()
                 return
-            await self._build(kept, index)
-            trace.info("indexes.built", index=kept.info.name, documents=kept.done)
-            while True:
-                await self._fold(index)
+            await self._build(kept, index, ts)
+            event = "indexes.read" if is_read else "indexes.built"
+            trace.info(event, index=kept.info.name, documents=kept.done)
+            await self._look_after(kept, index)
+
+    async def _look_after(self, kept: _Kept, index: LiveIndex) -> None:
+        while True:
+            await self._fold(index)
+            await self._checkpoint(index)
+            if self._checkpoints is None:
                 await kept.work.wait()
-                kept.work = trio.Event()
+            else:
+                with trio.move_on_after(CHECKPOINT_EVERY_S):
+                    await kept.work.wait()
+                if not kept.work.is_set():
+                    index.freeze()
+            kept.work = trio.Event()
+
+    # Files
+
+    async def _read(self, info: IndexInfo) -> tuple[LiveIndex | None, int | None]:
+        """An index as it is in its files, and up to where, if these are what was written."""
+        if self._checkpoints is None:
+            return None, None
+        try:
+            manifest = await self._away(partial(self._checkpoints.find, info))
+            if manifest is None or not self._goes_on(manifest):
+                await self._away(partial(self._checkpoints.remove, info))
+                return None, None
+            index = await self._away(partial(self._checkpoints.read, info, manifest))
+        except (StoreDamaged, OSError) as error:
+            trace.warning(
+                "indexes.damaged",
+                index=info.name,
+                error=str(error),
+                advice="it is built from the documents; the disk may have done more of this",
+            )
+            await self._away(partial(self._checkpoints.remove, info))
+            return None, None
+        return index, None if index is None else manifest.ts
+
+    def _goes_on(self, manifest: Manifest) -> bool:
+        """Whether it is of this history, and the log has all that came since."""
+        snapshot = self._snapshots.current
+        durable = manifest.durable
+        is_known = snapshot.record_hash(durable.ts) == durable.record_hash
+        return is_known and manifest.ts >= snapshot.anchor_ts
+
+    async def _checkpoint(self, index: LiveIndex) -> None:
+        """Write what is durable of an index to its files."""
+        if self._checkpoints is None:
+            return
+        durable = self._durable()
+        checkpoint = index.checkpoint(durable.ts)
+        write = partial(self._checkpoints.write, index.info, checkpoint, durable)
+        try:
+            install = await self._away(write)
+        except OSError as error:
+            trace.warning("indexes.not_kept", index=index.info.name, error=str(error))
+            return
+        install()
+        await self._runtime.pause("index.kept")
+
+    async def _keep_all(self) -> None:
+        """Let nothing be looked at again when the engine opens the next time."""
+        for index in list(self._live) if self._checkpoints is not None else ():
+            index.freeze()
+            await self._fold(index)
+            await self._checkpoint(index)
 
     # Build
 
-    async def _build(self, kept: _Kept, index: LiveIndex) -> None:
-        """Take in all documents, as they are in the end; the index answers when this returns."""
-        walk = _Walk(kept, index, self._recent, self._snapshots.current.ts)
+    async def _build(self, kept: _Kept, index: LiveIndex, ts: int | None) -> None:
+        """
+        Take in all documents, as they are in the end; the index answers when this returns.
+
+        Args:
+            ts: up to there it has them already; `None` is not at all.
+        """
+        walk = _Walk(kept, index, self._recent, self._snapshots.current.ts if ts is None else ts)
+        if ts is not None:
+            walk.has_walked = True
         while True:
             snapshot = self._snapshots.acquire()
             try:
@@ -218,6 +315,10 @@ class IndexKeeper:
 
 
 PROGRESS_EVERY_S = 0.5
+OPEN_S_MAX = 2.0
+"""An engine that opens waits for its indexes, but no longer: what is not ready is done without."""
+CHECKPOINT_EVERY_S = 600.0
+"""So little of the log is read when the engine is opened after a crash."""
 ADVICE = (
     "searches read the whole table: text indexes need numpy, which pip install 'headrace[search]' "
     "brings"
@@ -237,8 +338,10 @@ class _Walk:
         self._index = index
         self._written = WrittenRows(recent, ts)
         self._rows = kept.info.table_number.to_bytes(4, "big")
-        self._from: bytes | None = b""
-        """Internal ids below are in the index; `None` is all of them."""
+        self._from = b""
+        """Internal ids below are in the index."""
+        self.has_walked = False
+        """All of them are."""
 
     def steps(self, snapshot: SharedSnapshot) -> Iterator[bool]:
         """
@@ -253,16 +356,15 @@ class _Walk:
                 for key in behind[start : start + SLICE_DOCS]:
                     self._put(snapshot, key)
                 yield False
-        if self._from is not None:
+        if not self.has_walked:
             self._walk(snapshot)
-        yield self._from is None
+        yield self.has_walked
 
     def _is_behind(self, key: bytes) -> bool:
-        return key.startswith(self._rows) and (self._from is None or key[4:] < self._from)
+        return key.startswith(self._rows) and (self.has_walked or key[4:] < self._from)
 
     def _walk(self, snapshot: SharedSnapshot) -> None:
         by_id = snapshot.catalog.by_number[self._kept.info.table_number].indexes["by_id"]
-        assert self._from is not None, "there is more"
         rows = snapshot.entries(by_id, self._from, None, reverse=False)
         for count, (internal, key) in enumerate(rows, 1):
             self._put(snapshot, key)
@@ -270,7 +372,7 @@ class _Walk:
             self._from = internal + b"\0"
             if count == SLICE_DOCS:
                 return
-        self._from = None
+        self.has_walked = True
 
     def _put(self, snapshot: SharedSnapshot, key: bytes) -> None:
         image = snapshot.row(key)
@@ -284,14 +386,3 @@ def _searched(catalog: Catalog) -> Iterator[IndexInfo]:
             is_kept = index.kind in SEARCHED and index.state is not IndexState.DROPPING
             if is_kept and not table.is_dropping:
                 yield index
-
-
-def _made(info: IndexInfo, ts: int) -> LiveIndex | None:
-    """A new index of that kind; `None` where what it needs is not installed."""
-    if info.kind is IndexKind.VECTOR:
-        return None
-    try:
-        from engine.indexes.text.index import TextIndex
-    except ImportError:
-        return None
-    return TextIndex(info, ts)

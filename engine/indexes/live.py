@@ -10,13 +10,26 @@ turned out to be damaged, is not here: whoever searches looks at the documents m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from engine.indexes.catalog import IndexInfo
 from engine.model.commits import RowWrite
 
 Install: TypeAlias = Callable[[], None]
 """Puts what a thread has made into its place; on the engine's own thread, in no time."""
+
+
+class Checkpoint(NamedTuple):
+    """An index as it is on disk; `files.py` has the formats."""
+
+    ts: int
+    """What was written later is to be looked at again when it is read."""
+    manifest: dict[str, Any]
+    write: Callable[[Path], Install]
+    """In a thread: write the segments that the folder does not have yet."""
+    names: list[str]
+    """The files of all segments."""
 
 
 class OwnWrites(Protocol):
@@ -61,6 +74,17 @@ class LiveIndex(Protocol):
 
     def forget(self, floor_ts: int) -> None:
         """No view is older than that."""
+
+    def freeze(self) -> None:
+        """See to it that all that is durable can be folded."""
+
+    def checkpoint(self, durable_ts: int) -> Checkpoint:
+        """
+        What is to be on disk so that everything up to its timestamp is there.
+
+        Args:
+            durable_ts: what is staged after it may still be taken back, and is left out.
+        """
 
     def fold(self, durable_ts: int) -> Callable[[], Install] | None:
         """

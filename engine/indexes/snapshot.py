@@ -23,6 +23,7 @@ from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
 from engine.indexes.counts import Counts
 from engine.indexes.entries import bucket_of, bucketed_fields, is_bucketed, stored_fields
 from engine.indexes.live import LiveIndexes
+from engine.log.records import decode_record
 from engine.log.retention import read_anchor
 from engine.model.keys import increment
 from engine.model.limits import ENTRY_HEAD_BYTES
@@ -127,6 +128,15 @@ class SharedSnapshot:
     def anchor_ts(self) -> int:
         """Up to here the log was trimmed: no state before it can be had."""
         return read_anchor(self._store).ts
+
+    def record_hash(self, ts: int) -> bytes | None:
+        """The hash of the record of `ts`; `None` if the log has none, or no longer."""
+        anchor = read_anchor(self._store)
+        if ts == anchor.ts:
+            return anchor.record_hash
+        for data in self.log(ts - 1, ts):
+            return decode_record(data).hash
+        return None
 
     def log(self, after: int, upto: int) -> Iterator[bytes]:
         """Encoded records with `after < ts <= upto`, in order."""

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from engine.indexes.catalog import IndexInfo
-from engine.indexes.live import Install
+from engine.indexes.files import SUFFIX, read_arrays, write_arrays
+from engine.indexes.live import Checkpoint, Install
 from engine.indexes.text.asked import TextSought
-from engine.indexes.text.parts import Part, Segment, Tail, compacted, frozen
+from engine.indexes.text.parts import NEVER, NOW, Arrays, Part, Segment, Tail, compacted, frozen
 from engine.indexes.text.ranking import Found, Totals, ranked
 from engine.indexes.text.words import TextEntry, entry_of
 from engine.model.commits import RowWrite
@@ -69,6 +72,8 @@ class TextIndex:
         self.floor_ts = ts
         """Views that are older cannot be answered."""
         self.changed_ts = ts
+        self._files = max((int(s.file.removesuffix(SUFFIX)) for s in segments), default=0)
+        """The name of the last file."""
         self._fields = [info.options["search_field"], *info.options["filter_fields"]]
         self.tail = Tail(len(info.options["filter_fields"]))
         self.parts: Parts = [*segments, self.tail]
@@ -213,6 +218,60 @@ class TextIndex:
             return lambda: self.replace(parts, made.segment(parts))
 
         return compact
+
+    def checkpoint(self, durable_ts: int) -> Checkpoint:
+        segments = [part for part in self.parts if isinstance(part, Segment)]
+        begun = [part.oldest() for part in self.parts if isinstance(part, Tail)]
+        # All that began before the first slot of a tail is in a segment.
+        ts = min([durable_ts, *(first - 1 for first in begun if first is not None)])
+        unwritten = [part for part in segments if not part.is_on_disk]
+        for segment in unwritten:
+            if not segment.file:
+                self._files += 1
+                segment.file = f"{self._files}{SUFFIX}"
+        ended = [
+            np.flatnonzero((part.ended != NOW) & (part.ended <= durable_ts)).astype("<u4").tobytes()
+            for part in segments
+        ]
+        names = [part.file for part in segments]
+        return Checkpoint(
+            ts=ts,
+            manifest={"segments": [[*one] for one in zip(names, ended, strict=True)]},
+            write=lambda folder: self._write(folder, unwritten),
+            names=names,
+        )
+
+    def _write(self, folder: Path, segments: Sequence[Segment]) -> Install:
+        written = []
+        for segment in segments:
+            path = folder / segment.file
+            arrays = segment.arrays
+            write_arrays(path, {one.name: getattr(arrays, one.name) for one in fields(arrays)})
+            written.append((segment, Arrays(**read_arrays(path, checked=False))))
+
+        def install() -> None:
+            for segment, arrays in written:
+                segment.use(arrays)
+
+        return install
+
+    @staticmethod
+    def read(info: IndexInfo, ts: int, manifest: dict[str, Any], folder: Path) -> TextIndex:
+        """
+        The index of a checkpoint of `ts`.
+
+        Raises:
+            StoreDamaged, OSError: its files are not what was written.
+        """
+        segments = []
+        for name, gone in manifest["segments"]:
+            arrays = Arrays(**read_arrays(folder / name))
+            ended = np.zeros(len(arrays.ids), np.int64)
+            ended[np.frombuffer(gone, "<u4")] = NEVER
+            segment = Segment(arrays, ended=ended)
+            segment.file, segment.is_on_disk = name, True
+            segments.append(segment)
+        return TextIndex(info, ts, segments)
 
     def freeze(self) -> None:
         """Begin a new tail, so that the one until now can be compacted."""

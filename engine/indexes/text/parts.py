@@ -127,7 +127,14 @@ class Segment:
         self.ended_count = int(np.count_nonzero(self.ended))
         self._first, self._last = (_id_at(self.ids, at) for at in (0, -1))
         self.file = ""
-        """Where it is on disk; nothing if it is not."""
+        """Its name on disk, once it has one."""
+        self.is_on_disk = False
+
+    def use(self, arrays: Arrays) -> None:
+        """From now on read the same arrays from its file."""
+        self.arrays, self.is_on_disk = arrays, True
+        self.lengths, self.created = arrays.lengths, arrays.created
+        self.ids, self.filters = arrays.ids, arrays.filters
 
     @property
     def size(self) -> int:
@@ -329,6 +336,10 @@ class Tail:
     def newest(self) -> int:
         """The last timestamp at which one began that was not taken back."""
         return int(self.begun[self.ended != NEVER].max(initial=0))
+
+    def oldest(self) -> int | None:
+        """The first timestamp at which one began."""
+        return int(self.begun[0]) if self.size else None
 
     @property
     def arrays(self) -> Arrays:

@@ -1,0 +1,167 @@
+"""Text indexes on disk: read when an engine opens, gone on from, not believed when damaged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.decorators import mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.validators import v
+from engine.host import Engine
+from engine.indexes.text import index as text_index
+
+SCHEMA = Schema(notes=Table(v.any()).search_index("by_text", search_field="text"))
+
+
+@mutation
+async def add(ctx: MutationCtx, texts: list[str]) -> None:
+    for text in texts:
+        await ctx.db.insert("notes", {"text": text})
+
+
+@mutation
+async def rewrite(ctx: MutationCtx, old: str, new: str | None) -> None:
+    async for doc in ctx.db.query("notes"):
+        if doc["text"] == old and new is None:
+            await ctx.db.delete(doc["_id"])
+        elif doc["text"] == old:
+            await ctx.db.patch(doc["_id"], {"text": new})
+
+
+@query
+async def look(ctx: QueryCtx, text: str) -> list[str]:
+    notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", text))
+    return [doc["text"] for doc in await notes.collect()]
+
+
+@asynccontextmanager
+async def opened(data: Path) -> AsyncIterator[tuple[Engine, list[str]]]:
+    """An engine, and what became of its indexes when it opened."""
+    with capture_logs() as logs:
+        async with Engine.open(data, app=[add, rewrite, look, SCHEMA]) as engine:
+            events = [e["event"] for e in logs if str(e["event"]).startswith("indexes.")]
+            yield engine, events
+
+
+async def filled(data: Path) -> None:
+    """Documents in several segments, some of them gone."""
+    async with opened(data) as (engine, events):
+        assert ["indexes.built"] == events
+        for number in range(6):
+            await engine.mutation(add, [f"fox {number}", f"fox fox {number}", f"cat {number}"])
+        await engine.mutation(rewrite, "fox 3", None)
+        await engine.mutation(rewrite, "cat 2", "fox fox fox")
+        assert FOUND == await engine.query(look, "fox")
+
+
+FOUND = [
+    "fox fox fox",
+    *(f"fox fox {n}" for n in range(5, -1, -1)),
+    *(f"fox {n}" for n in (5, 4, 2, 1, 0)),
+]
+
+
+async def test_an_engine_that_opens_reads_its_files_and_looks_at_no_document(
+    tmp_path: Path,
+) -> None:
+    await filled(tmp_path)
+
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+        assert FOUND == await engine.query(look, "fox")
+        await engine.mutation(rewrite, "fox fox fox", "a fox")
+        await engine.mutation(add, ["fox fox fox fox"])
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+        found = await engine.query(look, "fox")
+        assert ["fox fox fox fox", *FOUND[1:9], "a fox", *FOUND[9:]] == found, "the newer first"
+
+
+async def test_after_a_crash_the_log_has_what_the_files_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, crashed = tmp_path / "before", tmp_path / "crashed"
+    await filled(before)
+    monkeypatch.setattr(text_index, "TAIL_SLOTS_MAX", 3)
+    async with opened(before) as (engine, _):
+        for number in range(3):
+            await engine.mutation(add, [f"fox later {number}"])
+            await engine.mutation(rewrite, f"fox fox {number}", None)
+        expected = await engine.query(look, "fox")
+        shutil.copytree(before, crashed)  # nothing is written meanwhile
+
+    async with opened(crashed) as (engine, events):
+        assert ["indexes.read"] == events
+        assert expected == await engine.query(look, "fox")
+
+
+def flip(at: Callable[[int], int]) -> Callable[[Path], None]:
+    def flipped(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[at(len(data))] ^= 4
+        path.write_bytes(data)
+
+    return flipped
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-70])
+
+
+@pytest.mark.parametrize("name", ["manifest", "*.arrays"])
+@pytest.mark.parametrize(
+    "damage",
+    [flip(lambda _: 2), flip(lambda n: n // 2), flip(lambda n: n - 70), cut, Path.unlink],
+    ids=["head", "middle", "end", "cut", "missing"],
+)
+async def test_files_that_are_damaged_are_not_believed(
+    tmp_path: Path, name: str, damage: Callable[[Path], Any]
+) -> None:
+    await filled(tmp_path)
+    (path,) = (tmp_path / "indexes").glob(f"*/{name}")
+    damage(path)
+
+    async with opened(tmp_path) as (engine, events):
+        is_missing = damage == Path.unlink and name == "manifest"
+        assert [*([] if is_missing else ["indexes.damaged"]), "indexes.built"] == events
+        assert FOUND == await engine.query(look, "fox")
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events, "they are written anew"
+
+
+async def test_files_of_another_history_are_not_believed(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    await filled(data)
+    shutil.copytree(data, backup)
+    async with opened(data) as (engine, _):
+        await engine.mutation(add, ["fox of a day that was not restored"])
+    shutil.rmtree(backup / "indexes")
+    shutil.copytree(data / "indexes", backup / "indexes")
+
+    async with opened(backup) as (engine, events):
+        assert ["indexes.built"] == events
+        assert FOUND == await engine.query(look, "fox")
+
+
+async def test_a_segment_has_its_file_when_it_is_folded_and_those_it_was_made_of_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "TAIL_SLOTS_MAX", 4)
+    async with opened(tmp_path) as (engine, _):
+        for number in range(40):
+            await engine.mutation(add, [f"fox {number}"])
+
+        assert 40 == len(await engine.query(look, "fox"))
+    files = list((tmp_path / "indexes").glob("*/*.arrays"))
+    assert 1 <= len(files) <= 6
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+        assert [f"fox {n}" for n in range(39, -1, -1)] == await engine.query(look, "fox")
