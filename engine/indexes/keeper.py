@@ -280,6 +280,9 @@ class IndexKeeper:
     def _answer(self, kept: _Kept, index: LiveIndex, ts: int) -> None:
         """Let it answer for the snapshot of `ts`, which it has, and for all that is staged."""
         index.forget(ts)
+        # What the walk took in was written at any time before: it is folded before a checkpoint
+        # is written, because that says from when on the log is to be read again.
+        index.freeze()
         for commit in self._staged_after(ts):
             for write in commit.writes:
                 if write.table_number == index.info.table_number:

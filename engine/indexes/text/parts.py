@@ -338,8 +338,9 @@ class Tail:
         return int(self.begun[self.ended != NEVER].max(initial=0))
 
     def oldest(self) -> int | None:
-        """The first timestamp at which one began."""
-        return int(self.begun[0]) if self.size else None
+        """The first timestamp at which one began that was not taken back; these come again."""
+        begun = self.begun[self.ended != NEVER]
+        return int(begun.min()) if len(begun) else None
 
     @property
     def arrays(self) -> Arrays:

@@ -1,0 +1,38 @@
+"""`ops/prove search`: that an index which is wrong now and then is told from one that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.proofs.search import PLANTED, Story, play
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "overlay-forgets-a-delete",
+        "a-document-counts-twice",
+        "a-fold-loses-what-ended-meanwhile",
+        "the-log-is-not-read-after-a-crash",
+    ],
+)
+def test_a_planted_bug_is_seen(bug: str, tmp_path: Path) -> None:
+    story, dice = Story(), Random(7)
+    with PLANTED[bug]():
+        for _ in range(20):
+            play(tmp_path, dice.getrandbits(32), story)
+            if story.problems:
+                break
+
+    assert story.problems
+
+
+def test_without_one_nothing_is_seen(tmp_path: Path) -> None:
+    story, dice = Story(), Random(7)
+    for _ in range(5):
+        play(tmp_path, dice.getrandbits(32), story)
+
+    assert [] == story.problems

@@ -1,0 +1,523 @@
+"""
+Ask a text index and look at every document: what is found, and in which order, has to be the same.
+
+A round is a history of an engine in memory, with index files on a disk: mutations that write, ask
+amid what they have written and fail halfway, several at a time so that they are staged on each
+other; batches that are refused; queries; views that are held while others write, fold and forget;
+pushes that drop the index and add it again; restarts and crashes. Parts of an index are tiny, so
+that all of that meets folds and compactions.
+
+What is asked is asked of an oracle too, `tests/naive_search.py`, over the documents that the same
+function sees. Scores are computed there in plain Python and have to give the same order, ties too.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+from unittest.mock import patch
+
+import numpy as np
+import structlog
+import trio
+import trio.testing
+
+from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.decorators import mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.validators import v
+from engine.errors import ConvexError, StoreFull
+from engine.functions.loader import load
+from engine.functions.watchdog import Watchdog
+from engine.indexes import keeper
+from engine.indexes.keeper import IndexKeeper
+from engine.indexes.text import index as text_index
+from engine.indexes.text.index import OwnTexts, TextIndex
+from engine.indexes.text.parts import Compacted, Segment, compacted
+from engine.kernel.runtime import VirtualRuntime
+from engine.model.ids import Id
+from engine.model.limits import Limits
+from engine.model.values import UNDEFINED
+from engine.node import Node, running_node
+from engine.store.memory_store import MemoryStore
+from engine.transaction.search import SearchBuilder, search
+from engine.transaction.transaction import Transaction
+from engine.transaction.usage import Usage
+from engine.transaction.view import view_of
+from tests import naive_search
+from tests.node.nodes import ask, mutate
+from tests.proofs.proof import Plan, Verdict, too_few
+
+PROMISE = "A text search finds what is there, best first, exactly as of the state it is asked of."
+ROUNDS = 1_000
+
+STEPS: Final = 30
+WORDS: Final = [*"abcdefgh", *(f"w{n}" for n in range(12)), "wide", "wider", "Straße", "x" * 40]
+BEGINNINGS: Final = ["w", "wi", "absent", "STRA"]
+WRITES: Final = ["insert", "change", "touch", "delete", "undo"]
+TAGS: Final = ["red", "blue", 7.0, None]
+PROBLEMS_SHOWN: Final = 5
+PLANTED_ROUNDS_MAX: Final = 100
+"""Until a bug is given up on."""
+LEAST: Final = {"searches": 30, "found": 150, "folds": 3}
+"""In each round, on average."""
+
+Question = tuple[str, Any, int]
+"""Text, tag or `ANY`, and how many are wanted."""
+ANY: Final = "any"
+ABSENT: Final = "absent"
+
+
+@mutation
+async def change(ctx: MutationCtx, steps: list[Any]) -> list[Any]:
+    """Take all steps; of each question its answer and the documents that there are."""
+    return [await _take(ctx, step) for step in steps]
+
+
+@query
+async def look(ctx: QueryCtx, question: list[Any]) -> list[Any]:
+    return await _answer(ctx, question)
+
+
+async def _take(ctx: MutationCtx, step: list[Any]) -> Any:
+    match step:
+        case ["insert", text, tag]:
+            await ctx.db.insert("notes", _fields(text, tag))
+        case ["undo", steps]:
+            try:
+                await ctx.run_mutation(failing, steps=steps)
+            except ConvexError:
+                return None
+        case ["ask", question]:
+            return await _answer(ctx, question)
+        case [verb, number, *fields]:
+            if (doc_id := await _some(ctx, number)) is not None:
+                await _rewrite(ctx, verb, doc_id, fields)
+    return None
+
+
+async def _rewrite(ctx: MutationCtx, verb: str, doc_id: Id[Any], fields: list[Any]) -> None:
+    if verb == "change":
+        await ctx.db.replace(doc_id, _fields(*fields))
+    elif verb == "touch":
+        await ctx.db.patch(doc_id, {"touched": await ctx.db.count("notes")})
+    else:
+        await ctx.db.delete(doc_id)
+
+
+@mutation
+async def failing(ctx: MutationCtx, steps: list[Any]) -> None:
+    for step in steps:
+        await _take(ctx, step)
+    raise ConvexError("as planned")
+
+
+def _fields(text: Any, tag: Any) -> dict[str, Any]:
+    return {"text": text, "tag": UNDEFINED if tag == ABSENT else tag}
+
+
+async def _some(ctx: MutationCtx, number: float) -> Id[Any] | None:
+    docs = await ctx.db.query("notes").collect()
+    return docs[int(number) % len(docs)]["_id"] if docs else None
+
+
+async def _answer(ctx: QueryCtx, question: list[Any]) -> list[Any]:
+    text, tag, count = question
+    notes = ctx.db.query("notes").with_search_index("by_text", lambda s: _asked(s, text, tag))
+    found = [doc["_id"] for doc in await notes.take(int(count))]
+    return [question, found, await ctx.db.query("notes").collect()]
+
+
+def _asked(s: Any, text: str, tag: Any) -> Any:
+    s = s.search("text", text)
+    return s if tag == ANY else s.eq("tag", UNDEFINED if tag == ABSENT else tag)
+
+
+PLAIN: Final = Schema(notes=Table(v.any()))
+INDEXED: Final = Schema(
+    notes=Table(v.any()).search_index("by_text", search_field="text", filter_fields=["tag"])
+)
+WITHOUT: Final = load([change, look, failing, PLAIN])
+WITH: Final = load([change, look, failing, INDEXED])
+
+
+@dataclass
+class Story:
+    """What was done and found, over all rounds."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def compare(self, answer: list[Any], where: str) -> None:
+        (text, tag, count), found, docs = answer
+        filters = {} if tag == ANY else {"tag": naive_search.MISSING if tag == ABSENT else tag}
+        expected = naive_search.search(docs, "text", text, filters)[: int(count)]
+        self.done["searches"] += 1
+        self.done["found"] += len(expected)
+        ids = [doc_id for _, doc_id in expected]
+        if found != ids:
+            self.problems.append(
+                f"{where}: {text!r} with {tag} of {len(docs)} found {_short(found)}, "
+                f"and it is {_short(ids)}"
+            )
+
+    @property
+    def figure(self) -> str:
+        counted = ", ".join(f"{count:,} {name}" for name, count in sorted(self.done.items()))
+        return f"{counted}, {len(self.problems)} problems"
+
+
+def _short(ids: list[str]) -> str:
+    return " ".join(one[-6:] for one in ids) or "nothing"
+
+
+def prove(plan: Plan) -> Verdict:
+    """Live every history, or, planted, look whether each bug is caught."""
+    if plan.planted:
+        return _prove_planted(plan)
+    story, dice = Story(), Random(plan.seed)
+    for _ in range(plan.rounds):
+        play(plan.directory, dice.getrandbits(32), story)
+        if story.problems:
+            break
+    for problem in story.problems[:PROBLEMS_SHOWN]:
+        print(f"  {problem}")
+    least = {name: count * plan.rounds for name, count in LEAST.items()}
+    few = [] if story.problems else too_few(story.done, least)
+    for line in few:
+        print(f"  {line}")
+    return Verdict(held=not story.problems and not few, figure=story.figure)
+
+
+def _prove_planted(plan: Plan) -> Verdict:
+    caught = 0
+    for bug, plant in PLANTED.items():
+        story, dice = Story(), Random(plan.seed)
+        with plant():
+            for count in range(1, PLANTED_ROUNDS_MAX + 1):
+                play(plan.directory, dice.getrandbits(32), story)
+                if story.problems:
+                    caught += 1
+                    print(f"  {bug} is caught in round {count}: {story.problems[0]}")
+                    break
+            else:
+                print(f"  {bug} is NOT CAUGHT")
+    return Verdict(held=caught == len(PLANTED), figure=f"{caught} of {len(PLANTED)} bugs caught")
+
+
+def play(directory: Path, seed: int, story: Story) -> None:
+    """Live one history; what is wrong is added to `story`, with the seed."""
+    folder = directory / f"{seed}"
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    history = History(folder, seed, story)
+    tiny = patch.multiple(text_index, TAIL_SLOTS_MAX=6, SEGMENT_SLOTS_MAX=40)
+    with tiny, patch.object(keeper, "SLICE_DOCS", 4):
+        try:
+            trio.run(history.live, clock=trio.testing.MockClock(autojump_threshold=0))
+        except Exception as error:
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            story.problems.append(f"seed {seed}: {type(error).__name__}: {error}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class History:
+    """
+    The lives of one engine.
+
+    Args:
+        folder: for the files of its index, in each life.
+    """
+
+    def __init__(self, folder: Path, seed: int, story: Story) -> None:
+        self._folder = folder / "0"
+        self._dice = Random(seed)
+        self._seed = seed
+        self._story = story
+        self._store = MemoryStore()
+        self._life = 0
+
+    async def live(self) -> None:
+        steps = STEPS
+        while steps > 0 and not self._story.problems:
+            self._life += 1
+            steps = await self._one_life(steps)
+
+    async def _one_life(self, steps: int) -> int:
+        """Live until a restart or a crash, or to the end; how many steps are left."""
+        limits = Limits(client_past_s_max=0.001)
+        watchdog = Watchdog(limits)
+        watchdog.start()
+        try:
+            with trio.CancelScope() as life:
+                async with running_node(
+                    self._store,
+                    runtime=VirtualRuntime(self._dice.getrandbits(32)),
+                    limits=limits,
+                    watchdog=watchdog,
+                    data=self._folder,
+                ) as node:
+                    await node.push(WITH)
+                    if self._life == 1:
+                        inserted = [["insert", self._text(), self._tag()] for _ in range(20)]
+                        await self._mutate(node, inserted)
+                    while steps > 0:
+                        steps -= 1
+                        what = self._dice.choices(
+                            ["mutations", "refused", "query", "held", "push", "wait", "end"],
+                            [30, 6, 15, 8, 2, 10, 6],
+                        )[0]
+                        if what == "end":
+                            if self._dice.random() < 0.5:
+                                self._crash()
+                                life.cancel()
+                                await trio.lowlevel.checkpoint()
+                            self._story.done["restarts"] += 1
+                            break
+                        await getattr(self, f"_{what}")(node)
+        finally:
+            watchdog.close()
+        return steps
+
+    def _crash(self) -> None:
+        """Go on from what is durable at this instant, in the store and in the files."""
+        self._story.done["crashes"] += 1
+        is_lucky = self._dice.random() < 0.5
+        self._store = self._store.durable_copy(in_flight=is_lucky)
+        left = self._folder.with_name(f"{self._life}")
+        if (self._folder / "indexes").exists():
+            shutil.copytree(self._folder, left)
+        self._folder = left
+
+    # Steps
+
+    async def _mutations(self, node: Node) -> None:
+        """Several at a time, so that they are staged on each other."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._dice.randint(1, 4)):
+                nursery.start_soon(self._mutate, node, self._program())
+
+    async def _refused(self, node: Node) -> None:
+        """The disk has no room for one batch; all that it had runs again."""
+        self._store.fail_next(StoreFull("as planned"))
+        self._story.done["refused"] += 1
+        await self._mutations(node)
+
+    async def _mutate(self, node: Node, steps: list[Any]) -> None:
+        for answer in await mutate(node, change, steps):
+            if answer is not None:
+                self._compare(answer, "a mutation")
+
+    async def _query(self, node: Node) -> None:
+        self._compare(await ask(node, look, self._question()), "a query")
+
+    async def _held(self, node: Node) -> None:
+        """A view that others leave behind: it sees what it saw."""
+        snapshots = node.functions._snapshots
+        snapshot = snapshots.acquire()
+        try:
+            for _ in range(self._dice.randint(1, 3)):
+                await self._mutations(node)
+                with count_folds(self._story):
+                    await node.runtime.sleep(0.01)
+            for _ in range(3):
+                self._compare(self._asked_of(view_of(snapshot)), "a view that was held")
+        finally:
+            snapshots.release(snapshot)
+
+    async def _push(self, node: Node) -> None:
+        """The index goes, and comes again while others write."""
+        await node.push(WITHOUT)
+        await self._mutate(node, self._writes())
+        pushed = trio.Event()
+
+        async def push() -> None:
+            await node.push(WITH)
+            pushed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push)
+            while not pushed.is_set():
+                await self._mutate(node, self._writes())
+        self._story.done["pushes"] += 1
+
+    async def _wait(self, node: Node) -> None:
+        """Let the engine do what it has time for; sometimes so long that files are written."""
+        with count_folds(self._story):
+            await node.runtime.sleep(self._dice.choice([0.01, 0.01, 1_000]))
+
+    # Dice
+
+    def _asked_of(self, view: Any) -> list[Any]:
+        """Ask a view as a function that has it would."""
+        transaction = Transaction(
+            view, usage=Usage(Limits()), now_ns=1, dice=self._dice, schema=None
+        )
+        table = transaction.table("", "notes")
+        text, tag, count = question = self._question()
+        found = search(transaction, table, "by_text", _asked(SearchBuilder(), text, tag))
+        ids = [match.doc["_id"] for match in found if match is not None][:count]
+        assert table is not None, "it was pushed"
+        read = transaction.read_slice(
+            table.indexes["by_id"], b"", None, reverse=False, rows_max=10_000
+        )
+        return [list(question), ids, read.docs]
+
+    def _compare(self, answer: list[Any], where: str) -> None:
+        self._story.compare(answer, f"seed {self._seed}, life {self._life}, {where}")
+
+    def _program(self) -> list[Any]:
+        steps = self._writes()
+        for _ in range(self._dice.randint(0, 2)):
+            steps.insert(self._dice.randint(0, len(steps)), ["ask", self._question()])
+        return steps
+
+    def _writes(self) -> list[Any]:
+        steps: list[Any] = []
+        for _ in range(self._dice.randint(0, 4)):
+            match self._dice.choices(WRITES, [10, 6, 2, 3, 1])[0]:
+                case "insert":
+                    steps.append(["insert", self._text(), self._tag()])
+                case "change":
+                    steps.append(["change", self._number(), self._text(), self._tag()])
+                case "undo":
+                    steps.append(["undo", self._writes()])
+                case verb:
+                    steps.append([verb, self._number()])
+        return steps
+
+    def _number(self) -> int:
+        return self._dice.getrandbits(16)
+
+    def _text(self) -> Any:
+        if self._dice.random() < 0.05:
+            return None
+        count = self._dice.choice([0, 1, 2, 3, 3, 5, 8])
+        return self._dice.choice([" ", ", "]).join(self._dice.choices(WORDS, k=count))
+
+    def _tag(self) -> Any:
+        return self._dice.choice([*TAGS, ABSENT])
+
+    def _question(self) -> list[Any]:
+        words = self._dice.choices([*WORDS, *BEGINNINGS], k=self._dice.randint(1, 4))
+        tag = self._tag() if self._dice.random() < 0.4 else ANY
+        return [" ".join(words), tag, self._dice.choice([1, 3, 10, 100])]
+
+
+@contextmanager
+def count_folds(story: Story) -> Iterator[None]:
+    original = TextIndex.replace
+
+    def counted(self: TextIndex, parts: Any, segment: Segment) -> None:
+        story.done["folds"] += 1
+        original(self, parts, segment)
+
+    with patch.object(TextIndex, "replace", counted):
+        yield
+
+
+# Planted bugs.
+
+
+@contextmanager
+def _overlay_forgets_a_delete() -> Iterator[None]:
+    original = OwnTexts.put
+
+    def forgetful(self: OwnTexts, internal: bytes, doc: dict[str, Any] | None) -> None:
+        if doc is not None:
+            original(self, internal, doc)
+
+    with patch.object(OwnTexts, "put", forgetful):
+        yield
+
+
+@contextmanager
+def _a_document_counts_twice() -> Iterator[None]:
+    original = TextIndex._grow
+
+    def twice(self: TextIndex, ts: int, by: int) -> None:
+        original(self, ts, 2 * by if by > 0 else by)
+
+    with patch.object(TextIndex, "_grow", twice):
+        yield
+
+
+@contextmanager
+def _a_fold_loses_what_ended_meanwhile() -> Iterator[None]:
+    original = TextIndex.fold
+
+    def early(self: TextIndex, durable_ts: int) -> Any:
+        work = original(self, durable_ts)
+        if work is None:
+            return None
+        parts = self.to_compact(durable_ts)
+        ended = [part.ended.copy() for part in parts]
+
+        def segment(made: Compacted, _: Any) -> Segment:
+            return Segment(made.arrays, made.begun, np.concatenate(ended)[made.origin])
+
+        def compact() -> Any:
+            with patch.object(Compacted, "segment", segment):
+                install = work()
+
+            def installed() -> None:
+                with patch.object(Compacted, "segment", segment):
+                    install()
+
+            return installed
+
+        return compact
+
+    with patch.object(TextIndex, "fold", early):
+        yield
+
+
+@contextmanager
+def _a_refused_batch_stays() -> Iterator[None]:
+    with patch.object(TextIndex, "roll_back", lambda _self, _ts: None):
+        yield
+
+
+@contextmanager
+def _folds_forget_what_a_view_sees() -> Iterator[None]:
+
+    def tight(parts: Any, _floor_ts: int) -> Compacted:
+        return compacted(parts, max(int(part.ended.max(initial=0)) for part in parts))
+
+    with patch.object(text_index, "compacted", tight):
+        yield
+
+
+@contextmanager
+def _the_log_is_not_read_after_a_crash() -> Iterator[None]:
+    original = IndexKeeper._read
+
+    async def newest(self: IndexKeeper, info: Any) -> Any:
+        index, ts = await original(self, info)
+        return index, None if ts is None else self._published.value
+
+    with patch.object(IndexKeeper, "_read", newest):
+        yield
+
+
+@contextmanager
+def _a_build_forgets_what_is_written_behind_it() -> Iterator[None]:
+    with patch.object(keeper._Walk, "_is_behind", lambda self, _key: self.has_walked):
+        yield
+
+
+PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
+    "overlay-forgets-a-delete": _overlay_forgets_a_delete,
+    "a-document-counts-twice": _a_document_counts_twice,
+    "a-fold-loses-what-ended-meanwhile": _a_fold_loses_what_ended_meanwhile,
+    "a-refused-batch-stays": _a_refused_batch_stays,
+    "folds-forget-what-a-view-sees": _folds_forget_what_a_view_sees,
+    "the-log-is-not-read-after-a-crash": _the_log_is_not_read_after_a_crash,
+    "a-build-forgets-what-is-written-behind-it": _a_build_forgets_what_is_written_behind_it,
+}
