@@ -89,6 +89,7 @@ class End:
     left: what it was when its engine was gone; the whole course if none was.
     is_back: whether another engine came after that one, `DOWN_S` later.
     has_raised: its function did, which is its own affair.
+    clock_s: by how much the clock was set on the way.
     state: what `left_of` says in the end.
     outside: the lines of the world.
     """
@@ -175,6 +176,9 @@ def _lost(end: End, states: list[Any]) -> Iterator[str]:
 
 
 def _wrong_with_retry(end: End) -> Iterator[str]:
+    if len(end.jobs("fragile")) != 1:
+        yield f"there are {len(end.jobs('fragile'))} of it"
+        return
     (job,) = end.jobs("fragile")
     is_second = end.cell.place.visit > (2 if end.cell.place.point in (PERSIST, PUBLISHED) else 1)
     attempts = 3 if end.left == "begun" and is_second else 2
@@ -209,8 +213,9 @@ def _wrong_with_parent(end: End) -> Iterator[str]:
 
 def _wrong_with_cron(end: End) -> Iterator[str]:
     """One run for each time that has come, or for all that were missed; the next is to come."""
-    if len(end.state["crons"]) != 1:
-        yield f"there are {len(end.state['crons'])} crons"
+    runs_of = [cron.get("runs", []) for cron in end.state["crons"]]
+    if len(runs_of) != 1 or not runs_of[0]:
+        yield f"there are {len(runs_of)} crons, which have run {runs_of}"
         return
     (cron,) = end.state["crons"]
     waits, runs, now_ms = cron["waits"], cron["runs"], end.state["now_ms"]
