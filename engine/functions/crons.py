@@ -12,7 +12,7 @@ was late or took long are skipped, and counted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from engine.app.crons import CronSpec, Interval, Schedule
 from engine.app.registry import Application
@@ -31,6 +31,8 @@ from engine.transaction.transaction import Transaction
 trace = tracer(__name__)
 
 Doc = dict[str, Any]
+
+CRONS_SLICE_ROWS: Final = 500
 
 
 class _Wanted(NamedTuple):
@@ -151,7 +153,9 @@ def shown_cron(row: Doc) -> Cron:
 
 def _between(turn: Transaction, lower: bytes, upper: bytes | None) -> Iterator[Doc]:
     while True:
-        read = turn.read_slice(CRONS_BY_NAME, lower, upper, reverse=False, rows_max=500)
+        read = turn.read_slice(
+            CRONS_BY_NAME, lower, upper, reverse=False, rows_max=CRONS_SLICE_ROWS
+        )
         yield from read.docs
         if read.is_exhausted:
             return

@@ -17,7 +17,7 @@ import trio
 
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
-from engine.functions.crons import is_tick, stored_crons, unregister
+from engine.functions.crons import CRONS_SLICE_ROWS, is_tick, stored_crons, unregister
 from engine.functions.execute import Request
 from engine.functions.history import of_component
 from engine.functions.job_rows import (
@@ -208,13 +208,18 @@ class Jobs:
         finally:
             self._snapshots.release(snapshot)
 
-    def crons(self) -> list[dict[str, Any]]:
+    async def crons(self) -> list[dict[str, Any]]:
         """The rows of all crons, by component and name."""
+        found: list[dict[str, Any]] = []
         snapshot = self._snapshots.acquire()
         try:
-            return list(stored_crons(self._reader(view_of(snapshot))))
+            for row in stored_crons(self._reader(view_of(snapshot))):
+                found.append(row)
+                if len(found) % CRONS_SLICE_ROWS == 0:
+                    await trio.lowlevel.checkpoint()
         finally:
             self._snapshots.release(snapshot)
+        return found
 
     async def forget_cron(self, component: str, name: str) -> bool:
         """

@@ -72,7 +72,7 @@ class Schedules:
         return json_response({"canceled": await self._jobs.cancel(job_id)})
 
     async def _crons(self, _request: Request) -> Response:
-        return json_response([_cron(row) for row in self._jobs.crons()])
+        return json_response([_cron(row) for row in await self._jobs.crons()])
 
     async def _forget(self, request: Request) -> Response:
         asked = await request.json_object(self._node.limits.http_body_bytes_max)

@@ -213,7 +213,7 @@ async def test_deleting_is_an_act_of_its_own_and_takes_everything(
 
         deleted = await node.delete_component("left")
         left = labels(node)
-        crons = [(row["component"], row["cron"]) for row in node.scheduler.jobs.crons()]
+        crons = [(row["component"], row["cron"]) for row in await node.scheduler.jobs.crons()]
         jobs = await node.scheduler.jobs.rows("pending", 100, lambda _: True)
         for path in ("left", "left/within", "nowhere", "", "lef"):
             with pytest.raises(UsageError, match="nothing is kept"):

@@ -373,7 +373,7 @@ async def test_a_clock_that_is_set_forward_skips_ticks_and_says_so(
             runtime.jump(DAY_S)
             await trio.sleep(600)
 
-            (cron,) = node.scheduler.jobs.crons()
+            (cron,) = await node.scheduler.jobs.crons()
             assert (["tick"], 23) == (await ask(node, notes), cron["skipped"])
 
     assert [("poll", 23)] == [
@@ -405,7 +405,7 @@ async def test_a_cron_whose_function_is_gone_fails_until_it_is_back(
         await trio.sleep(1_800)
         await node.push(application(notes, states))
         await trio.sleep(2 * 3_600)
-        (cron,) = node.scheduler.jobs.crons()
+        (cron,) = await node.scheduler.jobs.crons()
         assert ["success", "failed", "failed"] == [run["state"]["kind"] for run in cron["runs"]]
         await node.push(application(*APP, register))
         await trio.sleep(3_600)

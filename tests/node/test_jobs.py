@@ -285,7 +285,7 @@ async def test_what_nobody_could_run_is_refused_to_whoever_schedules_it(fn: Any,
         expected = "Could not find" if what.startswith("nowhere") else "query"
         assert expected in result.failure.message
         assert "notes" in result.failure.message or "nothing" in result.failure.message
-        assert ([], []) == (await ask(node, jobs), node.scheduler.jobs.crons())
+        assert ([], []) == (await ask(node, jobs), await node.scheduler.jobs.crons())
 
 
 async def test_a_job_that_uses_up_its_writes_succeeds_or_fails_but_ends() -> None:

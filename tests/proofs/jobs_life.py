@@ -308,7 +308,7 @@ async def come_to_rest(node: Node, token: int) -> None:
         while True:
             await node.scheduler.wait_resting()
             jobs = (await ask(node, rows, token))["jobs"]
-            ticks = [len(cron.get("runs", ())) for cron in _crons_of(node, token)]
+            ticks = [len(cron.get("runs", ())) for cron in await _crons_of(node, token)]
             if all(ticks) and not any(job["state"]["kind"] in UNFINISHED for job in jobs):
                 return
             # In virtual time it may be due tomorrow.
@@ -316,14 +316,14 @@ async def come_to_rest(node: Node, token: int) -> None:
             await trio.sleep(max(0.01, next_ms / 1000 - node.runtime.now_ns() / 1e9))
 
 
-def _crons_of(node: Node, token: int) -> list[dict[str, Any]]:
-    return [row for row in node.scheduler.jobs.crons() if row["cron"] == f"{token}"]
+async def _crons_of(node: Node, token: int) -> list[dict[str, Any]]:
+    return [row for row in await node.scheduler.jobs.crons() if row["cron"] == f"{token}"]
 
 
 async def left_of(node: Node, token: int) -> dict[str, Any]:
     """What there is of a plan that has come to rest."""
     *_, findings = verify(node.store.snapshot)
-    crons = _crons_of(node, token)
+    crons = await _crons_of(node, token)
     return {
         **await ask(node, rows, token),
         "problems": findings.problems,
