@@ -1,5 +1,5 @@
 """
-CBOR of what is written most, put together by hand: scalars, objects of scalars, heads of bytes.
+CBOR of what is written most, put together by hand: scalars, small objects, heads of bytes.
 
 Byte for byte what the library writes, at half its cost, because there is nothing to look up:
 every head is in a table.  What is not that simple is left to `codec`, which asks here first.
@@ -11,10 +11,18 @@ from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Any, Final
 
+from engine.model.values import Int64
+
+INT64_TAG: Final = 40_064
+"""Our tag for a 64-bit integer; the content is a CBOR integer.  Part of the format on disk."""
+
 _SHORT: Final = 4_096
 """Lengths up to here have their heads in a table."""
 _SMALL: Final = 1_024
 """Integers up to here stand in a table."""
+_NESTING_MAX: Final = 2
+_ITEMS_MAX: Final = 8
+"""Of an array, or of an object within another: of more the library has the rest done sooner."""
 _NAMES_MAX: Final = 65_536
 _NAME_LENGTH_MAX: Final = 64
 
@@ -25,7 +33,7 @@ _pack_4: Final = Struct(">BI").pack
 _pack_8: Final = Struct(">BQ").pack
 _pack_float: Final = Struct(">Bd").pack
 
-_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _OBJECT = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _OBJECT, _TAG = range(0, 0xE0, 0x20)
 _FLOAT: Final = 0xFB
 
 
@@ -43,6 +51,7 @@ def _head(kind: int, number: int) -> bytes:
 _BYTES_HEADS: Final = tuple(_head(_BYTES, length) for length in range(_SHORT))
 _TEXT_HEADS: Final = tuple(_head(_TEXT, length) for length in range(_SHORT))
 _OBJECT_HEADS: Final = tuple(_head(_OBJECT, count) for count in range(256))
+_INT64_HEAD: Final = _head(_TAG, INT64_TAG)
 _INTEGERS: Final = tuple(_head(_UNSIGNED, number) for number in range(_SMALL))
 
 
@@ -68,18 +77,22 @@ def add_items(parts: list[bytes], items: Iterable[bytes | None]) -> None:
             add(item)
 
 
-def encode_flat(value: object) -> bytes | None:
+def encode_small(value: object) -> bytes | None:
     """
-    CBOR of a canonical scalar, or of an object of such; `None` if `value` is something else.
+    CBOR of a canonical scalar, or of an object of scalars and of few arrays and objects of such;
+    `None` if `value` is something else.
 
     Raises:
         ValueError: a field's name is no text.
     """
-    if type(value) is not dict:
-        encoder = _SCALARS.get(type(value))
-        return None if encoder is None else encoder(value)
-    if len(value) > 255:
-        return None
+    if type(value) is dict:
+        return _encode_object(value, _NESTING_MAX) if len(value) < 256 else None
+    encoder = _SCALARS.get(type(value))
+    return None if encoder is None else encoder(value)
+
+
+def _encode_object(value: dict[str, Any], room: int) -> bytes | None:
+    """Of an object that holds others, `room` deep."""
     parts = [_OBJECT_HEADS[len(value)]]
     add = parts.append
     for name, item in value.items():
@@ -90,11 +103,28 @@ def encode_flat(value: object) -> bytes | None:
             add(_NAMES[name])
             add(_TEXT_HEADS[len(item)])
             add(item.encode())
-        elif (encoder := _SCALARS.get(kind)) is not None and (data := encoder(item)) is not None:
-            add(_NAMES[name])
-            add(data)
-        else:
+            continue
+        encoder = _SCALARS.get(kind)
+        data = _encode_inner(item, room) if encoder is None else encoder(item)
+        if data is None:
             return None
+        add(_NAMES[name])
+        add(data)
+    return b"".join(parts)
+
+
+def _encode_inner(value: object, room: int) -> bytes | None:
+    if type(value) is dict and room and len(value) <= _ITEMS_MAX:
+        return _encode_object(value, room - 1)
+    if type(value) is not list or not room or len(value) > _ITEMS_MAX:
+        return None
+    parts = [_head(_ARRAY, len(value))]
+    for item in value:
+        encoder = _SCALARS.get(type(item))
+        data = _encode_inner(item, room - 1) if encoder is None else encoder(item)
+        if data is None:
+            return None
+        parts.append(data)
     return b"".join(parts)
 
 
@@ -112,6 +142,11 @@ def _encode_integer(value: int) -> bytes | None:
     return _head(_NEGATIVE, ~value) if value >= -(1 << 64) else None
 
 
+def _encode_int64(value: Int64) -> bytes | None:
+    data = _encode_integer(int(value))
+    return None if data is None else _INT64_HEAD + data
+
+
 def _encode_float(value: float) -> bytes | None:
     # Not the infinities and NaN, whose difference to themselves is not 0.
     return _pack_float(_FLOAT, value) if value - value == 0 else None
@@ -120,6 +155,7 @@ def _encode_float(value: float) -> bytes | None:
 _SCALARS: Final[dict[type, Callable[[Any], bytes | None]]] = {
     str: _encode_text,
     int: _encode_integer,
+    Int64: _encode_int64,
     float: _encode_float,
     bool: lambda value: b"\xf5" if value else b"\xf4",
     type(None): lambda _: NULL,

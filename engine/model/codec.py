@@ -21,12 +21,9 @@ from typing import Any, Final, NoReturn
 import cbor2
 
 from engine.errors import InvalidValue, StoreDamaged
-from engine.model.cbor import array_head, encode_flat
+from engine.model.cbor import INT64_TAG, array_head, encode_small
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import Int64, Value
-
-INT64_TAG: Final = 40_064
-"""Our tag for a 64-bit integer; the content is a CBOR integer.  Part of the format on disk."""
 
 _DEPTH_MAX: Final = VALUE_NESTING_MAX + 16
 """Records wrap values in containers of their own."""
@@ -46,7 +43,7 @@ def encode(value: Value) -> bytes:
         InvalidValue: it holds something that `normalize` would have refused.
     """
     try:
-        if (data := encode_flat(value)) is not None:
+        if (data := encode_small(value)) is not None:
             return data
         # The quickest way to learn that all of it is of exact builtin types: marshal refuses
         # subclasses.  cbor2 would write an Int64 as a plain integer, unless given encoders,

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidValue, StoreDamaged
-from engine.model.codec import INT64_TAG, decode, decode_all, encode
+from engine.model.cbor import INT64_TAG
+from engine.model.codec import decode, decode_all, encode
 from engine.model.limits import VALUE_NESTING_MAX
 from engine.model.values import INT64_MAX, INT64_MIN, Int64, Value, size_of
 from tests.unit.model.canonical import VALUE, bits_of, float_of_bits, nested, same
