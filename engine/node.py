@@ -270,6 +270,7 @@ async def running_node(
         functions,
         snapshots=snapshots,
         subscriptions=subscriptions,
+        recent=recent,
         runtime=runtime,
         limits=limits,
     )

@@ -20,9 +20,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from engine.indexes.catalog import JOBS_BY_DUE, SCHEDULED_FUNCTIONS
 from engine.model.ids import row_key_of
-from engine.model.keys import encode_key, past
+from engine.model.keys import NUMBER_KEY_BYTES, decode_key, encode_key, end_of_values, past
 from engine.model.values import INT64_MIN, Int64, Value, normalize
 from engine.transaction.transaction import Transaction
+from engine.transaction.view import View
 
 PENDING: Final = "pending"
 IN_PROGRESS: Final = "inProgress"
@@ -64,9 +65,12 @@ class Standing(NamedTuple):
         """Of those that wait, what is due at `now_ms`."""
         return self._at(-math.inf), past(self._at(normalize(float(now_ms))))
 
-    def pending_after(self, now_ms: float) -> Interval:
-        """The others of those that wait."""
-        return past(self._at(normalize(float(now_ms)))), past(self.prefix)
+    def due_ms(self, place: bytes) -> float:
+        """When a job that waits is due, by its key."""
+        begin = len(self.prefix)
+        (due,) = decode_key(place[begin : begin + NUMBER_KEY_BYTES])
+        assert isinstance(due, int | float), "of those that wait it is a number"
+        return due
 
     def ended_before(self, ms: float) -> Interval:
         """Of those that ended, what did so before `ms`."""
@@ -84,13 +88,14 @@ def standing(component: str) -> Standing:
     return found
 
 
-def components_of(turn: Transaction) -> Iterator[str]:
-    """The components that have jobs, by name: one look each, however many jobs there are."""
+def components_of(view: View) -> Iterator[str]:
+    """The components that have jobs, by name: one seek each, however many jobs there are."""
     lower = b""
-    while found := turn.read_slice(JOBS_BY_DUE, lower, None, reverse=False, rows_max=1).docs:
-        component = found[0]["component"]
-        yield component
-        lower = past(encode_key([component]))
+    while found := next(view.entries(JOBS_BY_DUE, lower, None, reverse=False), None):
+        end = end_of_values(found[0], 1)
+        (component,) = decode_key(found[0][:end])
+        yield str(component)
+        lower = past(found[0][:end])
 
 
 def forget_jobs(turn: Transaction, components: Iterable[str]) -> int:

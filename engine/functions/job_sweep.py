@@ -42,7 +42,7 @@ class JobSweep:
     def _slice(self, turn: Transaction) -> int:
         # As timestamps go, which do not follow a clock that leaps: all would be old at once.
         before_ms = self._turns.next_ts() / 1e6 - self._kept_ms
-        for component in components_of(turn):
+        for component in components_of(turn.view):
             old = standing(component).ended_before(before_ms)
             found = turn.read_slice(JOBS_BY_DUE, *old, reverse=False, rows_max=SLICE_ROWS).docs
             for job in found:

@@ -8,56 +8,47 @@ begins, and one that is found begun after a restart has failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
 
 import trio
 
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
 from engine.functions.crons import CRONS_SLICE_ROWS, is_tick, stored_crons, unregister
+from engine.functions.due_jobs import DueJobs, Job
 from engine.functions.execute import Request
-from engine.functions.history import of_component
 from engine.functions.job_rows import (
     CANCELED,
     FAILED,
     IN_PROGRESS,
     PENDING,
     SUCCESS,
-    Interval,
     components_of,
     is_job_key,
     is_pending,
     standing,
 )
-from engine.functions.mutations import job_request
+from engine.functions.mutations import JobResult, job_request
 from engine.functions.run import Functions
 from engine.functions.scheduling import begin_job, end_action, finish_job
 from engine.functions.turns import unbounded
-from engine.indexes.catalog import DEPLOYMENT_KEY, JOBS_BY_DUE
+from engine.indexes.catalog import JOBS_BY_DUE
 from engine.indexes.snapshot import Snapshots
+from engine.indexes.written import RecentCommits
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.ids import id_of, row_key_of
 from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
 from engine.subscriptions.handle import Subscriptions
-from engine.subscriptions.token import Live
 from engine.transaction.scan import Plan, Scan
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View, view_of
 
-T = TypeVar("T")
-
 trace = tracer(__name__)
 
-LOOK_ROWS_MAX: Final = 1_000
-"""Due jobs of a component that one look reads: a few milliseconds. Later ones see the others."""
-EARLY_MS: Final = 0.001
-"""Times in milliseconds are floats, so a job may be found due this much before its time."""
 LISTED_ROWS_MAX: Final = 100_000
 """Of a component, that one look for an operator goes through: a third of a second, in slices."""
 LISTED_SLICE_ROWS: Final = 1_000
@@ -74,38 +65,23 @@ LOST: Final = (
 )
 
 
-class Job(NamedTuple):
-    """A job that is due."""
-
-    key: bytes
-    kind: Kind
-    path: str
-    """Of its function, and before it the component, if it is of one."""
-    due_ms: float
-    cron: str | None = None
-    """The id of the cron that it is a tick of, if it is one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """
-    What was due at one moment.
-
-    Attributes:
-        due: those of each component in the order of their due times, and of all in turns.
-        next_due_ms: when the first of the others is, milliseconds since 1970, if there is one.
-        live: holds until a commit changes this; one hold of it is the asker's.
-        is_cut: there were more than one look reads.
-    """
-
-    due: tuple[Job, ...]
-    is_cut: bool
-    next_due_ms: float | None
-    live: Live
+Ended: TypeAlias = str | None
+"""
+What a job is after a run: "success" or "failed"; "pending" if it is tried again later; "canceled"
+if it was while it ran; `None` if it was canceled before, or is of another kind by now, and was left
+alone.
+"""
+NextJob: TypeAlias = Callable[[], Awaitable[Job | None]]
+"""Takes the job that begins now; `None` for no more."""
 
 
 class Jobs:
-    """The jobs of one engine."""
+    """
+    The jobs of one engine.
+
+    Attributes:
+        due: those that are to be begun.
+    """
 
     def __init__(
         self,
@@ -113,39 +89,22 @@ class Jobs:
         *,
         snapshots: Snapshots,
         subscriptions: Subscriptions,
+        recent: RecentCommits,
         runtime: Runtime,
         limits: Limits,
     ) -> None:
         self._functions = functions
         self._snapshots = snapshots
-        self._subscriptions = subscriptions
         self._runtime = runtime
         self._limits = unbounded(limits)
-
-    def look(self) -> Look:
-        """What is due now, in the newest state that is durable."""
-        now_ms = self._runtime.now_ns() / 1e6 + EARLY_MS
-        snapshot = self._snapshots.acquire()
-        try:
-            reader = self._reader(view_of(snapshot))
-            reader.own_row(DEPLOYMENT_KEY)  # which a push writes that mounts a component again
-            all_due, next_ms, is_cut = [], [], False
-            for component in filter(self._is_mounted, components_of(reader)):
-                stand = standing(component)
-                due, is_all = self._due(reader, stand.pending_until(now_ms))
-                later = stand.pending_after(now_ms)
-                first = reader.read_slice(JOBS_BY_DUE, *later, reverse=False, rows_max=1).docs
-                all_due.append(due)
-                next_ms += [row["due"] for row in first]
-                is_cut = is_cut or not is_all
-            return Look(
-                due=tuple(in_turns(all_due)),
-                is_cut=is_cut,
-                next_due_ms=min(next_ms, default=None),
-                live=self._subscriptions.subscribe(reader.reads, snapshot.ts),
-            )
-        finally:
-            self._snapshots.release(snapshot)
+        self.due = DueJobs(
+            lambda: functions.deployment.application,
+            recent=recent,
+            snapshots=snapshots,
+            subscriptions=subscriptions,
+            runtime=runtime,
+            limits=limits,
+        )
 
     def _is_mounted(self, component: str) -> bool:
         """Jobs of a component that is not mounted wait until it is, or they are deleted with it."""
@@ -172,7 +131,7 @@ class Jobs:
         snapshot = self._snapshots.acquire()
         try:
             reader = self._reader(view_of(snapshot))
-            for component in components_of(reader):
+            for component in components_of(reader.view):
                 stand = standing(component)
                 where = {PENDING: stand.pending, IN_PROGRESS: stand.begun}
                 lower, upper = where.get(state, stand.ended)
@@ -240,24 +199,31 @@ class Jobs:
         key = row_key_of(job_id)
         return await self._functions.turns.write(lambda turn: _cancel(turn, key))
 
-    async def run(self, job: Job) -> str | None:
+    async def run_mutations(self, next_job: NextJob) -> list[Ended | Exception]:
         """
-        Run a job to its end, which is durable when this returns; failing is an end too.
+        Run mutations to their ends, one after another; what they do becomes durable together.
 
         Returns:
-            What it is then: "success" or "failed"; "pending" if it is tried again later; "canceled"
-            if it was while it ran.  `None` for a job that was canceled before, or has begun
-            already, and is left alone.
+            Of each, in order, what it is then, or why the engine could not run it, and it is
+            pending.
+        """
+
+        async def next_key() -> bytes | None:
+            job = await next_job()
+            return None if job is None else job.key
+
+        results = await self._functions.run_jobs(next_key)
+        return [_ended(result) for result in results]
+
+    async def run_action(self, job: Job) -> Ended:
+        """
+        Run an action to its end, which is durable when this returns; failing is an end too.
 
         Raises:
-            EngineError: the engine could not; a mutation's job is pending still.
+            EngineError: the engine could not begin it.
         """
-        if job.kind is Kind.ACTION:
-            return await self._run_action(job.key)
-        result = await self._functions.run_job(job.key)
-        if result is None:
-            return None
-        return SUCCESS if result.failure is None else FAILED
+        request = await self._functions.turns.write(lambda turn: self._begin(turn, job.key))
+        return None if request is None else await self._end(job.key, *await self._act(request))
 
     def skipped_by(self, tick: Job) -> int:
         """How many times of its cron a tick that has ended just now was too late for."""
@@ -286,36 +252,11 @@ class Jobs:
             schema=None,
         )
 
-    def _due(self, reader: Transaction, where: Interval) -> tuple[list[Job], bool]:
-        """The first jobs of an interval, and whether they are all."""
-        due: list[Job] = []
-
-        def see(row: dict[str, Any]) -> bool:
-            # Its arguments, which may be megabytes, are let go of before the next row is read.
-            due.append(self._job(row))
-            return False
-
-        read = reader.read_slice(
-            JOBS_BY_DUE, *where, reverse=False, rows_max=LOOK_ROWS_MAX, accepts=see
-        )
-        return due, read.is_exhausted
-
-    def _job(self, row: dict[str, Any]) -> Job:
-        found = self._functions.deployment.application.find(row["name"], row["target"])
-        # A function that is missing fails in the transaction that would have run it.
-        kind = Kind.MUTATION if found is None else found.kind
-        path = of_component(row["target"], row["name"])
-        return Job(row_key_of(row["_id"]), kind, path, row["due"], row.get("cron"))
-
-    async def _run_action(self, key: bytes) -> str | None:
-        request = await self._functions.turns.write(lambda turn: self._begin(turn, key))
-        return None if request is None else await self._end(key, *await self._act(request))
-
     def _begin(self, turn: Transaction, key: bytes) -> Request | None:
         job = turn.get(key)
         if job is None or not is_pending(job) or not self._is_mounted(job["component"]):
             return None
-        if self._job(job).kind is not Kind.ACTION:
+        if self.due.kind_of(job["name"], job["target"]) is not Kind.ACTION:
             return None  # since a push; it is found again, as what it is now
         begin_job(turn, key, job)
         return job_request(Kind.ACTION, job)
@@ -348,6 +289,12 @@ class Jobs:
                 await self._runtime.sleep(self._limits.job_backoff_s)
 
 
+def _ended(result: JobResult) -> Ended | Exception:
+    if result is None or isinstance(result, Exception):
+        return result
+    return SUCCESS if result.failure is None else FAILED
+
+
 def _finish(turn: Transaction, key: bytes, state: dict[str, Any], returned: Any) -> str:
     job = turn.get(key)
     if job is None or job["state"]["kind"] != IN_PROGRESS:
@@ -366,7 +313,7 @@ def _cancel(turn: Transaction, key: bytes) -> bool:
 
 
 def _fail_begun(turn: Transaction) -> int:
-    for component in components_of(turn):
+    for component in components_of(turn.view):
         stand = standing(component)
         found = turn.read_slice(JOBS_BY_DUE, *stand.begun, reverse=False, rows_max=TURN_ROWS).docs
         for job in found:
@@ -374,9 +321,3 @@ def _fail_begun(turn: Transaction) -> int:
         if found:
             return len(found)
     return 0
-
-
-def in_turns(queues: Sequence[Sequence[T]]) -> Iterator[T]:
-    """The first of each, then the second of each, and so on: many of one hold up no other."""
-    for row in zip_longest(*queues, fillvalue=None):
-        yield from (one for one in row if one is not None)

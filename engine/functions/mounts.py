@@ -89,5 +89,5 @@ def _refuse(turn: Transaction, path: str) -> None:
 
 def _components(turn: Transaction, path: str) -> Iterable[str]:
     """Those at and within a path that have jobs or crons."""
-    having = {*components_of(turn), *(row["component"] for row in stored_crons(turn))}
+    having = {*components_of(turn.view), *(row["component"] for row in stored_crons(turn))}
     return sorted(component for component in having if is_within(path, component))

@@ -8,9 +8,12 @@ Mutations: one after another in the lane, told only when what they saw is durabl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
+
+import trio
 
 from engine.app.registered import Kind
 from engine.committer.actor import Committer, RunAgain
@@ -19,6 +22,7 @@ from engine.errors import (
     EngineError,
     FunctionTimeout,
     OutOfRetention,
+    Overloaded,
     SnapshotTooOld,
     StoreFull,
     UsageError,
@@ -41,6 +45,8 @@ from engine.transaction.view import View
 
 SNAPSHOTS_TRIED: Final = 3
 """A mutation that outlived its snapshot runs again, so often."""
+JOBS_SLICE_S: Final = 0.0005
+"""Jobs run for so long, a few of them, before others have their turn."""
 
 
 class Attempt(NamedTuple):
@@ -53,6 +59,24 @@ class Attempt(NamedTuple):
 
 
 Try: TypeAlias = Callable[[View], Awaitable[Attempt]]
+NextKey: TypeAlias = Callable[[], Awaitable[bytes | None]]
+"""The row of the job that begins now; `None` for no more."""
+JobResult: TypeAlias = MutationResult | Exception | None
+"""
+`None` if the job was canceled, has run or is an action by now; an exception if the engine could not
+run it, and it is pending still.
+"""
+
+
+@dataclass(slots=True)
+class _JobRun:
+    """A run of a job's mutation: what was staged, or what kept the engine from that."""
+
+    key: bytes
+    way: Way
+    done: Attempt | None = None
+    generation: int = 0
+    refusal: Exception | None = None
 
 
 class Mutations:
@@ -77,13 +101,96 @@ class Mutations:
         assert result is not None, "a mutation has a result"
         return result
 
-    async def run_job(self, key: bytes) -> MutationResult | None:
+    async def run_jobs(self, next_key: NextKey) -> list[JobResult]:
         """
-        Run the mutation of a job, and end the job, in one transaction.
+        Run the mutations of jobs, each of which ends its job in the same transaction.
 
-        Returns `None` if the job was canceled or has run already.
+        They run one after another and wait for the disk together, so what a task and a batch cost
+        is shared.
+
+        Returns:
+            What became of each, in order.
         """
-        return await self._committed(partial(self._attempt_job, key), Way())
+        if self._runtime.interleave is not None:
+            return await self._jobs_beside_others(next_key)
+        runs: list[_JobRun] = []
+        began = self._runtime.monotonic()
+        while (key := await next_key()) is not None:
+            runs.append(run := await self._run_in_lane(key))
+            if isinstance(run.refusal, Overloaded):
+                break
+            if self._runtime.monotonic() - began > JOBS_SLICE_S:
+                await trio.lowlevel.checkpoint()
+                began = self._runtime.monotonic()
+        are_durable = await self._settled(runs)
+        return [await self._come_of(run, is_durable=are_durable) for run in runs]
+
+    async def _jobs_beside_others(self, next_key: NextKey) -> list[JobResult]:
+        results: dict[bytes, JobResult] = {}
+
+        async def run(key: bytes) -> None:
+            results[key] = await self._run_job(key, Way())
+
+        async with trio.open_nursery() as nursery:
+            while (key := await next_key()) is not None:
+                results[key] = None
+                nursery.start_soon(run, key)
+        return list(results.values())
+
+    async def _run_job(self, key: bytes, way: Way) -> JobResult:
+        """Run one by itself."""
+        try:
+            return await self._committed(partial(self._attempt_job, key), way)
+        except Exception as error:
+            return error
+
+    async def _run_in_lane(self, key: bytes) -> _JobRun:
+        """Stage one run; what keeps it from that is noted."""
+        run = _JobRun(key, Way())
+        lane = self._committer.lane
+        try:
+            if not lane.enter_nowait():
+                await self._wait_for_lane(run.way)
+            try:
+                view = pinned(self._committer)
+                try:
+                    run.done = await self._attempt_job(key, view)
+                    run.generation = view.generation
+                finally:
+                    self._committer.unpin(view.snapshot)
+            finally:
+                lane.leave()
+        except RunAgain:
+            run.way.retries += (BATCH_REFUSED,)
+        except SnapshotTooOld:
+            run.way.retries += (SNAPSHOT_TOO_OLD,)
+        except Exception as error:
+            run.refusal = error
+        return run
+
+    async def _settled(self, runs: Sequence[_JobRun]) -> bool:
+        """Wait until what was staged is durable; False if it may not be, as a batch was refused."""
+        staged = [(run.generation, run.done.waits_for) for run in runs if run.done is not None]
+        if not staged:
+            return True
+        generation = staged[0][0]
+        try:
+            await self._committer.settled(max(ts for _, ts in staged), generation)
+        except RunAgain:
+            return False
+        except Exception as error:
+            for run in runs:
+                run.refusal = run.refusal or error
+        return all(one == generation for one, _ in staged)
+
+    async def _come_of(self, run: _JobRun, *, is_durable: bool) -> JobResult:
+        if run.refusal is not None:
+            return run.refusal
+        if run.done is not None and is_durable:
+            return self._told(run.done, run.way)
+        if run.done is not None:
+            run.way.retries += (BATCH_REFUSED,)
+        return await self._run_job(run.key, run.way)
 
     def _committed(self, attempt: Try, way: Way) -> Awaitable[MutationResult | None]:
         if self._runtime.interleave is None:

@@ -35,7 +35,7 @@ from engine.functions.execute import Executor, Outcome, Request, check_size
 from engine.functions.history import SNAPSHOT_TOO_OLD, ExecutionLog, ExecutionRecord, Way
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
-from engine.functions.mutations import Mutations
+from engine.functions.mutations import JobResult, Mutations, NextKey
 from engine.functions.pausing import refuse_if_paused, set_paused
 from engine.functions.places import Places
 from engine.functions.queries import PaginationState
@@ -477,9 +477,9 @@ class Functions:
         finally:
             self._snapshots.release(snapshot)
 
-    async def run_job(self, key: bytes) -> MutationResult | None:
-        """Run the mutation of a scheduled job exactly once; `None` if there is nothing to run."""
-        return await self._mutations.run_job(key)
+    async def run_jobs(self, next_key: NextKey) -> list[JobResult]:
+        """As `Mutations.run_jobs`."""
+        return await self._mutations.run_jobs(next_key)
 
     # Actions
 

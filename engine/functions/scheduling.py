@@ -100,7 +100,7 @@ def begin_job(transaction: Transaction, key: bytes, job: dict[str, Any]) -> None
     begun = {"state": {"kind": IN_PROGRESS}, "due": None}
     if "retry" in job:
         begun["attempts"] = job["attempts"] + 1
-    transaction.put_row(key, {**job, **begun})
+    transaction.put_row(key, {**job, **begun}, job)
 
 
 def end_action(
@@ -133,5 +133,5 @@ def finish_job(
     ended = {"state": state, "completedTime": now, "due": Int64(now)}
     if "retry" in job:
         ended.update(told_fields(returned))
-    transaction.put_row(key, {**job, **ended})
+    transaction.put_row(key, {**job, **ended}, job)
     tell(transaction, job, state, returned)

@@ -51,6 +51,8 @@ _pack_float: Final = struct.Struct(">Bd").pack
 _unpack_float: Final = struct.Struct(">d").unpack
 _INVERTED: Final = bytes(range(255, -1, -1))
 _FLOAT64_INVERTED: Final = 0xFF - _FLOAT64
+NUMBER_KEY_BYTES: Final = 9
+"""Of the key of a float or an integer in its place, whatever its value."""
 _FLOAT64_ZERO: Final = bytes([_FLOAT64, 0x80, 0, 0, 0, 0, 0, 0, 0])
 
 

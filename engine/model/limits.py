@@ -214,6 +214,14 @@ class Limits:
     """They run one after another; so many of them share a batch."""
     action_jobs_running_max: int = 32
     """Beside `concurrent_actions_max`: crons run while clients are many, and vice versa."""
+    jobs_waiting_max: int = 1_000
+    """Of a component and of a kind, that are due and kept in memory, without arguments; the others
+    are read when half of these have begun."""
+    jobs_look_bytes_max: int = 1 << 20
+    """Rows of jobs that are due, their arguments included, which are read before others have their
+    turn; one at least, which may have 16 MiB."""
+    jobs_put_off_max: int = 10_000
+    """That the engine had no room for and tries again; while there are so many no others begin."""
     job_backoff_s: float = 0.5
     """A job that the engine had no room for is tried again after this, then twice this, ..."""
     job_backoff_s_max: float = 7200.0

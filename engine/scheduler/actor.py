@@ -1,12 +1,11 @@
 """
 Runs jobs when they are due: the one actor that looks at the clock.
 
-    look      read what is due, and when the next one is; remember under which
-              read set that was found
-    begin     start what there is room for, mutations and actions apart, in the
-              order in which they are due
-    wait      until a commit touches what was read, a job has ended, or the
-              next one is due; nothing is asked again and again
+    look      read on in what is due, a slice at a time, until it is known
+    begin     start those who run it, as many as there is room for, mutations
+              and actions apart; each takes a job when it begins it
+    wait      until a commit touches jobs, one has ended, or the next one is
+              due; nothing is asked again and again
 
 Closing it lets the jobs that have begun come to their end; what has not begun
 stays pending.
@@ -15,22 +14,23 @@ stays pending.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
+from heapq import heappop, heappush
 from typing import Final
 
 import trio
 
 from engine.app.registered import Kind
 from engine.errors import Overloaded, StoreFull
+from engine.functions.due_jobs import Job
 from engine.functions.job_rows import PENDING
-from engine.functions.jobs import Job, Jobs
+from engine.functions.jobs import Ended, Jobs
 from engine.kernel.counters import Counters, Labels
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
-from engine.subscriptions.token import Live
 
 trace = tracer(__name__)
 
@@ -40,6 +40,8 @@ JOBS: Final = "jobs"
 CRONS: Final = "crons"
 TICK_S: Final = 0.001
 """The shortest wait for a time that has not come."""
+MUTATION_RUNNERS: Final = 2
+"""While the jobs of one are on their way to the disk, the other runs the next ones."""
 
 
 class Scheduler:
@@ -64,13 +66,15 @@ class Scheduler:
             counters.watch(f"{of}.lag_s", partial(self._lag_s, of))
         self._runtime = runtime
         self._limits = limits
+        many, some = limits.mutation_jobs_running_max, limits.action_jobs_running_max
         self._lanes = {
-            Kind.MUTATION: _Lane(limits.mutation_jobs_running_max),
-            Kind.ACTION: _Lane(limits.action_jobs_running_max),
+            Kind.MUTATION: _Lane(many, runners_max=min(many, MUTATION_RUNNERS)),
+            Kind.ACTION: _Lane(some, runners_max=some),
         }
-        self._put_off: dict[bytes, _PutOff] = {}
-        self._live: Live | None = None
-        self._next_due_ms: float | None = None
+        self._refusals: dict[bytes, int] = {}
+        """How often the engine could not run a job that is still to be run."""
+        self._put_off: list[tuple[float, Job]] = []
+        """A heap, by when they are tried again."""
         self._woken = trio.Event()
         self._resting: trio.Event | None = None
         self._is_started = False
@@ -92,7 +96,7 @@ class Scheduler:
                     self._begin(nursery)
                 with trio.move_on_after(self._delay_s()):
                     await self._woken.wait()
-            self._forget()
+            self.jobs.due.close()
 
     async def _recovers(self) -> bool:
         """End what an earlier run of the engine had begun; false if there is no room for that."""
@@ -113,14 +117,14 @@ class Scheduler:
     @property
     def next_due_ms(self) -> float | None:
         """When the first job is due that was not due at the last look."""
-        return self._next_due_ms
+        return self.jobs.due.next_due_ms
 
     @property
     def lag_s(self) -> float:
         """For how long the job has been due that waits longest; 0 if none does."""
         due_ms = [job.due_ms for job in self._waiting()]
-        if self._next_due_ms is not None:
-            due_ms.append(self._next_due_ms)  # it has passed while nobody looks, in a pause
+        if self.next_due_ms is not None:
+            due_ms.append(self.next_due_ms)  # it has passed while nobody looks, in a pause
         return self._late_s(min(due_ms, default=math.inf))
 
     def _late_s(self, due_ms: float) -> float:
@@ -128,13 +132,11 @@ class Scheduler:
 
     def _waiting(self) -> Iterator[Job]:
         """What is due and has not begun, of what was seen."""
-        for lane in self._lanes.values():
-            yield from lane.waiting
-        now_s = self._runtime.monotonic()
-        yield from (one.job for one in self._put_off.values() if one.until_s > now_s)
+        yield from self.jobs.due.all_waiting
+        yield from (job for _, job in self._put_off)
 
     def _running(self, of: str) -> dict[Labels, float]:
-        running = (job for lane in self._lanes.values() for job in lane.running)
+        running = (job for lane in self._lanes.values() for job in lane.running.values())
         return dict(Counter(_function(job) for job in running if _of(job) == of))
 
     def _queued(self, of: str) -> dict[Labels, float]:
@@ -149,8 +151,9 @@ class Scheduler:
         return {labels: self._late_s(due_ms) for labels, due_ms in first_ms.items()}
 
     def start(self) -> None:
-        """Begin to run jobs: the functions that they name are deployed."""
+        """Begin to run jobs: the functions that they name are deployed, or others than before."""
         self._is_started = True
+        self.jobs.due.renew()
         self.wake()
 
     def pause(self) -> None:
@@ -176,70 +179,106 @@ class Scheduler:
     # One round
 
     def _begin(self, nursery: trio.Nursery) -> None:
-        if any(lane.wants for lane in self._lanes.values()):
-            self._look()
-        for lane in self._lanes.values():
-            for _ in range(lane.take_room()):
-                nursery.start_soon(self._run, lane)
-        is_idle = all(lane.is_idle for lane in self._lanes.values())
-        if self._resting is not None and is_idle and not self._put_off:
+        due = self.jobs.due
+        self._resume_put_off()
+        is_behind = due.look(self.wake)
+        if is_behind:
+            self.wake()
+        for kind, lane in self._lanes.items():
+            waiting = due.waiting(kind) if self._may_begin else 0
+            for _ in range(lane.runners_wanted(waiting)):
+                nursery.start_soon(self._serve, kind, lane)
+        if self._resting is not None and due.is_none_known and not is_behind:
             self._resting.set()
             self._resting = None
 
-    def _look(self) -> None:
-        self._forget()
-        found = self.jobs.look()
-        self._live = found.live
-        self._next_due_ms = found.next_due_ms
+    def _resume_put_off(self) -> None:
         now_s = self._runtime.monotonic()
-        for job in found.due:
-            put_off = self._put_off.get(job.key)
-            if put_off is None or put_off.until_s <= now_s:
-                lane = self._lanes[Kind.ACTION if job.kind is Kind.ACTION else Kind.MUTATION]
-                lane.add(job)
-        if not found.is_cut:
-            self._drop_stale({job.key for job in found.due}, now_s)
-        found.live.watch(self.wake)
-
-    def _drop_stale(self, due: set[bytes], now_s: float) -> None:
-        """Forget jobs that were put off and have been canceled since."""
-        for key, put_off in list(self._put_off.items()):
-            if put_off.until_s <= now_s and key not in due:
-                del self._put_off[key]
-
-    def _forget(self) -> None:
-        if self._live is not None:
-            self._live.release()
-            self._live = None
+        while self._put_off and self._put_off[0][0] <= now_s:
+            _, job = heappop(self._put_off)
+            self.jobs.due.put_back(job)
 
     def _delay_s(self) -> float:
         if not self._is_started or self._is_paused or self._is_closed:
             return math.inf
         waits = []
-        if self._next_due_ms is not None:
-            waits = [CLOCK_STEP_S, self._next_due_ms / 1000 - self._runtime.now_ns() / 1e9]
-        now_s = self._runtime.monotonic()
-        waits += [one.until_s - now_s for one in self._put_off.values() if one.until_s > now_s]
+        if self.next_due_ms is not None:
+            waits = [CLOCK_STEP_S, self.next_due_ms / 1000 - self._runtime.now_ns() / 1e9]
+        if self._put_off:
+            waits.append(self._put_off[0][0] - self._runtime.monotonic())
         return max(min(waits, default=math.inf), TICK_S)
 
-    # One job
+    # Running
 
-    async def _run(self, lane: _Lane) -> None:
-        # Tasks that were started together run in any order; jobs are begun in theirs.
-        job = lane.next()
+    async def _serve(self, kind: Kind, lane: _Lane) -> None:
+        """Run jobs for as long as there are any to begin."""
+        lane.has_come()
         try:
-            await self._runtime.pause("jobs.found")
-            ended = await self.jobs.run(job)
-            await self._runtime.pause("jobs.ended")
-        except Exception as error:
-            self._put_off_job(job, error)
-        else:
-            self._put_off.pop(job.key, None)
-            if ended is not None:
-                self._count(job, ended)
+            while await self._run_some(kind, lane):
+                self.wake()
         finally:
-            lane.ended(job)
+            lane.has_left()
             self.wake()
+
+    async def _run_some(self, kind: Kind, lane: _Lane) -> bool:
+        """Run what one runner has at a time to the end; False if there was nothing to begin."""
+        began: list[Job] = []
+
+        async def next_job() -> Job | None:
+            job = await self._take(kind, lane) if len(began) < lane.share else None
+            if job is not None:
+                began.append(job)
+            return job
+
+        try:
+            if kind is Kind.MUTATION:
+                came_of = await self.jobs.run_mutations(next_job)
+            else:
+                job = await next_job()
+                came_of = [] if job is None else [await self.jobs.run_action(job)]
+        except Exception as error:
+            came_of = [error] * len(began)
+        for job, end in zip(began, came_of, strict=True):
+            await self._end(job, end)
+            del lane.running[job.key]
+        return bool(began)
+
+    async def _take(self, kind: Kind, lane: _Lane) -> Job | None:
+        """The job that begins now, if one may."""
+        while self._may_begin and lane.has_room:
+            job = self.jobs.due.take(kind)
+            if job is None:
+                break
+            lane.running[job.key] = job
+            try:
+                await self._runtime.pause("jobs.found")
+            except Exception as error:
+                del lane.running[job.key]
+                self._put_off_job(job, error)
+            else:
+                return job
+        return None
+
+    @property
+    def _may_begin(self) -> bool:
+        are_many_put_off = len(self._put_off) >= self._limits.jobs_put_off_max
+        return not (self._is_closed or self._is_paused or are_many_put_off)
+
+    async def _end(self, job: Job, end: Ended | Exception) -> None:
+        if not isinstance(end, Exception):
+            try:
+                await self._runtime.pause("jobs.ended")
+            except Exception as error:
+                end = error
+        if isinstance(end, Exception):
+            self._put_off_job(job, end)
+            return
+        self._refusals.pop(job.key, None)
+        if end is None:
+            self.jobs.due.left_alone(job)
+        else:
+            self.jobs.due.ended(job)
+            self._count(job, end)
 
     def _count(self, job: Job, ended: str) -> None:
         if ended == PENDING:
@@ -250,13 +289,11 @@ class Scheduler:
             self._counters.add("crons.skipped", skipped, function=job.path)
 
     def _put_off_job(self, job: Job, error: Exception) -> None:
-        before = self._put_off.get(job.key)
-        times = before.times + 1 if before else 1
-        backoff_s = min(
-            self._limits.job_backoff_s * 2 ** (times - 1), self._limits.job_backoff_s_max
-        )
+        times = self._refusals.get(job.key, 0)
+        self._refusals[job.key] = times + 1
+        backoff_s = min(self._limits.job_backoff_s * 2**times, self._limits.job_backoff_s_max)
         self._counters.add(f"{_of(job)}.put_off", function=job.path)
-        self._put_off[job.key] = _PutOff(job, times, self._runtime.monotonic() + backoff_s)
+        heappush(self._put_off, (self._runtime.monotonic() + backoff_s, job))
         trace.warning(
             "scheduler.job_put_off",
             function=job.path,
@@ -265,65 +302,41 @@ class Scheduler:
         )
 
 
-class _PutOff:
-    """A job that the engine could not run, and when it is tried again."""
-
-    __slots__ = ("job", "times", "until_s")
-
-    def __init__(self, job: Job, times: int, until_s: float) -> None:
-        self.job = job
-        self.times = times
-        self.until_s = until_s
-
-
 class _Lane:
-    """Jobs of one kind that wait here or run."""
+    """
+    Those who run the jobs of one kind.
 
-    def __init__(self, running_max: int) -> None:
+    Attributes:
+        running: jobs that have begun and not come to their end, by key.
+        share: what one of them has running at a time.
+    """
+
+    def __init__(self, running_max: int, *, runners_max: int) -> None:
         self._running_max = running_max
-        self._waiting: deque[Job] = deque()
-        self._known: dict[bytes, Job] = {}
-        self._promised = 0
-        self._running = 0
+        self._runners_max = runners_max
+        self._runners = 0
+        self._coming = 0
+        """Those who were started and have taken nothing yet."""
+        self.share = math.ceil(running_max / runners_max)
+        self.running: dict[bytes, Job] = {}
 
     @property
-    def wants(self) -> bool:
-        """Whether there is room, and nothing here to fill it."""
-        return len(self._waiting) == self._promised and self._running < self._running_max
+    def has_room(self) -> bool:
+        return len(self.running) < self._running_max
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._known
-
-    @property
-    def running(self) -> list[Job]:
-        waiting = {job.key for job in self._waiting}
-        return [job for key, job in self._known.items() if key not in waiting]
-
-    @property
-    def waiting(self) -> Iterable[Job]:
-        """Those that are due and have not begun, of those that were seen."""
-        return self._waiting
-
-    def add(self, job: Job) -> None:
-        if job.key not in self._known:
-            self._known[job.key] = job
-            self._waiting.append(job)
-
-    def take_room(self) -> int:
-        """How many jobs are to begin now; each is had by one call of `next`."""
-        count = min(len(self._waiting) - self._promised, self._running_max - self._running)
-        self._running += count
-        self._promised += count
+    def runners_wanted(self, waiting: int) -> int:
+        """How many more are to be started for so many jobs; each says when it has come."""
+        wanted = math.ceil(waiting / self.share) - self._coming
+        count = max(min(wanted, self._runners_max - self._runners), 0)
+        self._runners += count
+        self._coming += count
         return count
 
-    def next(self) -> Job:
-        self._promised -= 1
-        return self._waiting.popleft()
+    def has_come(self) -> None:
+        self._coming -= 1
 
-    def ended(self, job: Job) -> None:
-        self._known.pop(job.key, None)
-        self._running -= 1
+    def has_left(self) -> None:
+        self._runners -= 1
 
 
 def _of(job: Job) -> str:

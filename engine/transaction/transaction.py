@@ -451,13 +451,20 @@ class Transaction:
         image, old = self._existing(key, "delete")
         self._write(key, image, old, None)
 
-    def put_row(self, key: bytes, doc: Doc | None) -> None:
-        """Write a row of the engine's own, whatever it was before."""
+    def put_row(self, key: bytes, doc: Doc | None, old: Doc | None = None) -> None:
+        """
+        Write a row of the engine's own, whatever it was before.
+
+        Args:
+            old: what it is now, if the caller has read it since it was written.
+        """
         image = self._row(key)
         if image is None and doc is None:
             return
         self.reads.points.add(key)
-        self._write(key, image, decode(image) if image is not None else None, doc)
+        if old is None and image is not None:
+            old = decode(image)
+        self._write(key, image, old, doc)
 
     def create_table(
         self, component: str, name: str, number: int | None = None, *, state: str = "active"

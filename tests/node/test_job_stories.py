@@ -17,7 +17,7 @@ from engine.app.crons import Crons
 from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
 from engine.app.types import Page, PaginationOptions
 from engine.errors import ConvexError, StoreFull
-from engine.functions import jobs as job_runs
+from engine.functions import due_jobs
 from engine.functions.job_sweep import JobSweep
 from engine.host import Engine
 from engine.kernel.runtime import VirtualRuntime
@@ -237,7 +237,7 @@ async def test_what_an_action_of_a_canceled_one_schedules_is_canceled() -> None:
 async def test_overdue_jobs_run_in_order_over_many_looks(
     autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_runs, "LOOK_ROWS_MAX", 7)
+    monkeypatch.setattr(due_jobs, "LOOK_ROWS_MAX", 7)
     store = MemoryStore()
     order = [(7 * number) % 50 for number in range(50)]
     async with serving(APP, store=store, runtime=VirtualRuntime(1)) as node:

@@ -14,9 +14,10 @@ from trio.testing import wait_all_tasks_blocked
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.crons import Retry
 from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
+from engine.app.registered import Kind
 from engine.app.registry import Application
 from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, StoreFull
-from engine.functions.job_rows import add_job
+from engine.functions.job_rows import add_job, pending_again
 from engine.functions.job_sweep import JobSweep
 from engine.functions.session_sweep import SessionSweep
 from engine.kernel.runtime import VirtualRuntime
@@ -577,21 +578,165 @@ async def test_a_job_whose_arguments_are_nearly_all_that_may_be_read_runs() -> N
         assert [str(15 << 20)] == await ask(node, notes)
 
 
-async def test_a_look_at_what_is_due_keeps_no_arguments() -> None:
-    async with serving(app()) as node:
+async def test_a_look_at_what_is_due_reads_so_many_bytes_and_keeps_no_arguments() -> None:
+    async with serving(app(), limits=Limits(jobs_look_bytes_max=3 << 20)) as node:
         node.scheduler.pause()
         for _ in range(30):
             await mutate(node, run, path(sink), {"text": "x" * (1 << 20)})
+        due = node.scheduler.jobs.due
+        known = []
         tracemalloc.start()
         try:
-            look = node.scheduler.jobs.look()
+            while due.look(node.scheduler.wake):
+                known.append(due.waiting(Kind.MUTATION))
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        look.live.release()
 
-        assert 30 == len(look.due)
+        assert [*range(3, 31, 3)] == known
         assert peak < 8 << 20
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+
+async def test_many_jobs_with_large_arguments_hold_nobody_up() -> None:
+    async with serving(app()) as node:
+        node.scheduler.pause()
+        for _ in range(40):
+            await mutate(node, run, path(sink_and_fail), {"text": "x" * (4 << 20)})
+        looks: list[int] = []
+        look, waiting = node.scheduler.jobs.due.look, node.scheduler.jobs.due.waiting
+
+        def counted(changed: Any) -> bool:
+            before = waiting(Kind.MUTATION)
+            is_behind = look(changed)
+            looks.append(waiting(Kind.MUTATION) - before)
+            return is_behind
+
+        node.scheduler.jobs.due.look = counted  # type: ignore[method-assign]
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+        assert 40 == sum(looks)
+        assert 1 == max(looks)
+
+
+async def test_what_is_put_off_does_not_hold_up_what_is_due_behind_it(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    store = MemoryStore()
+    few = Limits(jobs_waiting_max=4, jobs_look_bytes_max=1, job_backoff_s=100.0)
+    async with serving(app(), store=store, limits=few) as node:
+        node.scheduler.pause()
+        for number in range(20):
+            await mutate(node, later, number / 1000, str(number))
+        await trio.sleep(1)
+        refused = 10
+
+        async def refuse(key: bytes, view: Any) -> Any:
+            nonlocal refused
+            if refused:
+                refused -= 1
+                raise StoreFull("no room for it")
+            return await attempt(key, view)
+
+        mutations = node.functions._mutations
+        attempt = mutations._attempt_job
+        mutations._attempt_job = refuse  # type: ignore[method-assign]
+        node.scheduler.resume()
+        await trio.sleep(50)
+        assert [str(number) for number in range(10, 20)] == await ask(node, notes)
+        await node.scheduler.wait_resting()
+
+        assert 20 == len(await ask(node, notes))
+
+
+async def test_a_job_that_was_left_alone_and_is_still_there_is_looked_at_again() -> None:
+    async with serving(app()) as node:
+        mutations = node.functions._mutations
+        with pytest.MonkeyPatch.context() as patch:
+            # As when a push makes an action of it after it was taken.
+            turned = iter([True])
+            patch.setattr(mutations, "_is_action_now", lambda _: next(turned, False))
+            await mutate(node, later, 0, "hello")
+            await node.scheduler.wait_resting()
+
+        assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
+
+
+async def test_an_attempt_that_is_due_before_the_last_is_told_is_made() -> None:
+    """The next one is read while the scheduler takes the job still for one that runs."""
+    async with serving(app()) as node:
+        node.scheduler.pause()
+        await mutate(node, run, path(note), {"text": "hello"})
+        due = node.scheduler.jobs.due
+        while due.look(node.scheduler.wake):
+            pass
+        job = due.take(Kind.MUTATION)
+        assert job is not None
+
+        def wait_again(turn: Transaction) -> None:
+            row = turn.get(job.key)
+            assert row is not None
+            turn.put_row(job.key, pending_again(row, job.due_ms + 0.5))
+
+        await node.functions.turns.write(wait_again)
+        assert due.look(node.scheduler.wake)
+        assert 0 == due.waiting(Kind.MUTATION)
+        due.ended(job)
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+        assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
+
+
+async def test_while_too_many_are_put_off_no_others_begin(autojump_clock: trio.abc.Clock) -> None:
+    limits = Limits(jobs_put_off_max=3, job_backoff_s=100.0, mutation_jobs_running_max=1)
+    async with serving(app(), limits=limits) as node:
+        node.scheduler.pause()
+        for number in range(9):
+            await mutate(node, later, 0, str(number))
+        tried: list[bytes] = []
+
+        async def refuse(key: bytes, view: Any) -> Any:
+            tried.append(key)
+            raise StoreFull("no room for it")
+
+        mutations = node.functions._mutations
+        attempt, mutations._attempt_job = mutations._attempt_job, refuse  # type: ignore[method-assign]
+        node.scheduler.resume()
+        await trio.sleep(50)
+        assert 3 == len(tried)
+        mutations._attempt_job = attempt  # type: ignore[method-assign]
+        await node.scheduler.wait_resting()
+
+        assert 9 == len(await ask(node, notes))
+
+
+async def test_neither_mutations_nor_actions_wait_behind_many_of_the_other() -> None:
+    limits = Limits(jobs_waiting_max=2, jobs_look_bytes_max=1, action_jobs_running_max=1)
+    proceed["a"] = trio.Event()
+    async with serving(app(), limits=limits) as node:
+        node.scheduler.pause()
+        for _ in range(9):
+            await mutate(node, run, path(slow), {"name": "a"})
+        await mutate(node, later, 0, "behind actions")
+        node.scheduler.resume()
+        await wait_all_tasks_blocked()
+        assert ["behind actions"] == await ask(node, notes)
+
+        node.scheduler.pause()
+        proceed["a"].set()
+        proceed["b"] = trio.Event()
+        proceed["b"].set()
+        for number in range(9):
+            await mutate(node, later, 0, str(number))
+        await mutate(node, run, path(slow), {"name": "b"})
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+        assert [*"a" * 9, "b"] == began
+        assert 1 + 9 + 9 + 1 == len(await ask(node, notes))
 
 
 async def test_who_asks_for_jobs_of_a_function_is_found_them_behind_many_others(

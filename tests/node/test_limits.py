@@ -260,6 +260,18 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_jobs.py",
         "test_what_has_ended_is_kept_a_week_and_what_waits_for_ever",
     ),
+    "jobs_waiting_max": (
+        "node/test_jobs.py",
+        "test_neither_mutations_nor_actions_wait_behind_many_of_the_other",
+    ),
+    "jobs_look_bytes_max": (
+        "node/test_jobs.py",
+        "test_a_look_at_what_is_due_reads_so_many_bytes_and_keeps_no_arguments",
+    ),
+    "jobs_put_off_max": (
+        "node/test_jobs.py",
+        "test_while_too_many_are_put_off_no_others_begin",
+    ),
     "job_backoff_s": (
         "node/test_jobs.py",
         "test_a_job_that_the_engine_has_no_room_for_is_tried_again",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from engine.app.registered import Kind
 from engine.functions import crons, job_rows, jobs, mutations, scheduling
 from engine.functions.cron_times import NextTime
+from engine.functions.due_jobs import Job
+from engine.functions.jobs import NextJob
 from engine.functions.results import Caller
 from engine.functions.retries import tell
 from engine.functions.scheduling import finish_job
@@ -30,7 +31,7 @@ def plant(bug: str) -> None:
     """Break the engine in one known way, or not at all: "none"."""
     match bug:
         case "ends-in-a-transaction-of-its-own":
-            setattr(jobs.Jobs, "run", _run_in_two)  # noqa: B010 - a method is not assigned to
+            setattr(jobs.Jobs, "run_mutations", _run_in_two)  # noqa: B010 - no method is assigned to
         case "forgets-the-canceled-state":
             for module in (jobs, mutations):
                 setattr(module, "is_pending", _is_there)  # noqa: B010
@@ -47,17 +48,30 @@ def plant(bug: str) -> None:
             assert bug == "none", f"no such bug: {bug}"
 
 
-_run = jobs.Jobs.run
+_run = jobs.Jobs.run_mutations
 
 
-async def _run_in_two(self: jobs.Jobs, job: jobs.Job) -> Any:
+async def _run_in_two(self: jobs.Jobs, next_job: NextJob) -> list[Any]:
+    came_of: list[Any] = []
+    while (job := await next_job()) is not None:
+        came_of += [await _run_one_in_two(self, job)]
+    return came_of
+
+
+async def _run_one_in_two(self: jobs.Jobs, job: Job) -> Any:
     """First what a mutation does, durably, then that its job has ended."""
     functions = self._functions
     snapshot = self._snapshots.acquire()
     row = self._reader(view_of(snapshot)).get(job.key)
     self._snapshots.release(snapshot)
-    if job.kind is Kind.ACTION or row is None or "cron" in row:
-        return await _run(self, job)
+    if row is None or "cron" in row:
+        rest = iter([job])
+
+        async def next_job() -> Job | None:
+            return next(rest, None)
+
+        (only,) = await _run(self, next_job)
+        return only
     caller = Caller(admin=True, request_id=job_rows.request_of(row["_id"]), origin="job")
     await functions.mutation(row["name"], row["args"][0], caller=caller)
     await self._runtime.pause("jobs.acted")

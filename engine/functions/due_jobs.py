@@ -1,0 +1,342 @@
+"""
+Jobs that are due, each read once: who waits to begin, and up to where they are known.
+
+    by_due of a component    known: they wait, run or are put off │ upto: not read yet ──▶
+
+Mutations and actions of a component have such a line each, of bounded length: what waits in one is
+passed over by the other, so neither is held up by the other, nor by what is put off.  A commit that
+schedules something before `upto` takes it back to there; what ends jobs moves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from typing import Any, Final, NamedTuple
+
+from engine.app.registered import Kind
+from engine.app.registry import Application
+from engine.functions.history import of_component
+from engine.functions.job_rows import Standing, components_of, is_pending, standing
+from engine.indexes.catalog import JOBS_BY_DUE, SCHEDULED_FUNCTIONS
+from engine.indexes.entries import entry_key
+from engine.indexes.snapshot import Snapshots
+from engine.indexes.written import RecentCommits
+from engine.kernel.runtime import Runtime
+from engine.model.codec import decode
+from engine.model.ids import row_key_of
+from engine.model.limits import Limits
+from engine.model.reads import ReadSet
+from engine.subscriptions.handle import Subscriptions
+from engine.subscriptions.token import Live
+from engine.transaction.view import View, view_of
+
+LOOK_ROWS_MAX: Final = 128
+"""Entries that one look goes through: under a millisecond, then others have their turn."""
+EARLY_MS: Final = 0.001
+"""Times in milliseconds are floats, so a job may be found due this much before its time."""
+
+
+class Job(NamedTuple):
+    """A job that is due."""
+
+    key: bytes
+    kind: Kind
+    """As `DueJobs.kind_of`."""
+    name: str
+    """Of its function, in the component `target`."""
+    target: str
+    component: str
+    """Whose job it is."""
+    due_ms: float
+    place: bytes
+    """Its key in `by_due`, of which there is another when it waits for another time."""
+    cron: str | None = None
+    """The id of the cron that it is a tick of, if it is one."""
+
+    @property
+    def path(self) -> str:
+        """Of its function, and before it the component, if it is of one."""
+        return of_component(self.target, self.name)
+
+
+class _Line:
+    """Jobs of one kind of one component that wait to begin, and from where on more may follow."""
+
+    __slots__ = ("next_due_ms", "upto", "waiting")
+
+    def __init__(self, upto: bytes) -> None:
+        self.waiting: list[tuple[bytes, Job]] = []
+        """A heap, by place."""
+        self.upto = upto
+        self.next_due_ms = -math.inf
+        """When the first is due that was not read; as early as can be if nobody has looked."""
+
+    def take_back(self, place: bytes, due_ms: float) -> None:
+        """There is a job at `place` that nobody here knows."""
+        self.upto = min(self.upto, place)
+        self.next_due_ms = min(self.next_due_ms, due_ms)
+
+
+class _Component:
+    """The lines of one component."""
+
+    __slots__ = ("lines", "stand")
+
+    def __init__(self, stand: Standing) -> None:
+        self.stand = stand
+        self.lines = {kind: _Line(stand.pending[0]) for kind in (Kind.MUTATION, Kind.ACTION)}
+
+
+class DueJobs:
+    """
+    Args:
+        recent: the newest commits, which tell what was scheduled.
+        application: what is deployed. Jobs of a component that it has not mounted wait.
+    """
+
+    def __init__(
+        self,
+        application: Callable[[], Application],
+        *,
+        recent: RecentCommits,
+        snapshots: Snapshots,
+        subscriptions: Subscriptions,
+        runtime: Runtime,
+        limits: Limits,
+    ) -> None:
+        self._application = application
+        self._recent = recent
+        self._snapshots = snapshots
+        self._subscriptions = subscriptions
+        self._runtime = runtime
+        self._bytes_max = limits.jobs_look_bytes_max
+        self._waiting_max = limits.jobs_waiting_max
+        self._components: dict[str, _Component] = {}
+        """Those whose turn it is to be read first."""
+        self._turns: dict[Kind, deque[str]] = {Kind.MUTATION: deque(), Kind.ACTION: deque()}
+        """Components, that whose job is to begin next first."""
+        self._known: dict[bytes, bytes] = {}
+        """The places of all jobs that wait in a line, run or are put off."""
+        self._live: Live | None = None
+        self._seen_ts = -1
+        """Commits up to here have moved what they move."""
+        self._now_ms = -math.inf
+
+    # Looking
+
+    def look(self, changed: Callable[[], None]) -> bool:
+        """
+        Read a slice of what is due and not known, in the newest state that is durable.
+
+        Args:
+            changed: called once when that is another one.
+
+        Returns:
+            Whether there may be more to be read, with others having their turn before.
+        """
+        snapshot = self._snapshots.acquire()
+        try:
+            view = view_of(snapshot)
+            self._follow(view, changed)
+            self._now_ms = self._runtime.now_ns() / 1e6 + EARLY_MS
+            for name, component in self._components.items():
+                lines = [line for line in component.lines.values() if self._wants(line)]
+                if lines and self._is_mounted(name):
+                    self._read(view, component, lines)
+                    self._components[name] = self._components.pop(name)
+                    return True
+            return False
+        finally:
+            self._snapshots.release(snapshot)
+
+    def renew(self) -> None:
+        """Other code is deployed: what was a mutation may be an action now."""
+        waiting = list(self.all_waiting)
+        for line in self._lines():
+            line.waiting.clear()
+        for turns in self._turns.values():
+            turns.clear()
+        self._look_anew()
+        for job in waiting:
+            self.put_back(job)
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        if self._live is not None:
+            self._live.release()
+            self._live = None
+
+    def _follow(self, view: View, changed: Callable[[], None]) -> None:
+        """Go through the commits since the last look, and wait for the next one."""
+        ts = view.begin_ts
+        seen_ts, live = self._seen_ts, self._live
+        if live is not None:
+            touched_ts = live.invalidated_at
+            untouched_ts = self._subscriptions.processed.value
+            seen_ts = max(seen_ts, untouched_ts if touched_ts is None else touched_ts - 1)
+        if self._seen_ts < 0 or not self._recent.covers(seen_ts):
+            self._look_anew()
+            for name in components_of(view):
+                self._component(name)
+        else:
+            for commit in self._recent.between(seen_ts, ts):
+                for write in commit.writes:
+                    if write.table_number == SCHEDULED_FUNCTIONS:
+                        self._note(write.key, write.after_doc)
+        self._seen_ts = ts
+        if live is None or live.invalidated_at is not None:
+            self.close()
+            reads = ReadSet()
+            reads.add_range(JOBS_BY_DUE.prefix, b"", None)
+            self._live = self._subscriptions.subscribe(reads, ts)
+            self._live.watch(changed)
+
+    def _note(self, key: bytes, job: dict[str, Any] | None) -> None:
+        if job is not None and is_pending(job):
+            place = entry_key(JOBS_BY_DUE, job, key[4:])
+            if self._known.get(key) != place:
+                self._take_back(job["component"], place, job["due"])
+
+    def _take_back(self, component: str, place: bytes, due_ms: float) -> None:
+        for line in self._component(component).lines.values():
+            line.take_back(place, due_ms)
+
+    def _look_anew(self) -> None:
+        for component in self._components.values():
+            for line in component.lines.values():
+                line.take_back(component.stand.pending[0], -math.inf)
+
+    def _is_mounted(self, component: str) -> bool:
+        return self._application().at(component) is not None
+
+    def _wants(self, line: _Line) -> bool:
+        return line.next_due_ms <= self._now_ms and 2 * len(line.waiting) <= self._waiting_max
+
+    def _read(self, view: View, component: _Component, lines: list[_Line]) -> None:
+        """Go on where the first of `lines` has stopped, until none of them wants more."""
+        due_upto = component.stand.pending_until(self._now_ms)[1]
+        lower, end = min(line.upto for line in lines), component.stand.pending[1]
+        size = 0
+        place: bytes | None = None
+        entries = view.entries(JOBS_BY_DUE, lower, end, reverse=False)
+        for count, (place, key) in enumerate(entries):
+            if (
+                place >= due_upto
+                or count == LOOK_ROWS_MAX
+                or size >= self._bytes_max
+                or not lines
+                # An attempt that has ended, and is to be told; the next one is due already.
+                or self._known.get(key, place) != place
+            ):
+                break
+            if key not in self._known:
+                # Its arguments, which may be megabytes, are let go of before the next row is read.
+                image = view.row(key) or b""
+                size += len(image)
+                job = self._job(decode(image), place)
+                line = component.lines[job.kind]
+                if line in lines:
+                    self._put(line, job)
+                    if len(line.waiting) >= self._waiting_max:
+                        lines.remove(line)
+                        line.upto, line.next_due_ms = place + b"\0", job.due_ms
+        else:
+            place = None
+        for line in lines:
+            if place is None:
+                line.upto, line.next_due_ms = end, math.inf
+            elif place > line.upto:
+                line.upto, line.next_due_ms = place, component.stand.due_ms(place)
+
+    def _job(self, row: Any, place: bytes) -> Job:
+        name, target = row["name"], row["target"]
+        return Job(
+            row_key_of(row["_id"]),
+            self.kind_of(name, target),
+            name,
+            target,
+            row["component"],
+            row["due"],
+            place,
+            row.get("cron"),
+        )
+
+    def _put(self, line: _Line, job: Job) -> None:
+        if not line.waiting:
+            self._turns[job.kind].append(job.component)
+        heappush(line.waiting, (job.place, job))
+        self._known[job.key] = job.place
+
+    # Taking
+
+    def take(self, kind: Kind) -> Job | None:
+        """The job to begin next: of each component the first that is due, and these in turns."""
+        turns = self._turns[kind]
+        if not turns:
+            return None
+        name = turns.popleft()
+        line = self._components[name].lines[kind]
+        _, job = heappop(line.waiting)
+        if line.waiting:
+            turns.append(name)
+        return job
+
+    def put_back(self, job: Job) -> None:
+        """Have it wait to begin, as whatever it is by now."""
+        job = job._replace(kind=self.kind_of(job.name, job.target))
+        self._put(self._component(job.component).lines[job.kind], job)
+
+    def ended(self, job: Job) -> None:
+        """It has run, durably."""
+        del self._known[job.key]
+
+    def left_alone(self, job: Job) -> None:
+        """It was not run; if it is still there it is of another kind by now, and is read again."""
+        del self._known[job.key]
+        self._take_back(job.component, job.place, job.due_ms)
+
+    # Telling
+
+    def waiting(self, kind: Kind) -> int:
+        """How many are due and wait to begin, of those that were read."""
+        return sum(len(component.lines[kind].waiting) for component in self._components.values())
+
+    def kind_of(self, name: str, target: str) -> Kind:
+        """An action, or a mutation: one that is missing fails where it would have run."""
+        found = self._application().find(name, target)
+        is_action = found is not None and found.kind is Kind.ACTION
+        return Kind.ACTION if is_action else Kind.MUTATION
+
+    @property
+    def is_none_known(self) -> bool:
+        """Whether none waits, runs or is put off."""
+        return not self._known
+
+    @property
+    def all_waiting(self) -> Iterator[Job]:
+        """Those that wait to begin, of those that were read."""
+        return (job for line in self._lines() for _, job in line.waiting)
+
+    @property
+    def next_due_ms(self) -> float | None:
+        """When the first job is due that was not due at the last look."""
+        times = [
+            line.next_due_ms
+            for name, component in self._components.items()
+            for line in component.lines.values()
+            if self._now_ms < line.next_due_ms < math.inf and self._is_mounted(name)
+        ]
+        return min(times, default=None)
+
+    def _lines(self) -> Iterator[_Line]:
+        for component in self._components.values():
+            yield from component.lines.values()
+
+    def _component(self, name: str) -> _Component:
+        found = self._components.get(name)
+        if found is None:
+            found = self._components[name] = _Component(standing(name))
+        return found
