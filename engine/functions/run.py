@@ -65,7 +65,7 @@ from engine.subscriptions.handle import Subscriptions
 from engine.transaction.past import Past
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
-from engine.transaction.vector_search import Hit, search_vectors
+from engine.transaction.vector_search import Hit, search_newest
 from engine.transaction.view import View, view_of
 
 A = TypeVar("A")
@@ -499,8 +499,7 @@ class Functions:
                 dice=self._runtime.random,
                 schema=None,
             )
-            found = transaction.table(component, table)
-            search = search_vectors(transaction, found, wanted)
+            search = search_newest(transaction, component, table, wanted)
             while True:
                 try:
                     next(search)

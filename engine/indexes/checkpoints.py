@@ -10,11 +10,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.errors import StoreDamaged
 from engine.indexes.catalog import IndexInfo, IndexKind
 from engine.indexes.live import Checkpoint, Install, LiveIndex
+
+if TYPE_CHECKING:
+    from engine.indexes.text.index import TextIndex
+    from engine.indexes.vectors.index import VectorIndex
 
 FOLDER: Final = "indexes"
 _FORMAT: Final = 1
@@ -109,13 +113,21 @@ class Checkpoints:
 
 def new_index(info: IndexInfo, ts: int) -> LiveIndex | None:
     """An index without documents; `None` where what it needs is not installed."""
-    if info.kind is IndexKind.VECTOR:
-        return None
+    kind = _class_of(info)
+    return None if kind is None else kind(info, ts)
+
+
+def _class_of(info: IndexInfo) -> type[TextIndex | VectorIndex] | None:
+    """What indexes of that kind are made of; `None` where what it needs is not installed."""
     try:
+        if info.kind is IndexKind.VECTOR:
+            from engine.indexes.vectors.index import VectorIndex
+
+            return VectorIndex
         from engine.indexes.text.index import TextIndex
     except ImportError:
         return None
-    return TextIndex(info, ts)
+    return TextIndex
 
 
 def _read_index(
@@ -127,11 +139,8 @@ def _read_index(
     Raises:
         StoreDamaged, OSError: its files are not what was written.
     """
-    if info.kind is IndexKind.VECTOR:
-        return None
-    from engine.indexes.text.index import TextIndex
-
+    kind = _class_of(info)
     try:
-        return TextIndex.read(info, ts, manifest, folder)
+        return None if kind is None else kind.read(info, ts, manifest, folder)
     except (LookupError, TypeError, ValueError) as error:
         raise StoreDamaged(f"the files in {folder} are of a shape that is not known") from error

@@ -39,6 +39,7 @@ from engine.model.limits import (
     ENTRY_TAIL_BYTES,
     STORE_KEY_BYTES_MAX,
 )
+from engine.model.reads import Content
 from engine.model.values import UNDEFINED, get_path
 
 _BUCKETED_BYTES_MIN: Final = ENTRY_HEAD_BYTES + ENTRY_TAIL_BYTES
@@ -146,7 +147,7 @@ class Applied:
         self.rows: Collection[bytes] = [write.key for write in writes]
         self._indexes: Mapping[bytes, IndexInfo] | None = None
         self._keys: dict[bytes, Collection[bytes]] | None = None
-        self._contents: dict[bytes, list[tuple[bytes, TextEntry]]] | None = None
+        self._contents: dict[bytes, list[tuple[bytes, Content]]] | None = None
 
     @property
     def indexes(self) -> Collection[bytes]:
@@ -161,7 +162,7 @@ class Applied:
             self._keys[index_prefix] = self._compute(index_prefix)
         return self._keys[index_prefix]
 
-    def contents(self, index_prefix: bytes) -> Collection[tuple[bytes, TextEntry]]:
+    def contents(self, index_prefix: bytes) -> Collection[tuple[bytes, Content]]:
         """As `Touched.contents`."""
         for _ in self._contents_in_slices(index_prefix):
             pass
@@ -190,7 +191,7 @@ class Applied:
         if index_prefix in self._contents or index is None:
             self._contents.setdefault(index_prefix, [])
             return
-        found: list[tuple[bytes, TextEntry]] = []
+        found: list[tuple[bytes, Content]] = []
         for start in range(0, len(self.writes), SLICE_CONTENTS):
             for write in self.writes[start : start + SLICE_CONTENTS]:
                 if write.table_number == index.table_number:
@@ -227,13 +228,21 @@ class Applied:
         return (key for w in writes if w.table_number == table for key in _both(index, w))
 
 
-def content_of(index: IndexInfo, doc: dict[str, Any]) -> TextEntry:
+def content_of(index: IndexInfo, doc: dict[str, Any]) -> Content:
     """What a text or vector index has of a document."""
-    assert index.kind is IndexKind.SEARCH, "an index of another kind has keys"
-    return text_entry(index, doc)
+    if index.kind is IndexKind.SEARCH:
+        return text_entry(index, doc)
+    # Whoever has read such an index has what this needs.
+    from engine.indexes.vectors.entry import entry_of as vector_entry
+
+    return vector_entry(index, doc) or _NOTHING
 
 
-def changed_contents(index: IndexInfo, write: RowWrite) -> list[tuple[bytes, TextEntry]]:
+_NOTHING: Final = TextEntry({}, ())
+"""Of a document that has no vector."""
+
+
+def changed_contents(index: IndexInfo, write: RowWrite) -> list[tuple[bytes, Content]]:
     """What an index had of a row and has, with its internal id; nothing if that is the same."""
     found = [
         (write.key[4:], content_of(index, doc))

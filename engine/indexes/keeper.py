@@ -29,7 +29,7 @@ from typing import TypeVar
 import trio
 
 from engine.errors import StoreDamaged
-from engine.indexes.catalog import SEARCHED, Catalog, IndexInfo, IndexState
+from engine.indexes.catalog import SEARCHED, Catalog, IndexInfo, IndexKind, IndexState
 from engine.indexes.checkpoints import Checkpoints, Manifest, Place, new_index
 from engine.indexes.entries import Applied
 from engine.indexes.live import LiveIndex, LiveIndexes
@@ -174,7 +174,9 @@ class IndexKeeper:
             is_read = index is not None
             index = index or new_index(kept.info, self._snapshots.current.ts)
             if index is None:
-                trace.warning("indexes.not_built", index=kept.info.name, advice=ADVICE)
+                trace.warning(
+                    "indexes.not_built", index=kept.info.name, advice=ADVICE[kept.info.kind]
+                )
                 kept.settled.set()
                 return
             await self._build(kept, index, ts)
@@ -322,10 +324,12 @@ OPEN_S_MAX = 2.0
 """An engine that opens waits for its indexes, but no longer: what is not ready is done without."""
 CHECKPOINT_EVERY_S = 600.0
 """So little of the log is read when the engine is opened after a crash."""
-ADVICE = (
-    "searches read the whole table: text indexes need numpy, which pip install 'headrace[search]' "
-    "brings"
-)
+ADVICE = {
+    IndexKind.SEARCH: "searches read the whole table: text indexes need numpy, which "
+    "pip install 'headrace[search]' brings",
+    IndexKind.VECTOR: "searches are refused: vector indexes need numpy and usearch, which "
+    "pip install 'headrace[vectors]' brings",
+}
 
 
 class _Walk:

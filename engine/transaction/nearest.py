@@ -3,35 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import cast
 
 from engine.indexes.catalog import IndexInfo, TableInfo
 from engine.indexes.vectors.asked import VectorSearch
-from engine.indexes.vectors.index import entry_of
-from engine.indexes.vectors.nearest import Best, Sought, exactly
+from engine.indexes.vectors.entry import Entry, Reached, entry_of
+from engine.indexes.vectors.index import OwnVectors, VectorIndex
+from engine.indexes.vectors.nearest import Best, Found, Sought, exactly, nearly
 from engine.indexes.vectors.parts import Tail
-from engine.indexes.vectors.rows import unit
+from engine.indexes.vectors.rows import score, unit
 from engine.model.codec import decode
 from engine.transaction.transaction import Reading, Transaction
+from engine.transaction.view import View
 
 SCANNED_ROWS = 256
 """Documents that are scored together."""
 
 
-def scanned(
+def best_of(
     transaction: Transaction,
     table: TableInfo,
     index: IndexInfo,
     wanted: VectorSearch,
-    reading: Reading | None,
-) -> Generator[None, None, Best]:
-    """The best of all documents of a table, each of which is read."""
+    reading: Reading | None = None,
+) -> Generator[None, None, list[Found]]:
+    """The best of all documents as a transaction sees them, and a read of what they reach."""
+    live = cast("VectorIndex | None", transaction.view.live(index))
+    if live is None:
+        best = Best(_sought(index, wanted, ts=0))
+        yield from _scan(transaction, table, index, best, reading)
+    else:
+        own = _own(transaction, live)
+        best = Best(_sought(index, wanted, ts=transaction.view.begin_ts, hidden=own))
+        yield from exactly(live.parts(), best)
+        best.add(_of_own(own, best.sought))
+    sought = best.sought
+    read = Reached(
+        row=sought.row.tobytes(),
+        reach=best.reach,
+        condition=sought.condition,
+        fields=tuple(sought.fields),
+    )
+    transaction.reads.add_search(index.prefix, read)
+    return best.found
+
+
+def nearly_best_of(
+    view: View, index: IndexInfo, wanted: VectorSearch
+) -> Generator[None, None, list[Found] | None]:
+    """Nearly the best of all documents of a view; `None` where no index answers for it."""
+    live = cast("VectorIndex | None", view.live(index))
+    if live is None:
+        return None
+    best = Best(_sought(index, wanted, ts=view.begin_ts))
+    yield from nearly(live.parts(), best)
+    return best.found
+
+
+def _sought(
+    index: IndexInfo,
+    wanted: VectorSearch,
+    *,
+    ts: int,
+    hidden: dict[bytes, Entry | None] | None = None,
+) -> Sought:
     row = unit(wanted.vector)
     assert row is not None, "its numbers are finite"
-    fields = tuple(index.options["filter_fields"])
-    best = Best(
-        Sought(row=row, count=wanted.limit, ts=0, condition=wanted.condition, fields=fields)
+    return Sought(
+        row=row,
+        count=wanted.limit,
+        ts=ts,
+        condition=wanted.condition,
+        fields=tuple(index.options["filter_fields"]),
+        hidden=hidden or {},
     )
-    tail = Tail(len(row), len(fields), SCANNED_ROWS)
+
+
+def _own(transaction: Transaction, live: VectorIndex) -> dict[bytes, Entry | None]:
+    """What the transaction has written, by internal id."""
+    written: dict[bytes, Entry | None] = {}
+    for one in cast("list[OwnVectors]", transaction.own(live)):
+        written.update(one.written)
+    return written
+
+
+def _of_own(own: dict[bytes, Entry | None], sought: Sought) -> list[Found]:
+    return [
+        (score(entry.row, sought.row), internal)
+        for internal, entry in own.items()
+        if entry is not None and entry.meets(sought.condition, sought.fields)
+    ]
+
+
+def _scan(
+    transaction: Transaction,
+    table: TableInfo,
+    index: IndexInfo,
+    best: Best,
+    reading: Reading | None,
+) -> Generator[None, None, None]:
+    """Offer every document of a table, each of which is read."""
+    sought = best.sought
+    tail = Tail(len(sought.row), len(sought.fields), SCANNED_ROWS)
     for read, (internal, image) in enumerate(transaction.images(table), 1):
         entry = entry_of(index, decode(image))
         if entry is not None:
@@ -40,6 +113,5 @@ def scanned(
             reading.read = read
         if read % SCANNED_ROWS == 0:
             yield from exactly([tail.part()], best)
-            tail = Tail(len(row), len(fields), SCANNED_ROWS)
+            tail = Tail(len(sought.row), len(sought.fields), SCANNED_ROWS)
     yield from exactly([tail.part()], best)
-    return best

@@ -7,7 +7,7 @@ field is no list of exactly as many numbers as the index has dimensions are none
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -91,11 +91,37 @@ def search_vectors(
         return []
     index = vector_index(table, wanted)
     transaction.usage.count_range()
-    best = yield from _numeric().scanned(transaction, table, index, wanted, reading)
-    transaction.reads.add_range(table.indexes["by_id"].prefix, b"", None)
+    found = yield from _numeric().best_of(transaction, table, index, wanted, reading)
     if reading is not None:
-        reading.returned = len(best.found)
-    return [{"_id": encode_id(table.number, key), "_score": score} for score, key in best.found]
+        reading.returned = len(found)
+    return _hits(table, found)
+
+
+def search_newest(
+    transaction: Transaction, component: str, name: str, wanted: VectorSearch
+) -> Generator[None, None, list[Hit]]:
+    """
+    As `search_vectors`, for somebody who writes nothing and depends on nothing: nearly the best.
+
+    Args:
+        transaction: of the newest state.
+
+    Raises:
+        IndexNotFound, InvalidValue, InvalidRange: as `vector_index`.
+        UsageError: what searches vectors is not installed.
+    """
+    table = transaction.table(component, name)
+    if table is None:
+        return []
+    index = vector_index(table, wanted)
+    found = yield from _numeric().nearly_best_of(transaction.view, index, wanted)
+    if found is None:
+        found = yield from _numeric().best_of(transaction, table, index, wanted)
+    return _hits(table, found)
+
+
+def _hits(table: TableInfo, found: Iterable[tuple[float, bytes]]) -> list[Hit]:
+    return [{"_id": encode_id(table.number, key), "_score": score} for score, key in found]
 
 
 def _numeric() -> ModuleType:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 
 from engine.app.blocking import BlockingActionCtx
@@ -16,10 +17,19 @@ from engine.app.decorators import action, mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.types import VectorHit
 from engine.app.validators import v
-from engine.errors import IndexNotFound, InvalidRange, InvalidValue, NotAllowed, UsageError
+from engine.errors import (
+    IndexNotFound,
+    InvalidRange,
+    InvalidValue,
+    NotAllowed,
+    StoreFull,
+    UsageError,
+)
 from engine.functions.targets import call_target
+from engine.kernel.runtime import VirtualRuntime
 from engine.model.values import UNDEFINED
 from engine.node import Node
+from engine.store.memory_store import MemoryStore
 from tests.node.nodes import ADMIN, application, ask, ask_at, mutate, serving
 
 SCHEMA = Schema(
@@ -88,6 +98,32 @@ async def test_what_lies_in_about_the_same_direction_is_found_best_first(
         assert expected[:2] == await found(node, limit=2)
         assert [["east", 1.0]] == await found(node, vector=[1e300, 0], limit=1)
         assert [0.0] * 4 == [score for _, score in await found(node, vector=[0, 0])]
+
+
+@mutation
+async def shuffle(ctx: MutationCtx) -> list[Any]:
+    """Replace, delete and add, and say after each what is found."""
+    ids = {food["name"]: food["_id"] async for food in ctx.db.query("foods")}
+    await ctx.db.patch(ids["north"], {"taste": [0, -1]})
+    found = [await names_found(ctx, 2)]
+    await ctx.db.delete(ids["north east"])
+    await ctx.db.patch(ids["north"], {"taste": [0, 1]})
+    await ctx.db.insert("foods", {"name": "new", "taste": [0.1, 1]})
+    return [*found, await names_found(ctx, 3)]
+
+
+async def names_found(ctx: QueryCtx, limit: int) -> list[str]:
+    hits = await ctx.db.vector_search("foods", "by_taste", vector=NORTH, limit=limit)
+    return [food["name"] for hit in hits if (food := await ctx.db.get(hit["_id"]))]
+
+
+async def test_a_mutation_finds_what_it_has_written_in_the_place_of_what_was_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([add, shuffle, SCHEMA]) as node:
+        await mutate(node, add, list(FOODS))
+
+        assert [["north east", "east"], ["north", "new", "east"]] == await mutate(node, shuffle)
 
 
 async def test_of_equal_scores_the_later_id_comes_first(
@@ -241,19 +277,145 @@ async def test_without_numpy_a_search_names_the_extra_and_the_rest_works(
             await mutate(node, add, ["north"])
 
 
-# A live search.
+# What a search has read.
 
 
-async def test_a_live_search_is_asked_again_when_what_it_found_may_have_changed(
+@mutation
+async def rewrite(ctx: MutationCtx, name: str, fields: dict[str, Any] | None) -> None:
+    async for food in ctx.db.query("foods"):
+        if food["name"] == name and fields is None:
+            await ctx.db.delete(food["_id"])
+        elif food["name"] == name and fields is not None:
+            await ctx.db.patch(food["_id"], fields)
+
+
+@query
+async def nearest_french(ctx: QueryCtx) -> list[VectorHit[Any]]:
+    return await ctx.db.vector_search(
+        "foods", "by_taste", vector=NORTH, limit=2, filter=lambda q: q.eq("cuisine", "French")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "wakes"),
+    [
+        ("new", {"taste": [0, 1], "cuisine": "French"}, True),
+        ("new", {"taste": [-1, 0.2], "cuisine": "French"}, True),
+        ("new", {"taste": [-1, 0], "cuisine": "French"}, True),
+        ("new", {"taste": [-1, -0.1], "cuisine": "French"}, False),
+        ("new", {"taste": [0, 1], "cuisine": "Thai"}, False),
+        ("new", {"taste": [0, 1, 0], "cuisine": "French"}, False),
+        ("north", None, True),
+        ("north", {"taste": [0, 9]}, False),
+        ("north", {"taste": [9, 0]}, True),
+        ("north", {"cuisine": "Thai"}, True),
+        ("north", {"note": "hot"}, False),
+        ("north east", {"cuisine": "French"}, True),
+        ("north east", None, False),
+        ("nothing", {"taste": [1, 1], "cuisine": "French"}, True),
+    ],
+)
+async def test_a_search_is_asked_again_when_what_it_finds_may_have_changed(
+    name: str, fields: dict[str, Any] | None, wakes: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    @mutation
+    async def put(ctx: MutationCtx, fields: dict[str, Any]) -> None:
+        await ctx.db.insert("foods", {"name": "new", **fields})
+
+    async with serving([add, put, rewrite, nearest_french, SCHEMA]) as node:
+        await mutate(node, add, list(FOODS))
+        shown = await node.functions.query(path_of(nearest_french), {}, caller=ADMIN)
+
+        if name == "new":
+            await mutate(node, put, fields)
+        else:
+            await mutate(node, rewrite, name, fields)
+        await node.functions.processed.wait_reached(node.published.value)
+
+        assert wakes == (shown.live.invalidated_at is not None)
+        shown.live.release()
+
+
+async def test_a_search_that_has_found_fewer_than_it_may_waits_for_any(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    searching = look(limit=1)
-    async with serving([add, names_of, searching, SCHEMA]) as node:
-        await mutate(node, add, ["north east"])
+    searching = look(limit=3)
+    async with serving([add, searching, SCHEMA]) as node:
+        await mutate(node, add, ["north"])
         shown = await node.functions.query(path_of(searching), {}, caller=ADMIN)
 
-        await mutate(node, add, ["north"])
+        await mutate(node, add, ["south"])
         await node.functions.processed.wait_reached(node.published.value)
 
         assert shown.live.invalidated_at is not None
         shown.live.release()
+
+
+@mutation
+async def take_nearest(ctx: MutationCtx, by: str) -> str:
+    """Add a food that lies where the nearest was, unless somebody has it."""
+    hits = await ctx.db.vector_search("foods", "by_taste", vector=NORTH, limit=1)
+    nearest = await ctx.db.get(hits[0]["_id"]) if hits else None
+    if nearest is not None and nearest["taste"] == [0, 1]:
+        return str(nearest["name"])
+    await ctx.db.insert("foods", {"name": by, "taste": [0, 1]})
+    return by
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_of_two_that_would_both_find_nothing_one_finds_what_the_other_wrote(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    runtime = VirtualRuntime(seed, interleaves=True)
+    async with serving([add, take_nearest, SCHEMA], runtime=runtime) as node:
+        await mutate(node, add, ["north east"])
+        told: set[str] = set()
+
+        async def one(name: str) -> None:
+            told.add(await mutate(node, take_nearest, name))
+
+        async with trio.open_nursery() as nursery:
+            for name in ("a", "b", "c"):
+                nursery.start_soon(one, name)
+
+        assert 1 == len(told), "all were told of the same one"
+
+
+async def test_what_a_refused_batch_had_staged_is_not_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, searching = MemoryStore(), look()
+    async with serving([add, names_of, searching, SCHEMA], store=store) as node:
+        await mutate(node, add, ["east"])
+        store.fail_next(StoreFull("as planned"))
+
+        await mutate(node, add, ["north"])
+
+        found = await ask(node, names_of, await ask(node, searching))
+        assert ["north", "east"] == [name for name, _ in found], "each of them once"
+
+
+async def test_an_index_answers_again_after_a_restart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, searching = MemoryStore(), look()
+    app = [add, names_of, searching, SCHEMA]
+    async with serving(app, store=store) as node:
+        await mutate(node, add, list(FOODS))
+        before = await ask(node, searching)
+        assert answering(node)
+
+    async with serving(app, store=store) as node:
+        await node.runtime.sleep(1)
+
+        assert answering(node)
+        assert before == await ask(node, searching)
+
+
+def answering(node: Node) -> bool:
+    """Whether the index answers, and nobody has to look at all documents."""
+    table = node.committer.head.catalog.table("", "foods")
+    assert table is not None
+    return (
+        node.functions._snapshots.current.live.find(table.indexes["by_taste"].index_id) is not None
+    )

@@ -10,6 +10,7 @@ Needs no numpy: a search that cannot be is refused in the same words with and wi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,9 +124,9 @@ class Equal(Condition):
     """A filter field has this value."""
 
     field: str
-    value: Any
-    """Canonical, or `UNDEFINED` for a field that is missing."""
     key: bytes
+    value: Any = dataclasses.field(compare=False)
+    """Canonical, or `UNDEFINED` for a field that is missing; the key stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class ConditionBuilder:
 
     def eq(self, field: str, value: Any, /) -> Condition:
         canonical = UNDEFINED if value is UNDEFINED else normalize(value)
-        return Equal(field, canonical, value_key(canonical))
+        return Equal(field, value_key(canonical), canonical)
 
     def or_(self, *conditions: object) -> Condition:
         return AnyOf(_conditions("or_", conditions))

@@ -1,143 +1,274 @@
 """
-One vector index: all its parts, kept up with what is staged.
+One vector index in memory: its parts, and what is staged.
 
-    stage ──▶ tail ──fold──▶ part, part, part ──▶ one part
-               └── a failed batch: what it wrote goes, and what it ended stays
+    stage ──▶ tail ──fold──▶ last part, as long as it has room   [ part ] [ part ]
+               └── a batch that failed: what it wrote goes, and what it ended stays
 
 Everything that changes it happens on the engine's own thread.  Searches and folds read what they
-have captured, also in threads.
+have captured, folds in a thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from engine.indexes.catalog import IndexInfo
-from engine.indexes.vectors.asked import value_keys
+from engine.indexes.files import SUFFIX, read_arrays, write_arrays
+from engine.indexes.live import Checkpoint, Install
+from engine.indexes.vectors.entry import Entry, entry_of
 from engine.indexes.vectors.graph import ROWS_MIN, Graph
-from engine.indexes.vectors.parts import FOREVER, Entry, Part, Tail, Times, joined, key_at
-from engine.indexes.vectors.rows import row_of
-from engine.model.values import get_path
+from engine.indexes.vectors.parts import FOREVER, Part, Places, Tail, joined
+from engine.model.commits import RowWrite
 
-PARTS_MAX: Final = 4
-"""Parts of about one size: where there are more they become one."""
-
-
-def entry_of(index: IndexInfo, doc: dict[str, Any] | None) -> Entry | None:
-    """What `index` has of a document; `None` of one that has no vector of its length."""
-    if doc is None:
-        return None
-    options = index.options
-    row = row_of(get_path(doc, options["vector_field"]), int(options["dimensions"]))
-    return None if row is None else Entry(row, value_keys(doc, options["filter_fields"]))
+TAIL_ROWS_MIN: Final = 1_024
+TAIL_PART: Final = 16
+"""A tail is folded when it has so many rows, or one in so many of the part that takes them: a
+search looks at each, and a fold copies the part."""
+PART_ROWS_MAX: Final = 1 << 17
+"""Rows of a part that takes more: what a fold copies is some 200 MB at 384 dimensions."""
+PARTS_MIN: Final = 8
+"""Where there are more, small ones become one, as engines leave them that are opened and closed."""
+ENDED_PART: Final = 5
+"""A part of which one in so many rows has ended is written anew without them, with a new graph."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """
-    Parts that are to become one.
+class OwnVectors:
+    """What a transaction has written, for an index that knows nothing of it yet."""
 
-    Args:
-        ts: no view is older, so rows that ended before it are left out.
-        ends: those of the parts' rows, when they were captured.
-        rows: of the tail, if that is the last of the parts.
-    """
+    def __init__(self, info: IndexInfo) -> None:
+        self._info = info
+        self.written: dict[bytes, Entry | None] = {}
 
-    parts: Sequence[Part]
-    ts: int
-    ends: Sequence[Times]
-    rows: int
-
-    def run(self, is_wanted: Callable[[], bool] = lambda: True) -> Part | None:
-        """
-        The one part; to be called in a thread, others run meanwhile.
-
-        Returns:
-            `None` if it was not wanted any more.
-        """
-        part = joined(self.parts, self.ts)
-        if len(part) >= ROWS_MIN:
-            part.graph = Graph.of(part.rows, is_wanted)
-            if part.graph is None:
-                return None
-        return part
+    def put(self, internal: bytes, doc: dict[str, Any] | None) -> None:
+        """A document as it is from now on, or that it is gone."""
+        self.written[internal] = entry_of(self._info, doc)
 
 
 class VectorIndex:
     """
     Args:
-        info: the index as it is declared.
+        ts: nothing is known of before.
+        folded: what it has already.
+        tail_rows_min: rows of a tail that is folded.
+        part_rows_max: rows of a part that takes more.
     """
 
-    def __init__(self, info: IndexInfo) -> None:
+    changed_ts: Final = 0
+    """The order of what is found follows from the documents that are found alone."""
+
+    def __init__(
+        self,
+        info: IndexInfo,
+        ts: int = 0,
+        folded: Sequence[Part] = (),
+        *,
+        tail_rows_min: int = TAIL_ROWS_MIN,
+        part_rows_max: int = PART_ROWS_MAX,
+    ) -> None:
         self.info = info
+        self._part_rows_max = part_rows_max
+        self._tail_rows_min = tail_rows_min
+        self.floor_ts = ts
+        """Views that are older cannot be answered."""
         self.dimensions = int(info.options["dimensions"])
         self.fields: tuple[str, ...] = tuple(info.options["filter_fields"])
-        self.folded: list[Part] = []
-        """Oldest first; each has a row of a document once."""
+        self.folded: list[Part] = list(folded)
+        self._files = max((int(part.file.removesuffix(SUFFIX)) for part in folded), default=0)
+        self._is_frozen = False
         self.tail = Tail(self.dimensions, len(self.fields))
 
     def parts(self) -> list[Part]:
         """All of them as they are now, for one search."""
         return [*self.folded, self.tail.part()] if self.tail.count else list(self.folded)
 
-    def change(self, key: bytes, entry: Entry | None, ts: int) -> None:
+    def own(self) -> OwnVectors:
+        return OwnVectors(self.info)
+
+    # Writing
+
+    def stage(self, ts: int, write: RowWrite) -> None:
+        """Take in what a commit of `ts` does to a row of the table."""
+        before, after = write.before_doc, write.after_doc
+        if before is not None and after is not None and self._is_same(before, after):
+            return
+        self.put(ts, write.key[4:], after)
+
+    def put(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> None:
+        """From `ts` on a document is this, or gone, whatever it was; `ts` never falls."""
+        self.change(ts, internal, entry_of(self.info, doc))
+
+    def change(self, ts: int, internal: bytes, entry: Entry | None) -> None:
         """From `ts` on a document has this entry, or none."""
-        if not self.tail.end(key, ts):
+        if not self.tail.end(internal, ts):
             for part in reversed(self.folded):
-                if part.end(key, ts):
+                if part.end(internal, ts):
                     break
         if entry is not None:
-            self.tail.add(key, entry, ts)
+            self.tail.add(internal, entry, ts)
 
-    def take_back(self, ts: int) -> None:
-        """Forget whatever was changed after `ts`: a batch has failed."""
-        self.tail.take_back(ts)
+    def roll_back(self, ts: int) -> None:
+        """Forget what was staged after `ts`: it will never have been."""
+        self.tail.roll_back(ts)
         for part in self.folded:
-            part.take_back(ts)
+            part.roll_back(ts)
 
-    def fold(self, ts: int) -> Fold | None:
+    def _is_same(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
+        """Whether nothing changed that the index has."""
+        names = (self.info.options["vector_field"], *self.fields)
+        if all(before.get(top) is after.get(top) for top in (n.partition(".")[0] for n in names)):
+            return True
+        return entry_of(self.info, before) == entry_of(self.info, after)
+
+    # Upkeep
+
+    @property
+    def unfolded_bytes(self) -> int:
+        return self.tail.size_bytes
+
+    @property
+    def is_due(self) -> bool:
+        return self.tail.count >= self._tail_rows_max or self._to_renew() is not None
+
+    def forget(self, floor_ts: int) -> None:
+        """No view is older than that."""
+        self.floor_ts = max(self.floor_ts, floor_ts)
+
+    def freeze(self) -> None:
+        """See to it that all that is durable can be folded."""
+        self._is_frozen = self.tail.count > 0
+
+    def fold(self, durable_ts: int) -> Callable[[], Install] | None:
         """
-        What is to be folded next, if there is something.
+        As `LiveIndex.fold`: the last part takes the rows of the tail, or a worn one is made anew.
 
-        Args:
-            ts: no view is older.
+        What is staged stays in the tail: a part has only what is durable.
         """
-        rows = self.tail.written_upto(ts)
-        if not rows:
-            return None
-        parts = [*self.folded[self._first_to_fold(rows) :], self.tail.part(0, rows)]
-        return Fold(parts, ts, [part.ends.copy() for part in parts], rows)
+        rows = self.tail.written_upto(durable_ts)
+        if rows >= self._tail_rows_max or (rows and self._is_frozen):
+            self._is_frozen = False
+            count = len(self.folded)
+            return self._folding(slice(count - self._takes(rows), count), rows)
+        renewed = self._to_renew()
+        return None if renewed is None else self._folding(renewed, 0)
 
-    def _first_to_fold(self, rows: int) -> int:
-        """Parts that are not much larger than what is newer go with it, so that there are few."""
-        first = len(self.folded)
-        while first and len(self.folded[first - 1]) < PARTS_MAX * rows:
-            first -= 1
-            rows += len(self.folded[first])
-        return first
+    @property
+    def _tail_rows_max(self) -> int:
+        last = len(self.folded[-1]) if self.folded else 0
+        return max(self._tail_rows_min, last // TAIL_PART)
 
-    def adopt(self, fold: Fold, folded: Part) -> None:
-        """Put what a fold has made in the place of what it was made of."""
-        first = len(self.folded) - (len(fold.parts) - 1)
-        now = [*self.folded[first:], self.tail.part(0, fold.rows)]
-        for part, ends in zip(now, fold.ends, strict=True):
-            for at in np.flatnonzero((part.ends != ends) & (ends > fold.ts)).tolist():
-                place = folded.place_of(key_at(part.keys, at))
-                assert place is not None, "a row that was there is in the fold"
-                folded.ends[place] = part.ends[at]
-        self.folded[first:] = [folded] if len(folded) else []
-        self.tail = self.tail.without(fold.rows)
+    def _takes(self, rows: int) -> bool:
+        """Whether the last part takes so many: it has room, and they are worth copying it."""
+        if not self.folded:
+            return False
+        last = len(self.folded[-1])
+        return rows * TAIL_PART >= last and last + rows <= self._part_rows_max
+
+    def _to_renew(self) -> slice | None:
+        """A part that is to be made anew, or two that are to become one."""
+        for at, part in enumerate(self.folded):
+            if self._is_worn(part):
+                return slice(at, at + 1)
+        pairs = [len(a) + len(b) for a, b in pairwise(self.folded)]
+        if len(self.folded) > PARTS_MIN and min(pairs) <= self._part_rows_max:
+            at = pairs.index(min(pairs))
+            return slice(at, at + 2)
+        return None
+
+    def _is_worn(self, part: Part) -> bool:
+        return part.ended(self.floor_ts) * ENDED_PART > len(part)
+
+    def _sources(self, at: slice, rows: int) -> list[Part]:
+        """Some of the parts, and the first rows of the tail."""
+        return [*self.folded[at], *([self.tail.part(0, rows)] if rows else [])]
+
+    def _folding(self, at: slice, rows: int) -> Callable[[], Install]:
+        """Make one of some parts and the first rows of the tail; the first keeps its graph."""
+        sources = self._sources(at, rows)
+        known = next((part for part in self.folded[at][:1] if not self._is_worn(part)), None)
+        floor_ts = self.floor_ts
+
+        def run() -> Install:
+            chosen = [
+                np.arange(len(one)) if one is known else np.flatnonzero(one.ends > floor_ts)
+                for one in sources
+            ]
+            part = joined(sources, chosen)
+            part.put_in_order()
+            if len(part) >= ROWS_MIN:
+                part.graph = Graph.of(part.rows, None if known is None else known.graph)
+            return lambda: self._install(at, rows, part, chosen)
+
+        return run
+
+    def _install(self, at: slice, rows: int, part: Part, chosen: Sequence[Places]) -> None:
+        """Put a part in the place of what it was made of; what ended meanwhile ends there too."""
+        sources = self._sources(at, rows)
+        ends = [one.ends[places] for one, places in zip(sources, chosen, strict=True)]
+        part.ends[:] = np.concatenate(ends)
+        self.folded[at] = [part] if len(part) else []
+        if rows:
+            self.tail = self.tail.without(rows)
+
+    # Files
+
+    def checkpoint(self, durable_ts: int) -> Checkpoint:
+        first = self.tail.oldest()
+        # All that was written before the first row of the tail is in a part.
+        ts = durable_ts if first is None else min(durable_ts, first - 1)
+        unwritten = [part for part in self.folded if not part.is_on_disk]
+        for part in unwritten:
+            if not part.file:
+                self._files += 1
+                part.file = f"{self._files}{SUFFIX}"
+        ended = [np.flatnonzero(part.ends <= durable_ts).astype("<u4") for part in self.folded]
+        names = [part.file for part in self.folded]
+        return Checkpoint(
+            ts=ts,
+            manifest={"parts": [[n, e.tobytes()] for n, e in zip(names, ended, strict=True)]},
+            write=lambda folder: _write(folder, unwritten),
+            names=names,
+        )
+
+    @staticmethod
+    def read(info: IndexInfo, ts: int, manifest: dict[str, Any], folder: Path) -> VectorIndex:
+        """
+        The index of a checkpoint of `ts`.
+
+        Raises:
+            StoreDamaged, OSError: its files are not what was written.
+        """
+        parts = []
+        for name, ended in manifest["parts"]:
+            part = Part.of_arrays(read_arrays(folder / name))
+            part.ends[np.frombuffer(ended, "<u4")] = 0
+            part.file, part.is_on_disk = name, True
+            parts.append(part)
+        return VectorIndex(info, ts, parts)
 
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
         return self.tail.size_bytes + sum(part.size_bytes for part in self.folded)
 
-    def live(self) -> int:
+    def count(self) -> int:
         """How many documents it has."""
         return sum(int((part.ends == FOREVER).sum()) for part in self.parts())
+
+
+def _write(folder: Path, parts: Sequence[Part]) -> Install:
+    """Write the files of parts; what it returns has them read from there."""
+    written = []
+    for part in parts:
+        write_arrays(folder / part.file, part.arrays())
+        written.append((part, read_arrays(folder / part.file, checked=False)))
+
+    def install() -> None:
+        for part, arrays in written:
+            part.use(arrays)
+
+    return install

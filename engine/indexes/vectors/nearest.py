@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.indexes.vectors.asked import Condition
 from engine.indexes.vectors.graph import CANDIDATE_ROWS, WIDTH
-from engine.indexes.vectors.parts import Mask, Part, key_at
+from engine.indexes.vectors.parts import Mask, Part, Places, key_at
 from engine.indexes.vectors.rows import Row, about, scores, slack
 
 BLOCK_NUMBERS: Final = 1 << 20
@@ -29,7 +29,6 @@ _MORE: Final = 8
 
 Found: TypeAlias = tuple[float, bytes]
 """A score and the internal id of the document; the greater pair comes first."""
-Places: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 Parts of a vector index: rows side by side, in arrays.
 
     Tail    what was written of late, in the order in which it came; it grows
-    Part    rows in the order of their keys, as a fold has left them; they only end
+    Part    rows as a fold has left them, the oldest first; they only end
 
 Every row counts from the timestamp at which it was written up to the one at which it was replaced
 or deleted.  So one part answers every view at once: that of now, older ones that are still leased,
@@ -11,39 +11,30 @@ and the head that is staged above them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.indexes.vectors.asked import Condition, Equal, evaluate
+from engine.indexes.vectors.entry import Entry
 from engine.indexes.vectors.graph import Graph
-from engine.indexes.vectors.rows import Row, Rows
+from engine.indexes.vectors.rows import Rows
+from engine.model.codec import decode, encode
 
 Keys: TypeAlias = NDArray[np.bytes_]
 """Internal ids of documents."""
 Times: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 Codes: TypeAlias = NDArray[np.int32]
+Places: TypeAlias = NDArray[np.int64]
 
-FOREVER: Final = np.iinfo(np.int64).max
+FOREVER: Final = int(np.iinfo(np.int64).max)
 """The end of a row that is still there."""
 KEY: Final = np.dtype("S16")
 _TAIL_ROWS: Final = 64
 """Room of a tail that is new; it doubles when it is full."""
-
-
-class Entry(NamedTuple):
-    """What a vector index has of a document."""
-
-    row: Row
-    filters: tuple[bytes, ...]
-    """The keys of the values of its filter fields, in the order of the declaration."""
-
-    def equals(self, other: Entry) -> bool:
-        return self.filters == other.filters and bool((self.row == other.row).all())
-
 
 Values: TypeAlias = list[dict[bytes, int]]
 """Of each filter field the keys of the values that a part has, and the number of each."""
@@ -54,14 +45,25 @@ class Part:
     Rows side by side.
 
     Args:
-        keys: of the documents; in order, unless it is what a tail has.
+        keys: of the documents; the newer of two rows of one stands behind the other.
         values, codes: the filter fields of each row, by their numbers.
-        begins: when each row was written; `None` if no view is older than any of them.
-        ends: when it was replaced or deleted; shared with whoever keeps it up.
+        begins: when each row was written.
+        ends: when it was replaced or deleted; whoever keeps the index up changes it.
         graph: a way to find rows without looking at all of them.
     """
 
-    __slots__ = ("begins", "codes", "ends", "graph", "keys", "rows", "values")
+    __slots__ = (
+        "_order",
+        "begins",
+        "codes",
+        "ends",
+        "file",
+        "graph",
+        "is_on_disk",
+        "keys",
+        "rows",
+        "values",
+    )
 
     def __init__(
         self,
@@ -69,60 +71,98 @@ class Part:
         rows: Rows,
         values: Values,
         codes: Codes,
+        begins: Times,
         ends: Times,
-        *,
-        begins: Times | None = None,
         graph: Graph | None = None,
     ) -> None:
         self.keys = keys
         self.rows = rows
         self.values = values
         self.codes = codes
-        self.ends = ends
         self.begins = begins
+        self.ends = ends
         self.graph = graph
+        self.file = ""
+        """Its name on disk, once it has one."""
+        self.is_on_disk = False
+        self._order: Places | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def counting(self, ts: int, condition: Condition | None, fields: Sequence[str]) -> Mask:
         """Which rows are there at `ts` and meet a condition on the filter fields."""
-        there: Mask = self.ends > ts
-        if self.begins is not None:
-            there &= self.begins <= ts
+        there: Mask = (self.ends > ts) & (self.begins <= ts)
         if condition is not None:
             there &= evaluate(condition, lambda equal: self._having(equal, fields))
         return there
 
-    def place_of(self, key: bytes) -> int | None:
-        """Where the row of a document is, in a part whose keys are in order."""
-        at = int(np.searchsorted(self.keys, np.array(key, KEY)))
-        return at if at < len(self.keys) and key_at(self.keys, at) == key else None
+    def put_in_order(self) -> None:
+        """Get ready to be asked for keys; takes a while."""
+        self._order = np.argsort(self.keys, kind="stable")
 
     def end(self, key: bytes, ts: int) -> bool:
         """Let the row of a document count up to `ts`; whether there was one that did for longer."""
-        at = self.place_of(key)
-        if at is None or self.ends[at] != FOREVER:
+        assert self._order is not None, "it was put in order"
+        wanted = np.array(key, KEY)
+        after = int(np.searchsorted(self.keys, wanted, side="right", sorter=self._order))
+        if after == 0:
+            return False
+        at = self._order[after - 1]
+        if self.keys[at] != wanted or self.ends[at] != FOREVER:
             return False
         self.ends[at] = ts
         return True
 
-    def take_back(self, ts: int) -> None:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is kept of it on disk; of rows that ended, only the index knows."""
+        values = encode([list(known) for known in self.values])
+        graph = b"" if self.graph is None else self.graph.to_bytes()
+        return {
+            "keys": self.keys,
+            "rows": self.rows,
+            "codes": self.codes,
+            "values": np.frombuffer(values, np.uint8),
+            "graph": np.frombuffer(graph, np.uint8),
+        }
+
+    @staticmethod
+    def of_arrays(arrays: Mapping[str, NDArray[Any]]) -> Part:
+        """What `arrays` gave, as if all of it had been there for ever."""
+        rows = arrays["rows"]
+        values = decode(arrays["values"].tobytes())
+        part = Part(
+            arrays["keys"],
+            rows,
+            [{key: code for code, key in enumerate(known)} for known in values],
+            arrays["codes"],
+            np.zeros(len(rows), np.int64),
+            np.full(len(rows), FOREVER, np.int64),
+        )
+        if len(arrays["graph"]):
+            part.graph = Graph.of_bytes(arrays["graph"].tobytes(), rows.shape[1])
+        part.put_in_order()
+        return part
+
+    def use(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """From now on read the same arrays from its file."""
+        self.keys, self.rows, self.codes = arrays["keys"], arrays["rows"], arrays["codes"]
+        self.is_on_disk = True
+
+    def roll_back(self, ts: int) -> None:
         """Whatever was to end after `ts` stays."""
         self.ends[(self.ends > ts) & (self.ends != FOREVER)] = FOREVER
 
-    def entry_at(self, at: int) -> Entry:
-        filters = tuple(
-            next(key for key, code in known.items() if code == self.codes[at, place])
-            for place, known in enumerate(self.values)
-        )
-        return Entry(self.rows[at], filters)
+    def ended(self, ts: int) -> int:
+        """How many of its rows no view sees that is of `ts` or later."""
+        return int((self.ends <= ts).sum())
 
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        arrays: tuple[NDArray[Any], ...] = (self.keys, self.rows, self.codes, self.ends)
-        return sum(a.nbytes for a in arrays) + (self.graph.size_bytes if self.graph else 0)
+        arrays: tuple[NDArray[Any], ...] = (self.keys, self.rows, self.codes, self.begins)
+        graph = 0 if self.graph is None else self.graph.size_bytes
+        return sum(array.nbytes for array in arrays) + self.ends.nbytes + graph
 
     def _having(self, equal: Equal, fields: Sequence[str]) -> Mask:
         at = fields.index(equal.field)
@@ -157,8 +197,8 @@ class Tail:
             self._rows[kept],
             self.values,
             self._codes[kept],
+            self._begins[kept],
             self._ends[kept],
-            begins=self._begins[kept],
         )
 
     def add(self, key: bytes, entry: Entry, ts: int) -> None:
@@ -184,9 +224,9 @@ class Tail:
         self._ends[at] = ts
         return True
 
-    def take_back(self, ts: int) -> None:
+    def roll_back(self, ts: int) -> None:
         """Forget whatever was written or ended after `ts`."""
-        self.count = int(np.searchsorted(self._begins[: self.count], ts, side="right"))
+        self.count = self.written_upto(ts)
         ends = self._ends[: self.count]
         ends[(ends > ts) & (ends != FOREVER)] = FOREVER
         self._find_slots()
@@ -195,34 +235,34 @@ class Tail:
         """How many of its rows were written at `ts` or before it."""
         return int(np.searchsorted(self._begins[: self.count], ts, side="right"))
 
+    def oldest(self) -> int | None:
+        """When the first of its rows was written."""
+        return int(self._begins[0]) if self.count else None
+
     def without(self, first: int) -> Tail:
         """A tail without its first rows."""
         left = self.count - first
         room = max(_TAIL_ROWS, 1 << left.bit_length())
         tail = Tail(self._rows.shape[1], len(self.values), room)
-        kept = self.part(first)
+        kept = joined([self.part(first)], [np.arange(left)])
         tail.count = left
+        tail.values = kept.values
         tail._keys[:left] = kept.keys
         tail._rows[:left] = kept.rows
-        tail._begins[:left] = self._begins[first : self.count]
+        tail._codes[:left] = kept.codes
+        tail._begins[:left] = kept.begins
         tail._ends[:left] = kept.ends
-        for place, known in enumerate(self.values):
-            codes = kept.codes[:, place]
-            used = np.unique(codes)
-            names = list(known)
-            tail.values[place] = {names[code]: new for new, code in enumerate(used.tolist())}
-            tail._codes[:left, place] = np.searchsorted(used, codes)
         tail._find_slots()
         return tail
 
     @property
     def size_bytes(self) -> int:
-        arrays: tuple[NDArray[Any], ...] = (self._keys, self._rows, self._codes, self._begins)
-        return sum(array.nbytes for array in arrays) + self._ends.nbytes
+        """About how much memory it takes."""
+        return self.part(0, len(self._keys)).size_bytes
 
     def _find_slots(self) -> None:
-        alive = np.flatnonzero(self._ends[: self.count] == FOREVER)
-        self._slots = {key_at(self._keys, at): at for at in alive.tolist()}
+        there = np.flatnonzero(self._ends[: self.count] == FOREVER)
+        self._slots = {key_at(self._keys, at): at for at in there.tolist()}
 
     def _grow(self) -> None:
         """Twice the room, elsewhere: whoever has captured what there was keeps it."""
@@ -242,25 +282,21 @@ def _doubled(array: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([array, np.zeros_like(array)])
 
 
-def joined(parts: Sequence[Part], ts: int) -> Part:
-    """
-    One part of the rows that several have at `ts`, in the order of their keys.
-
-    Rows that end later end there too.  No document has two rows at a time, so every key is
-    there once.
-    """
-    chosen = [np.flatnonzero(part.counting(ts, None, ())) for part in parts]
-    keys = np.concatenate([part.keys[at] for part, at in zip(parts, chosen, strict=True)])
-    order = np.argsort(keys, kind="stable")
-    rows = np.concatenate([part.rows[at] for part, at in zip(parts, chosen, strict=True)])
-    ends = np.concatenate([part.ends[at] for part, at in zip(parts, chosen, strict=True)])
+def joined(parts: Sequence[Part], chosen: Sequence[Places]) -> Part:
+    """One part of the rows that stand at the chosen places of several, in their order."""
+    pairs = list(zip(parts, chosen, strict=True))
     values, codes = _joined_filters(parts, chosen)
-    return Part(keys[order], rows[order], values, codes[order], ends[order])
+    return Part(
+        np.concatenate([part.keys[at] for part, at in pairs]),
+        np.concatenate([part.rows[at] for part, at in pairs]),
+        values,
+        codes,
+        np.concatenate([part.begins[at] for part, at in pairs]),
+        np.concatenate([part.ends[at] for part, at in pairs]),
+    )
 
 
-def _joined_filters(
-    parts: Sequence[Part], chosen: Sequence[NDArray[np.int64]]
-) -> tuple[Values, Codes]:
+def _joined_filters(parts: Sequence[Part], chosen: Sequence[Places]) -> tuple[Values, Codes]:
     """The values that the chosen rows have, numbered anew."""
     count = sum(map(len, chosen))
     fields = len(parts[0].values)

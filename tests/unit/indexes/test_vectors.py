@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,12 @@ from numpy.typing import NDArray
 
 from engine.errors import InvalidRange
 from engine.indexes.catalog import IndexInfo, IndexKind
-from engine.indexes.vectors.asked import Condition, Equal, condition_of, evaluate, value_key
+from engine.indexes.live import Checkpoint
+from engine.indexes.vectors.asked import Condition, condition_of, evaluate, value_key
+from engine.indexes.vectors.entry import Entry, Reached, entry_of
 from engine.indexes.vectors.graph import Graph
-from engine.indexes.vectors.index import VectorIndex, entry_of
+from engine.indexes.vectors.index import VectorIndex
 from engine.indexes.vectors.nearest import Best, Found, Sought, exactly, nearly
-from engine.indexes.vectors.parts import Entry
 from engine.indexes.vectors.rows import about, row_of, score, scores, slack, unit
 from engine.model.values import UNDEFINED
 
@@ -181,17 +185,20 @@ def clustered(count: int, dimensions: int, seed: int) -> NDArray[np.float32]:
     return np.array([unit(row.tolist()) for row in rows])
 
 
+def fold_all(index: VectorIndex, durable_ts: int) -> None:
+    while (run := index.fold(durable_ts)) is not None:
+        run()()
+
+
 def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
     rows = clustered(5_000, 24, seed=1)
-    index = VectorIndex(INDEX_24)
+    index = VectorIndex(INDEX_24, tail_rows_min=100)
     for number, row in enumerate(rows):
         kinds = [value_key(name) for name in (number % 2, number % 100)]
-        index.change(number.to_bytes(16, "big"), Entry(row, tuple(kinds)), 1)
-    fold = index.fold(1)
-    assert fold is not None
-    part = fold.run()
-    assert part is not None
-    index.adopt(fold, part)
+        index.change(1, number.to_bytes(16, "big"), Entry(row, tuple(kinds)))
+        if number == 4_500:
+            fold_all(index, 1)
+    fold_all(index, 1)
     asked = clustered(40, 24, seed=2)
     shares: dict[str | None, list[float]] = {}
 
@@ -213,6 +220,7 @@ def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
             common = set(near.found) & set(exact.found)
             shares.setdefault(condition, []).append(len(common) / 10)
 
+    (part,) = index.folded
     assert part.graph is not None
     assert np.mean(shares[None]) >= 0.98
     assert np.mean(shares["half"]) >= 0.98
@@ -222,30 +230,26 @@ def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
 def test_a_graph_comes_back_from_its_bytes() -> None:
     rows = clustered(300, 8, seed=3)
     graph = Graph.of(rows)
-    assert graph is not None
 
     again = Graph.of_bytes(graph.to_bytes(), 8)
 
     assert graph.nearest(rows[7], 5).tolist() == again.nearest(rows[7], 5).tolist()
-    assert Graph.of(rows, is_wanted=lambda: False) is None
 
 
 # An index, as of every timestamp.
 
 KEYS = [bytes([n]) * 15 + b"\0" for n in range(6)]
-KINDS = ["a", "b", UNDEFINED]
+FIELDS = ("kind", "n.m")
 docs = st.none() | st.fixed_dictionaries(
     {"v": st.lists(st.integers(-2, 2), min_size=2, max_size=3)},
     optional={"kind": st.sampled_from(["a", "b"]), "n": st.just({"m": 1})},
 )
-conditions = st.sampled_from(
-    [
-        None,
-        lambda q: q.eq("kind", "a"),
-        lambda q: q.or_(q.eq("kind", "a"), q.eq("n.m", 1)),
-        lambda q: q.and_(q.eq("kind", UNDEFINED), q.eq("n.m", 1)),
-    ]
-)
+CONDITIONS_MADE: list[Callable[[Any], Any] | None] = [
+    None,
+    lambda q: q.eq("kind", "a"),
+    lambda q: q.or_(q.eq("kind", "a"), q.eq("n.m", 1)),
+    lambda q: q.and_(q.eq("kind", "b"), q.eq("n.m", UNDEFINED)),
+]
 
 
 class Model:
@@ -253,6 +257,8 @@ class Model:
 
     def __init__(self) -> None:
         self.states: list[dict[bytes, Entry]] = [{}]
+        self.written = [b""]
+        """The key that each commit wrote."""
 
     @property
     def ts(self) -> int:
@@ -263,19 +269,15 @@ class Model:
         state.pop(key, None)
         if entry is not None:
             state[key] = entry
+        del self.written[len(self.states) :]
         self.states.append(state)
+        self.written.append(key)
 
     def best(self, sought: Sought) -> list[Found]:
-        def meets(entry: Entry) -> bool:
-            def equal(one: Equal) -> bool:
-                return entry.filters[sought.fields.index(one.field)] == one.key
-
-            return sought.condition is None or evaluate(sought.condition, equal)
-
         found = [
             (score(entry.row, sought.row), key)
             for key, entry in self.states[sought.ts].items()
-            if key not in sought.hidden and meets(entry)
+            if key not in sought.hidden and entry.meets(sought.condition, sought.fields)
         ]
         return sorted(found, reverse=True)[: sought.count]
 
@@ -287,50 +289,158 @@ def best_of(index: VectorIndex, sought: Sought) -> list[Found]:
     return best.found
 
 
-def check(
-    index: VectorIndex, model: Model, data: st.DataObject, oldest: int, condition: Condition | None
-) -> None:
-    row = unit(data.draw(st.lists(st.integers(-2, 2), min_size=3, max_size=3)))
-    assert row is not None
-    sought = Sought(
-        row=row,
-        count=data.draw(st.integers(1, 4)),
-        ts=data.draw(st.integers(oldest, model.ts)),
-        condition=condition,
-        fields=index.fields,
-        hidden=data.draw(st.sampled_from([(), {KEYS[0]}])),
-    )
+class History:
+    """
+    Changes, failed batches and folds of an index in which every part is small, beside the model.
 
-    assert model.best(sought) == best_of(index, sought)
+    Folds begin and end apart from each other, as in a thread.
+
+    Args:
+        folder: for its files.
+    """
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.folder = folder
+        self.dice = Random(seed)
+        self.index, self.model = VectorIndex(INDEX, tail_rows_min=2, part_rows_max=5), Model()
+        self.durable = 0
+        self.run: Callable[[], Callable[[], None]] | None = None
+        self.install: Callable[[], None] | None = None
+        self.done: Counter[str] = Counter()
+        self.kept: Checkpoint | None = None
+
+    def live(self, steps: int) -> None:
+        for _ in range(steps):
+            step = self.dice.choices(
+                [
+                    self.change,
+                    self.settle,
+                    self.fail,
+                    self.fold,
+                    self.make,
+                    self.put_in_place,
+                    self.checkpoint,
+                    self.reopen,
+                ],
+                [20, 8, 2, 6, 6, 6, 2, 1],
+            )[0]
+            step()
+            self.check()
+
+    def change(self) -> None:
+        key, entry = self.dice.choice(KEYS), None
+        if self.dice.random() < 0.8:
+            doc: dict[str, Any] = {"v": self.numbers(), "kind": self.dice.choice(["a", "b"])}
+            if self.dice.random() < 0.5:
+                doc["n"] = {"m": 1}
+            entry = entry_of(INDEX, doc)
+        self.model.change(key, entry)
+        self.index.change(self.model.ts, key, entry)
+
+    def settle(self) -> None:
+        self.durable = self.model.ts
+        self.index.forget(self.dice.randint(self.index.floor_ts, self.durable))
+
+    def fail(self) -> None:
+        self.done["failed"] += self.model.ts > self.durable
+        del self.model.states[self.durable + 1 :]
+        self.index.roll_back(self.durable)
+
+    def checkpoint(self) -> None:
+        checkpoint = self.index.checkpoint(self.durable)
+        assert checkpoint.ts <= self.durable
+        checkpoint.write(self.folder)()
+        self.kept = checkpoint
+
+    def reopen(self) -> None:
+        """Go on from the last checkpoint, and from what is durable; nobody has an older view."""
+        if self.kept is None:
+            return
+        ts, manifest = self.kept.ts, self.kept.manifest
+        self.index = VectorIndex.read(INDEX, ts, manifest, self.folder)
+        self.index._tail_rows_min, self.index._part_rows_max = 2, 5
+        del self.model.states[self.durable + 1 :]
+        for key in dict.fromkeys(self.model.written[ts + 1 : self.durable + 1]):
+            self.index.change(self.durable, key, self.model.states[-1].get(key))
+        self.index.forget(self.durable)
+        self.index.freeze()
+        fold_all(self.index, self.durable)
+        self.run = self.install = None
+        self.done["reopened"] += 1
+
+    def fold(self) -> None:
+        if self.run is None and self.install is None:
+            self.run = self.index.fold(self.durable)
+
+    def make(self) -> None:
+        if (run := self.run) is not None:
+            self.run, self.install = None, run()
+
+    def put_in_place(self) -> None:
+        if self.install is not None:
+            self.install()
+            self.install = None
+            self.done["folds"] += 1
+            self.done["several parts"] += len(self.index.folded) > 1
+
+    def check(self) -> None:
+        row = unit(self.numbers())
+        assert row is not None
+        build = self.dice.choice(CONDITIONS_MADE)
+        sought = Sought(
+            row=row,
+            count=self.dice.randint(1, 4),
+            ts=self.dice.randint(self.index.floor_ts, self.model.ts),
+            condition=build and condition_of(build),
+            fields=FIELDS,
+            hidden=self.dice.choice([(), {KEYS[0]}]),
+        )
+
+        assert self.model.best(sought) == best_of(self.index, sought)
+
+    def numbers(self) -> list[int]:
+        return [self.dice.randint(-2, 2) for _ in range(DIMENSIONS)]
+
+
+def test_an_index_finds_at_each_timestamp_what_looking_at_all_documents_does(
+    tmp_path: Path,
+) -> None:
+    done: Counter[str] = Counter()
+    for seed in range(60):
+        history = History(seed, tmp_path)
+        history.live(100)
+        done += history.done
+
+    assert done["folds"] > 100
+    assert done["several parts"] > 30
+    assert done["reopened"] > 40
+    assert done["failed"] > 40
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_an_index_finds_at_each_timestamp_what_looking_at_all_documents_does(
+def test_what_a_search_has_read_is_touched_by_whatever_changes_what_it_finds(
     data: st.DataObject,
 ) -> None:
-    index, model = VectorIndex(INDEX), Model()
-    oldest = durable = 0
-    folding = None
-    for _ in range(data.draw(st.integers(1, 25))):
-        step = data.draw(st.sampled_from(["change"] * 6 + ["fail", "fold", "adopt", "settle"]))
-        if step == "change":
-            key, doc = data.draw(st.sampled_from(KEYS)), data.draw(docs)
-            entry = entry_of(INDEX, doc)
-            model.change(key, entry)
-            index.change(key, entry, model.ts)
-        elif step == "fail":
-            del model.states[durable + 1 :]
-            index.take_back(durable)
-        elif step == "settle":
-            durable = data.draw(st.integers(durable, model.ts))
-        elif step == "fold" and folding is None:
-            oldest = data.draw(st.integers(oldest, durable))
-            folding = index.fold(oldest)
-        elif step == "adopt" and folding is not None:
-            folded = folding.run()
-            assert folded is not None
-            index.adopt(folding, folded)
-            folding = None
-        built = data.draw(conditions)
-        check(index, model, data, oldest, built and condition_of(built))
+    model = Model()
+    for key in KEYS:
+        model.change(key, entry_of(INDEX, data.draw(docs)))
+    row = unit(data.draw(st.lists(st.integers(-2, 2), min_size=3, max_size=3)))
+    assert row is not None
+    build = data.draw(st.sampled_from(CONDITIONS_MADE))
+    condition = build and condition_of(build)
+    sought = Sought(
+        row=row, count=data.draw(st.integers(1, 4)), ts=6, condition=condition, fields=FIELDS
+    )
+    found = model.best(sought)
+    reach = found[-1][0] if len(found) == sought.count else -1.0
+    read = Reached(row=row.tobytes(), reach=reach, condition=condition, fields=FIELDS)
+    changed, entry = data.draw(st.sampled_from(KEYS)), entry_of(INDEX, data.draw(docs))
+    before = model.states[-1].get(changed)
+
+    model.change(changed, entry)
+
+    if found != model.best(replace(sought, ts=model.ts)):
+        assert read.holds(before) or read.holds(entry)
+    if entry is not None and not entry.meets(condition, FIELDS):
+        assert not read.holds(entry)

@@ -1,0 +1,153 @@
+"""Vector indexes on disk: read when an engine opens, gone on from, not believed when damaged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
+from engine.app.decorators import action, mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.types import VectorHit
+from engine.app.validators import v
+from engine.host import Engine
+from engine.indexes.vectors import graph
+from engine.indexes.vectors import index as vector_index
+
+SCHEMA = Schema(
+    points=Table(v.any()).vector_index(
+        "by_place", vector_field="place", dimensions=8, filter_fields=["color"]
+    )
+)
+COLORS = ["red", "blue"]
+
+
+def place(number: int) -> list[float]:
+    dice = Random(number)
+    return [dice.gauss(0, 1) for _ in range(8)]
+
+
+@mutation
+async def add(ctx: MutationCtx, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        point = {"n": number, "place": place(number), "color": COLORS[number % 2]}
+        await ctx.db.insert("points", point)
+
+
+@mutation
+async def move(ctx: MutationCtx, old: int, new: int | None) -> None:
+    async for point in ctx.db.query("points"):
+        if point["n"] == old and new is None:
+            await ctx.db.delete(point["_id"])
+        elif point["n"] == old:
+            await ctx.db.patch(point["_id"], {"n": new, "place": place(new or 0)})
+
+
+@query
+async def near(ctx: QueryCtx, number: int) -> list[int]:
+    hits = await ctx.db.vector_search(
+        "points",
+        "by_place",
+        vector=place(number),
+        limit=5,
+        filter=lambda q: q.eq("color", COLORS[number % 2]),
+    )
+    return [point["n"] for hit in hits if (point := await ctx.db.get(hit["_id"]))]
+
+
+@action
+async def nearly(ctx: ActionCtx, number: int) -> list[VectorHit[Any]]:
+    return await ctx.vector_search("points", "by_place", vector=place(number), limit=5)
+
+
+@asynccontextmanager
+async def opened(data: Path) -> AsyncIterator[tuple[Engine, list[str]]]:
+    """An engine, and what became of its index when it opened."""
+    with capture_logs() as logs:
+        async with Engine.open(data, app=[add, move, near, nearly, SCHEMA]) as engine:
+            events = [e["event"] for e in logs if str(e["event"]).startswith("indexes.")]
+            yield engine, events
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs and folds for few documents."""
+    monkeypatch.setattr(graph, "ROWS_MIN", 32)
+    monkeypatch.setattr(vector_index, "ROWS_MIN", 32)
+
+
+async def filled(data: Path) -> list[int]:
+    """Documents, some of them gone; what is found near one of them."""
+    async with opened(data) as (engine, events):
+        assert ["indexes.built"] == events
+        await engine.mutation(add, 0, 80)
+        await engine.mutation(move, 40, None)
+        await engine.mutation(move, 7, 90)
+        found: list[int] = await engine.query(near, 2)
+        assert 2 == found[0]
+    return found
+
+
+async def test_an_engine_that_opens_reads_its_files_and_looks_at_no_document(
+    tmp_path: Path,
+) -> None:
+    found = await filled(tmp_path)
+
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+        assert found == await engine.query(near, 2)
+        assert 7 not in await engine.query(near, 7)
+        assert 1.0 - 1e-6 <= (await engine.action(nearly, 90))[0]["_score"]
+        await engine.mutation(move, 2, None)
+        await engine.mutation(add, 100, 1)
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+        assert found[1:] == (await engine.query(near, 2))[:4]
+        assert 100 == (await engine.query(near, 100))[0]
+
+
+async def test_after_a_crash_the_log_has_what_the_files_do_not(tmp_path: Path) -> None:
+    before, crashed = tmp_path / "before", tmp_path / "crashed"
+    found = await filled(before)
+    async with opened(before) as (engine, _):
+        await engine.mutation(move, found[1], None)
+        await engine.mutation(add, 200, 30)
+        expected = await engine.query(near, 2)
+        shutil.copytree(before, crashed)  # nothing is written meanwhile
+
+    async with opened(crashed) as (engine, events):
+        assert ["indexes.read"] == events
+        assert expected == await engine.query(near, 2)
+        assert 205 == (await engine.query(near, 205))[0]
+
+
+def flip(at: Callable[[int], int]) -> Callable[[Path], None]:
+    def flipped(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[at(len(data))] ^= 4
+        path.write_bytes(data)
+
+    return flipped
+
+
+@pytest.mark.parametrize("name", ["manifest", "*.arrays"])
+@pytest.mark.parametrize(
+    "damage", [flip(lambda n: n // 2), flip(lambda n: n - 70)], ids=["middle", "end"]
+)
+async def test_files_that_are_damaged_are_not_believed(
+    tmp_path: Path, name: str, damage: Callable[[Path], Any]
+) -> None:
+    found = await filled(tmp_path)
+    (path,) = (tmp_path / "indexes").glob(f"*/{name}")
+    damage(path)
+
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.damaged", "indexes.built"] == events
+        assert found == await engine.query(near, 2)
