@@ -118,8 +118,10 @@ def reference_of(function: object) -> tuple[str, str]:
 
 def is_within_reach(component: str, other: str) -> bool:
     """Whether functions of `component` may name those of `other`: itself, or mounted in it."""
+    if other == component:
+        return True
     name = other.rpartition("/")[2]
-    return other == component or other == (f"{component}/{name}" if component else name)
+    return other == (f"{component}/{name}" if component else name)
 
 
 def _written_with_dots(reference: Reference) -> tuple[str, str]:

@@ -87,7 +87,7 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
         lines += [line] if line else []
     for row in (row for key, row in stored.items() if key not in registered):
         _remove(turn, row)
-        lines.append(f"removed cron {row['cron']}")
+        lines.append(f"removed cron {_label(row)}")
     return lines
 
 
@@ -230,7 +230,7 @@ def _add(turn: Transaction, wanted: _Wanted, *, registered: bool = False) -> str
     due = first_time(spec.schedule, _seed(row), turn.now_ms)
     cron_id = turn.insert_row(turn.catalog.by_number[CRONS], row)
     _put_with_tick(turn, row_key_of(cron_id), row, _sure(due, spec))
-    return f"added cron {spec.name}"
+    return f"added cron {_label(row)}"
 
 
 def _update(turn: Transaction, wanted: _Wanted, row: Doc) -> str | None:
@@ -248,7 +248,7 @@ def _update(turn: Transaction, wanted: _Wanted, row: Doc) -> str | None:
         _put_with_tick(turn, key, after, _sure(due, spec))
     else:
         turn.put_row(key, after)
-    return f"changed cron {spec.name}"
+    return f"changed cron {_label(row)}"
 
 
 def _due_anew(schedule: Schedule, row: Doc, now_ms: float) -> float | None:
@@ -296,6 +296,11 @@ def _sure(due_ms: float | None, spec: CronSpec) -> float:
             "Nothing was changed."
         )
     return due_ms
+
+
+def _label(cron: Doc) -> str:
+    """What operators call it: a component's by its path too."""
+    return f"{cron['component']}/{cron['cron']}" if cron["component"] else str(cron["cron"])
 
 
 def _seed(cron: Doc) -> str:

@@ -19,6 +19,8 @@ from engine.errors import FunctionNotFound, NotAllowed
 from engine.model.codec import encode
 
 PREFIX: Final = "function://"
+HANDLES: Final = "handles"
+"""Field of the deployment's row: the secret."""
 SECRET_BYTES: Final = 32
 _PROOF_BYTES: Final = 18
 _BETWEEN: Final = ";"

@@ -53,7 +53,7 @@ from engine.functions.crons import sync_crons
 from engine.functions.deployment import Deployment
 from engine.functions.document_check import DocumentCheck
 from engine.functions.guard import Guard
-from engine.functions.handles import SECRET_BYTES, Handles
+from engine.functions.handles import HANDLES, SECRET_BYTES, Handles
 from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.mounts import MOUNTS, changed_mounts
 from engine.functions.pausing import PAUSED, is_paused
@@ -76,9 +76,6 @@ from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 
 trace = tracer(__name__)
-
-HANDLES: Final = "handles"
-"""Field of the deployment's row: the secret by which function handles are known again."""
 
 CATCH_UP_SLICES_MAX: Final = 200
 """A second, about; whoever writes faster than that waits for the rest of the check."""

@@ -288,7 +288,7 @@ class _Check:
             return False
         if index.there != index.expected and _is_maintained(index, snapshot):
             self.found.problems.append(
-                f"the index {index.table.name}.{index.info.name} has {index.there.count} entries "
+                f"the index {index.table.label}.{index.info.name} has {index.there.count} entries "
                 f"for {index.expected.count} documents, or other ones than they should have"
             )
         index.walked = _after(index.info.prefix)

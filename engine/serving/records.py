@@ -7,8 +7,9 @@ from itertools import islice
 from typing import Any
 
 from engine.errors import RequestRefused
+from engine.functions.handles import HANDLES
 from engine.functions.replay import Difference, Replayed
-from engine.indexes.catalog import Catalog
+from engine.indexes.catalog import DEPLOYMENTS, Catalog
 from engine.log.records import Record, decode_record, ts_key
 from engine.log.retention import read_anchor
 from engine.model.codec import decode
@@ -122,8 +123,8 @@ def _difference(difference: Difference, catalog: Catalog) -> dict[str, Json]:
     return {
         "table": _table(one, catalog),
         "id": _id(difference.key),
-        "then": None if difference.then is None else _image(difference.then.after),
-        "now": None if difference.now is None else _image(difference.now.after),
+        "then": None if difference.then is None else _image(one, difference.then.after),
+        "now": None if difference.now is None else _image(one, difference.now.after),
         "wroteThen": difference.then is not None,
         "writesNow": difference.now is not None,
     }
@@ -134,8 +135,8 @@ def _write(write: RowWrite, catalog: Catalog) -> dict[str, Json]:
         "verb": _verb(write),
         "table": _table(write, catalog),
         "id": _id(write.key),
-        "before": _image(write.before),
-        "after": _image(write.after),
+        "before": _image(write, write.before),
+        "after": _image(write, write.after),
     }
 
 
@@ -156,5 +157,11 @@ def _id(key: bytes) -> str:
     return id_of(key) if len(key) == ROW_KEY_BYTES else key.hex()
 
 
-def _image(image: bytes | None) -> Any:
-    return None if image is None else to_wire(decode(image))
+def _image(write: RowWrite, image: bytes | None) -> Any:
+    """A row, without the secret by which function handles are known again."""
+    if image is None:
+        return None
+    row = decode(image)
+    if write.table_number == DEPLOYMENTS:
+        row.pop(HANDLES, None)
+    return to_wire(row)

@@ -30,7 +30,9 @@ FILES = {
     """,
     "fence_application/main.py": """
         import time
-        from engine import ActionCtx, MutationCtx, QueryCtx, action, gather, mutation, query
+        from typing import Any
+        from engine import ActionCtx, Change, MutationCtx, QueryCtx, TriggerCtx
+        from engine import action, gather, mutation, query, trigger
         from .app import MOUNTS, near
 
         @query
@@ -64,6 +66,25 @@ FILES = {
         @action
         async def apart(ctx: ActionCtx) -> list[int]:
             return [await ctx.run_mutation(near.count_on) for _ in range(5)]
+
+        @mutation
+        async def survive(ctx: MutationCtx) -> list[int]:
+            try:
+                await ctx.run_mutation(near.schedule_and_fail)
+            except LookupError:
+                pass
+            return await ctx.run_query(near.jobs)
+
+        @trigger("notes")
+        async def keep_in_step(ctx: TriggerCtx, change: Change[Any]) -> None:
+            await ctx.run_mutation(near.count_on)
+            if change.new["text"] == "bad":
+                raise LookupError
+
+        @mutation
+        async def note(ctx: MutationCtx, text: str) -> int:
+            await ctx.db.insert("notes", {"text": text})
+            return await ctx.run_mutation(near.count_on) - await ctx.db.count("notes")
 
         @mutation
         async def clocks(ctx: MutationCtx) -> bool:
@@ -130,6 +151,17 @@ FILES = {
         async def count_on(ctx: MutationCtx) -> int:
             await ctx.db.insert("counts", {"n": 1})
             return await ctx.db.count("counts")
+
+        @mutation
+        async def schedule_and_fail(ctx: MutationCtx) -> None:
+            await ctx.db.insert("items", {"value": 1})
+            await ctx.scheduler.run_after(0, count_on)
+            raise LookupError
+
+        @query
+        async def jobs(ctx: QueryCtx) -> list[int]:
+            jobs = await ctx.db.system.query("_scheduled_functions").collect()
+            return [len(jobs), await ctx.db.count("items")]
 
         @mutation
         async def clock(ctx: MutationCtx) -> list[object]:
@@ -208,6 +240,18 @@ def test_what_one_side_does_to_a_value_the_other_does_not_see(fence: BlockingHar
 def test_calls_of_a_component_come_in_order(fence: BlockingHarness) -> None:
     assert [1, 2, 3, 4, 5] == fence.mutation("main:together")
     assert [6, 7, 8, 9, 10] == fence.action("main:apart")
+
+
+def test_what_a_component_scheduled_goes_with_its_call(fence: BlockingHarness) -> None:
+    assert [0, 0] == fence.mutation("main:survive")
+
+
+def test_a_trigger_of_the_application_keeps_a_component_in_step(fence: BlockingHarness) -> None:
+    assert [1, 2] == [fence.mutation("main:note", {"text": text}) for text in "ab"]
+
+    with pytest.raises(LookupError):
+        fence.mutation("main:note", {"text": "bad"})
+    assert 3 == fence.mutation("main:note", {"text": "c"})
 
 
 def test_the_clock_of_a_component_is_that_of_its_caller(fence: BlockingHarness) -> None:

@@ -14,6 +14,7 @@ from engine.errors import UnmountedComponent, UsageError
 from engine.functions.loader import load
 from engine.indexes.verify import verify
 from engine.node import Node
+from engine.store.interface import Batch, Tree
 from engine.store.memory_store import MemoryStore
 from tests.components.packages import importable, write
 from tests.node.nodes import ADMIN, ask, mutate, serving
@@ -29,6 +30,14 @@ MAIN = """
     @mutation
     async def postpone(ctx: MutationCtx) -> str:
         return await ctx.scheduler.run_after(1000, left.put)
+
+    @mutation
+    async def handle(ctx: MutationCtx) -> str:
+        return await ctx.create_function_handle(left.put)
+
+    @mutation
+    async def call_it(ctx: MutationCtx, handle: str) -> object:
+        return await ctx.run_mutation(handle)
 
     @query
     async def found(ctx: QueryCtx) -> list[str]:
@@ -53,6 +62,10 @@ FILES = {
     """,
     "keep_without/main.py": """
         from engine import MutationCtx, QueryCtx, mutation, query
+
+        @mutation
+        async def call_it(ctx: MutationCtx, handle: str) -> object:
+            return await ctx.run_mutation(handle)
 
         @query
         async def state_of(ctx: QueryCtx, job: str) -> object:
@@ -144,12 +157,48 @@ async def test_what_is_mounted_no_longer_keeps_its_data_and_goes_on_when_it_is_a
 
         assert {"mounted left", "mounted right", "mounted left/within"} <= set(first)
         unmounted = [f"unmounted {path}; its data stays" for path in ("left", "left/within")]
-        assert [*unmounted, "removed cron nightly"] == gone
+        assert [*unmounted, "removed cron left/nightly"] == gone
         assert {"left/items", "left/loose", "left/within/items", "right/items"} == before == kept
         assert "mounted left again, with its data" in again
         assert ["put"] == await ask(node, "main:found")
         *_, findings = verify(node.store.snapshot)
         assert [] == findings.problems
+
+
+async def test_damage_to_what_a_component_has_is_found_by_its_path(
+    applications: tuple[Any, Any], autojump_clock: MockClock
+) -> None:
+    store = MemoryStore()
+    async with serving(applications[0], store=store) as node:
+        await mutate(node, "main:call", {"name": "put"})
+        table = node.committer.head.catalog.by_name["left", "items"]
+    batch = Batch()
+    with store.snapshot() as snapshot:
+        prefix = table.indexes["by_text"].prefix
+        (entry,) = [k for k, _ in snapshot.range(Tree.ENTRIES, b"", None) if k.startswith(prefix)]
+    batch.delete(Tree.ENTRIES, entry)
+    await store.apply(batch.encode())
+
+    *_, findings = verify(store.snapshot)
+
+    (problem,) = findings.problems
+    assert problem.startswith("the index left/items.by_text has 0 entries for 1 documents")
+
+
+async def test_a_handle_of_what_is_not_mounted_is_good_again_when_it_is(
+    applications: tuple[Any, Any], autojump_clock: MockClock
+) -> None:
+    with_left, without = applications
+    async with serving(with_left) as node:
+        handle = await mutate(node, "main:handle")
+        await mutate(node, "main:call_it", {"handle": handle})
+        await node.push(without)
+        with pytest.raises(UnmountedComponent):
+            await mutate(node, "main:call_it", {"handle": handle})
+        await node.push(with_left)
+        await mutate(node, "main:call_it", {"handle": handle})
+
+        assert ["put"] * 2 == await ask(node, "main:found")
 
 
 async def test_nobody_calls_or_writes_to_what_is_not_mounted(
