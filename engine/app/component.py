@@ -12,9 +12,10 @@ of components take the mount itself.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import isfunction
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -26,7 +27,9 @@ from engine.errors import DeclarationError
 from engine.model.values import Value
 
 Algorithm: TypeAlias = Literal["RS256", "ES256"]
-NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+Env: TypeAlias = Mapping[str, str] | tuple[str, ...]
+NOTHING: Final[Env] = MappingProxyType({})
+NOTHING_TOLD: Final[Mapping[str, Value]] = MappingProxyType({})
 _URL_SCHEMES: Final = ("https://", "http://", "data:")
 
 
@@ -95,14 +98,16 @@ class Mount:
         component: Component,
         path: str,
         config: Mapping[str, Value],
-        env: Mapping[str, str] = NOTHING,
+        env: Env = NOTHING,
     ) -> None:
         self.component = component
         self.path = path
         self.config = config
         """What the component is told about this mount, plain."""
         self.env = env
-        """All the variables that it sees."""
+        """
+        All the variables that it sees; of names alone the values are those of who mounts it.
+        """
 
     def __getattr__(self, name: str) -> Reference:
         """`limits.check` is the function `check`; `limits.jobs.run` the one of module `jobs`."""
@@ -138,7 +143,7 @@ class _Mounts:
         *,
         name: str | None = None,
         config: object = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | Iterable[str] | None = None,
     ) -> Mount:
         """
         Mount a component: tables, functions and crons of its own, under a name.
@@ -147,8 +152,10 @@ class _Mounts:
             component: may be mounted several times, each with its own data.
             name: of this mount; the component's own unless said.
             config: what the component is told: an instance of the class that it declares for
-                this, or a mapping.
-            env: variables, by name, that it sees as `env`; no others.
+                this, or a mapping. Where a component mounts another, also a function that makes
+                one of what the component itself is told.
+            env: variables that it sees as `env`, and no others: by name, or the names of those
+                that it sees as whoever mounts it does.
 
         Raises:
             DeclarationError: the name is taken, or can be none; `config` is not what it takes.
@@ -161,16 +168,22 @@ class _Mounts:
                 f"two components are mounted as {name!r}; give one of them another name="
             )
         try:
-            told = plain_configuration(component.config_class, config)
+            told = self._told(component, config)
         except DeclarationError as error:
             raise DeclarationError(f"{component!r} as {name!r}: {error}") from None
         mount = Mount(component, name, MappingProxyType(told), _variables(env or {}, name))
         self._mounts[name] = mount
         return mount
 
+    def _told(self, component: Component, config: object) -> Mapping[str, Value]:
+        return plain_configuration(component.config_class, config)
 
-def _variables(env: Mapping[str, str], name: str) -> Mapping[str, str]:
+
+def _variables(env: Mapping[str, str] | Iterable[str], name: str) -> Env:
     """A copy, in which nothing is hidden that would only be found when it is asked for."""
+    if not isinstance(env, Mapping):
+        names = (env,) if isinstance(env, str) else tuple(env)
+        return tuple(check_identifier(variable, "a variable") for variable in names)
     for variable, value in env.items():
         if not isinstance(variable, str) or not isinstance(value, str):
             raise DeclarationError(
@@ -216,6 +229,14 @@ class Component(_Mounts):
                 f"mounted, and if it says which class: Component({self.name!r}, config=...)"
             )
         return self._config
+
+    def _told(self, component: Component, config: object) -> Mapping[str, Value]:
+        """Outside of a mount nobody is told anything, as only what is loaded in one is mounted."""
+        if not isfunction(config):
+            return super()._told(component, config)
+        return (
+            NOTHING_TOLD if self._config is None else super()._told(component, config(self.config))
+        )
 
     def __repr__(self) -> str:
         return f"<component {self.name}>"

@@ -118,13 +118,18 @@ def _documents(
 def _print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         (
-            f"{each['component']}/{each['name']}" if each["component"] else each["name"],
+            _label(each),
             str(each["documents"]),
             ", ".join(each["indexes"]),
         )
         for each in tables
     ]
     print_table(("table", "documents", "indexes"), rows)
+
+
+def _label(table: Mapping[str, Any]) -> str:
+    name = f"{table['component']}/{table['name']}" if table["component"] else table["name"]
+    return name if table["mounted"] else f"{name} (not mounted)"
 
 
 def _print_documents(documents: Sequence[Mapping[str, Any]]) -> None:

@@ -92,7 +92,7 @@ class Deployment:
             UnmountedComponent: nothing is mounted there; the application itself always is.
         """
         if self.application.at(component) is None:
-            raise UnmountedComponent(component)
+            raise UnmountedComponent(brief(component))
 
     def tables_of(self, component: str) -> Callable[[str], int | None]:
         """The resolver of table names that validators of `component` ask."""
@@ -315,7 +315,7 @@ class SchemaChecks:
 
     def _refuse_stray(self, component: str, table: str) -> None:
         if component not in self._mounted:
-            raise UnmountedComponent(component)
+            raise UnmountedComponent(brief(component))
         tables = self._strict.get(component)
         if tables is not None:
             raise SchemaViolation(

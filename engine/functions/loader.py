@@ -36,7 +36,7 @@ from engine.app.registered import RegisteredFunction
 from engine.app.registry import Application, Placed, functions_of, merged, only_one, verify
 from engine.app.schema import Schema
 from engine.app.triggers import Trigger
-from engine.errors import DeclarationError
+from engine.errors import DeclarationError, VariableMissing
 from engine.functions import global_writes
 from engine.functions.load_limit import LoadTookTooLong, limited
 from engine.functions.logs import capture_logging
@@ -227,7 +227,7 @@ class _Loading:
         with self._modules.shown(), using(self._variables), _explained(self._sources):
             for source in self._sources.published():
                 self._modules.load(source.name)
-            application = _with_mounts(self._collected(), self._place)
+            application = _with_mounts(self._collected(), self._place, self._variables)
             if application.schema:
                 for table in application.schema.tables.values():
                     assert table.validator, "read while the names in it can be looked up"
@@ -313,11 +313,11 @@ def _only(kind: type[D], modules: Iterable[Mapping[Any, object]]) -> D | None:
     )
 
 
-def _with_mounts(application: Application, place: _Place) -> Application:
+def _with_mounts(application: Application, place: _Place, variables: Variables) -> Application:
     """The application with its components, those inside of components included."""
     mounts: dict[str, Application] = {}
     for mount in application.app.mounts.values() if application.app else ():
-        below = _load_mount(mount, place)
+        below = _load_mount(mount, place, variables)
         mounts[mount.path] = below
         mounts.update(below.mounts)
     digest = blake2b(application.digest.encode(), digest_size=DIGEST_BYTES)
@@ -332,7 +332,7 @@ def _with_mounts(application: Application, place: _Place) -> Application:
     )
 
 
-def _load_mount(mount: Mount, place: _Place) -> Application:
+def _load_mount(mount: Mount, place: _Place, variables: Variables) -> Application:
     package = mount.component.package
     if not package:
         raise DeclarationError(
@@ -345,7 +345,22 @@ def _load_mount(mount: Mount, place: _Place) -> Application:
         mount.path = f"{place.path}/{mount.path}"
     inside = _Place(path=mount.path, packages=(*place.packages, package))
     with mounting(package, mount.config):
-        return _Loading(_find_dotted(package), given_to(mount.env), inside).application()
+        return _Loading(_find_dotted(package), _given(mount, variables), inside).application()
+
+
+def _given(mount: Mount, variables: Variables) -> Variables:
+    """
+    What a mount sees of the variables of whoever mounts it.
+
+    Raises:
+        DeclarationError: one that is handed on is not set.
+    """
+    if isinstance(mount.env, Mapping):
+        return given_to(mount.env)
+    try:
+        return given_to({name: variables[name] for name in mount.env})
+    except VariableMissing as error:
+        raise DeclarationError(f"env of the mount {mount.path!r}: {error}") from None
 
 
 def _triggers(modules: Iterable[tuple[Source, Mapping[str, object]]]) -> Iterator[Trigger[Any]]:
@@ -456,7 +471,7 @@ def _load_declared(declared: Sequence[Any]) -> Application:
         environment=read_environment(None),
         digest=_digest_of(functions, _only(Schema, given), triggers),
     )
-    application = _with_mounts(application, _Place())
+    application = _with_mounts(application, _Place(), application.environment)
     verify(application)
     return application
 

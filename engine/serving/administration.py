@@ -47,8 +47,17 @@ from engine.errors import (
 from engine.functions.guard import Guard
 from engine.functions.history import as_json
 from engine.functions.index_upkeep import FILLED
+from engine.functions.mounts import mounted
 from engine.functions.results import Caller
-from engine.indexes.catalog import IN_PART, Catalog, IndexInfo, IndexKind, IndexState, TableInfo
+from engine.indexes.catalog import (
+    DEPLOYMENT_KEY,
+    IN_PART,
+    Catalog,
+    IndexInfo,
+    IndexKind,
+    IndexState,
+    TableInfo,
+)
 from engine.indexes.recovery import recover
 from engine.indexes.verify import Findings, verify
 from engine.log.records import decode_record
@@ -147,9 +156,12 @@ class Administration:
         with self._snapshot() as snapshot:
             end = recover(snapshot)
             catalog, counts = end.catalog, end.counts
+            deployed = snapshot.get(Tree.ROWS, DEPLOYMENT_KEY)
+            places = {"", *mounted(decode(deployed) if deployed is not None else None)}
             return [
                 {
                     "component": table.component,
+                    "mounted": table.component in places,
                     "name": table.name,
                     "documents": counts.get(table.number, 0),
                     "indexes": [

@@ -10,6 +10,7 @@ import pytest
 
 from engine.errors import (
     ArgumentValidationError,
+    DeclarationError,
     InvalidId,
     ReturnsValidationError,
     VariableMissing,
@@ -217,6 +218,76 @@ def test_each_mount_is_told_its_own_config_and_variables(
     assert "of near" == change(fence, "near", "token")
     with pytest.raises(VariableMissing, match="a component sees what it is given"):
         change(fence, "far", "token")
+
+
+DEEP = {
+    "deep_application.py": """
+        from engine import App, QueryCtx, query
+        from deep_outer import Settings, component
+        app = App()
+        outer = app.use(component, name="outer", config=Settings("x"), env=["TOKEN"])
+
+        @query
+        async def told(ctx: QueryCtx) -> list[object]:
+            return await ctx.run_query(outer.told)
+    """,
+    "deep_outer/__init__.py": """
+        from dataclasses import dataclass
+        from engine import Component
+        from deep_inner import component as inner_component
+
+        @dataclass
+        class Settings:
+            label: str
+
+        component = Component("outer", config=Settings)
+        inner = component.use(
+            inner_component, config=lambda own: {"label": f"within {own.label}"}, env=["TOKEN"]
+        )
+    """,
+    "deep_outer/functions.py": """
+        from engine import QueryCtx, query
+        from . import inner
+
+        @query
+        async def told(ctx: QueryCtx) -> list[object]:
+            return await ctx.run_query(inner.told)
+    """,
+    "deep_inner/__init__.py": """
+        from dataclasses import dataclass
+        from engine import Component
+
+        @dataclass
+        class Settings:
+            label: str
+
+        component = Component("inner", config=Settings)
+    """,
+    "deep_inner/functions.py": """
+        from engine import QueryCtx, env, query
+        from . import component
+
+        @query
+        async def told(ctx: QueryCtx) -> list[object]:
+            return [component.config.label, dict(env)]
+    """,
+}
+
+
+def test_a_component_hands_on_what_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, DEEP)
+    with importable(tmp_path, "deep_"):
+        with pytest.raises(DeclarationError, match="env of the mount 'outer': TOKEN is not set"):
+            load(tmp_path / "deep_application.py")
+        monkeypatch.setenv("TOKEN", "t")
+        application = load(tmp_path / "deep_application.py")
+
+    with open_place(application) as place:
+        told = BlockingHarness(place).query("deep_application:told")
+
+    assert ["within x", {"TOKEN": "t"}] == told
 
 
 def test_arguments_and_results_are_checked(fence: BlockingHarness) -> None:

@@ -127,6 +127,7 @@ def test_what_is_installed_is_mounted_called_left_and_deleted(python: Path, tmp_
     (tmp_path / "post.py").write_text(WITHOUT)
     assert "unmounted box; its data stays" in verb("push", "--app", "post.py", "--data", "db")
     assert "box (not mounted)\t\t1\t1" in verb("component", "list", "--data", "db")
+    assert "box/things (not mounted)\t1" in verb("data", "--data", "db")
     (tmp_path / "more.jsonl").write_text('{"name": "x", "count": 1}\n')
     into = ("--table", "things", "--component", "box", "--app", "post.py", "--data", "db")
     refused = verb("import", *into, "more.jsonl", code=2)

@@ -99,8 +99,11 @@ def test_a_mount_sees_the_variables_that_it_is_given() -> None:
     variables["OTHER"] = "y"
 
     assert {"TOKEN": "x"} == mount.env
+    assert ("A", "B") == App().use(Component("mailer"), env=["A", "B"]).env
+    with pytest.raises(DeclarationError, match="name of a variable"):
+        App().use(Component("mailer"), env=["A B"])
     with pytest.raises(DeclarationError, match="'TOKEN' is None; variables are text"):
-        App().use(Component("mailer"), env={"TOKEN": None})  # type: ignore[dict-item]
+        App().use(Component("mailer"), env={"TOKEN": None})
 
 
 def test_the_providers_of_an_application_are_kept_in_order() -> None:
