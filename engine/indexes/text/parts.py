@@ -56,6 +56,14 @@ class Words(NamedTuple):
     """Where those of each begin, and last where they end."""
     postings: Postings
 
+    def after(self, word: bytes) -> Words:
+        """Without that word, if it is the first."""
+        if not len(self.words) or self.words[0] != word:
+            return self
+        start = self.offsets[1]
+        postings = Postings(self.postings.slots[start:], self.postings.counts[start:])
+        return Words(self.words[1:], self.offsets[1:] - start, postings)
+
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
@@ -82,6 +90,10 @@ class Part(Protocol):
     @property
     def size(self) -> int:
         """How many slots it has."""
+
+    @property
+    def longest(self) -> int:
+        """The greatest of the lengths."""
 
     @property
     def lengths(self) -> Whole: ...
@@ -121,6 +133,7 @@ class Segment:
         self.ended = np.zeros(len(arrays.ids), np.int64) if ended is None else ended
         self.lengths, self.created = arrays.lengths, arrays.created
         self.ids, self.filters = arrays.ids, arrays.filters
+        self.longest = int(arrays.lengths.max(initial=0))
         self._begun_max = int(begun.max()) if begun is not None and len(begun) else 0
         self._mask: Mask | None = None
         self._ended_max = int(self.ended.max()) if len(self.ended) else 0
@@ -232,7 +245,7 @@ class Tail:
     """The newest slots, in the order in which they came."""
 
     def __init__(self, filters_count: int) -> None:
-        self.size = 0
+        self.size = self.longest = 0
         self._words: SortedDict[str, array[int]] = SortedDict()
         """Of each word, slot and count in turns."""
         self._current: dict[bytes, int] = {}
@@ -282,7 +295,8 @@ class Tail:
         if slot == len(self._ids):
             self._grow()
         self._ids[slot] = internal
-        self._lengths[slot] = entry.length
+        self._lengths[slot] = length = entry.length
+        self.longest = max(self.longest, length)
         self._created[slot] = created
         for at, value in enumerate(entry.filters):
             self._filters[at, slot] = value

@@ -14,8 +14,9 @@ The scores are those of `scoring`, to the last bit.  Of equal ones the newer doc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -35,8 +36,10 @@ from engine.indexes.text.scoring import K1, PREFIX_WEIGHT, B, idf
 
 FEW: Final = 4_096
 """So many postings are scored as they are: to choose among them would take as long."""
-ALIKE_MAX: Final = 64
+ALIKE_MAX: Final = 8
 """So many words that begin as the last are weighed one by one; more of them as a whole."""
+FIRST_SLOTS: Final = 8_192
+"""Of a large part, which are scored before it is known what the best have to reach."""
 _TABLE_MAX: Final = 4_096
 """Lengths up to here have their norms in a table, which stays in the processor's cache."""
 
@@ -84,16 +87,13 @@ def ranked(
     by_bound = sorted(range(len(bounds)), key=lambda at: -bounds[at])
     # A little more than they can add, as sums of floats are not exact.
     rest = [1.000001 * sum(bounds[at] for at in by_bound[n:]) for n in range(len(bounds) + 1)]
-    count = _first_count(seen, by_bound, wanted)
-    while True:
-        best = _Best(wanted)
-        for part in seen:
-            part.offer(best, by_bound[:count])
+    best = _Best(wanted)
+    # The small ones first: what they have says how much of the large ones need not be looked at.
+    for part in sorted(seen, key=lambda one: one.size):
+        for piece in part.pieces():
+            needed = (n for n in range(len(bounds)) if best.is_full and rest[n] < best.worst)
+            piece.offer(best, by_bound[: next(needed, len(bounds))])
             yield None
-        if count == len(bounds) or (best.is_full and rest[count] < best.worst):
-            break
-        enough = (more for more in range(count + 1, len(bounds)) if rest[more] < best.worst)
-        count = next(enough, len(bounds)) if best.is_full else count + 1
     yield best.ranked()
 
 
@@ -113,6 +113,8 @@ class _Best:
         if self.is_full:
             good = scores >= self.worst
             slots, scores = slots[good], scores[good]
+            if not len(slots):
+                return
         if len(slots) > self._wanted:
             good = scores >= _nth_best(scores, self._wanted)
             slots, scores = slots[good], scores[good]
@@ -140,7 +142,7 @@ def _nth_best(scores: Floats, n: int) -> float:
 
 
 class _Run:
-    """Postings of one word in one part, or of many words at once."""
+    """Postings of one word in one part, or of many words one after the other."""
 
     __slots__ = ("counts", "factor", "is_block", "slots")
 
@@ -150,25 +152,49 @@ class _Run:
         self.factor: float | Floats = 0.0
         """What a word counts, times its idf: one number, or one for each posting."""
 
+    def between(self, start: int, end: int) -> _Run:
+        """Those of some slots."""
+        if self.is_block:
+            at: Any = np.flatnonzero((self.slots >= start) & (self.slots < end))
+        else:
+            at = slice(*np.searchsorted(self.slots, [start, end]))
+        cut = _Run(Postings(self.slots[at], self.counts[at]), is_block=self.is_block)
+        factor = self.factor
+        return cut.with_factor(factor[at] if isinstance(factor, np.ndarray) else factor)
+
+    def with_factor(self, factor: float | Floats) -> _Run:
+        self.factor = factor
+        return self
+
 
 class _Seen:
     """A part as of a timestamp, for one search."""
 
     def __init__(self, part: Part, ts: int, sought: TextSought, hidden: Sequence[int]) -> None:
         self._part = part
-        self._size = part.size
+        self.size = part.size
         self._present = part.present(ts)
         if hidden:
-            present = np.ones(self._size, np.bool_) if self._present is None else self._present
+            present = np.ones(self.size, np.bool_) if self._present is None else self._present
             self._present = present.copy()
             self._present[list(hidden)] = False
         self._absent = None if self._present is None else np.flatnonzero(~self._present)
         self._filters = sought.filters
         self._narrowed = self._narrow()
-        self.alike: Words = part.beginning(sought.prefix)
+        self.alike: Words = part.beginning(sought.prefix).after(sought.prefix.encode())
         self.runs: list[_Run] = []
-        self._norms: Floats | None = None
+        self._norms = _norms(np.arange(1), 1.0)
         self._average = 1.0
+
+    def pieces(self) -> Iterator[_Seen]:
+        """The part, or of a large one first a piece that is small."""
+        if self.size <= 2 * FIRST_SLOTS or self._narrowed is not None:
+            yield self
+            return
+        for start, end in ((0, FIRST_SLOTS), (FIRST_SLOTS, self.size)):
+            piece = copy(self)
+            piece.runs = [run.between(start, end) for run in self.runs]
+            yield piece
 
     def _narrow(self) -> Places | None:
         """The slots that the filters leave, if these are few."""
@@ -208,46 +234,52 @@ class _Seen:
 
     def use_average(self, average: float) -> None:
         self._average = average
-        longest = int(self._part.lengths.max(initial=0)) if self._size <= FEW else _TABLE_MAX
-        self._norms = _norms(np.arange(longest + 1), average)
+        self._norms = _norms(np.arange(min(self._part.longest, _TABLE_MAX) + 1), average)
 
     # Scoring
 
     def offer(self, best: _Best, essential: Sequence[int]) -> None:
         """Offer what has one of the `essential` words, and all that may matter of it."""
-        slots, scores = self._scored(essential)
-        best.offer(self._part, slots, scores)
-
-    def _scored(self, essential: Sequence[int]) -> tuple[Places, Floats]:
-        runs = [run for run in self.runs if len(run.slots)]
         chosen = [self.runs[at] for at in essential if len(self.runs[at].slots)]
+        if not chosen:
+            return
+        slots, scores = self._scored(chosen, best.worst)
+        if len(slots):
+            best.offer(self._part, slots, scores)
+
+    def _scored(self, chosen: Sequence[_Run], worst: float) -> tuple[Places, Floats]:
+        """Slots that have a word of the chosen runs and score `worst` or more; others may come."""
+        runs = [run for run in self.runs if len(run.slots)]
         if self._narrowed is not None:
             scores = self._looked_up(self._narrowed, runs)
             found = scores > 0
             return self._narrowed[found], scores[found]
-        if not chosen:
-            return np.zeros(0, np.int64), np.zeros(0)
-        if len(runs) == 1:
-            return self._only(runs[0])
+        if len(runs) == 1 and not runs[0].is_block:
+            return self._only(runs[0], worst)
         size = sum(len(run.slots) for run in chosen)
         total = sum(len(run.slots) for run in runs)
         if len(chosen) == len(runs) or 8 * size * len(runs) > total:
-            return self._all(runs)
-        chosen_slots = np.unique(np.concatenate([run.slots for run in chosen])).astype(np.int64)
-        good = self._let_through(chosen_slots)
-        if good is not None:
-            chosen_slots = chosen_slots[good]
-        return chosen_slots, self._looked_up(chosen_slots, runs)
+            return self._all(runs, worst)
+        slots = np.unique(np.concatenate([run.slots for run in chosen])).astype(np.int64)
+        good = self._let_through(slots)
+        slots = slots if good is None else slots[good]
+        return slots, self._looked_up(slots, runs)
 
-    def _only(self, run: _Run) -> tuple[Places, Floats]:
+    def _only(self, run: _Run, worst: float) -> tuple[Places, Floats]:
         """The slots of the one word that there is."""
+        if worst and self._part.longest < len(self._norms) and run.counts.itemsize == 1:
+            assert not isinstance(run.factor, np.ndarray), "it is one word"
+            # Longer texts score less: how long one may be follows from how often it has the word.
+            counts = np.arange(256)
+            norms_max = run.factor * counts * (K1 + 1) / worst * 1.000001 - counts
+            lengths_max = np.searchsorted(self._norms, norms_max, "right") - 1
+            short = self._part.lengths[run.slots] <= lengths_max[run.counts]
+            run = _Run(Postings(run.slots[short], run.counts[short])).with_factor(run.factor)
         slots, scores = run.slots.astype(np.int64), self._share(run)
-        if run.is_block:
-            return self._all([run])
         good = self._let_through(slots)
         return (slots, scores) if good is None else (slots[good], scores[good])
 
-    def _all(self, runs: Sequence[_Run]) -> tuple[Places, Floats]:
+    def _all(self, runs: Sequence[_Run], worst: float) -> tuple[Places, Floats]:
         """Every slot with one of the words."""
         slots = np.concatenate([run.slots for run in runs])
         shares = np.concatenate([self._share(run) for run in runs])
@@ -256,7 +288,7 @@ class _Seen:
             found, scores = numbers.astype(np.int64), _sums(place, shares)
         else:
             every = _sums(slots, shares)
-            found = np.flatnonzero(every)
+            found = np.flatnonzero(every >= worst if worst else every > 0)
             scores = every[found]
         good = self._let_through(found)
         return (found, scores) if good is None else (found[good], scores[good])
@@ -269,7 +301,7 @@ class _Seen:
         of_length = self._norm(slots)
         for run in runs:
             if run.is_block:
-                place = np.full(self._size, -1, np.int64)
+                place = np.full(self.size, -1, np.int64)
                 place[slots] = np.arange(len(slots))
                 to = place[run.slots]
                 there = np.flatnonzero(to >= 0)
@@ -295,10 +327,9 @@ class _Seen:
 
     def _norm(self, slots: Whole | Places) -> Floats:
         lengths = self._part.lengths[slots]
-        assert self._norms is not None, "the average is known by now"
-        if len(lengths) and int(lengths.max()) >= len(self._norms):
-            return _norms(lengths, self._average)
-        return self._norms[lengths]
+        if self._part.longest < len(self._norms):
+            return self._norms[lengths]
+        return _norms(lengths, self._average)
 
     def _let_through(self, slots: Whole | Places) -> Mask | None:
         """Which of some slots are there and pass the filters; `None` if all do."""
@@ -343,12 +374,13 @@ def _weigh(seen: Sequence[_Seen], sought: TextSought, totals: Totals) -> list[fl
     if len(alike) <= ALIKE_MAX:
         words = sorted({*sought.words, *(word.decode() for word in alike.tolist())})
         return _weigh_words(seen, words, sought, totals)
-    key = sought.prefix.encode()
-    apart = [word for word in sought.words if not word.startswith(sought.prefix)]
-    before = [word for word in apart if word.encode() < key]
+    # The last word itself comes first of all that begin so, and is often in most documents.
+    key = sought.prefix
+    before = [word for word in sought.words if word <= key]
+    behind = [word for word in sought.words if word > key and not word.startswith(key)]
     bounds = _weigh_words(seen, before, sought, totals)
     _weigh_block(seen, alike, sought, totals)
-    return [*bounds, np.inf, *_weigh_words(seen, apart[len(before) :], sought, totals)]
+    return [*bounds, np.inf, *_weigh_words(seen, behind, sought, totals)]
 
 
 def _weigh_words(
@@ -362,8 +394,7 @@ def _weigh_words(
         assert weight is not None, "it is looked for"
         factor = weight * idf(totals.documents, found)
         for part, run in zip(seen, runs, strict=True):
-            run.factor = factor
-            part.runs.append(run)
+            part.runs.append(run.with_factor(factor))
         bounds.append(factor * (K1 + 1) if found else 0.0)
     return bounds
 
@@ -376,23 +407,10 @@ def _weigh_block(seen: Sequence[_Seen], alike: Strings, sought: TextSought, tota
     of_number = {n: PREFIX_WEIGHT * idf(totals.documents, n) for n in set(found.tolist())}
     factors = np.array([of_number[n] for n in found.tolist()])
     for word in sought.words:
-        if word.startswith(sought.prefix):
-            at = int(np.searchsorted(alike, word.encode()))
-            if at < len(alike) and alike[at] == word.encode():
-                factors[at] = idf(totals.documents, int(found[at]))
+        at = int(np.searchsorted(alike, word.encode()))
+        if at < len(alike) and alike[at] == word.encode():
+            factors[at] = idf(totals.documents, int(found[at]))
     for part, place in zip(seen, places, strict=True):
         run = _Run(part.alike.postings, is_block=True)
-        run.factor = np.repeat(factors[place], np.diff(part.alike.offsets))
-        part.runs.append(run)
-
-
-def _first_count(seen: Sequence[_Seen], by_bound: Sequence[int], wanted: int) -> int:
-    """How many words to begin with: all if these are few, else those that may be enough."""
-    found = [sum(len(part.runs[at].slots) for part in seen) for at in by_bound]
-    if sum(found) <= FEW:
-        return len(by_bound)
-    count = total = 0
-    while count < len(by_bound) and total < 2 * wanted:
-        total += found[count]
-        count += 1
-    return count
+        each = np.repeat(factors[place], np.diff(part.alike.offsets))
+        part.runs.append(run.with_factor(each))
