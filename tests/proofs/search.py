@@ -326,8 +326,11 @@ class History:
                 await self._mutations(node)
                 with count_folds(self._story):
                     await node.runtime.sleep(0.01)
-            for _ in range(3):
-                self._compare(self._asked_of(view_of(snapshot)), "a view that was held")
+            # Amid a search others write too.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._mutations, node)
+                for _ in range(3):
+                    self._compare(await self._asked_of(view_of(snapshot)), "a view that was held")
         finally:
             snapshots.release(snapshot)
 
@@ -354,7 +357,7 @@ class History:
 
     # Dice
 
-    def _asked_of(self, view: Any) -> list[Any]:
+    async def _asked_of(self, view: Any) -> list[Any]:
         """Ask a view as a function that has it would."""
         transaction = Transaction(
             view, usage=Usage(Limits()), now_ns=1, dice=self._dice, schema=None
@@ -362,7 +365,13 @@ class History:
         table = transaction.table("", "notes")
         text, tag, count = question = self._question()
         found = search(transaction, table, "by_text", _asked(SearchBuilder(), text, tag))
-        ids = [match.doc["_id"] for match in found if match is not None][:count]
+        ids = []
+        for match in found:
+            if match is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                ids.append(match.doc["_id"])
+        ids = ids[:count]
         assert table is not None, "it was pushed"
         read = transaction.read_slice(
             table.indexes["by_id"], b"", None, reverse=False, rows_max=10_000

@@ -81,8 +81,9 @@ def ranked(
     if not totals.length:
         yield []  # and there is no average
         return
+    # In one step: a part grows while others have their turn, and postings that it has then are
+    # of slots that nobody has looked at.
     seen = [_Seen(part, ts, sought, hidden.get(at, ())) for at, part in enumerate(parts)]
-    yield None
     bounds = _weigh(seen, sought, totals)
     by_bound = sorted(range(len(bounds)), key=lambda at: -bounds[at])
     # A little more than they can add, as sums of floats are not exact.

@@ -168,6 +168,30 @@ def test_what_a_transaction_has_written_itself_lies_over_the_index(
         assert expected(docs.values(), question) == found
 
 
+@given(STEPS, st.lists(TEXTS.filter(bool), min_size=2, max_size=9), QUESTIONS)
+def test_what_is_written_amid_a_search_is_not_in_it(
+    before: list[tuple[str, int, Any]], amid: list[str], question: tuple[str, Any, int]
+) -> None:
+    history = History()
+    history.play(before)
+    history.put(0, {"text": "fox bread"})
+    text, tag, wanted = question
+    docs, ts = history.states[history.ts], history.ts
+    words = words_of(text) or ["none"]
+    filters = () if tag is None else ((0, value_hash(undefined_if_missing(tag))),)
+    steps = history.index.search(ts, sought(words, filters), documents=len(docs), wanted=wanted)
+    found = next(steps)
+    for number, written in enumerate(amid):
+        history.put(number, {"text": written})
+        found = next(steps, found)
+    *_, found = (found, *steps)
+
+    assert found is not None
+    assert expected(docs.values(), (" ".join(words), tag, wanted)) == [
+        (one.score, one.internal.hex()) for one in found
+    ]
+
+
 def test_what_ends_while_a_part_is_compacted_has_ended_in_its_place() -> None:
     history = History()
     for number in range(6):
