@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.architecture.source_tree import ROOT
 from tests.proofs.jobs_matrix import cells, is_possible, simulated
 
 FATES = ("cut off", "cut off, and written", "failed")
@@ -22,6 +23,12 @@ def problems_of(*kinds: str) -> list[str]:
         if is_possible(cell, fate)
         for text in simulated(cell, fate)
     ]
+
+
+def test_the_readme_says_how_many_places_there_are() -> None:
+    text = (ROOT / "tests/README.md").read_text()
+
+    assert f"There are {len(cells())} places" in text
 
 
 def test_the_effect_of_a_mutation_and_the_end_of_its_job_are_one() -> None:
