@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
@@ -13,6 +13,7 @@ from engine.cli.output import json_text, note, print_table
 from engine.cli.project import new_verb
 from engine.errors import UsageError
 
+NAMED_MAX: Final = 20
 
 def add(verbs: Any) -> None:
     parser = new_verb(
@@ -62,9 +63,7 @@ def run_logs(options: argparse.Namespace) -> int:
     wanted = (options.component, options.name)
     cron = next((one for one in found if (one["component"], one["cron"]) == wanted), None)
     if cron is None:
-        known = ", ".join(_name(one) for one in found)
-        there = f"there are {known}" if known else "there are none"
-        raise UsageError(f"there is no cron {options.name!r}; {there}")
+        raise UsageError(f"there is no cron {options.name!r}; {_there_are(found)}")
     headers = ("due", "ended", "skipped then", "state")
     print_table(headers, [_run_row(run) for run in cron.get("runs", ())])
     return Exit.DONE
@@ -83,6 +82,14 @@ def run_remove(options: argparse.Namespace) -> int:
 def _row(cron: Mapping[str, Any]) -> tuple[str, ...]:
     due = when(cron["nextTime"]) if "nextTime" in cron else "never"
     return _name(cron), cron["name"], _schedule(cron["schedule"]), due, f"{cron['skipped']:g}"
+
+
+def _there_are(crons: Sequence[Mapping[str, Any]]) -> str:
+    if not crons:
+        return "there are none"
+    others = len(crons) - NAMED_MAX
+    more = f" and {others} more" if others > 0 else ""
+    return f"there are {', '.join(map(_name, crons[:NAMED_MAX]))}{more}"
 
 
 def _name(cron: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.crons import _there_are
 from tests.node.command_line import eventually, headrace, started
 
 APP = """
@@ -94,6 +95,14 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
     assert "sessions\t\t0" in stats
     assert "crons.ended\tfunction=app:beat, state=success\t" in stats
     assert "executions\tfunction=app:plan, kind=mutation, state=success\t3" in stats
+
+
+def test_of_many_crons_some_are_named() -> None:
+    crons = [{"component": "", "cron": f"c{number}"} for number in range(1_000)]
+
+    assert "there are none" == _there_are([])
+    assert "there are c0, c1" == _there_are(crons[:2])
+    assert _there_are(crons).endswith("c18, c19 and 980 more")
 
 
 PAUSED_APP = """
