@@ -15,6 +15,7 @@ from engine.errors import UsageError
 
 NAMED_MAX: Final = 20
 
+
 def add(verbs: Any) -> None:
     parser = new_verb(
         verbs,

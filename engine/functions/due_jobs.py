@@ -223,16 +223,12 @@ class DueJobs:
         place: bytes | None = None
         entries = view.entries(JOBS_BY_DUE, lower, end, reverse=False)
         for count, (place, key) in enumerate(entries):
-            if (
-                place >= due_upto
-                or count == LOOK_ROWS_MAX
-                or size >= self._bytes_max
-                or not lines
-                # An attempt that has ended, and is to be told; the next one is due already.
-                or self._known.get(key, place) != place
-            ):
+            if place >= due_upto or count == LOOK_ROWS_MAX or size >= self._bytes_max or not lines:
                 break
-            if key not in self._known:
+            if key in self._known:
+                # An attempt of which is not told yet that it has ended may be elsewhere already.
+                self._known[key] = place
+            else:
                 # Its arguments, which may be megabytes, are let go of before the next row is read.
                 image = view.row(key) or b""
                 size += len(image)
@@ -290,12 +286,15 @@ class DueJobs:
         self._put(self._component(job.component).lines[job.kind], job)
 
     def ended(self, job: Job) -> None:
-        """It has run, durably."""
-        del self._known[job.key]
+        """It has run, durably; where its next attempt was seen it is read again."""
+        place = self._known.pop(job.key)
+        if place != job.place:
+            component = self._component(job.component)
+            self._take_back(job.component, place, component.stand.due_ms(place))
 
     def left_alone(self, job: Job) -> None:
         """It was not run; if it is still there it is of another kind by now, and is read again."""
-        del self._known[job.key]
+        self.ended(job)
         self._take_back(job.component, job.place, job.due_ms)
 
     # Telling

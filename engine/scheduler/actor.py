@@ -268,8 +268,8 @@ class Scheduler:
         if not isinstance(end, Exception):
             try:
                 await self._runtime.pause("jobs.ended")
-            except Exception as error:
-                end = error
+            except Exception:
+                end = None  # whatever it is, it is not to be run as what it was
         if isinstance(end, Exception):
             self._put_off_job(job, end)
             return

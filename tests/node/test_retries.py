@@ -119,13 +119,15 @@ async def wrong(ctx: MutationCtx, how: str) -> None:
             ctx.scheduler.with_retry(3)  # type: ignore[arg-type]
 
 
+def app_functions() -> list[Any]:
+    return [
+        *(outcomes, job_row, job_count, told, fragile, waits, large, huge, begin, cancel),
+        *(begin_in_action, begin_in_thread, wrong),
+    ]
+
+
 def app() -> Application:
-    return load(
-        [
-            *(outcomes, job_row, job_count, told, fragile, waits, large, huge, begin, cancel),
-            *(begin_in_action, begin_in_thread, wrong),
-        ]
-    )
+    return load(app_functions())
 
 
 async def test_an_action_is_tried_again_later_and_later_until_it_works(
@@ -149,6 +151,33 @@ async def test_an_action_is_tried_again_later_and_later_until_it_works(
             outcome["result"],
             outcome["context"],
         )
+
+
+async def test_an_attempt_that_is_due_before_the_last_one_is_told_holds_up_nobody(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    @internal_mutation
+    async def note(ctx: MutationCtx) -> None:
+        await ctx.db.insert("outcomes", {"job": "another"})
+
+    @mutation
+    async def later(ctx: MutationCtx) -> None:
+        await ctx.scheduler.run_after(0, note)
+
+    runtime = VirtualRuntime(1)
+    async with serving([*app_functions(), note, later], runtime=runtime) as node:
+        hold = runtime.hold("jobs.ended")
+        await mutate(node, begin, "fragile", {"works_at": 2}, 2)
+        await hold.wait_reached()
+        del runtime.points["jobs.ended"]
+        await trio.sleep(10)
+        await mutate(node, later)
+        await trio.sleep(10)
+        assert (1, ["another"]) == (len(tried), [row["job"] for row in await ask(node, outcomes)])
+        hold.release()
+        await trio.sleep(10)
+
+        assert (2, 2) == (len(tried), len(await ask(node, outcomes)))
 
 
 async def test_after_the_last_attempt_it_has_failed(autojump_clock: trio.abc.Clock) -> None:
