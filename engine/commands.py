@@ -22,7 +22,7 @@ from engine.cli.failures import Exit
 from engine.cli.jobs import when
 from engine.cli.output import json_text, note, print_table, progress
 from engine.cli.project import examples
-from engine.errors import UsageError
+from engine.errors import FunctionFailed, UsageError
 
 __all__ = [
     "AdminClient",
@@ -66,11 +66,11 @@ def value_of(client: AdminClient, path: str, args: dict[str, Any], *, component:
     What a function returns, called as the administrator; its log lines are told on stderr.
 
     Raises:
-        UsageError: it failed.
+        FunctionFailed: it did.
     """
     envelope = client.call(path, args, component=component)
     for line in envelope.get("logLines", ()):
         note(line)
     if envelope["status"] != "success":
-        raise UsageError(envelope["errorMessage"])
+        raise FunctionFailed(envelope["errorMessage"])
     return envelope["value"]

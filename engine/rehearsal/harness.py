@@ -38,6 +38,7 @@ from engine.model.identity import Identity
 from engine.model.values import UNDEFINED, Value
 from engine.rehearsal.http_stubs import Stub
 from engine.rehearsal.stage import Stage, open_stage
+from engine.store.memory_store import MemoryStore
 from engine.trio_thread import Feed, TrioThread
 
 P = ParamSpec("P")
@@ -71,10 +72,15 @@ class Place:
 
 @contextmanager
 def open_place(
-    app: Application | Loadable, environment: Mapping[str, str] | None = None
+    app: Application | Loadable,
+    environment: Mapping[str, str] | None = None,
+    store: MemoryStore | None = None,
 ) -> Iterator[Place]:
     """
     An engine of its own for `app`, in memory, until the end of the block.
+
+    Args:
+        store: what an engine before it has left.
 
     Raises:
         DeclarationError: it cannot be loaded.
@@ -82,7 +88,7 @@ def open_place(
     application = app if isinstance(app, Application) else load(app)
     clock = MockClock()
     thread: TrioThread[Stage] = TrioThread(
-        partial(open_stage, application, clock, environment or {}), clock=clock
+        partial(open_stage, application, clock, environment or {}, store), clock=clock
     )
     thread.start()
     stage, errands = thread.opened.result()

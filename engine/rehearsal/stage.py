@@ -248,10 +248,13 @@ class _Callee(LocalCallee):
 
 @asynccontextmanager
 async def open_stage(
-    application: Application, clock: MockClock, environment: Mapping[str, str]
+    application: Application,
+    clock: MockClock,
+    environment: Mapping[str, str],
+    store: MemoryStore | None = None,
 ) -> AsyncIterator[Stage]:
     """An engine with `application` deployed, and `environment` besides its own variables."""
-    store = MemoryStore()
+    store = store or MemoryStore()
     runtime = StillRuntime()
     stubs = Stubs()
     watchdog = Watchdog(LIMITS)

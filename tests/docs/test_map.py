@@ -164,6 +164,7 @@ COMPONENTS = [
     "deleted",
     "of others",
     "limits",
+    "migrations",
 ]
 DECISIONS = [
     "text search in a transaction",
@@ -207,7 +208,6 @@ WORDED = {
 NOT_YET = [
     "1.1",
     "6.8",
-    "7.7",
     "I23, I30",
     "I25",
     "other carriers, other processes",

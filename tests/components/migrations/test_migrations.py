@@ -1,0 +1,295 @@
+"""Migrations as applications use them: started, followed, stopped, and told what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import ConvexError
+from engine.functions.loader import load
+from engine.rehearsal.harness import BlockingHarness, open_place
+from tests.components.migrations.people import mount
+
+APPLICATION = load(Path(__file__).with_name("people.py"))
+
+
+@pytest.fixture
+def t() -> Iterator[BlockingHarness]:
+    with open_place(APPLICATION) as place:
+        t = BlockingHarness(place)
+        t.mutation("people:add", {"numbers": list(range(10))})
+        yield t
+
+
+def start(t: BlockingHarness, name: str, **options: Any) -> Any:
+    return t.mutation("people:start", {"name": name, "options": options})
+
+
+def status(t: BlockingHarness, name: str) -> Any:
+    (found,) = t.query("people:status", {"names": [name]})
+    return found
+
+
+def seen(t: BlockingHarness) -> list[int]:
+    return [person.get("seen", 0) for person in t.query("people:people")]
+
+
+def test_the_first_batch_runs_at_once_and_a_second_start_changes_nothing(
+    t: BlockingHarness,
+) -> None:
+    first = start(t, "in_batches_of_two")
+    second = start(t, "in_batches_of_two")
+
+    assert ("inProgress", 2, 10) == (first["state"], first["processed"], first["total"])
+    assert first == second
+
+
+def test_one_that_is_done_begins_again_if_it_is_reset(t: BlockingHarness) -> None:
+    start(t, "set_theme")
+    t.finish_all_scheduled_functions()
+
+    assert 10 == start(t, "set_theme")["processed"]
+    assert 1 == start(t, "set_theme", reset=True, batch_size=1)["processed"]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_reset_holds_for_those_that_come_after(t: BlockingHarness, reset: bool) -> None:
+    for name in ("set_theme", "set_color"):
+        start(t, name)
+        t.finish_all_scheduled_functions()
+    before = status(t, "set_color")
+    t.advance(1)
+
+    start(t, "set_theme", reset=reset, next=["set_color", "only_free"])
+    t.finish_all_scheduled_functions()
+
+    assert reset is not (before == status(t, "set_color"))
+    assert "success" == status(t, "only_free")["state"]
+
+
+def test_one_that_was_canceled_goes_on_or_begins_anew(t: BlockingHarness) -> None:
+    start(t, "in_batches_of_two")
+    canceled = t.mutation("people:cancel", {"name": "in_batches_of_two"})
+    t.finish_all_scheduled_functions()
+    assert ("canceled", 2) == (canceled["state"], canceled["processed"])
+    assert canceled == status(t, "in_batches_of_two")
+
+    again = start(t, "in_batches_of_two", cursor=None)
+    t.finish_all_scheduled_functions()
+
+    assert 2 == again["processed"]
+    assert [2, 2, 1, 1, 1, 1, 1, 1, 1, 1] == seen(t)
+    assert "success" == status(t, "in_batches_of_two")["state"]
+
+
+def test_it_may_begin_at_a_cursor(t: BlockingHarness) -> None:
+    cursor = start(t, "set_theme", batch_size=6)["cursor"]
+    t.mutation("people:cancel", {"name": "set_theme"})
+
+    start(t, "set_color", cursor=cursor)
+    t.finish_all_scheduled_functions()
+
+    colors = ["color" in person for person in t.query("people:people")]
+    assert [False] * 6 + [True] * 4 == colors
+    with pytest.raises(ValueError, match="one cursor is no place in them"):
+        start(t, "in_three_parts", cursor=cursor)
+
+
+def test_its_status_is_followed(t: BlockingHarness) -> None:
+    with t.subscribe("people:status", {"names": ["in_batches_of_two"]}) as shown:
+        states = [next(shown)[0]["state"]]
+        start(t, "in_batches_of_two")
+        progress = [next(shown)[0]["processed"]]
+        t.finish_all_scheduled_functions()
+        progress.append(next(shown)[0]["processed"])
+
+    assert (["unknown"], 2) == (states, progress[0])
+    assert progress[-1] > 2
+
+
+def test_an_action_runs_all_of_it(t: BlockingHarness) -> None:
+    done = t.action("people:complete", {"name": "in_three_parts", "options": {"batch_size": 1}})
+    again = t.action("people:complete", {"name": "in_three_parts", "options": {}})
+
+    assert ("success", 10, [1] * 10) == (done["state"], done["processed"], seen(t))
+    assert done == again
+    start(t, "in_batches_of_two")
+    with pytest.raises(ConvexError) as raised:
+        t.action("people:complete", {"name": "in_batches_of_two", "options": {}})
+    assert "inProgress" == raised.value.data["state"]
+
+
+def test_an_action_tells_of_a_failure_and_what_it_left_is_gone_on_with(t: BlockingHarness) -> None:
+    t.mutation("people:switch", {"number": 5, "on": True})
+    with pytest.raises(ConvexError, match="bad at 5"):
+        t.action("people:complete", {"name": "in_batches_of_two", "options": {}})
+    t.mutation("people:switch", {"number": 5, "on": False})
+
+    start(t, "in_batches_of_two")
+    t.finish_all_scheduled_functions()
+
+    assert [1] * 10 == seen(t)
+
+
+def test_a_range_of_ones_own_is_all_that_is_visited(t: BlockingHarness) -> None:
+    start(t, "only_free")
+    t.finish_all_scheduled_functions()
+
+    found = status(t, "only_free")
+    assert [1, 0] * 5 == seen(t)
+    assert ("success", 5, False) == (found["state"], found["processed"], "total" in found)
+
+
+def test_several_ranges_go_on_side_by_side(t: BlockingHarness) -> None:
+    first = start(t, "two_ranges", batch_size=1)
+    t.finish_all_scheduled_functions()
+    found = status(t, "two_ranges")
+
+    assert [1, 0] == [part["processed"] for part in first["parts"]]
+    assert [5, 3] == [part["processed"] for part in found["parts"]]
+    assert [1] * 5 + [0, 0] + [1] * 3 == seen(t)
+
+
+def test_a_bad_document_is_skipped_if_that_was_wanted(t: BlockingHarness) -> None:
+    for number in (3, 4):
+        t.mutation("people:switch", {"number": number, "on": True})
+
+    start(t, "set_theme", skip_errors=True)
+    t.finish_all_scheduled_functions()
+
+    found, people = status(t, "set_theme"), t.query("people:people")
+    assert ("success", 10, 2) == (found["state"], found["processed"], found["skipped"])
+    assert [1, 1, 1, 0, 0, 1, 1, 1, 1, 1] == seen(t)
+    assert [True] * 3 + [False] * 2 + [True] * 5 == ["theme" in person for person in people]
+    assert ["bad at 3", "bad at 4"] == [each["error"][-8:] for each in _cut(found["failures"])]
+
+
+def _cut(failures: list[Any]) -> list[Any]:
+    """Without the document that each of them names."""
+    return [{**each, "error": each["error"].partition(", at the document")[0]} for each in failures]
+
+
+def test_only_so_many_bad_documents_are_kept(t: BlockingHarness) -> None:
+    numbers = list(range(100, 300))
+    t.mutation("people:add", {"numbers": numbers})
+    for number in numbers:
+        t.mutation("people:switch", {"number": number, "on": True})
+
+    start(t, "set_theme", skip_errors=True)
+    t.finish_all_scheduled_functions()
+    found = status(t, "set_theme")
+
+    assert (200, 10) == (found["skipped"], len(found["failures"]))
+
+
+def test_batches_end_before_they_use_up_what_a_transaction_may(t: BlockingHarness) -> None:
+    t.mutation("people:add", {"numbers": list(range(10, 70))})
+
+    first = start(t, "write_a_lot")
+    t.finish_all_scheduled_functions()
+
+    assert 50 == first["processed"], "a page too far, and not all thousand"
+    assert ("success", 70) == tuple(map(status(t, "write_a_lot").get, ("state", "processed")))
+
+
+def test_a_batch_that_is_too_large_fails_and_says_so(t: BlockingHarness) -> None:
+    start(t, "write_too_much")
+    t.finish_all_scheduled_functions()
+
+    found = status(t, "write_too_much")
+    assert ("failed", 0) == (found["state"], found["processed"])
+    assert "LimitExceeded" in found["error"]
+    assert "inProgress" == start(t, "write_too_much", batch_size=4)["state"]
+
+
+@pytest.mark.parametrize("name", ["never_end", "end_late"])
+def test_a_batch_that_has_no_end_has_failed(t: BlockingHarness, name: str) -> None:
+    if name == "never_end":
+        with pytest.raises(Exception, match="time"):
+            start(t, name)
+        assert "unknown" == status(t, name)["state"]
+        return
+    start(t, name, batch_size=2)
+    t.finish_all_scheduled_functions()
+
+    found = status(t, name)
+    assert ("failed", 2) == (found["state"], found["processed"])
+    assert "time" in found["error"]
+
+
+def test_a_caller_that_fails_has_started_nothing(t: BlockingHarness) -> None:
+    with pytest.raises(LookupError):
+        t.mutation("people:start_and_fail", {"name": "set_theme"})
+    t.finish_all_scheduled_functions()
+
+    assert ("unknown", [0] * 10) == (status(t, "set_theme")["state"], seen(t))
+
+
+def test_runners_and_migrations_are_called_by_themselves(t: BlockingHarness) -> None:
+    dry = t.mutation("people:set_color", {"dryRun": True, "batchSize": 3})
+    t.mutation("people:both", {})
+    t.finish_all_scheduled_functions()
+    t.mutation("people:either", {"fn": "people:only_free"})
+    t.finish_all_scheduled_functions()
+
+    assert 3 == dry["processed"]
+    states = [each["state"] for each in t.query("people:status", {})]
+    assert ["success"] * 3 == states
+    with pytest.raises(ValueError, match="which"):
+        t.mutation("people:either", {})
+
+
+def test_those_that_are_listed_are_the_latest_the_oldest_first(t: BlockingHarness) -> None:
+    for name in ("set_theme", "set_color", "only_free"):
+        start(t, name)
+
+    listed = [each["name"].removeprefix("people:") for each in t.query("people:status", {})]
+    named = t.query("people:status", {"names": ["only_free", "two_ranges", "set_theme"]})
+
+    assert ["set_theme", "set_color", "only_free"] == listed
+    assert ["only_free", "two_ranges", "set_theme"] == [each["name"][7:] for each in named]
+
+
+def test_canceling_what_never_was_is_an_error_and_what_has_ended_none(t: BlockingHarness) -> None:
+    with pytest.raises(ConvexError) as raised:
+        t.mutation("people:cancel", {"name": "set_theme"})
+    assert "MigrationNotFound" == raised.value.data["kind"]
+    start(t, "set_theme", batch_size=100)
+
+    assert "success" == t.mutation("people:cancel", {"name": "set_theme"})["state"]
+
+
+def test_all_that_are_in_progress_are_canceled(t: BlockingHarness) -> None:
+    for name in ("set_theme", "in_three_parts"):
+        start(t, name, batch_size=1, next=["set_color"])
+
+    canceled = t.mutation("people:cancel_all")
+    t.finish_all_scheduled_functions()
+
+    assert ["canceled"] * 2 == [each["state"] for each in canceled]
+    assert 2 == sum(seen(t))
+    assert "unknown" == status(t, "set_color")["state"]
+
+
+def test_what_has_ended_is_forgotten_and_could_be_run_again(t: BlockingHarness) -> None:
+    start(t, "set_theme", batch_size=100)
+    t.advance(1)
+    start(t, "in_batches_of_two")
+
+    t.mutation(mount.clear_all, {})
+
+    assert "unknown" == status(t, "set_theme")["state"]
+    assert "inProgress" == status(t, "in_batches_of_two")["state"]
+
+
+def test_a_query_starts_nothing(t: BlockingHarness) -> None:
+    with pytest.raises(TypeError, match="are started by mutations"):
+        t.query("people:start_in_a_query")
+
+
+def test_what_is_no_handle_is_refused(t: BlockingHarness) -> None:
+    with pytest.raises(ValueError, match="no function handle"):
+        t.mutation(mount.start, {"name": "x", "fn": "people:set_theme", "next": []})
