@@ -146,7 +146,7 @@ async def test_a_context_shows_nothing_but_what_it_promises(
     assert sorted(READS) == in_reading
     writing = {"scheduler", "crons", "run_mutation", "run_snapshot_query"}
     assert sorted(READS | writing) == in_writing
-    outside = {"scheduler", "run_mutation", "run_action", "commit"}
+    outside = {"scheduler", "run_mutation", "run_action", "commit", "vector_search"}
     assert sorted(ANYWHERE | outside) == in_acting
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.cli import component
 from engine.cli.failures import Exit
 from engine.cli.init import PLACE, TEMPLATES
 from tests.node.command_line import headrace, started
@@ -36,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 def test_each_template_that_is_listed_is_there_and_none_besides(tmp_path: Path) -> None:
     help_text = headrace(tmp_path, "init", "--help").out
 
-    assert {folder.name for folder in PLACE.iterdir()} == TEMPLATES.keys()
+    assert {folder.name for folder in PLACE.iterdir()} == {*TEMPLATES, component.TEMPLATE}
     for name, template in TEMPLATES.items():
         assert f"\n  {name:8}{template.summary}\n" in help_text
 
