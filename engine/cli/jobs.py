@@ -79,7 +79,8 @@ def run_cancel(options: argparse.Namespace) -> int:
 
 def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
     place = f"{job['component']}: " if job["component"] else ""
-    return job["_id"], f"{place}{job['name']}", when(job["scheduledTime"]), outcome(job["state"])
+    due_ms = job.get("due", job["scheduledTime"])
+    return job["_id"], f"{place}{job['name']}", when(due_ms), outcome(job["state"])
 
 
 def when(unix_ms: float) -> str:

@@ -150,7 +150,7 @@ class Jobs:
                     await trio.lowlevel.checkpoint()
         finally:
             self._snapshots.release(snapshot)
-        order = "completedTime" if has_ended else "scheduledTime"
+        order = {PENDING: "due", IN_PROGRESS: "scheduledTime"}.get(state, "completedTime")
         return sorted(found, key=lambda job: job[order], reverse=has_ended)[:count]
 
     def row(self, job_id: str) -> dict[str, Any] | None:

@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from engine.errors import RequestRefused
-from engine.functions.job_rows import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
+from engine.functions.job_rows import (
+    CANCELED,
+    FAILED,
+    IN_PROGRESS,
+    PENDING,
+    SUCCESS,
+    is_pending,
+)
 from engine.model.json_values import Json, to_wire
 from engine.model.limits import DOCUMENTS_SHOWN_MAX
 from engine.node import Node
@@ -94,6 +101,8 @@ class Schedules:
 def _job(row: Mapping[str, Any]) -> dict[str, Json]:
     """A row without what only the scheduler needs."""
     shown = {name: to_wire(row[name]) for name in TOLD if name in row}
+    if is_pending(row):
+        shown["due"] = to_wire(row["due"])  # of its next attempt, if it is tried again
     return {**shown, "component": row["component"]}
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from engine.cli.crons import _there_are
+from engine.cli.jobs import _row, when
 from tests.node.command_line import eventually, headrace, started
 
 APP = """
-from headrace import Crons, internal_mutation, mutation
+from headrace import Crons, Retry, internal_action, internal_mutation, mutation
 
 
 @internal_mutation
@@ -28,6 +29,17 @@ async def fails(ctx, why: str) -> None:
 @mutation
 async def register(ctx) -> None:
     await ctx.crons.register("registered", beat, hours=2)
+
+
+@internal_action
+async def flaky(ctx) -> None:
+    raise ValueError("for now")
+
+
+@mutation
+async def plan_flaky(ctx) -> str:
+    retry = Retry(initial_backoff=3_600_000, base=1)
+    return await ctx.scheduler.with_retry(retry).run_after(0, flaky)
 
 
 @mutation
@@ -65,6 +77,9 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
         none = verb("jobs", "list", "--state", "failed", "--function", "app:beat", "--json")
         canceled = verb("jobs", "cancel", first, ended)
         left = verb("jobs", "list", "--json")
+        flaky = json.loads(verb("run", "app:plan_flaky"))
+        eventually(lambda: "for now" in verb("jobs", "show", flaky))
+        waits, *_ = map(json.loads, verb("jobs", "list", "--json").splitlines())
         crons = verb("crons", "list")
         runs = verb("crons", "logs", "the beat")
         verb("run", "app:register")
@@ -83,6 +98,7 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
     assert f"canceled {first}" in canceled
     assert f"{ended} had ended already" in canceled
     assert second == json.loads(left)["_id"]
+    assert (flaky, True) == (waits["_id"], waits["due"] - waits["scheduledTime"] > 1_000_000)
     assert "the beat\tapp:beat\tinterval seconds=3600\t" in crons
     assert "\t0\tsuccess" in runs
     assert "removed registered" in removed
@@ -95,6 +111,13 @@ def test_jobs_and_crons_are_listed_shown_counted_and_canceled(tmp_path: Path) ->
     assert "sessions\t\t0" in stats
     assert "crons.ended\tfunction=app:beat, state=success\t" in stats
     assert "executions\tfunction=app:plan, kind=mutation, state=success\t3" in stats
+
+
+def test_what_is_tried_again_is_listed_with_when_that_is() -> None:
+    job = {"_id": "k1", "name": "m:f", "component": "", "state": {"kind": "pending"}}
+
+    assert when(5e12) == _row({**job, "scheduledTime": 1e12, "due": 5e12})[2]
+    assert when(1e12) == _row({**job, "scheduledTime": 1e12})[2]
 
 
 def test_of_many_crons_some_are_named() -> None:
