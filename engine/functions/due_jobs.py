@@ -62,6 +62,20 @@ class Job(NamedTuple):
         return of_component(self.target, self.name)
 
 
+def as_job(row: Any, kind: Kind, place: bytes) -> Job:
+    """A row of `_scheduled_functions`, as those see it who run it."""
+    return Job(
+        row_key_of(row["_id"]),
+        kind,
+        row["name"],
+        row["target"],
+        row["component"],
+        row["due"],
+        place,
+        row.get("cron"),
+    )
+
+
 class _Line:
     """Jobs of one kind of one component that wait to begin, and from where on more may follow."""
 
@@ -248,17 +262,7 @@ class DueJobs:
                 line.upto, line.next_due_ms = place, component.stand.due_ms(place)
 
     def _job(self, row: Any, place: bytes) -> Job:
-        name, target = row["name"], row["target"]
-        return Job(
-            row_key_of(row["_id"]),
-            self.kind_of(name, target),
-            name,
-            target,
-            row["component"],
-            row["due"],
-            place,
-            row.get("cron"),
-        )
+        return as_job(row, self.kind_of(row["name"], row["target"]), place)
 
     def _put(self, line: _Line, job: Job) -> None:
         if not line.waiting:

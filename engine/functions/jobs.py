@@ -16,7 +16,7 @@ import trio
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
 from engine.functions.crons import CRONS_SLICE_ROWS, is_tick, stored_crons, unregister
-from engine.functions.due_jobs import DueJobs, Job
+from engine.functions.due_jobs import DueJobs, Job, as_job
 from engine.functions.execute import Request
 from engine.functions.job_rows import (
     CANCELED,
@@ -236,12 +236,12 @@ class Jobs:
         runs = row.get("runs") if row is not None else None
         return int(runs[-1]["skipped"]) if runs else 0
 
-    async def fail_interrupted(self) -> int:
-        """End the actions that an earlier run of the engine had begun; return how many."""
-        count = 0
-        while ended := await self._functions.turns.write(_fail_begun):
-            count += ended
-        return count
+    async def fail_interrupted(self) -> list[tuple[Job, Ended]]:
+        """End the actions that an earlier run of the engine had begun; what each is then."""
+        interrupted: list[tuple[Job, Ended]] = []
+        while some := await self._functions.turns.write(_fail_begun):
+            interrupted += some
+        return interrupted
 
     def _reader(self, view: View) -> Transaction:
         return Transaction(
@@ -312,12 +312,17 @@ def _cancel(turn: Transaction, key: bytes) -> bool:
     return True
 
 
-def _fail_begun(turn: Transaction) -> int:
+def _fail_begun(turn: Transaction) -> list[tuple[Job, Ended]]:
+    failed = {"kind": FAILED, "error": INTERRUPTED}
     for component in components_of(turn.view):
         stand = standing(component)
         found = turn.read_slice(JOBS_BY_DUE, *stand.begun, reverse=False, rows_max=TURN_ROWS).docs
-        for job in found:
-            end_action(turn, row_key_of(job["_id"]), job, {"kind": FAILED, "error": INTERRUPTED})
         if found:
-            return len(found)
-    return 0
+            return [
+                (
+                    as_job(row, Kind.ACTION, b""),
+                    end_action(turn, row_key_of(row["_id"]), row, failed),
+                )
+                for row in found
+            ]
+    return []

@@ -106,7 +106,9 @@ class Scheduler:
             trace.warning("scheduler.interruptions_not_noted", error=str(error))
             return False
         if interrupted:
-            trace.warning("scheduler.actions_interrupted", count=interrupted)
+            trace.warning("scheduler.actions_interrupted", count=len(interrupted))
+        for job, end in interrupted:
+            self._count(job, str(end))
         return True
 
     def close(self) -> None:

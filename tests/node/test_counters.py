@@ -19,6 +19,7 @@ from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
 from engine.node import Node
+from engine.store.memory_store import MemoryStore
 from tests.architecture.source_tree import ROOT
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
@@ -103,6 +104,28 @@ async def test_an_action_that_was_canceled_has_not_succeeded() -> None:
 
         assert {"waits canceled": 1} == numbers(node, "jobs.ended")
         assert {} == numbers(node, "jobs.running")
+
+
+async def test_what_a_crash_interrupted_is_counted_as_failed(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    proceed.append(trio.Event())
+    crons = Crons()
+    crons.interval("waits", waits, seconds=60)
+    store = MemoryStore()
+    with trio.CancelScope() as crash:
+        async with serving([*APP, crons], store=store, runtime=VirtualRuntime(1)) as node:
+            await mutate(node, plan_waits)
+            await trio.sleep(1)
+            copy = store.durable_copy()
+            crash.cancel()
+            await trio.sleep_forever()
+    runtime = VirtualRuntime(1)
+    runtime.jump(150)
+
+    async with serving([*APP, crons], store=copy, runtime=runtime) as node:
+        assert {"waits failed": 1} == numbers(node, "jobs.ended") == numbers(node, "crons.ended")
+        assert {"waits": 2} == numbers(node, "crons.skipped")
 
 
 async def test_what_waits_is_counted_by_function_with_how_late_it_is(

@@ -105,9 +105,9 @@ def _every_beat(schedule: Any, _seed: str, last_ms: float, _now_ms: float) -> Ne
     return NextTime(last_ms + schedule.seconds * 1000, 0)
 
 
-def _begin_again(turn: Transaction) -> int:
+def _begin_again(turn: Transaction) -> list[Any]:
     where = job_rows.standing("").begun
     begun = turn.read_slice(JOBS_BY_DUE, *where, reverse=False, rows_max=100).docs
     for job in begun:
         turn.put_row(row_key_of(job["_id"]), job_rows.pending_again(job, job["scheduledTime"]))
-    return len(begun)
+    return []
