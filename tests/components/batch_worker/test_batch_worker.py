@@ -24,7 +24,7 @@ from engine import (
 from engine.functions.loader import load
 from engine.interface import target_of
 from engine.rehearsal.harness import BlockingHarness, open_place
-from tests.components.lives import Lives
+from tests.components.restarts import Restarts
 
 LAG_MS = 30_000
 REPAIR_MS = 3_600_000
@@ -125,8 +125,8 @@ def t() -> Iterator[BlockingHarness]:
 
 
 @pytest.fixture
-def lives() -> Iterator[Lives]:
-    lives = Lives(APPLICATION)
+def lives() -> Iterator[Restarts]:
+    lives = Restarts(APPLICATION)
     yield lives
     lives.close()
 
@@ -139,7 +139,7 @@ def test_what_is_added_is_done_in_batches_and_in_order(t: BlockingHarness) -> No
     assert [8, 8, 4] == [len(batch) for batch in t.query(batches)]
 
 
-def test_an_idle_worker_has_no_job_to_come(lives: Lives) -> None:
+def test_an_idle_worker_has_no_job_to_come(lives: Restarts) -> None:
     lives.t.mutation(add, 0, 3, False, 0)
     lives.t.finish_in_progress_scheduled_functions()
 
@@ -147,7 +147,7 @@ def test_an_idle_worker_has_no_job_to_come(lives: Lives) -> None:
     assert [] == lives.jobs_to_come()
 
 
-def test_it_wakes_up_when_it_was_asked_to_and_not_earlier(lives: Lives) -> None:
+def test_it_wakes_up_when_it_was_asked_to_and_not_earlier(lives: Restarts) -> None:
     lives.t.mutation(add, 0, 3, False, 60_000)
     lives.t.advance(59_999)
     assert [] == lives.t.query(numbers, "done")
@@ -175,14 +175,14 @@ def test_one_that_is_poison_is_set_aside_alone_and_the_others_go_on(t: BlockingH
     assert list(range(1, 16)) == t.query(numbers, "done")
 
 
-def test_a_ping_of_a_worker_that_runs_writes_nothing(lives: Lives) -> None:
+def test_a_ping_of_a_worker_that_runs_writes_nothing(lives: Restarts) -> None:
     lives.t.mutation(add, 0, 1, False, 0)
     before = lives.place.wait(lambda: commit_of(lives))
 
     assert before == lives.place.wait(lambda: commit_of(lives))
 
 
-async def commit_of(lives: Lives) -> int:
+async def commit_of(lives: Restarts) -> int:
     """The timestamp of a ping: of the state that it found, if it writes nothing."""
     await lives.place.stage.callee(None).mutation(target_of(ping, (), {}))
     return lives.place.stage.callee(None).now_ts
@@ -215,7 +215,7 @@ class History(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.lives = Lives(APPLICATION)
+        self.lives = Restarts(APPLICATION)
 
     def teardown(self) -> None:
         if not hasattr(self, "lives"):

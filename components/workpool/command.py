@@ -1,0 +1,123 @@
+"""`headrace workpool`: how pools are doing, and what operators may do about it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final
+
+from engine.commands import (
+    AdminClient,
+    Exit,
+    add_connection,
+    connected,
+    examples,
+    json_text,
+    mount_of,
+    note,
+    print_table,
+    value_of,
+    when,
+)
+
+LIMIT: Final = 20
+MARK: Final = "functions:retry_failure"
+"""A function by which a pool is known among components."""
+PAGE_SIZE: Final = 64
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    with connected(options, needs_app=True) as client:
+        mount = mount_of(client, MARK, options.component)
+        run: int = options.run(client, mount, options)
+        return run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headrace workpool",
+        description="Look at a pool, change or pause it, cancel works, or do failed ones again.",
+        epilog=examples(
+            "headrace workpool report",
+            "headrace workpool failures",
+            "headrace workpool retry kc2b...",
+            "headrace workpool configure --max-parallelism 0",
+            "headrace workpool cancel --all",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = parser.add_subparsers(metavar="report|failures|retry|cancel|configure", required=True)
+    report = parts.add_parser("report", help="what runs, what waits, and what became of the rest")
+    report.add_argument("--json", action="store_true", help="a JSON object")
+    report.set_defaults(run=_report)
+    failures = parts.add_parser("failures", help="works that have failed for good, newest first")
+    failures.add_argument("-n", type=int, default=LIMIT, metavar="COUNT", dest="count", help="20")
+    failures.add_argument("--json", action="store_true", help="a JSON object a line")
+    failures.set_defaults(run=_failures)
+    retry = parts.add_parser("retry", help="enqueue failed works again")
+    retry.add_argument("ids", metavar="ID", nargs="+")
+    retry.set_defaults(run=_retry)
+    cancel = parts.add_parser("cancel", help="do not begin works; what runs goes on")
+    cancel.add_argument("ids", metavar="ID", nargs="*")
+    cancel.add_argument("--all", action="store_true", help="all that there are now")
+    cancel.set_defaults(run=_cancel)
+    configure = parts.add_parser("configure", help="change it while it runs")
+    configure.add_argument(
+        "--max-parallelism", type=int, metavar="COUNT", required=True, help="0 is a pause"
+    )
+    configure.set_defaults(run=_configure)
+    for part in (report, failures, retry, cancel, configure):
+        part.add_argument("--component", metavar="PATH", help="where it is mounted, if several are")
+        add_connection(part, with_app=True)
+    return parser
+
+
+def _report(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    found: dict[str, Any] = value_of(client, "functions:report", {}, component=mount)
+    if options.json:
+        print(json_text(found))
+    else:
+        print_table(("what", "how many"), [(name, f"{n:g}") for name, n in found.items()])
+    return Exit.DONE
+
+
+def _failures(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    asked = {"limit": max(1, options.count)}
+    found = value_of(client, "functions:failures", asked, component=mount)
+    if options.json:
+        for failure in found:
+            print(json_text(failure))
+        return Exit.DONE
+    headers = ("id", "name", "attempts", "at", "error")
+    print_table(headers, [_cells(failure) for failure in found])
+    return Exit.DONE
+
+
+def _cells(failure: dict[str, Any]) -> tuple[str, ...]:
+    error = str(failure["error"]).partition("\n")[0]
+    attempts, at = f"{failure['attempts']:g}", when(failure["at"])
+    return failure["workId"], failure["name"], attempts, at, error
+
+
+def _retry(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    for work_id in options.ids:
+        again = value_of(client, MARK, {"work_id": work_id}, component=mount)
+        note(f"{work_id} is {again} now" if again else f"{work_id} is not among the failures")
+    return Exit.DONE
+
+
+def _cancel(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    if options.all:
+        value_of(client, "functions:cancel_all", {"page_size": PAGE_SIZE}, component=mount)
+        note("all works that there were are canceled, a page at a time")
+    for work_id in options.ids:
+        value_of(client, "functions:cancel", {"work_id": work_id}, component=mount)
+        note(f"canceled {work_id}, unless it had ended")
+    return Exit.DONE
+
+
+def _configure(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    changes = {"max_parallelism": options.max_parallelism}
+    value_of(client, "functions:reconfigure", {"changes": changes}, component=mount)
+    note(f"{options.max_parallelism} at a time, until the code says another number")
+    return Exit.DONE

@@ -1,0 +1,90 @@
+"""What a pool decides by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.workpool.rules import (
+    Outcome,
+    check_parallelism,
+    report_of,
+    size_of,
+    verdict,
+    wait_ms,
+)
+from engine.model.values import normalize
+from engine.model.values import size_of as size_as_limits_count
+
+RETRY = {"initial_backoff": 250, "base": 2, "max_attempts": 5}
+
+
+def test_the_golden_report() -> None:
+    counted = {"succeeded": 6, "failed": 2, "retries": 2, "canceled": 0}
+
+    report = report_of(counted, running=0, waiting=1)
+
+    assert {
+        "completed": 10,
+        "failureRate": 0.4,
+        "permanentFailureRate": 0.25,
+        "backlog": 1,
+    }.items() <= (report.items())
+
+
+def test_a_report_of_nothing_has_no_rates_to_divide_by() -> None:
+    counted = dict.fromkeys(("succeeded", "failed", "retries", "canceled"), 0)
+
+    assert 0 == report_of(counted, running=0, waiting=0)["failureRate"]
+
+
+@given(st.integers(1, 4), st.floats(0, 1))
+def test_waits_double_and_are_spread_by_half(attempts: int, fraction: float) -> None:
+    mean = 250 * 2 ** (attempts - 1)
+
+    assert 0.5 * mean <= wait_ms(RETRY, attempts, fraction) <= 1.5 * mean
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempts", "canceled", "expected"),
+    [
+        (Outcome("success"), 1, True, "succeeded"),
+        (Outcome("failed"), 1, False, "retries"),
+        (Outcome("failed"), 5, False, "failed"),
+        (Outcome("failed"), 1, True, "canceled"),
+        (Outcome("failed", is_final=True), 1, False, "failed"),
+        (Outcome("canceled"), 1, False, "canceled"),
+    ],
+)
+def test_what_becomes_of_a_work(
+    outcome: Outcome, attempts: int, canceled: bool, expected: str
+) -> None:
+    assert expected == verdict(outcome, attempts=attempts, max_attempts=5, is_canceled=canceled)
+
+
+@pytest.mark.parametrize("number", [-1, 201, 2.5, True])
+def test_a_parallelism_that_cannot_be_is_refused(number: Any) -> None:
+    with pytest.raises(ValueError, match="a whole number from 0, which pauses, to 200"):
+        check_parallelism(number)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-5, 5)
+        | st.text(max_size=9)
+        | st.binary(max_size=9),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(["a", "bc"]), inner, max_size=2)
+        ),
+    )
+)
+def test_sizes_are_not_far_from_those_that_limits_count(value: Any) -> None:
+    counted = size_as_limits_count(normalize(value))
+
+    assert counted <= size_of(value) <= 9 * counted

@@ -1,0 +1,412 @@
+"""Pools as applications use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from components.workpool import NonRetryable, Workpool, component
+from engine import (
+    ActionCtx,
+    App,
+    MutationCtx,
+    internal_action,
+    internal_mutation,
+    mutation,
+)
+from engine.functions.loader import load
+from engine.rehearsal.harness import BlockingHarness, open_place
+from tests.components.restarts import Restarts
+from tests.components.workpool import works
+from tests.components.workpool.works import (
+    APPLICATION,
+    ask,
+    enqueue,
+    new_ledger,
+    plan,
+    rows,
+    tell,
+)
+
+
+@pytest.fixture
+def lives() -> Iterator[Restarts]:
+    new_ledger(keeps=False)
+    lives = Restarts(APPLICATION)
+    yield lives
+    lives.close()
+
+
+@pytest.fixture
+def t(lives: Restarts) -> BlockingHarness:
+    return lives.t
+
+
+def put(t: BlockingHarness, kind: str, *plans: Any, where: str = "pool", **options: Any) -> Any:
+    return t.mutation(enqueue, kind, list(plans), options, where)
+
+
+def status(t: BlockingHarness, work_id: str) -> Any:
+    return t.query(ask, "status", [work_id])
+
+
+def results(t: BlockingHarness) -> dict[str, Any]:
+    return {one["label"]: one["result"] for one in t.query(rows, "told")}
+
+
+def configure(t: BlockingHarness, limit: int) -> None:
+    t.mutation(tell, "configure", [], {"max_parallelism": limit})
+
+
+@pytest.mark.parametrize("limit", [1, 3, 30])
+def test_twenty_works_are_done_so_many_at_a_time(t: BlockingHarness, limit: int) -> None:
+    configure(t, limit)
+    put(t, "action", *[plan(f"{n}", 100) for n in range(20)])
+    t.finish_all_scheduled_functions()
+
+    assert min(limit, 20) == works.ledger.most
+    assert {f"{n}" for n in range(20)} == works.ledger.succeeded
+    assert {"success"} == {one["kind"] for one in results(t).values()}
+
+
+@pytest.mark.parametrize("kind", ["action", "mutation", "query"])
+def test_each_kind_is_told_what_it_returned_with_its_context(t: BlockingHarness, kind: str) -> None:
+    put(t, kind, plan("a"), plan("b", fails=1))
+    t.finish_all_scheduled_functions()
+
+    assert {"kind": "success", "returnValue": "a is done"} == results(t)["a"]
+    assert {"kind": "failed", "error": "ValueError: attempt 1"} == results(t)["b"]
+
+
+def test_a_mutation_that_fails_has_written_nothing_and_runs_once(t: BlockingHarness) -> None:
+    put(t, "mutation", plan("a"), plan("b", fails=1))
+    t.finish_all_scheduled_functions()
+
+    assert ["a"] == [row["label"] for row in t.query(rows, "written")]
+
+
+def test_what_comes_first_is_done_first(t: BlockingHarness) -> None:
+    configure(t, 1)
+    put(t, "mutation", plan("late"), run_after=1_000)
+    put(t, "mutation", plan("a"), plan("b"))
+    put(t, "mutation", plan("c"))
+    t.finish_all_scheduled_functions()
+
+    assert ["a", "b", "c", "late"] == [row["label"] for row in t.query(rows, "written")]
+
+
+def test_an_action_is_tried_again_later_and_later(t: BlockingHarness) -> None:
+    put(t, "action", plan("a", fails=2), retry=True)
+    t.finish_all_scheduled_functions()
+
+    first, second, third = works.ledger.begun["a"]
+    assert 125 <= second - first <= 380
+    assert 250 <= third - second <= 760
+    assert "success" == results(t)["a"]["kind"]
+
+
+def test_a_time_between_two_milliseconds_is_waited_for_without_being_asked_again_and_again(
+    lives: Restarts,
+) -> None:
+    put(lives.t, "action", plan("a"), run_after=1_000.5)
+    lives.t.advance(1_000.6)
+    passes = [job for job in lives.jobs_to_come() if job["name"].endswith("run_pass")]
+
+    assert 1 == len(passes)
+    lives.t.finish_all_scheduled_functions()
+    assert {"a"} == works.ledger.succeeded
+
+
+def test_attempts_come_to_an_end(t: BlockingHarness) -> None:
+    put(t, "action", plan("a", fails=9), plan("b", fails=9), retry={"max_attempts": 2})
+    put(t, "action", plan("c", fails=9), retry=False)
+    put(t, "action", plan("d", fails=9, final=True), retry=True)
+    t.finish_all_scheduled_functions()
+
+    assert [2, 2, 1, 1] == [len(works.ledger.begun[label]) for label in "abcd"]
+    assert {"kind": "failed", "error": "for good"} == results(t)["d"]
+
+
+# Status.
+
+
+def test_a_work_is_pending_then_running_then_finished(t: BlockingHarness) -> None:
+    (work,) = put(t, "action", plan("a", 1_000, fails=1), retry=True)
+    seen = [status(t, work)]
+    for ms in (10, 1_000, 500, 2_000):
+        t.advance(ms)
+        seen.append(status(t, work))
+
+    assert [
+        {"state": "pending", "previousAttempts": 0},
+        {"state": "running", "previousAttempts": 0},
+        {"state": "pending", "previousAttempts": 1},
+        {"state": "running", "previousAttempts": 1},
+        {"state": "finished"},
+    ] == seen
+
+
+def test_what_was_never_there_has_finished(t: BlockingHarness) -> None:
+    assert {"state": "finished"} == status(t, "nothing")
+    t.mutation(tell, "cancel", ["nothing"], {})
+
+
+# Cancelling.
+
+
+def test_what_has_not_begun_never_does(t: BlockingHarness) -> None:
+    (work,) = put(t, "action", plan("a"))
+    for _ in range(2):
+        t.mutation(tell, "cancel", [work], {})
+    t.finish_all_scheduled_functions()
+
+    assert {"a": {"kind": "canceled"}} == results(t)
+    assert {} == works.ledger.begun
+
+
+def test_what_is_under_way_goes_on_and_is_not_tried_again(t: BlockingHarness) -> None:
+    works_ids = put(t, "action", plan("good", 100), plan("bad", 100, fails=9), retry=True)
+    t.advance(10)
+    for work in works_ids:
+        t.mutation(tell, "cancel", [work], {})
+        assert "running" == status(t, work)["state"]
+    t.finish_all_scheduled_functions()
+
+    assert {"good": "success", "bad": "canceled"} == {
+        label: result["kind"] for label, result in results(t).items()
+    }
+    assert 1 == len(works.ledger.begun["bad"])
+
+
+def test_a_retry_that_waits_is_canceled(t: BlockingHarness) -> None:
+    (work,) = put(t, "action", plan("a", fails=1), retry={"initial_backoff": 60_000})
+    t.advance(100)
+    t.mutation(tell, "cancel", [work], {})
+    t.finish_all_scheduled_functions()
+
+    assert (1, "canceled") == (len(works.ledger.begun["a"]), results(t)["a"]["kind"])
+
+
+@pytest.mark.parametrize("page_size", [1, 64])
+def test_all_are_canceled_a_page_at_a_time_and_not_what_comes_later(
+    lives: Restarts, page_size: int
+) -> None:
+    t = lives.t
+    configure(t, 0)
+    put(t, "mutation", *[plan(f"{n}") for n in range(65)])
+    t.mutation(tell, "cancel_all", [], {"page_size": page_size})
+    assert page_size == t.query(ask, "report", [])["canceled"]
+    put(t, "mutation", plan("later"))
+    t.finish_all_scheduled_functions()
+
+    assert 65 == t.query(ask, "report", [])["canceled"]
+    configure(t, 1)
+    t.finish_all_scheduled_functions()
+    assert "success" == results(t)["later"]["kind"]
+
+
+def test_all_are_canceled_also_those_that_run(t: BlockingHarness) -> None:
+    put(t, "action", *[plan(f"{n}", 100, fails=9) for n in range(5)], retry=True)
+    t.advance(10)
+    t.mutation(tell, "cancel_all", [], {"page_size": 1})
+    t.finish_all_scheduled_functions()
+
+    assert {"canceled"} == {result["kind"] for result in results(t).values()}
+    assert 3 == len(works.ledger.begun)
+
+
+# Parallelism.
+
+
+def test_a_pause_begins_nothing_and_lets_what_runs_come_to_its_end(t: BlockingHarness) -> None:
+    put(t, "action", *[plan(f"{n}", 100, fails=1 if n == 0 else 0) for n in range(6)], retry=True)
+    t.advance(10)
+    configure(t, 0)
+    t.advance(10_000)
+
+    report = t.query(ask, "report", [])
+    assert (0, 4) == (report["running"], report["backlog"])
+    assert {"1", "2"} == set(results(t))
+    configure(t, 6)
+    t.finish_all_scheduled_functions()
+    assert 6 == len(results(t))
+
+
+def test_more_begin_at_once_where_there_is_more_room(t: BlockingHarness) -> None:
+    put(t, "action", *[plan(f"{n}", 10_000) for n in range(9)])
+    t.advance(10)
+    assert 3 == len(works.ledger.running)
+    configure(t, 8)
+    t.advance(10)
+
+    assert 8 == len(works.ledger.running)
+
+
+def test_what_was_configured_holds_until_the_code_says_something_else(
+    t: BlockingHarness,
+) -> None:
+    configure(t, 7)
+    put(t, "mutation", plan("a"))
+
+    assert 7 == t.query(ask, "report", [])["maxParallelism"]
+
+
+def test_a_number_that_cannot_be_is_refused(t: BlockingHarness) -> None:
+    for limit in (-1, 201):
+        with pytest.raises(ValueError, match="max_parallelism is"):
+            configure(t, limit)
+    with pytest.raises(ValueError, match="log_level is 'LOUD'"):
+        Workpool(works.mount, log_level="LOUD")  # type: ignore[arg-type]
+
+
+def test_pools_do_not_wait_for_each_other(t: BlockingHarness) -> None:
+    put(t, "action", *[plan(f"pool {n}", 60_000) for n in range(5)])
+    put(t, "action", plan("other"), where="other")
+    t.advance(100)
+
+    assert "success" == results(t)["other"]["kind"]
+
+
+# What is large.
+
+
+def test_large_arguments_and_contexts_have_rows_of_their_own(t: BlockingHarness) -> None:
+    label = "x" * 400_000
+    (work,) = put(t, "mutation", plan(label))
+    t.finish_all_scheduled_functions()
+
+    assert "finished" == status(t, work)["state"]
+    assert {label} == set(results(t))
+
+
+def test_what_is_too_large_is_refused_by_name(t: BlockingHarness) -> None:
+    with pytest.raises(ValueError, match=r"arguments of 1,0.* bytes"):
+        put(t, "mutation", plan("x" * 1_000_001))
+    with pytest.raises(ValueError, match="call enqueue_mutation"):
+        t.run(enqueue_wrong_kind)
+    with pytest.raises(ValueError, match="a mutation runs once"):
+        put(t, "mutation", plan("a"), retry=True)
+    with pytest.raises(ValueError, match="say either run_at or run_after"):
+        put(t, "mutation", plan("a"), run_at=0, run_after=0)
+    assert [] == t.query(rows, "told")
+
+
+async def enqueue_wrong_kind(ctx: MutationCtx) -> None:
+    await works.pool.enqueue_action(ctx, works.write, plan("a"))  # type: ignore[arg-type]
+
+
+# What goes wrong.
+
+
+def test_a_power_cut_costs_an_action_one_attempt(lives: Restarts) -> None:
+    put(lives.t, "action", plan("a", 1_000), retry=True)
+    put(lives.t, "action", plan("b", 1_000))
+    lives.t.advance(100)
+    new_ledger(keeps=True)
+    lives.crash()
+    lives.t.finish_all_scheduled_functions()
+
+    assert "success" == results(lives.t)["a"]["kind"]
+    assert (2, 1) == (len(works.ledger.begun["a"]), len(works.ledger.begun["b"]))
+    assert "the engine stopped while this action ran" in results(lives.t)["b"]["error"]
+
+
+def test_works_that_failed_for_good_are_set_aside_and_can_be_done_again(
+    t: BlockingHarness,
+) -> None:
+    (work,) = put(t, "action", plan("a", fails=1))
+    t.finish_all_scheduled_functions()
+    (failure,) = t.query(ask, "failures", [])
+    assert (work, 1, "ValueError: attempt 1") == (
+        failure["workId"], failure["attempts"], failure["error"],
+    )  # fmt: skip
+
+    assert t.mutation(tell, "retry_failure", [work], {})
+    t.finish_all_scheduled_functions()
+
+    assert {"a"} == works.ledger.succeeded
+    assert [] == t.query(ask, "failures", [])
+    assert t.mutation(tell, "retry_failure", [work], {}) is None
+
+
+def test_a_callback_that_fails_takes_nothing_with_it() -> None:
+    with open_place(POISON) as place:
+        t = BlockingHarness(place)
+        t.mutation(enqueue_poison, "good")
+        t.finish_all_scheduled_functions()
+
+        report = t.run(report_of_poison)
+        assert (1, 0, 0) == (report["succeeded"], report["running"], report["backlog"])
+
+
+@pytest.mark.parametrize(
+    ("what", "error"), [("endless", "user_time_s_max"), ("greedy", "LimitExceeded")]
+)
+def test_a_mutation_that_does_not_end_or_takes_too_much_has_failed(what: str, error: str) -> None:
+    with open_place(POISON) as place:
+        t = BlockingHarness(place)
+        t.mutation(enqueue_poison, what)
+        t.mutation(enqueue_poison, "good")
+        t.finish_all_scheduled_functions()
+
+        assert 0 == t.run(report_of_poison)["running"]
+        (failure,) = t.run(failures_of_poison)
+        assert error in failure["error"]
+
+
+@pytest.mark.parametrize("how", ["mutation", "action"])
+def test_an_error_for_good_is_one_wherever_it_comes_from(how: str) -> None:
+    with open_place(POISON) as place:
+        t = BlockingHarness(place)
+        t.mutation(enqueue_nested, how)
+        t.finish_all_scheduled_functions()
+
+        assert 0 == t.run(report_of_poison)["retries"]
+        assert 1 == t.run(report_of_poison)["failed"]
+
+
+poisoned = App()
+fragile = Workpool(poisoned.use(component, name="pool"), max_parallelism=1)
+
+
+@internal_mutation
+async def poison(ctx: MutationCtx, what: str) -> None:
+    while what == "endless":
+        pass
+    while what == "greedy":
+        await ctx.db.insert("much", {"text": "x" * 900_000})
+
+
+@internal_mutation
+async def for_good(ctx: MutationCtx) -> None:
+    raise NonRetryable("for good")
+
+
+@internal_action
+async def nested(ctx: ActionCtx, how: str) -> None:
+    if how == "action":
+        raise NonRetryable("for good")
+    await ctx.run_mutation(for_good)
+
+
+@mutation
+async def enqueue_poison(ctx: MutationCtx, what: str) -> None:
+    await fragile.enqueue_mutation(ctx, poison, {"what": what}, on_complete=works.refuse)
+
+
+@mutation
+async def enqueue_nested(ctx: MutationCtx, how: str) -> None:
+    await fragile.enqueue_action(ctx, nested, {"how": how}, retry=True)
+
+
+async def failures_of_poison(ctx: MutationCtx) -> Any:
+    return await fragile.failures(ctx)
+
+
+async def report_of_poison(ctx: MutationCtx) -> Any:
+    return await fragile.report(ctx)
+
+
+POISON = load([poisoned, poison, for_good, nested, enqueue_poison, enqueue_nested, works.refuse])

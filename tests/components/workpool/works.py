@@ -1,0 +1,148 @@
+"""An application with pools, whose functions do what their arguments say and keep a ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from components.workpool import NonRetryable, Result, Workpool, component
+from engine import (
+    ActionCtx,
+    App,
+    MutationCtx,
+    QueryCtx,
+    Retry,
+    internal_action,
+    internal_mutation,
+    internal_query,
+    mutation,
+    query,
+)
+from engine.functions.loader import load
+
+FIRST_MS = 250
+RETRY = Retry(initial_backoff=FIRST_MS, base=2, max_attempts=3)
+
+app = App()
+mount = app.use(component, name="pool")
+pool = Workpool(mount, max_parallelism=3, default_retry=RETRY)
+other = Workpool(app.use(component, name="other"), max_parallelism=1)
+
+
+@dataclass
+class Ledger:
+    """What actions did in the world, where nothing is rolled back; times in milliseconds."""
+
+    begun: dict[str, list[float]] = field(default_factory=dict)
+    ended: dict[str, list[float]] = field(default_factory=dict)
+    succeeded: set[str] = field(default_factory=set)
+    running: set[str] = field(default_factory=set)
+    most: int = 0
+
+
+ledger = Ledger()
+
+
+def new_ledger(*, keeps: bool) -> None:
+    """Begin another; of what ran at a crash nothing more is heard."""
+    global ledger
+    old = ledger
+    ledger = Ledger(dict(old.begun), dict(old.ended), set(old.succeeded)) if keeps else Ledger()
+
+
+@internal_action
+async def act(ctx: ActionCtx, label: str, ms: float, fails: int, final: bool) -> str:
+    mine = ledger
+    begun = mine.begun.setdefault(label, [])
+    begun.append(ctx.now_ms)
+    attempt = len(begun)
+    mine.running.add(label)
+    mine.most = max(mine.most, len(mine.running))
+    try:
+        await trio.sleep(ms / 1000)
+        if attempt <= fails:
+            raise NonRetryable("for good") if final else ValueError(f"attempt {attempt}")
+        mine.succeeded.add(label)
+        return f"{label} is done"
+    finally:
+        mine.running.discard(label)
+        mine.ended.setdefault(label, []).append(ctx.now_ms)
+
+
+@internal_mutation
+async def write(ctx: MutationCtx, label: str, ms: float, fails: int, final: bool) -> str:
+    await ctx.db.insert("written", {"label": label})
+    if fails:
+        raise NonRetryable("for good") if final else ValueError("attempt 1")
+    return f"{label} is done"
+
+
+@internal_query
+async def look(ctx: QueryCtx, label: str, ms: float, fails: int, final: bool) -> str:
+    if fails:
+        raise ValueError("attempt 1")
+    return f"{label} is done"
+
+
+@internal_mutation
+async def done(ctx: MutationCtx, work_id: str, context: str, result: Result) -> None:
+    await ctx.db.insert("told", {"work": work_id, "label": context, "result": result})
+
+
+@internal_mutation
+async def refuse(ctx: MutationCtx, work_id: str, context: Any, result: Any) -> None:
+    raise LookupError("this callback has a bug")
+
+
+FUNCTIONS = {"action": act, "mutation": write, "query": look}
+POOLS = {"pool": pool, "other": other}
+
+
+@mutation
+async def enqueue(
+    ctx: MutationCtx, kind: str, args: list[Any], options: dict[str, Any], where: str = "pool"
+) -> list[str]:
+    """One batch, of which everything is told."""
+    this = POOLS[where]
+    method = {
+        "action": this.enqueue_action_batch,
+        "mutation": this.enqueue_mutation_batch,
+        "query": this.enqueue_query_batch,
+    }[kind]
+    fn: Any = FUNCTIONS[kind]
+    options = {"on_complete": done, **options}
+    if isinstance(options.get("retry"), dict):
+        options["retry"] = Retry(**options["retry"])
+    return [(await method(ctx, fn, [one], context=one["label"], **options))[0] for one in args]
+
+
+@mutation
+async def tell(ctx: MutationCtx, method: str, args: list[Any], more: dict[str, Any]) -> Any:
+    return await getattr(pool, method)(ctx, *args, **more)
+
+
+@query
+async def ask(ctx: QueryCtx, method: str, args: list[Any]) -> Any:
+    return await getattr(pool, method)(ctx, *args)
+
+
+@query
+async def rows(ctx: QueryCtx, table: str) -> list[Any]:
+    return await ctx.db.query(table).collect()
+
+
+APPLICATION = load([app, act, write, look, done, refuse, enqueue, tell, ask, rows])
+
+
+def plan(label: str, ms: float = 0, fails: int = 0, *, final: bool = False) -> dict[str, Any]:
+    """
+    Arguments of a work.
+
+    Args:
+        ms: how long its action takes.
+        fails: so many attempts.
+        final: they say that trying again is of no use.
+    """
+    return {"label": label, "ms": ms, "fails": fails, "final": final}
