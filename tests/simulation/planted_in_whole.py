@@ -15,7 +15,7 @@ from unittest.mock import patch
 from engine.committer import retention
 from engine.committer.actor import _CommitClock
 from engine.errors import StoreFailed, StoreFull
-from engine.functions import idempotence, jobs, scheduling
+from engine.functions import due_jobs, idempotence, jobs, scheduling
 from engine.functions.crons import tick_ended
 from engine.functions.job_rows import PENDING, add_job, standing
 from engine.functions.mutations import Mutations
@@ -198,7 +198,7 @@ PLANTED: Final[Mapping[str, Plant]] = {
     "a job that ends in a transaction of its own": in_place_of(
         Mutations, "_stage_ended", _end_separately
     ),
-    "a job that runs before its time": in_place_of(jobs, "EARLY_MS", 500.0),
+    "a job that runs before its time": in_place_of(due_jobs, "EARLY_MS", 500.0),
     "a cron that ticks twice": in_place_of(scheduling, "tick_ended", _tick_twice),
     "a deletion that no trigger follows": in_place_of(
         Transaction, "child_steps", _steps_but_deletions
