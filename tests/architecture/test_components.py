@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.architecture.source_tree import Module, modules, parsed
+from tests.architecture.source_tree import ROOT, Module, modules, parsed
+
+ROW = re.compile(r"(?m)^\| \[`(\w+)`\]\(\w+/README\.md\) \|")
 
 BUILT_ON = {
     "aggregate": {"batch_worker"},
@@ -21,6 +25,15 @@ FOR_VERBS = "engine.commands"
 
 def test_a_component_imports_only_what_the_engine_exports() -> None:
     assert reaching_inside(modules("components"), modules("engine")) == []
+
+
+def test_every_component_is_listed_where_it_is_installed_and_where_people_read() -> None:
+    found = {path.parent.name for path in (ROOT / "components").glob("*/__init__.py")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    told = ROW.findall((ROOT / "components" / "README.md").read_text())
+
+    assert {n: f"components.{n}" for n in found} == project["entry-points"]["headrace.components"]
+    assert found == set(told)
 
 
 def test_the_engine_knows_no_component() -> None:
