@@ -151,10 +151,10 @@ async def step(ctx: MutationCtx, part: Id[Part], run: int) -> None:
 
 
 @internal_mutation
-async def advance(ctx: MutationCtx, series: Id[Series]) -> None:
-    """Begin the next migration of a series, once none of them is in progress."""
+async def advance(ctx: MutationCtx, series: Id[Series], after: str) -> None:
+    """Begin what comes `after` a migration in a series, once none of them is in progress."""
     found = await ctx.db.get(series)
-    if found is None:
+    if found is None or found["waits_for"] != after:  # somebody else has begun it
         return
     left = found["left"]
     if (busy := await _busy(ctx, left)) is not None:
@@ -388,7 +388,7 @@ async def _queue(
 
 async def _advance_all(ctx: MutationCtx, name: str) -> None:
     async for series in _waiting(ctx, name):
-        args = {"series": series["_id"]}
+        args = {"series": series["_id"], "after": name}
         await ctx.scheduler.run_after(0, internal.functions.advance, args)
 
 

@@ -276,6 +276,20 @@ def test_a_series_goes_on_in_its_order_and_forgets_none(
         assert [3 if n % 2 == 0 else 2 for n in range(10)] == list(here.seen.values())
 
 
+def test_a_series_that_is_asked_for_twice_still_runs_one_after_another() -> None:
+    for steps in range(100):
+        with town(*range(6)) as here:
+            here.start("set_theme", batch_size=100)
+            for _ in range(2):
+                here.serially("set_theme", "in_batches_of_two", "set_color")
+            here.cut((steps, False))
+            second, third = here.status("in_batches_of_two", "set_color")
+            assert third["state"] == "unknown" or second["isDone"]
+            if third["isDone"]:
+                return
+    raise AssertionError("it has no end")
+
+
 @law
 @given(
     count=st.integers(1, 14),
