@@ -61,7 +61,9 @@ def _steps(data: Path) -> None:
     print(f"{len(documents):,} entries parsed from the standard library's source")
     with _serving(data / "whole") as (url, _):
         _load_all(url, documents)
-        _see_a_change(url)
+        with _counting_words(url, len(documents)):
+            _see_a_change(url)
+        _ask_too_much(url)
     with _serving(data / "killed") as (url, process):
         acknowledged = _kill_in_mid_load(url, process, documents)
     with _serving(data / "killed") as (url, _):
@@ -94,6 +96,36 @@ def _see_a_change(url: str) -> None:
         took_ms = (time.perf_counter() - began) * 1000
     _expect([text, *before], after, "questions after asking one")
     print(f"{watcher.name} saw the change {took_ms:.0f} ms after it asked for it")
+
+
+@contextmanager
+def _counting_words(url: str, documents: int) -> Iterator[None]:
+    """Have a migration add a field to all entries while the block runs, and see that it did."""
+    with httpx.Client(base_url=url, timeout=30) as http:
+        began = time.perf_counter()
+        _call(http, "mutation", "desk:count_all_words", {})
+        yield
+        while (status := _call(http, "query", "desk:counting", {}))["state"] == "inProgress":
+            time.sleep(0.05)
+        rate = documents / (time.perf_counter() - began)
+        _expect(("success", documents), (status["state"], status["processed"]), "the migration")
+        entries = _call(http, "query", "desk:of_module", {"module": "json"})
+        counted = [len(entry["text"].split()) for entry in entries]
+        _expect(counted, [entry.get("words") for entry in entries], "words of entries")
+    print(f"a migration added a field to {documents:,} entries meanwhile, {rate:,.0f} a second")
+
+
+def _ask_too_much(url: str) -> None:
+    """One visitor is held back, and another one is not."""
+    args = {"author": "check", "text": "Again?", "module": "json"}
+    with httpx.Client(base_url=url, timeout=30) as http:
+        for _ in range(3):
+            _call(http, "mutation", "desk:ask", {**args, "visitor": "impatient"})
+        call = {"path": "desk:ask", "args": {**args, "visitor": "impatient"}, "format": "json"}
+        refused = http.post("/api/mutation", json=call).json()
+        _expect("RateLimited", refused.get("errorData", {}).get("kind"), "the fourth question")
+        _call(http, "mutation", "desk:ask", {**args, "visitor": "another"})
+    print(f"the fourth question of a visitor waits {refused['errorData']['retryAfter']:.0f} ms")
 
 
 def _kill_in_mid_load(

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from engine import Document, Id, MutationCtx, QueryCtx, Schema, Table, mutation, query
+from datetime import timedelta
+from typing import NotRequired
+
+from components.migrations import Migrations, MigrationStatus
+from components.migrations import component as migrations_component
+from components.rate_limiter import RateLimiter, TokenBucket
+from components.rate_limiter import component as rate_limiter
+from engine import App, Document, Id, MutationCtx, QueryCtx, Schema, Table, Value, mutation, query
+
+app = App()
+limiter = RateLimiter(
+    app.use(rate_limiter, name="limits"),
+    questions=TokenBucket(rate=6, period=timedelta(minutes=1), capacity=3),
+)
+migrations = Migrations(app.use(migrations_component, name="migrations"))
 
 
 class Entry(Document):
@@ -12,6 +26,8 @@ class Entry(Document):
     name: str
     kind: str
     text: str
+    words: NotRequired[float]
+    """That it has; counted after it was loaded."""
 
 
 class Question(Document):
@@ -62,5 +78,35 @@ async def questions(ctx: QueryCtx) -> list[Question]:
 
 
 @mutation
-async def ask(ctx: MutationCtx, author: str, text: str, module: str) -> Id[Question]:
+async def ask(
+    ctx: MutationCtx, author: str, text: str, module: str, visitor: str | None = None
+) -> Id[Question]:
+    """Each visitor has three at once, and then one every ten seconds."""
+    await limiter.limit(ctx, "questions", key=visitor or author, throws=True)
     return await ctx.db.insert(Question, {"author": author, "text": text, "module": module})
+
+
+def visitor(_: QueryCtx, named: str | None) -> str | None:
+    """Nobody signs in here: visitors are who they say."""
+    return named
+
+
+questions_left = limiter.hook_api("questions", key=visitor).get_rate_limit
+
+
+@migrations.define(Entry)
+async def count_words(_: MutationCtx, entry: Entry) -> dict[str, Value] | None:
+    return None if "words" in entry else {"words": len(entry["text"].split())}
+
+
+@mutation
+async def count_all_words(ctx: MutationCtx) -> None:
+    """Count those of entries that have come since it was last done, while everything goes on."""
+    await migrations.run_one(ctx, count_words, reset=True)
+
+
+@query
+async def counting(ctx: QueryCtx) -> MigrationStatus:
+    """How far that has come."""
+    (status,) = await migrations.get_status(ctx, migrations=[count_words])
+    return status

@@ -44,6 +44,9 @@ async def run(data: Path, port: int, loads: bool) -> None:
             print(f"The help desk is open: {listener.urls[0]}")
             if loads:
                 await _load_once(listener.urls[0])
+                await engine.mutation("desk:count_all_words")
+                print("The words of each are being counted, by a migration.")
+                print("Open the page in two windows, then kill -9 this process and start it again.")
             await trio.sleep_forever()
 
 
@@ -56,7 +59,6 @@ async def _load_once(url: str) -> None:
         acknowledged = await load(http, documents)
     rate = len(acknowledged) / (time.perf_counter() - began)
     print(f"{len(acknowledged):,} entries are durable, {rate:,.0f} a second.")
-    print("Open the page in two windows, then kill -9 this process and start it again.")
 
 
 def _page() -> str:

@@ -28,7 +28,8 @@ after(async () => {
 
 test("what is asked in one window of the help desk shows in the other", async () => {
   const about = { module: "json", name: "dumps", kind: "function", text: "Serialize obj to JSON." };
-  await new ConvexHttpClient(url, { logger: false }).mutation(anyApi.desk.add, { entries: [about] });
+  const operator = new ConvexHttpClient(url, { logger: false });
+  await operator.mutation(anyApi.desk.add, { entries: [about] });
   const [asking, reading] = [await opened(), await opened()];
   const questions = [
     ["Ada", "json", "How do I keep the order of keys?"],
@@ -51,6 +52,33 @@ test("what is asked in one window of the help desk shows in the other", async ()
       (shown) => assert.deepEqual(shown, newestFirst),
     );
   }
+});
+
+test("a migration adds a field to what is shown, and who asks too much has to wait", async () => {
+  const about = { module: "json", name: "loads", kind: "function", text: "Deserialize a document." };
+  const operator = new ConvexHttpClient(url, { logger: false });
+  await operator.mutation(anyApi.desk.add, { entries: [about] });
+  const window = await opened();
+  await window.getByText("json.loads").waitFor();
+  await window.getByText("3 questions left").waitFor();
+
+  await operator.mutation(anyApi.desk.count_all_words, {});
+  await window.getByText("function, 3 words").waitFor();
+
+  await window.getByLabel("Your name").fill("Eve");
+  for (const text of ["Once?", "Twice?", "Thrice?"]) {
+    await window.getByLabel("Your question").fill(text);
+    await window.getByRole("button", { name: "Ask" }).click();
+    await window.locator("#questions").getByText(text).waitFor();
+  }
+  await window.getByText("Please wait a moment").waitFor();
+  await window.getByLabel("Your question").fill("Too often?");
+  await window.getByRole("button", { name: "Ask" }).click();
+  await eventually(
+    () => window.getByLabel("Your question").inputValue(),
+    (left) => assert.equal(left, "Too often?"),
+  );
+  assert.equal(await window.locator("#questions").getByText("Too often?").count(), 0);
 });
 
 async function opened() {
