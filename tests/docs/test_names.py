@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import components.migrations
+import components.rate_limiter
 import engine
 
 README = Path(__file__).parents[2] / "README.md"
@@ -46,6 +48,10 @@ PLACES: tuple[Any, ...] = (
     engine.v.union(),
     engine.v.literal(1),
     engine.v.id("messages"),
+    components.migrations,
+    components.migrations.Migrations,
+    components.rate_limiter,
+    components.rate_limiter.RateLimiter,
 )
 
 
