@@ -13,7 +13,7 @@ from wsproto.events import TextMessage
 import bench.__main__ as command
 from bench.crowd import messages_in
 from bench.harness import Bench, Entry, Result, entries, percentile
-from bench.macro import backfill, fanout, macro, sync, transfer
+from bench.macro import _limiting, _migrating, backfill, fanout, macro, sync, transfer
 from bench.macro import verify as verify_bench
 from bench.macro._bare import BarePeople
 from bench.people import data_file, fields_of, load, schema
@@ -269,6 +269,27 @@ def test_mutations_are_measured_without_a_backfill_and_beside_it(
     assert {"nothing", "a backfill"} == set(beside)
     assert all(beside.values())
     assert any(result.metric == "documents_per_s" for result in results)
+
+
+def test_decisions_are_measured_of_each_limit(tmp_path: Path) -> None:
+    results = list(_limiting.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
+
+    ours = {r.params["limit"]: r.value for r in results if (r.metric, r.peer) == ("rate", None)}
+    assert set(_limiting.NAMES) == set(ours)
+    assert all(ours.values())
+
+
+def test_a_migration_is_measured_beside_mutations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_migrating, "QUICK_DOCUMENTS", 1_000)
+
+    results = list(_migrating.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=2)))
+
+    beside = {r.params["beside"] for r in results if r.metric == "mutations_per_s" and r.value}
+    assert {"nothing", "a migration"} == beside
+    rates = {r.params["ranges"]: r.value for r in results if r.metric == "documents_per_s"}
+    assert set(_migrating.RANGES) == set(rates)
 
 
 def test_transfers_are_measured_beside_a_verify_that_comes_to_its_end(

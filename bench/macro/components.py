@@ -1,0 +1,28 @@
+"""
+What do components cost, beside libraries that do one of their tasks?
+
+Each part is a module of its own beside this one, says what it does, and is given an equal share
+of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from bench.harness import Bench, Result
+from bench.macro import _limiting, _migrating
+
+PARTS: Final[dict[str, Callable[[Bench], Iterator[Result]]]] = {
+    "limiter": _limiting.run,
+    "migrations": _migrating.run,
+}
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """One part after another, each in a directory of its own."""
+    for name, part in PARTS.items():
+        directory = bench.directory / name
+        directory.mkdir()
+        yield from part(replace(bench, directory=directory, budget_s=bench.budget_s / len(PARTS)))
