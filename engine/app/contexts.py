@@ -472,6 +472,62 @@ class DatabaseReader(ABC):
             InvalidRange: the filter does not fit the index.
         """
 
+    @overload
+    async def hybrid_search(
+        self,
+        table: type[D],
+        /,
+        *,
+        search_index: str,
+        search: Callable[[Search], Search],
+        vector_index: str,
+        vector: Sequence[float],
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+        limit: int = ...,
+    ) -> list[VectorHit[D]]: ...
+    @overload
+    async def hybrid_search(
+        self,
+        table: str,
+        /,
+        *,
+        search_index: str,
+        search: Callable[[Search], Search],
+        vector_index: str,
+        vector: Sequence[float],
+        filter: Callable[[VectorFilter], Expression] | None = ...,
+        limit: int = ...,
+    ) -> list[VectorHit[Any]]: ...
+    @abstractmethod
+    async def hybrid_search(
+        self,
+        table: type[Any] | str,
+        /,
+        *,
+        search_index: str,
+        search: Callable[[Search], Search],
+        vector_index: str,
+        vector: Sequence[float],
+        filter: Callable[[VectorFilter], Expression] | None = None,
+        limit: int = VECTOR_RESULTS,
+    ) -> list[VectorHit[Any]]:
+        """
+        What a text search and a vector search find, put in one order by reciprocal rank fusion.
+
+        Of each the best 100, or `limit`, count; those that the text search finds are read.
+
+        Args:
+            search_index, search: as `with_search_index` takes them.
+            vector_index, vector, filter, limit: as `vector_search` takes them.
+
+        Returns:
+            Ids, and scores that say something only beside each other: the sum of 1 / (60 + rank)
+            over both orders.
+
+        Raises:
+            IndexNotFound, InvalidValue, InvalidRange: as the two searches do.
+        """
+
     @property
     @abstractmethod
     def system(self) -> DatabaseReader:

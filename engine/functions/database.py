@@ -10,6 +10,7 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter
@@ -18,13 +19,14 @@ from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
 from engine.functions import absences
 from engine.functions.calls import Call, Calls, Steps
 from engine.functions.crons import is_tick
-from engine.functions.queries import PaginationState, TableQueryBuilder
+from engine.functions.queries import PaginationState, QueryBuilder, TableQueryBuilder
 from engine.indexes.catalog import TableInfo
 from engine.indexes.vectors.asked import VectorSearch, asked
 from engine.model.ids import decode_id, row_key_of
 from engine.model.limits import VECTOR_RESULTS
 from engine.model.values import UNDEFINED, Int64, Undefined, normalize
 from engine.transaction.deletion import delete
+from engine.transaction.fusion import CANDIDATES, fused
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.vector_search import reading_of, search_vectors
 
@@ -107,9 +109,34 @@ class Reader(DatabaseReader):
         wanted = asked(index, vector, limit, filter)
         return self._access.calls.defer(lambda: self._vector_search(name, wanted))
 
+    def hybrid_search(
+        self,
+        table: Any,
+        /,
+        *,
+        search_index: str,
+        search: Callable[[Any], object],
+        vector_index: str,
+        vector: Sequence[float],
+        filter: Callable[[Any], object] | None = None,
+        limit: float = VECTOR_RESULTS,
+    ) -> Call[list[Any]]:
+        texts = self.query(table).with_search_index(search_index, search)
+        wanted = asked(vector_index, vector, limit, filter)
+        return self._access.calls.defer(lambda: self._hybrid_search(table, texts, wanted))
+
     @property
     def system(self) -> SystemReader:
         return SystemReader(self._access)
+
+    def _hybrid_search(
+        self, table: Any, texts: QueryBuilder, wanted: VectorSearch
+    ) -> Steps[list[Any]]:
+        count = max(CANDIDATES, wanted.limit)
+        by_text = yield from texts.read(count)
+        by_vector = yield from self._vector_search(user_table(table), replace(wanted, limit=count))
+        orders = [[found["_id"] for found in order] for order in (by_text, by_vector)]
+        return [{"_id": one, "_score": score} for one, score in fused(orders, wanted.limit)]
 
     def _vector_search(self, table: str, wanted: VectorSearch) -> Steps[list[Any]]:
         access = self._access
@@ -237,6 +264,11 @@ class SystemReader(DatabaseReader):
 
     def vector_search(self, table: Any, index: str, /, **_options: Any) -> Call[list[Any]]:
         return self._access.calls.run(_refuse_search, table, index)
+
+    def hybrid_search(
+        self, table: Any, /, *, vector_index: str, **_options: Any
+    ) -> Call[list[Any]]:
+        return self._access.calls.run(_refuse_search, table, vector_index)
 
     @property
     def system(self) -> SystemReader:

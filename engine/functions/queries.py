@@ -159,14 +159,14 @@ class QueryBuilder(Query[Any]):
     # Ends
 
     def collect(self) -> Call[list[Any]]:
-        return self._calls.defer(lambda: self._read(None))
+        return self._calls.defer(lambda: self.read(None))
 
     def take(self, n: float, /) -> Call[list[Any]]:
         if isinstance(n, float) and n.is_integer():
             n = int(n)  # an argument annotated `float`
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise InvalidValue(f"take needs a whole number that is not negative, not {n!r}")
-        return self._calls.defer(lambda: self._read(n))
+        return self._calls.defer(lambda: self.read(n))
 
     def first(self) -> Call[Any]:
         return self._calls.defer(self._first)
@@ -271,7 +271,8 @@ class QueryBuilder(Query[Any]):
         place = [self._component, self._table, self._index_name, fields, self._reverse]
         return blake2b(encode(place), digest_size=8).digest()
 
-    def _read(self, count: int | None) -> Steps[list[Any]]:
+    def read(self, count: int | None) -> Steps[list[Any]]:
+        """The documents that it finds: `count` of them, or all."""
         if self._search is not None:
             return self._shown((yield from self._searched(count)))
         found: list[Doc] = []
@@ -324,11 +325,11 @@ class QueryBuilder(Query[Any]):
         return found
 
     def _first(self) -> Steps[Any]:
-        found = yield from self._read(1)
+        found = yield from self.read(1)
         return found[0] if found else None
 
     def _unique(self) -> Steps[Any]:
-        found = yield from self._read(2)
+        found = yield from self.read(2)
         if len(found) > 1:
             raise InvalidValue(
                 f"unique() query returned more than one result from table {self._table!r}: "

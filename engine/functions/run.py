@@ -501,12 +501,14 @@ class Functions:
             )
             search = search_newest(transaction, component, table, wanted)
             while True:
+                await trio.lowlevel.checkpoint()
+                until = self._runtime.monotonic() + self.limits.slice_s_max
                 try:
-                    next(search)
+                    while self._runtime.monotonic() < until:
+                        next(search)
                 except StopIteration as end:
                     hits: list[Hit] = end.value
                     return hits
-                await trio.lowlevel.checkpoint()
         finally:
             self._snapshots.release(snapshot)
 

@@ -11,6 +11,7 @@ Needs no numpy: a search that cannot be is refused in the same words with and wi
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class VectorSearch:
     """What a search asks for, before it is held against an index."""
 
     index_name: str
-    vector: tuple[float, ...]
+    vector: array[float]
     limit: int
     condition: Condition | None
 
@@ -71,11 +72,11 @@ def asked(
     )
 
 
-def _numbers(vector: Sequence[float]) -> tuple[float, ...]:
-    numbers: tuple[float, ...] = ()
+def _numbers(vector: Sequence[float]) -> array[float]:
+    numbers = array("d")
     if not isinstance(vector, str | bytes | Mapping):
         with suppress(TypeError, ValueError, OverflowError):
-            numbers = tuple(map(float, vector))
+            numbers = array("d", vector)
     if not numbers or not all(map(isfinite, numbers)):
         raise InvalidValue(
             f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"

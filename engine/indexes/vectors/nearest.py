@@ -24,6 +24,9 @@ from engine.indexes.vectors.rows import Row, about, scores, slack
 
 BLOCK_NUMBERS: Final = 1 << 20
 """Numbers that are looked at between two chances to let others run: about a millisecond."""
+_MOST: Final = 0.8
+"""Where so many of the rows count, enough are among the candidates that a search holds anyway, and
+only the first of these are asked for: it is telling them that takes time."""
 _MORE: Final = 8
 """Candidates besides as many as are wanted: the order of a graph is of rounded rows."""
 
@@ -109,9 +112,11 @@ def _by_graph(part: Part, counting: Mask, best: Best) -> bool:
     if rows == 0:
         return True
     wanted = sought.count + len(sought.hidden)
-    asked = ceil(max(WIDTH, 2 * wanted) * len(part) / rows)
-    if rows <= CANDIDATE_ROWS * asked:
+    candidates = max(WIDTH, 2 * wanted)
+    if rows <= CANDIDATE_ROWS * candidates * len(part) / rows:
         return False
+    is_held = candidates == WIDTH and rows > _MOST * len(part)
+    asked = ceil((wanted + _MORE if is_held else candidates) * len(part) / rows)
     places = part.graph.nearest(sought.row, asked)
     places = places[counting[places]]
     if len(places) < wanted:

@@ -62,8 +62,14 @@ def score(a: Row, b: Row) -> float:
 
 
 def about(rows: Rows, row: Row) -> Rows:
-    """The cosine of each row with `row`, off by no more than `slack`; in a tenth of the time."""
-    return rows @ row
+    """
+    The cosine of each row with `row`, off by no more than `slack`; in a tenth of the time.
+
+    A row at a time: for a product of the whole matrix a BLAS wakes threads of its own, which takes
+    longer than the product, and ten times as long where the cores have something to do.
+    """
+    near: Rows = np.vecdot(rows, row)
+    return near
 
 
 def slack(dimensions: int) -> float:

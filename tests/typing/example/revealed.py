@@ -81,6 +81,14 @@ async def vectors_are_searched_alike_with_and_without_a_database(
         await act.vector_search(Message, "by_embedding", vector=[0.5], limit=3),
         list[VectorHit[Message]],
     )
+    both = await query.db.hybrid_search(
+        Message,
+        search_index="search_body",
+        search=lambda s: s.search("body", "x"),
+        vector_index="by_embedding",
+        vector=[0.5],
+    )
+    assert_type(both, list[VectorHit[Message]])
     assert_type(
         thread.vector_search("messages", "by_embedding", vector=(1, 2)), list[VectorHit[Any]]
     )

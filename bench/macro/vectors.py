@@ -1,0 +1,347 @@
+"""
+How many vector searches a second, of what recall, and how long does one take while others write?
+
+Glosses of WordNet as a model sees them (`bench/embeddings.py` makes them once): 20,000 of 384
+numbers, 10,000 of 1,536, and 500 others that are looked for.  Each search is given a list of floats
+and returns ten ids with scores: ours are calls of an action (`nearly`) and of queries (`exact`),
+none of which comes from the cache; beside them libraries alone, in the same run.  Then vectors are
+replaced beside 100 searches a second, and the engine is opened again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from typing import Any, Final, TypeAlias, cast
+from unittest.mock import patch
+
+import numpy as np
+import trio
+
+from bench.embeddings import embeddings
+from bench.harness import Bench, Param, Result, arrivals, percentile, progress
+from bench.macro._vector_peers import WANTED, Floats, filled
+from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx, VectorFilter
+from engine.app.decorators import action, mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.types import VectorHit
+from engine.app.validators import v
+from engine.host import Engine
+from engine.indexes.vectors import nearest
+from engine.indexes.vectors.graph import WIDTH
+from engine.indexes.vectors.index import VectorIndex
+
+CASES: Final = ((384, 20_000), (1_536, 10_000))
+QUICK_CASES: Final = ((384, 5_000),)
+MADE: Final = 21_000
+QUESTIONS: Final = 500
+ONE_IN: Final = (1, 10, 100, 1_000)
+WIDTHS: Final = (16, 32, 64, 128, 256)
+QUICK_WIDTHS: Final = (16, 64)
+WRITTEN_PER_S: Final = (0, 50, 200, 500)
+ASKED_PER_S: Final = 100
+ADDED_BYTES: Final = 600_000
+FIELDS: Final = {10: "tenth", 100: "hundredth", 1000: "thousandth"}
+
+Seconds: TypeAlias = list[float]
+
+
+def schema_of(dimensions: int) -> Schema:
+    return Schema(
+        rows=Table(v.any())
+        .index("by_number", ["number"])
+        .vector_index(
+            "by_row", vector_field="row", dimensions=dimensions, filter_fields=[*FIELDS.values()]
+        )
+    )
+
+
+@mutation
+async def add(ctx: MutationCtx, first: int, rows: Any) -> None:
+    for number, row in enumerate(rows, first):
+        places = {name: number % one_in for one_in, name in FIELDS.items()}
+        await ctx.db.insert("rows", {"number": number, "row": row, **places})
+
+
+@mutation
+async def change(ctx: MutationCtx, number: int, row: Any) -> None:
+    doc = await ctx.db.query("rows").with_index("by_number", number=number).unique()
+    if doc is not None:
+        await ctx.db.patch(doc["_id"], {"row": row})
+
+
+@query
+async def exact(ctx: QueryCtx, row: Any, one_in: int) -> list[VectorHit[Any]]:
+    return await ctx.db.vector_search("rows", "by_row", vector=row, filter=_filter(one_in))
+
+
+@query
+async def numbers(ctx: QueryCtx, ids: list[str]) -> list[Any]:
+    docs = [await ctx.db.get("rows", cast("Any", one)) for one in ids]
+    return [doc and doc["number"] for doc in docs]
+
+
+asked: list[tuple[list[float], int]] = []
+"""What the action is to look for, and how long each took it, with what it found."""
+answered: list[tuple[float, list[VectorHit[Any]]]] = []
+
+
+@action
+async def nearly(ctx: ActionCtx) -> None:
+    for row, one_in in asked:
+        began = time.perf_counter()
+        found = await ctx.vector_search("rows", "by_row", vector=row, filter=_filter(one_in))
+        answered.append((time.perf_counter() - began, found))
+
+
+def _filter(one_in: int) -> Callable[[VectorFilter], Any] | None:
+    return None if one_in == 1 else lambda q: q.eq(FIELDS[one_in], 0)
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    """Measure ours, then the peers, for each number of dimensions."""
+    widths = QUICK_WIDTHS if bench.quick else WIDTHS
+    for dimensions, documents in QUICK_CASES if bench.quick else CASES:
+        made = embeddings(MADE, dimensions)
+        data = _Data(made[:documents], made[-QUESTIONS:], bench.budget_s / 60)
+        results: list[Result] = []
+        trio.run(_measure_ours, bench, data, results)
+        yield from results
+        progress(f"peers, {dimensions} dimensions")
+        for peer in filled(data.rows):
+            params = data.params()
+            yield _result("fill", params, "rate", data.per_s(peer.seconds), "1/s", peer.name)
+            yield _result("fill", params, "memory", peer.size_mb, "MB", peer.name)
+            for one_in in ONE_IN if peer.filters else ONE_IN[:1]:
+                search = partial(_timed, peer.search, one_in)
+                yield from data.figures(data.asked(search), one_in, peer.name)
+            for width in widths if peer.set_width else ():
+                assert peer.set_width is not None, "it has one"
+                peer.set_width(width)
+                search = partial(_timed, peer.search, 1)
+                yield from data.figures(data.asked(search), 1, peer.name, width=width)
+
+
+def _timed(
+    search: Callable[[list[float], int], list[dict[str, Any]]], one_in: int, row: list[float]
+) -> tuple[float, list[Any]]:
+    began = time.perf_counter()
+    found = search(row, one_in)
+    return time.perf_counter() - began, [hit["_id"] for hit in found]
+
+
+class _Data:
+    """The rows, what is looked for, and what is nearest to it."""
+
+    def __init__(self, rows: Floats, questions: Floats, seconds: float) -> None:
+        self.rows = np.ascontiguousarray(rows)
+        self.questions = [row.tolist() for row in questions]
+        self.seconds = seconds
+        """For one figure."""
+        places = np.arange(len(rows))
+        scores = questions @ self.rows.T
+        self.truth = {
+            one_in: [
+                set(chosen[np.argsort(-scores[at, chosen])[:WANTED]].tolist())
+                for at in range(len(questions))
+            ]
+            for one_in in ONE_IN
+            if (chosen := np.flatnonzero(places % one_in == 0)).size
+        }
+
+    def params(self, **more: Param) -> dict[str, Param]:
+        return {"dimensions": self.rows.shape[1], "documents": len(self.rows), **more}
+
+    def per_s(self, seconds: float) -> float:
+        return len(self.rows) / seconds if seconds else 0.0
+
+    def asked(
+        self, search: Callable[[list[float]], tuple[float, list[int]]]
+    ) -> list[tuple[float, list[int]]]:
+        """Look for one after another, until the time is over."""
+        end = time.perf_counter() + self.seconds
+        found = []
+        for row in self.questions:
+            found.append(search(row))
+            if time.perf_counter() > end:
+                break
+        return found
+
+    def figures(
+        self,
+        found: Sequence[tuple[float, list[int]]],
+        one_in: int,
+        peer: str | None,
+        *,
+        way: str = "nearly",
+        width: int = WIDTH,
+    ) -> Iterator[Result]:
+        taken = [seconds for seconds, _ in found]
+        shares = [
+            len(truth.intersection(ids)) / len(truth)
+            for (_, ids), truth in zip(found, self.truth[one_in], strict=False)
+        ]
+        params = self.params(way="alone" if peer else way, width=width, of_one_in=one_in)
+        rate = len(taken) / sum(taken)
+        yield _result("searches", params, "rate", rate, "1/s", peer)
+        yield _result("searches", params, "recall", sum(shares) / len(shares), "of 1", peer)
+        yield _result("searches", params, "p99", percentile(taken, 0.99) * 1e3, "ms", peer)
+
+
+class _Ours:
+    """An engine with the rows in it."""
+
+    def __init__(self, engine: Engine, data: _Data) -> None:
+        self.engine = engine
+        self.data = data
+        self.numbers: dict[str, int] = {}
+
+    @property
+    def index(self) -> VectorIndex:
+        node = self.engine.node
+        table = node.committer.head.catalog.table("", "rows")
+        assert table is not None, "it was pushed"
+        live = node.functions._snapshots.current.live
+        found = live.find(table.indexes["by_row"].index_id)
+        assert found is not None, "it answers"
+        return cast("VectorIndex", found)
+
+    def set_width(self, width: int) -> None:
+        for part in self.index.folded:
+            if part.graph is not None:
+                part.graph._index.expansion_search = width  # type: ignore[misc]  # it can be set
+
+    async def fill(self) -> float:
+        """Write all rows, and wait until what there is to fold is folded; the seconds of both."""
+        rows = self.data.rows
+        at_once = ADDED_BYTES // (8 * rows.shape[1])
+        began = time.perf_counter()
+        for first in range(0, len(rows), at_once):
+            some = [row.tolist() for row in rows[first : first + at_once]]
+            await self.engine.mutation(add, first=first, rows=some)
+        while self.index.is_due:  # noqa: ASYNC110 - nobody tells when a fold is in its place
+            await trio.sleep(0.05)
+        return time.perf_counter() - began
+
+    async def number_all(self) -> None:
+        for part in self.index.parts():
+            keys = [bytes(key).ljust(16, b"\0") for key in part.keys]
+            ids = [self._id_of(key) for key in keys]
+            for start in range(0, len(ids), 500):
+                some = ids[start : start + 500]
+                found = await self.engine.query(numbers, ids=some)
+                self.numbers.update(zip(some, map(int, found), strict=True))
+
+    def _id_of(self, internal: bytes) -> str:
+        from engine.model.ids import encode_id
+
+        return encode_id(self.index.info.table_number, internal)
+
+    async def nearly(self, one_in: int) -> list[tuple[float, list[int]]]:
+        asked[:] = [(row, one_in) for row in self.data.questions]
+        answered.clear()
+        with trio.move_on_after(self.data.seconds):
+            await self.engine.action(nearly)
+        return [(s, [self.numbers[hit["_id"]] for hit in hits]) for s, hits in answered]
+
+    async def exactly(self, one_in: int) -> list[tuple[float, list[int]]]:
+        found = []
+        end = time.perf_counter() + self.data.seconds
+        for row in self.data.questions:
+            began = time.perf_counter()
+            hits = await self.engine.query(exact, row=row, one_in=one_in)
+            seconds = time.perf_counter() - began
+            found.append((seconds, [self.numbers[hit["_id"]] for hit in hits]))
+            if time.perf_counter() > end:
+                break
+        return found
+
+
+async def _measure_ours(bench: Bench, data: _Data, results: list[Result]) -> None:
+    dimensions = data.rows.shape[1]
+    app = [add, change, exact, numbers, nearly, search_one, schema_of(dimensions)]
+    directory = bench.directory / f"ours-{dimensions}"
+    async with Engine.open(directory, app=app) as engine:
+        progress(f"filling, {dimensions} dimensions")
+        took = await _Ours(engine, data).fill()
+        results.append(_result("fill", data.params(), "rate", data.per_s(took), "1/s"))
+    began = time.perf_counter()
+    async with Engine.open(directory, app=app) as engine:
+        await engine.query(exact, row=data.questions[0], one_in=1)
+        took = time.perf_counter() - began
+        results.append(_result("reopen", data.params(), "time", took * 1e3, "ms"))
+        await _measure_searches(bench, _Ours(engine, data), results)
+
+
+async def _measure_searches(bench: Bench, ours: _Ours, results: list[Result]) -> None:
+    """Alone, all rows being in the graph, then beside writes."""
+    data = ours.data
+    memory = ours.index.size_bytes / 1e6
+    results.append(_result("fill", data.params(), "memory", memory, "MB"))
+    await ours.number_all()
+    progress("searches")
+    for one_in in ONE_IN:
+        results += data.figures(await ours.nearly(one_in), one_in, None)
+        found = await ours.exactly(one_in)
+        results += data.figures(found, one_in, None, way="exact", width=0)
+    for width in QUICK_WIDTHS if bench.quick else WIDTHS:
+        ours.set_width(width)
+        with patch.object(nearest, "WIDTH", width):
+            results += data.figures(await ours.nearly(1), 1, None, width=width)
+    ours.set_width(WIDTH)
+    for written in WRITTEN_PER_S[:2] if bench.quick else WRITTEN_PER_S:
+        progress(f"searches while {written} vectors a second are replaced")
+        results += await _beside_writes(ours, written)
+
+
+async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
+    """Searches that arrive whatever becomes of those before, and writes likewise."""
+    data, numbered = ours.data, count()
+    seconds = max(3.0, 2 * data.seconds)
+    late: Seconds = []
+    written = 0
+    end = trio.current_time() + seconds
+
+    async def ask(due: float) -> None:
+        row = data.questions[next(numbered) % QUESTIONS]
+        await ours.engine.action(search_one, row=row)
+        late.append(trio.current_time() - due)
+
+    async def write(_due: float) -> None:
+        nonlocal written
+        number = (next(numbered) * 7919) % len(data.rows)
+        row = data.questions[number % QUESTIONS]
+        await ours.engine.mutation(change, number=number, row=row)
+        written += 1
+
+    def is_over() -> bool:
+        return trio.current_time() > end
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(arrivals, ASKED_PER_S, ask, is_over=is_over))
+        if written_per_s:
+            nursery.start_soon(partial(arrivals, written_per_s, write, is_over=is_over))
+    params = data.params(asked_per_s=ASKED_PER_S, written_per_s=written_per_s)
+    return [
+        _result("beside_writes", params, "written", written / seconds, "1/s"),
+        _result("beside_writes", params, "p50", percentile(late, 0.5) * 1e3, "ms"),
+        _result("beside_writes", params, "p99", percentile(late, 0.99) * 1e3, "ms"),
+    ]
+
+
+@action
+async def search_one(ctx: ActionCtx, row: Any) -> list[VectorHit[Any]]:
+    return await ctx.vector_search("rows", "by_row", vector=row)
+
+
+def _result(
+    name: str,
+    params: dict[str, Param],
+    metric: str,
+    value: float,
+    unit: str,
+    peer: str | None = None,
+) -> Result:
+    return Result(name=name, params=params, metric=metric, value=value, unit=unit, peer=peer)
