@@ -18,6 +18,7 @@ class Lives:
     def __init__(self, application: Application, stack: ExitStack) -> None:
         self._application = application
         self._stack = stack
+        self._number = 0
         self._batches_left = -1
         self._left_behind: MemoryStore | None = None
         self.store = MemoryStore(flush=self._flush)
@@ -43,7 +44,10 @@ class Lives:
 
     def _open(self) -> BlockingHarness:
         opening = open_place(self._application, store=self.store)
-        return BlockingHarness(self._stack.enter_context(opening))
+        t = BlockingHarness(self._stack.enter_context(opening))
+        t.seed(self._number)  # no two lives give the same ids
+        self._number += 1
+        return t
 
     async def _flush(self) -> None:
         await trio.lowlevel.checkpoint()
