@@ -139,10 +139,15 @@ async def clear_all(ctx: MutationCtx, before: float | None = None) -> None:
 
 
 @internal_mutation
-async def step(ctx: MutationCtx, part: Id[Part], run: int) -> None:
-    """Run the next batch of a part, unless its chain has been cut since."""
+async def step(ctx: MutationCtx, part: Id[Part]) -> None:
+    """
+    Run the next batch of a part.
+
+    There is one such job of a part at most: whoever ends a migration cancels it, and nobody
+    begins one that has any.
+    """
     found = await ctx.db.get(part)
-    if found is None or found["run"] != run:
+    if found is None:
         return
     row = await ctx.db.get(found["migration"])
     assert row is not None, "a migration goes with its parts"
@@ -231,7 +236,7 @@ async def _divide(ctx: MutationCtx, row: Migration, cursor: str | None) -> None:
     await ctx.db.patch(row["_id"], {"skipped": 0, "total": total})
     for number, bounds in enumerate(plan["parts"]):
         part = {"migration": row["_id"], "number": number, "cursor": cursor, **bounds}
-        await ctx.db.insert(Part, {**part, "is_done": False, "processed": 0, "run": 0})
+        await ctx.db.insert(Part, {**part, "is_done": False, "processed": 0})
 
 
 async def _go_on(ctx: MutationCtx, row: Migration, *, one_batch_only: bool) -> None:
@@ -327,10 +332,8 @@ async def _keep_skipped(ctx: MutationCtx, row: Migration, skipped: list[Skipped]
 
 
 async def _schedule(ctx: MutationCtx, part: Part) -> None:
-    run = int(part["run"]) + 1
-    args = {"part": part["_id"], "run": run}
-    job = await ctx.scheduler.run_after(0, internal.functions.step, args)
-    await ctx.db.patch(part["_id"], {"run": run, "job": job})
+    job = await ctx.scheduler.run_after(0, internal.functions.step, {"part": part["_id"]})
+    await ctx.db.patch(part["_id"], {"job": job})
 
 
 async def _leaving_room(ctx: MutationCtx) -> Any:
@@ -366,7 +369,7 @@ async def _stop(
     for part in await _parts(ctx, row):
         if "job" in part and part["_id"] != under_way:
             await ctx.scheduler.cancel(cast("Id[Any]", part["job"]))
-            await ctx.db.patch(part["_id"], {"run": part["run"] + 1, "job": UNDEFINED})
+            await ctx.db.patch(part["_id"], {"job": UNDEFINED})
     ended = {"state": state, "error": error, "latest_end": ctx.now_ms}
     await ctx.db.patch(row["_id"], ended)
     async for series in _waiting(ctx, row["name"]):

@@ -37,8 +37,7 @@ class Part(Document):
     """
     A range of documents that a migration goes through by itself.
 
-    `cursor` is where its next batch begins.  `job` runs that, under the number `run`: another job
-    is of a chain that has been cut.
+    `cursor` is where its next batch begins, and `job` is what runs that.
     """
 
     migration: Id[Migration]
@@ -46,7 +45,6 @@ class Part(Document):
     cursor: str | None
     is_done: bool
     processed: float
-    run: float
     lower: NotRequired[float]
     upper: NotRequired[float]
     job: NotRequired[str]
