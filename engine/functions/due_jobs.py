@@ -33,8 +33,8 @@ from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
 from engine.transaction.view import View, view_of
 
-LOOK_ROWS_MAX: Final = 128
-"""Entries that one look goes through: under a millisecond, then others have their turn."""
+LOOK_ROWS_MAX: Final = 64
+"""Entries that one look goes through: half a millisecond, then others have their turn."""
 EARLY_MS: Final = 0.001
 """Times in milliseconds are floats, so a job may be found due this much before its time."""
 

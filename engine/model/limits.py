@@ -210,8 +210,9 @@ class Limits:
     """Actions take seconds, so a place may come free meanwhile; people wait no longer."""
 
     # Scheduled functions.
-    mutation_jobs_running_max: int = 32
-    """They run one after another; so many of them share a batch."""
+    mutation_jobs_running_max: int = 64
+    """They run one after another, and half of them wait for the disk together: with fewer, what a
+    batch costs is shared by too few."""
     action_jobs_running_max: int = 32
     """Beside `concurrent_actions_max`: crons run while clients are many, and vice versa."""
     jobs_waiting_max: int = 1_000

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -11,6 +15,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
 import bench.__main__ as command
+from bench.compare import _postgres, scheduler
 from bench.crowd import messages_in
 from bench.harness import Bench, Entry, Result, entries, percentile
 from bench.macro import _limiting, _migrating, backfill, fanout, macro, sync, transfer
@@ -351,6 +356,55 @@ def test_mutations_through_websockets_are_measured_beside_a_bare_echo(
     assert all(figures[*kind, "p99"] >= figures[*kind, "p50"] > 0 for kind in kinds)
     assert all(figures[*kind, sync.RATE] > 0 for kind in kinds)
     assert 6 == len(goals)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs few enough for a test, and nobody beside ours, who need not be installed."""
+    monkeypatch.setattr(scheduler, "QUICK_OUTSTANDING", (200, 400))
+    monkeypatch.setattr(scheduler, "LOADED_AT_ONCE", 100)
+    monkeypatch.setattr(scheduler, "QUICK_DRAINED", 300)
+    monkeypatch.setattr(scheduler, "PEERS", ())
+
+
+@pytest.mark.usefixtures("short")
+def test_each_goal_of_the_scheduler_is_a_figure(tmp_path: Path) -> None:
+    results = list(scheduler.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
+
+    goals = {result.params["what"]: result.value for result in results if "goal" in result.name}
+    started = [r.params["running"] for r in results if r.name == "scheduler-start"]
+    assert {"enqueue", "drain", "memory", "running by limit"} < goals.keys()
+    assert 0 < goals["running by limit"] <= 1
+    assert [0, 0, 10, 10] == started
+
+
+@pytest.mark.usefixtures("short")
+async def test_jobs_of_which_one_ran_twice_are_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)
+
+    def and_again(durable: Any) -> scheduler.Tally:
+        return scheduler_tally(ran=Counter([7]), durable=durable)
+
+    scheduler_tally = scheduler.Tally
+    monkeypatch.setattr(scheduler, "Tally", and_again)
+    with pytest.raises(AssertionError, match="each ran once"):
+        await scheduler._drain(bench, [])
+
+
+def test_a_postgresql_is_there_for_a_block_and_flushes_each_commit() -> None:
+    folder = _postgres.binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL here")
+    with (
+        tempfile.TemporaryDirectory() as parent,
+        _postgres.cluster(folder, Path(parent, "cluster")) as url,
+    ):
+        asked = [str(folder / "psql"), url, "-Atc", "SHOW fsync", "-c", "SHOW synchronous_commit"]
+        answered = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+
+    assert ["on", "on"] == answered.split()
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
