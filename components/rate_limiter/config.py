@@ -230,6 +230,13 @@ class FixedWindow(RateLimitConfig):
 
     start: float | datetime | None = None
 
+    def __post_init__(self) -> None:
+        RateLimitConfig.__post_init__(self)
+        if isinstance(self.start, datetime) and self.start.tzinfo is None:
+            raise ValueError(f"{self}: start has no time zone; write tzinfo=UTC, or milliseconds")
+        if not math.isfinite(self.start_ms):
+            raise ValueError(f"{self}: start is a time")
+
     @property
     def start_ms(self) -> float:
         return (

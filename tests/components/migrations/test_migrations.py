@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from engine import ConvexError
+from engine import ConvexError, MutationCtx
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
+from tests.components.inside import Inside
 from tests.components.migrations.people import mount
 
-APPLICATION = load(Path(__file__).with_name("people.py"))
+inside = Inside(load(Path(__file__).with_name("people.py")), mount)
 
 
 @pytest.fixture
 def t() -> Iterator[BlockingHarness]:
-    with open_place(APPLICATION) as place:
+    with open_place(inside.application) as place:
         t = BlockingHarness(place)
         t.mutation("people:add", {"numbers": list(range(10))})
         yield t
@@ -83,6 +84,22 @@ def test_one_that_was_canceled_goes_on_or_begins_anew(t: BlockingHarness) -> Non
     assert 2 == again["processed"]
     assert [2, 2, 1, 1, 1, 1, 1, 1, 1, 1] == seen(t)
     assert "success" == status(t, "in_batches_of_two")["state"]
+
+
+@pytest.mark.parametrize(("name", "chains"), [("in_batches_of_two", 1), ("in_three_parts", 3)])
+def test_there_is_a_job_for_each_range_however_often_it_is_stopped_and_started(
+    t: BlockingHarness, name: str, chains: int
+) -> None:
+    async def pending(ctx: MutationCtx) -> int:
+        jobs = await ctx.db.system.query("_scheduled_functions").collect()
+        return sum(job["state"]["kind"] == "pending" for job in jobs)
+
+    for _ in range(3):
+        start(t, name, batch_size=1)
+        start(t, name, batch_size=1)
+        assert chains == inside.run(t, pending)
+        t.mutation("people:cancel", {"name": name})
+        assert 0 == inside.run(t, pending)
 
 
 def test_it_may_begin_at_a_cursor(t: BlockingHarness) -> None:
@@ -151,6 +168,37 @@ def test_several_ranges_go_on_side_by_side(t: BlockingHarness) -> None:
     assert [1, 0] == [part["processed"] for part in first["parts"]]
     assert [5, 3] == [part["processed"] for part in found["parts"]]
     assert [1] * 5 + [0, 0] + [1] * 3 == seen(t)
+
+
+def test_a_series_waits_for_one_that_somebody_else_has_begun_meanwhile(
+    t: BlockingHarness,
+) -> None:
+    t.mutation("people:serially", {"names": ["set_theme", "in_batches_of_two", "set_color"]})
+    start(t, "in_batches_of_two", batch_size=1)
+
+    t.finish_all_scheduled_functions()
+
+    names = ["set_theme", "in_batches_of_two", "set_color"]
+    found = t.query("people:status", {"names": names})
+    assert ["success"] * 3 == [each["state"] for each in found]
+    assert [2] * 10 == seen(t)
+
+
+def test_a_failure_ends_the_series_and_going_on_with_one_is_no_going_on_with_it(
+    t: BlockingHarness,
+) -> None:
+    t.mutation("people:switch", {"number": 5, "on": True})
+    first = t.mutation("people:serially", {"names": ["set_theme", "set_color"]})
+    t.finish_all_scheduled_functions()
+    failed = status(t, "set_theme")
+    t.mutation("people:switch", {"number": 5, "on": False})
+
+    start(t, "set_theme")
+    t.finish_all_scheduled_functions()
+
+    assert (["people:set_color"], []) == (first["next"], failed["next"])
+    assert "success" == status(t, "set_theme")["state"]
+    assert "unknown" == status(t, "set_color")["state"]
 
 
 def test_a_bad_document_is_skipped_if_that_was_wanted(t: BlockingHarness) -> None:

@@ -155,6 +155,15 @@ def test_a_limit_of_numbers_that_make_no_sense_is_refused(
         TokenBucket(**{"rate": 1, "period": 1000, **wrong})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [(datetime(2020, 1, 1), "no time zone"), (math.nan, "is a time")],
+)
+def test_windows_that_begin_at_no_time_are_refused(start: datetime | float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FixedWindow(rate=1, period=1000, start=start)
+
+
 @pytest.mark.parametrize("start_ms", [0, NOW_MS + 100 * DAY, NOW_MS - 7])
 def test_windows_that_begin_in_the_future_begin_now_too(start_ms: float) -> None:
     window = FixedWindow(rate=10, period=timedelta(days=1), start=start_ms)
