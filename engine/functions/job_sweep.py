@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from engine.functions.job_rows import components_of, standing
-from engine.functions.sweeping import keep_sweeping
+from engine.functions.sweeping import Room, keep_sweeping
 from engine.functions.turns import Turns
 from engine.indexes.catalog import JOBS_BY_DUE
 from engine.kernel.runtime import Runtime
-from engine.model.ids import row_key_of
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 
@@ -42,11 +41,18 @@ class JobSweep:
     def _slice(self, turn: Transaction) -> int:
         # As timestamps go, which do not follow a clock that leaps: all would be old at once.
         before_ms = self._turns.next_ts() / 1e6 - self._kept_ms
-        for component in components_of(turn.view):
+        view, room = turn.view, Room(SLICE_ROWS)
+        for component in components_of(view):
+            dropped = 0
             old = standing(component).ended_before(before_ms)
-            found = turn.read_slice(JOBS_BY_DUE, *old, reverse=False, rows_max=SLICE_ROWS).docs
-            for job in found:
-                turn.put_row(row_key_of(job["_id"]), None)
-            if found:
-                return len(found)
+            for _, key in view.entries(JOBS_BY_DUE, *old, reverse=False):
+                image = view.row(key)
+                assert image is not None, "an entry leads to a row"
+                room.take(len(image))
+                turn.put_row(key, None)
+                dropped += 1
+                if not room.is_left:
+                    break
+            if dropped:
+                return dropped
         return 0

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Final
 
 from engine.functions.idempotence import forget_below
-from engine.functions.sweeping import keep_sweeping
+from engine.functions.sweeping import Room, keep_sweeping
 from engine.functions.turns import Turns
 from engine.indexes.catalog import KEYED_REQUESTS, SESSION_REQUESTS
 from engine.indexes.snapshot import Entry
@@ -57,46 +57,42 @@ class SessionSweep:
     def _slice(self, table: int, after: bytes, turn: Transaction) -> tuple[bytes | None, int]:
         """Where to go on (`None` is nowhere), and how many records were dropped."""
         records = _Records(turn, table)
-        dropped = 0
+        dropped, room = 0, Room(SLICE_ROWS)
         for _ in range(SLICE_SESSIONS):
             oldest = next(records.entries(after, None), None)
             if oldest is None:
                 return None, dropped
             session = oldest[0][:_SESSION_BYTES]
-            dropped += self._sweep_session(records, session, oldest[0], SLICE_ROWS - dropped)
-            if dropped == SLICE_ROWS:
+            dropped += self._sweep_session(records, session, oldest[0], room)
+            if not room.is_left:
                 return session, dropped
             after = session + _PAST_SESSION
         return after, dropped
 
-    def _sweep_session(self, records: _Records, session: bytes, oldest: bytes, most: int) -> int:
-        """Drop `most` records of one session; returns how many went."""
+    def _sweep_session(self, records: _Records, session: bytes, oldest: bytes, room: Room) -> int:
+        """Drop records of one session while there is room; returns how many went."""
         newest = next(records.entries(session, session + _FLOOR, reverse=True), None)
         if newest is None or self._age_ns(records.turn, newest[1]) > self._silence_ns:
-            rows = list(islice(records.entries(session, session + _PAST_SESSION), most))
+            rows = records.fitting(records.entries(session, session + _PAST_SESSION), room)
         else:
             kept_from = _number(newest[0]) + 1 - self._records_max
             if _number(oldest) >= kept_from:
                 return 0
-            rows = self._old(records, session, kept_from, most)
+            rows = records.fitting(self._old(records, session, kept_from), room)
             if rows:
                 forget_below(records.turn, session, _number(rows[-1][0]) + 1)
         for _, key in rows:
             records.turn.put_row(key, None)
         return len(rows)
 
-    def _old(self, records: _Records, session: bytes, below: int, most: int) -> list[Entry]:
+    def _old(self, records: _Records, session: bytes, below: int) -> Iterator[Entry]:
         """Records of requests below that number, up to the first that is young."""
         upper = session + below.to_bytes(_NUMBER_BYTES, "big")
-        rows = list(islice(records.entries(session, upper), most))
-        return list(
-            takewhile(lambda row: self._age_ns(records.turn, row[1]) > self._young_ns, rows)
-        )
+        rows = records.entries(session, upper)
+        return takewhile(lambda row: self._age_ns(records.turn, row[1]) > self._young_ns, rows)
 
     def _age_ns(self, turn: Transaction, key: bytes) -> int:
-        image = turn.view.row(key)
-        assert image is not None, "an entry leads to a row"
-        said_ns = int.from_bytes(decode(image)["ts"], "big")
+        said_ns = int.from_bytes(decode(_image(turn, key))["ts"], "big")
         # As timestamps go, which do not follow a clock that leaps: all would be silent at once.
         return self._turns.next_ts() - said_ns
 
@@ -113,6 +109,20 @@ class _Records:
     ) -> Iterator[Entry]:
         index = self.turn.catalog.by_number[self.table].indexes["by_id"]
         return self.turn.view.entries(index, lower, upper, reverse=reverse)
+
+    def fitting(self, rows: Iterator[Entry], room: Room) -> list[Entry]:
+        """The first of `rows` for which there is room."""
+        found: list[Entry] = []
+        while room.is_left and (row := next(rows, None)) is not None:
+            room.take(len(_image(self.turn, row[1])))
+            found.append(row)
+        return found
+
+
+def _image(turn: Transaction, key: bytes) -> bytes:
+    image = turn.view.row(key)
+    assert image is not None, "an entry leads to a row"
+    return image
 
 
 def _number(entry_key: bytes) -> int:

@@ -62,6 +62,8 @@ class Connection(WatchedConnection):
         if self._websocket is None:
             return await super()._received()
         while True:
+            if self.stream.socket.fileno() < 0:  # closed by us, to which the client had come first
+                raise trio.ClosedResourceError
             await trio.lowlevel.wait_readable(self.stream.socket)
             try:
                 return os.read(self.stream.socket.fileno(), MAX_RECV)

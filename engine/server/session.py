@@ -147,12 +147,14 @@ class Session:
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve the client until it leaves or is told to; raises nothing of its own."""
         self._outbox.open(send)
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                await self._part(self._read, receive, nursery)
-        self._protocol.close()
-        self._lane.unpark_all()
-        self._fanout.forget(self)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await self._part(self._read, receive, nursery)
+        finally:
+            self._protocol.close()
+            self._lane.unpark_all()
+            self._fanout.forget(self)
         with trio.move_on_after(CLOSING_S_MAX):
             await self._outbox.finished.wait()
 

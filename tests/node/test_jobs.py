@@ -20,6 +20,7 @@ from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, Sto
 from engine.functions.job_rows import add_job, pending_again
 from engine.functions.job_sweep import JobSweep
 from engine.functions.session_sweep import SessionSweep
+from engine.functions.sweeping import SWEPT_BYTES_MAX
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
@@ -491,6 +492,27 @@ async def test_what_has_ended_is_kept_a_week_and_what_waits_for_ever(
 
         assert ["pending"] == await states(node)
         assert 301 == len(await ask(node, notes)) + 1
+
+
+async def test_no_transaction_forgets_more_than_a_few_large_jobs(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        stage = node.functions.turns.stage
+
+        def staged(transaction: Transaction, *args: Any) -> None:
+            dropped.append(sum(write.after is None for write in transaction.finish()))
+            stage(transaction, *args)
+
+        for _ in range(10):
+            await mutate(node, later, seconds=0, text="x" * (SWEPT_BYTES_MAX // 3))
+        await node.scheduler.wait_resting()
+        monkeypatch.setattr(node.functions.turns, "stage", staged)
+        await trio.sleep(7 * 86_400 + 2 * 3600)
+
+    assert [3, 3, 3, 1] == [count for count in dropped if count]
 
 
 async def test_actions_that_are_slow_do_not_hold_up_mutations() -> None:

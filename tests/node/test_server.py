@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 import trio
 from hypercorn.protocol.ws_stream import WSStream
+from structlog.testing import capture_logs
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
@@ -320,6 +321,21 @@ async def show(socket: WebSocket, house: Served, number: int, size: int) -> None
     add = {"type": "Add", "queryId": number, "udfPath": house.path("stuffed"), "args": args}
     edit = {"baseVersion": number, "newVersion": number + 1, "modifications": [add]}
     await socket.say(type="ModifyQuerySet", **edit)
+
+
+async def test_a_client_that_says_goodbye_is_no_failure() -> None:
+    with capture_logs() as said:
+        async with served() as house:
+            for farewell in (b"\x03\xe8", b"", b"\x00\x00"):  # the last is no code
+                async with opened(house.url) as socket:
+                    await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+                    await show(socket, house, 0, 1)
+                    await socket.hear_until("Transition")
+                    await socket.send(CLOSE, farewell)
+                    assert await socket.hear() is None
+                await house.until_connections(0)
+
+    assert [] == [each for each in said if each["log_level"] in ("warning", "error")]
 
 
 async def test_what_is_said_at_once_is_taken_in_order() -> None:

@@ -17,12 +17,14 @@ from engine.app.registry import Application, functions_of
 from engine.errors import OutOfRetention, RequestRefused
 from engine.functions.results import Caller, MutationResult
 from engine.functions.session_sweep import SessionSweep
+from engine.functions.sweeping import SWEPT_BYTES_MAX
 from engine.functions.watchdog import Watchdog
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
 from engine.node import Node, running_node
 from engine.store.memory_store import MemoryStore
+from engine.transaction.transaction import Transaction
 
 SESSION = b"s" * 16
 
@@ -230,6 +232,33 @@ async def test_records_are_swept_in_slices_and_others_run_in_between(
         records += [refused(await send(node, n, session=b"b" * 16)) for n in (0, 9, 10)]
 
     assert [True, True, True, False] == records
+
+
+async def test_no_transaction_of_a_sweep_has_more_than_a_few_large_records(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = replace(Limits(), session_records_max=3)
+    async with opened(MemoryStore(), limits) as node:
+        for number in range(13):
+            await send(node, number, size=SWEPT_BYTES_MAX // 3)
+        await trio.sleep(limits.session_record_age_s_min + 1)
+        slices = dropped_of_each_write(node, monkeypatch)
+        dropped = await sweep(node)
+
+    assert (10, [3, 3, 3, 1, 0]) == (dropped, slices[:5])
+
+
+def dropped_of_each_write(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with how many rows each transaction of a sweep has dropped."""
+    found: list[int] = []
+    stage = node.functions.turns.stage
+
+    def staged(transaction: Transaction, *args: Any) -> None:
+        found.append(sum(write.after is None for write in transaction.finish()))
+        stage(transaction, *args)
+
+    monkeypatch.setattr(node.functions.turns, "stage", staged)
+    return found
 
 
 def refused(result: MutationResult) -> bool:
