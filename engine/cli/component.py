@@ -9,18 +9,19 @@ from __future__ import annotations
 import argparse
 import keyword
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from engine.app.component import Component
 from engine.app.validators import check_identifier
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.init import files_of
 from engine.cli.output import json_text, note, print_table
-from engine.cli.project import new_verb
+from engine.cli.project import find_project, new_verb
 from engine.errors import DeclarationError, UsageError
 
 GROUP: Final = "headrace.components"
@@ -62,12 +63,14 @@ def add(verbs: Any) -> None:
 
 def run_list(options: argparse.Namespace) -> int:
     installed = sorted(entry_points(group=GROUP), key=lambda each: each.name)
+    declared = {} if options.url else _declared(options.app)
     try:
         with connected(options) as client:
             there = client.get("components")
     except UsageError as error:
         note(f"Nothing is mounted yet: {error}")
         there = []
+    there = _with_declared(there, declared)
     if options.json:
         for one in (*map(_as_json, installed), *there):
             print(json_text(one))
@@ -79,6 +82,34 @@ def run_list(options: argparse.Namespace) -> int:
         headers = ("mounted as", "component", "tables", "documents")
         print_table(headers, [tuple(_cells(one)) for one in there])
     return Exit.DONE
+
+
+def _declared(app: str | None) -> dict[str, str]:
+    """The components that the project's application mounts, by path, if it has one that loads."""
+    project = find_project(app)
+    if project.app is None:
+        return {}
+    from engine.functions.loader import load
+
+    try:
+        mounts = load(project.app).mounts
+    except DeclarationError as error:
+        note(f"What the application mounts is not known: {error}")
+        return {}
+    return {path: part.app.name for path, part in mounts.items() if isinstance(part.app, Component)}
+
+
+def _with_declared(
+    there: Sequence[Mapping[str, Any]], declared: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Those that are there and those that the application mounts, which may not be pushed yet."""
+    known = {one["path"]: {**one} for one in there}
+    for path, name in declared.items():
+        new = {"path": path, "mounted": False, "tables": 0, "documents": 0}
+        one = known.setdefault(path, new)
+        one["component"] = name
+        one["mounted"] = one["mounted"] or None
+    return [known[path] for path in sorted(known)]
 
 
 def run_new(options: argparse.Namespace) -> int:
@@ -131,7 +162,8 @@ def _distribution_of(entry: EntryPoint) -> str:
 
 
 def _cells(one: Mapping[str, Any]) -> Iterator[str]:
-    yield one["path"] if one["mounted"] else f"{one['path']} (not mounted)"
+    state = {True: "", False: " (not mounted)", None: " (not pushed yet)"}[one["mounted"]]
+    yield f"{one['path']}{state}"
     yield one["component"] or ""
     yield str(one["tables"])
     yield str(one["documents"])

@@ -114,13 +114,15 @@ def test_what_is_installed_is_mounted_called_left_and_deleted(python: Path, tmp_
     before = verb("component", "list")
     assert "mail_box\tmail_box\tmail-box 0.1.0" in before
     assert "Nothing is mounted yet" in before
+    assert "box (not pushed yet)\tmail_box\t0\t0" in verb("component", "list", "--app", "post.py")
 
     assert "mounted box" in verb("push", "--app", "post.py", "--data", "db")
     run_it = ("run", "--app", "post.py", "--data", "db")
     assert ["1", "2"] == [verb(*run_it, "post:put").strip() for _ in range(2)]
     assert "TooMany" in verb(*run_it, "post:put", code=1)
     assert "2" == verb(*run_it, "post:count").strip()
-    assert "box\t\t1\t1" in verb("component", "list", "--data", "db")
+    listed = verb("component", "list", "--app", "post.py", "--data", "db")
+    assert "box\tmail_box\t1\t1" in listed
     assert '"letters"' in verb("data", "things", "--component", "box", "--data", "db", "--json")
     assert "is mounted" in verb("component", "delete", "box", "--data", "db", code=2)
 

@@ -131,7 +131,7 @@ def _forgetful_wake() -> Any:
 # Time.
 
 
-def _as_the_clock_says(clock: _CommitClock, _last: int) -> int:
+def _as_the_clock_says(clock: _CommitClock, _last: int, _after: int) -> int:
     return clock._runtime.now_ns()
 
 
