@@ -33,7 +33,7 @@ from engine.errors import Conflict, OutcomeUnknown, Stopped, StoreFull
 from engine.indexes.catalog import Catalog
 from engine.indexes.counts import Counts, changed_counts, counts_after
 from engine.indexes.entries import Applied, Change, stored
-from engine.indexes.live import LiveIndexes
+from engine.indexes.live import LiveIndex, LiveIndexes
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import tracer
@@ -177,6 +177,10 @@ class Committer:
         conflict = find_conflict(reads, begin_ts, later, path)
         if conflict is not None:
             raise conflict
+
+    def index_behind(self, writes: Sequence[RowWrite]) -> LiveIndex | None:
+        """An index that has no room for `writes` until more of it is folded."""
+        return self._live.behind(writes, self._limits.index_unfolded_bytes_max)
 
     def next_ts(self, after: int = 0) -> int:
         """

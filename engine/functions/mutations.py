@@ -37,16 +37,27 @@ from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, Origin, failure_of
 from engine.functions.scheduling import finish_job
 from engine.functions.turns import pinned
+from engine.indexes.live import LiveIndex
 from engine.kernel.runtime import Runtime
 from engine.model.commits import SessionRequest, Source
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
 from engine.transaction.view import View
 
+INDEX_LOOK_S: Final = 0.05
+"""Between two looks whether an index has room again."""
 SNAPSHOTS_TRIED: Final = 3
 """A mutation that outlived its snapshot runs again, so often."""
 JOBS_SLICE_S: Final = 0.0005
 """Jobs run for so long, a few of them, before others have their turn."""
+
+
+class _IndexBehind(Exception):
+    """An index of a table that is written has no room until more of it is folded."""
+
+    def __init__(self, index: LiveIndex) -> None:
+        super().__init__(index.info.name)
+        self.index = index
 
 
 class Attempt(NamedTuple):
@@ -192,10 +203,13 @@ class Mutations:
             run.way.retries += (BATCH_REFUSED,)
         return await self._run_job(run.key, run.way)
 
-    def _committed(self, attempt: Try, way: Way) -> Awaitable[MutationResult | None]:
-        if self._runtime.interleave is None:
-            return self._in_lane(attempt, way)
-        return self._beside_others(attempt, way)
+    async def _committed(self, attempt: Try, way: Way) -> MutationResult | None:
+        run = self._in_lane if self._runtime.interleave is None else self._beside_others
+        while True:
+            try:
+                return await run(attempt, way)
+            except _IndexBehind as error:
+                await self._wait_for_index(error.index)
 
     async def _beside_others(self, attempt: Try, way: Way) -> MutationResult | None:
         """Run outside the lane, validated; after too many conflicts, or a failed batch, in it."""
@@ -270,6 +284,22 @@ class Mutations:
             await lane.enter(self._limits.mutation_patience_s)
         finally:
             way.queue_ms += (self._runtime.monotonic() - began) * 1000
+
+    async def _wait_for_index(self, index: LiveIndex) -> None:
+        """
+        Raises:
+            Overloaded: it took longer than a mutation has patience.
+        """
+        limit, patience = self._limits.index_unfolded_bytes_max, self._limits.mutation_patience_s
+        until = self._runtime.monotonic() + patience
+        while index.unfolded_bytes > limit:
+            if self._runtime.monotonic() >= until:
+                what = (
+                    f"the index {index.info.name!r}, of which over {limit:,} bytes wait to be "
+                    "folded (index_unfolded_bytes_max),"
+                )
+                raise Overloaded(what, patience)
+            await self._runtime.sleep(INDEX_LOOK_S)
 
     def _told(self, done: Attempt, way: Way) -> MutationResult | None:
         """The result, which is durable now; who watches executions learns of it as well."""
@@ -393,6 +423,8 @@ class Mutations:
             self._committer.validate(transaction.reads, begin_ts, request.path)
         if not writes:
             return begin_ts
+        if (behind := self._committer.index_behind(writes)) is not None:
+            raise _IndexBehind(behind)
         path, component, caller = request.path, request.component, request.caller
         deployment = self._executor.deployment
         recorded = deployment.recorded(path, component, request.args)

@@ -118,9 +118,7 @@ class IndexKeeper:
             while upto := await self._tail.past(seen):
                 seen = upto
                 self._reconcile()
-                for kept in self._kept.values():
-                    if kept.live is not None and kept.live.is_due:
-                        kept.work.set()
+                self.wake()
             self._nursery = None
             for kept in self._kept.values():
                 kept.scope.cancel()
@@ -128,6 +126,12 @@ class IndexKeeper:
 
     def close(self) -> None:
         self._tail.close()
+
+    def wake(self) -> None:
+        """Fold what is due."""
+        for kept in self._kept.values():
+            if kept.live is not None and kept.live.is_due:
+                kept.work.set()
 
     async def wait_settled(self, index_id: int, progress: Callable[[int], None]) -> None:
         """

@@ -124,6 +124,16 @@ class LiveIndexes:
     def of_table(self, table_number: int) -> Sequence[LiveIndex]:
         return self._by_table.get(table_number, ())
 
+    def behind(self, writes: Iterable[RowWrite], bytes_max: int) -> LiveIndex | None:
+        """An index of a table that is written which has over `bytes_max` to fold, if one has."""
+        if not self._by_table:
+            return None
+        for number in {write.table_number for write in writes}:
+            for index in self._by_table.get(number, ()):
+                if index.unfolded_bytes > bytes_max:
+                    return index
+        return None
+
     def __iter__(self) -> Iterator[LiveIndex]:
         return iter(self._by_id.values())
 

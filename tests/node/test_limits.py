@@ -298,6 +298,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_staging_is_bounded_and_says_overloaded",
     ),
     "staged_bytes_max": ("node/test_limits.py", "test_what_is_staged_is_bounded_by_bytes_too"),
+    "index_unfolded_bytes_max": (
+        "node/test_search.py",
+        "test_who_writes_faster_than_an_index_is_folded_waits_and_is_then_refused",
+    ),
     "mutation_patience_s": (
         "node/test_staged_histories.py",
         "test_staging_is_bounded_and_says_overloaded",

@@ -18,8 +18,11 @@ from engine.errors import (
     InvalidCursor,
     InvalidRange,
     LimitExceeded,
+    Overloaded,
     UsageError,
 )
+from engine.indexes.text import index as text_index
+from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
 from engine.node import Node
 from tests.node.nodes import ADMIN, application, ask, mutate, serving
@@ -225,6 +228,11 @@ async def test_who_shows_a_search_is_not_told_that_its_words_became_rarer_but_wh
         shown.live.release()
 
 
+@mutation
+async def other(ctx: MutationCtx) -> None:
+    await ctx.db.insert("others", {})
+
+
 @query
 async def pages_of(ctx: QueryCtx, text: str, opts: PaginationOptions) -> Any:
     notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", text))
@@ -297,3 +305,27 @@ async def test_words_of_thirty_two_bytes_are_left_out(
         assert ["a" * 31] == await ask(node, words_of, "a" * 31)
         assert [] == await ask(node, words_of, "b" * 32)
         assert [] == await ask(node, words_of, "b")
+
+
+async def test_who_writes_faster_than_an_index_is_folded_waits_and_is_then_refused(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(index_unfolded_bytes_max=100_000, mutation_patience_s=3)
+    monkeypatch.setattr(text_index, "TAIL_SLOTS_MAX", 50)
+    async with serving([words_of, write, other, SCHEMA], limits=limits) as node:
+        with monkeypatch.context() as slow:
+            slow.setattr(text_index.TextIndex, "fold", lambda *_: None)
+            texts = [f"w{n} " * 3 for n in range(100)]
+            with pytest.raises(Overloaded, match=r"'by_text', of which over 100,000 .* for 3 s"):
+                for _ in range(20):
+                    await mutate(node, write, texts)
+            async with trio.open_nursery() as nursery:
+                began = trio.current_time()
+                nursery.start_soon(mutate, node, write, ["zebra"])
+                await mutate(node, other)
+                assert trio.current_time() - began < 1, "who writes elsewhere waits for nobody"
+                await trio.sleep(1)
+                slow.undo()
+                node.keeper.wake()
+
+        assert ["zebra"] == await ask(node, words_of, "zebra")
