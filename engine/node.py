@@ -275,6 +275,8 @@ async def running_node(
         limits=limits,
     )
     counters = Counters()
+    for number in ("documents", "parts", "size_bytes", "unfolded_bytes", "lag_s"):
+        counters.watch(f"indexes.{number}", partial(_of_indexes, keeper, number))
     _watch(counters, committer, subscriptions)
     functions.watch(counters)
     scheduler = Scheduler(jobs, runtime=runtime, limits=limits, counters=counters)
@@ -333,6 +335,11 @@ def _watch(counters: Counters, committer: Committer, subscriptions: Subscription
         counters.watch(f"committer.{what}", partial(written, what))
     counters.watch("committer.queued", lambda: {(): committer.lane.waiting_count})
     counters.watch("subscriptions", lambda: {(): subscriptions.statistics().lives})
+
+
+def _of_indexes(keeper: IndexKeeper, number: str) -> dict[Labels, float]:
+    """A number of each text and vector index, by its name."""
+    return {(("index", one.name),): getattr(one, number) for one in keeper.statuses()}
 
 
 async def _look_after(store: Store, runtime: Runtime) -> None:

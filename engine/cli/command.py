@@ -39,6 +39,7 @@ VERBS: Final = {
     "shell": "shell",
     "jobs": "jobs",
     "crons": "crons",
+    "index": "index",
     "stats": "stats",
     "component": "component",
     "pause": "pause",

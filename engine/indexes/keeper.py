@@ -21,7 +21,7 @@ documents.  Who searches looks at the documents until an index answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -60,6 +60,28 @@ class _Kept:
     live: LiveIndex | None = None
     done: int = 0
     """Documents that the build has taken in."""
+    checkpoint_ts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexStatus:
+    """An index as operators see it."""
+
+    index_id: int
+    name: str
+    """Table and index, with the component's path before them: `users/notes.by_text`."""
+    kind: str
+    state: str
+    answers: bool
+    """Otherwise it is being built, and `documents` are those that are in it."""
+    documents: int
+    parts: int
+    size_bytes: int
+    unfolded_bytes: int
+    checkpoint_ts: int | None
+    """Up to there it is in its files."""
+    lag_s: float
+    """What is not in its files was written within so many seconds."""
 
 
 class IndexKeeper:
@@ -147,6 +169,56 @@ class IndexKeeper:
             with trio.move_on_after(PROGRESS_EVERY_S):
                 await kept.settled.wait()
 
+    def statuses(self) -> list[IndexStatus]:
+        """All indexes that are kept here, or are being built."""
+        catalog = self._snapshots.current.catalog
+        return [
+            self._status(kept, catalog.by_number[kept.info.table_number].label)
+            for kept in self._kept.values()
+            if kept.info.table_number in catalog.by_number
+        ]
+
+    def _status(self, kept: _Kept, label: str) -> IndexStatus:
+        live, info = kept.live, kept.info
+        newest = self._published.value
+        return IndexStatus(
+            index_id=info.index_id,
+            name=f"{label}.{info.name}",
+            kind=info.kind.value,
+            state=info.state.value,
+            answers=live is not None,
+            documents=kept.done if live is None else live.count(),
+            parts=0 if live is None else live.parts_count(),
+            size_bytes=0 if live is None else live.size_bytes,
+            unfolded_bytes=0 if live is None else live.unfolded_bytes,
+            checkpoint_ts=kept.checkpoint_ts,
+            lag_s=0.0 if kept.checkpoint_ts is None else (newest - kept.checkpoint_ts) / 1e9,
+        )
+
+    async def rebuild(self, index_id: int) -> None:
+        """Forget an index and its files, and build it from the documents; it answers afterwards."""
+        kept = self._kept.pop(index_id)
+        kept.scope.cancel()
+        if kept.live is not None:
+            self._live.remove(index_id)
+        if self._checkpoints is not None:
+            await self._away(partial(self._checkpoints.remove, kept.info))
+        self._catalog = None  # so that it is missed
+        await self.wait_settled(index_id, lambda _: None)
+
+    async def problems(self) -> AsyncGenerator[str | None, None]:
+        """What is wrong with text indexes that answer; `None` now and then."""
+        for kept in list(self._kept.values()):
+            if kept.live is not None and kept.info.kind is IndexKind.SEARCH:
+                snapshot = self._snapshots.acquire()
+                try:
+                    for count, problem in enumerate(_problems(kept.live, snapshot), 1):
+                        if problem is not None or count % SLICE_DOCS == 0:
+                            yield problem
+                            await trio.lowlevel.checkpoint()
+                finally:
+                    self._snapshots.release(snapshot)
+
     def _reconcile(self) -> None:
         """Begin with indexes that came, and let go of those that went."""
         catalog = self._snapshots.current.catalog
@@ -191,7 +263,7 @@ class IndexKeeper:
     async def _look_after(self, kept: _Kept, index: LiveIndex) -> None:
         while True:
             await self._fold(index)
-            await self._checkpoint(index)
+            await self._checkpoint(kept, index)
             if self._checkpoints is None:
                 await kept.work.wait()
             else:
@@ -231,7 +303,7 @@ class IndexKeeper:
         is_known = snapshot.record_hash(durable.ts) == durable.record_hash
         return is_known and manifest.ts >= snapshot.anchor_ts
 
-    async def _checkpoint(self, index: LiveIndex) -> None:
+    async def _checkpoint(self, kept: _Kept, index: LiveIndex) -> None:
         """Write what is durable of an index to its files."""
         if self._checkpoints is None:
             return
@@ -244,14 +316,16 @@ class IndexKeeper:
             trace.warning("indexes.not_kept", index=index.info.name, error=str(error))
             return
         install()
+        kept.checkpoint_ts = checkpoint.ts
         await self._runtime.pause("index.kept")
 
     async def _keep_all(self) -> None:
         """Let nothing be looked at again when the engine opens the next time."""
-        for index in list(self._live) if self._checkpoints is not None else ():
-            index.freeze()
-            await self._fold(index)
-            await self._checkpoint(index)
+        for kept in list(self._kept.values()) if self._checkpoints is not None else ():
+            if kept.live is not None:
+                kept.live.freeze()
+                await self._fold(kept.live)
+                await self._checkpoint(kept, kept.live)
 
     # Build
 
@@ -306,8 +380,11 @@ class IndexKeeper:
             work = index.fold(self._published.value)
             if work is None:
                 return
+            began = self._runtime.monotonic()
             install = await self._away(work)
             install()
+            took_ms = round((self._runtime.monotonic() - began) * 1e3, 1)
+            trace.debug("indexes.folded", index=index.info.name, took_ms=took_ms)
             await self._runtime.pause("index.folded")
 
     def _floor_ts(self, index: LiveIndex) -> int:
@@ -388,6 +465,17 @@ class _Walk:
     def _put(self, snapshot: SharedSnapshot, key: bytes) -> None:
         image = snapshot.row(key)
         self._index.put(snapshot.ts, key[4:], None if image is None else decode(image))
+
+
+def _problems(index: LiveIndex, snapshot: SharedSnapshot) -> Iterator[str | None]:
+    from engine.indexes.text.check import problems
+    from engine.indexes.text.index import TextIndex
+
+    assert isinstance(index, TextIndex), "it is of that kind"
+    by_id = snapshot.catalog.by_number[index.info.table_number].indexes["by_id"]
+    rows = snapshot.entries(by_id, b"", None, reverse=False)
+    documents = ((internal, decode(snapshot.row(key) or b"")) for internal, key in rows)
+    return problems(index, snapshot.ts, documents)
 
 
 def _searched(catalog: Catalog) -> Iterator[IndexInfo]:

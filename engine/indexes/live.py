@@ -57,6 +57,16 @@ class LiveIndex(Protocol):
         """What is in memory until it is folded."""
 
     @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory, files that are mapped included."""
+
+    def count(self) -> int:
+        """How many documents it has now."""
+
+    def parts_count(self) -> int:
+        """Of how many parts it is made."""
+
+    @property
     def is_due(self) -> bool:
         """Whether there may be something to fold."""
 

@@ -23,7 +23,7 @@ Values travel in the lossless encoding of the wire.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -83,6 +83,7 @@ from engine.serving.records import (
     ts_before,
 )
 from engine.serving.schedules import Schedules
+from engine.serving.searches import Searches
 from engine.serving.shapes import Shapes, shapes
 from engine.serving.shell import PATH as SHELL_PATH
 from engine.store.interface import Snapshot, Tree
@@ -131,6 +132,7 @@ class Administration:
             ("POST", "replay"): self._replay,
             ("POST", "shell"): self._shell,
             **Schedules(self._node).handlers(),
+            **Searches(self._node).handlers(),
             **Mounts(self._node).handlers(),
         }
         return [
@@ -328,6 +330,10 @@ class Administration:
         for found in verify(self._node.store.snapshot):
             yield _line(found, is_done=False)
             await trio.lowlevel.checkpoint()
+        async with aclosing(self._node.keeper.problems()) as problems:
+            async for problem in problems:
+                found.problems += [] if problem is None else [problem]
+                yield _line(found, is_done=False)
         yield _line(found, is_done=True)
 
     async def _shapes(self, request: Request) -> Response:

@@ -59,6 +59,7 @@ VERBS = (
     "shell",
     "jobs",
     "crons",
+    "index",
     "stats",
     "pause",
     "resume",

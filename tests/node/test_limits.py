@@ -510,6 +510,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_query_rules.py",
         "test_a_query_that_cannot_be_is_refused_by_name",
     ),
+    "SEARCH_CANDIDATES_MAX": (
+        "node/test_search.py",
+        "test_nobody_looks_at_more_than_the_first_1024_that_are_found",
+    ),
     "SEARCH_FILTERS_MAX": (
         "node/test_search.py",
         "test_a_search_that_does_not_fit_its_index_is_refused",

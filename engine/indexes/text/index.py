@@ -192,6 +192,16 @@ class TextIndex:
         return sum(part.size_bytes for part in self.parts if isinstance(part, Tail))
 
     @property
+    def size_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.parts)
+
+    def count(self) -> int:
+        return sum(part.size - part.ended_count for part in self.parts)
+
+    def parts_count(self) -> int:
+        return len(self.parts)
+
+    @property
     def is_due(self) -> bool:
         return self.tail.size >= TAIL_SLOTS_MAX or any(
             isinstance(part, Tail) and part is not self.tail for part in self.parts

@@ -255,6 +255,10 @@ class VectorIndex:
         """About how much memory it takes."""
         return self.tail.size_bytes + sum(part.size_bytes for part in self.folded)
 
+    def parts_count(self) -> int:
+        """Of how many parts it is made."""
+        return len(self.folded) + 1
+
     def count(self) -> int:
         """How many documents it has."""
         return sum(int((part.ends == FOREVER).sum()) for part in self.parts())
