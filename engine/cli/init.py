@@ -10,6 +10,7 @@ A template is a folder of `templates/`, copied with the project's name for `{{na
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace(NAME, name), "utf-8")
     write_types(root)
-    print(f"Made {root}. Next:\n\n    cd {root}\n{template.next_steps}")
+    print(f"Made {root}. Next:\n\n    cd {shlex.quote(str(root))}\n{template.next_steps}")
     return Exit.DONE
 
 

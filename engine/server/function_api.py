@@ -331,7 +331,9 @@ class FunctionApi:
         if failure is None or not isinstance(failure.error, FunctionNotFound):
             return result
         # The official command line looks for this text, and then lists what there is.
-        message = f"Could not find function for '{brief(call.path)}'. Did you forget to push it?"
+        _, *near = failure.message.partition(" Did you mean ")
+        missing = f"Could not find function for '{brief(call.path)}'. Did you forget to push it?"
+        message = "".join([missing, *near])
         return ActionResult(
             value=None, failure=replace(failure, message=message), log_lines=result.log_lines
         )

@@ -143,9 +143,12 @@ class Listener:
         try:
             await connection
         except Exception as error:
-            trace.error(
-                "listener.connection_failed", error=repr(error), exception=traceback_of(error)
-            )
+            if _is_of_a_protocol(error):
+                trace.info("listener.connection_garbled", error=repr(error))
+            else:
+                trace.error(
+                    "listener.connection_failed", error=repr(error), exception=traceback_of(error)
+                )
             await trio.aclose_forcefully(stream)
         finally:
             del self._connections[stream]
@@ -201,6 +204,8 @@ class Listener:
             await trio.aclose_forcefully(stream)
 
 
+_PROTOCOLS: Final = frozenset({"h11", "h2", "wsproto", "binascii"})
+"""Modules whose exceptions are about what somebody has sent."""
 _ADDRESS: Final = (b":method", b":path")
 
 
@@ -282,6 +287,13 @@ def _drop_the_dead(listening: socket.socket, silence_s: float) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         milliseconds = int(silence_s * 1000)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def _is_of_a_protocol(error: BaseException) -> bool:
+    """Whether all that went wrong is what a client has sent: hypercorn lets it through."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_of_a_protocol, error.exceptions))
+    return type(error).__module__.partition(".")[0] in _PROTOCOLS
 
 
 def _decline_compression(stream: WSStream) -> None:

@@ -338,6 +338,24 @@ async def test_a_client_that_says_goodbye_is_no_failure() -> None:
     assert [] == [each for each in said if each["log_level"] in ("warning", "error")]
 
 
+async def test_what_a_client_sends_too_early_or_wrongly_is_no_failure_of_ours() -> None:
+    head = b"GET /api/sync HTTP/1.1\r\nHost: t\r\n"
+    websocket = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    early = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nContent-Length: 2\r\n\r\n{}"
+    http2 = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n"
+    with capture_logs() as said:
+        async with served() as house:
+            for said_at_once in (head + websocket + early, head + http2):
+                async with await dialled(house.url) as stream:
+                    await stream.send_all(said_at_once)
+                    with trio.move_on_after(1):
+                        while await stream.receive_some(65536):
+                            pass
+                await house.until_connections(0)
+
+    assert [] == [each for each in said if each["log_level"] == "error"]
+
+
 async def test_what_is_said_at_once_is_taken_in_order() -> None:
     """Some of it is there before the session has its shortcut."""
     async with served() as house, opened(house.url) as socket:
