@@ -161,6 +161,32 @@ def test_a_subscription_follows_other_clients_and_itself(
     results.unsubscribe()
 
 
+def test_who_shows_a_search_sees_documents_come_change_rank_and_go(
+    client: Client, server: Server, channel: str
+) -> None:
+    writer = ConvexClient(server.url)
+    results = client.subscribe("conformance:search", {"channel": channel, "text": "red fo"})
+    seen = [bodies(next(results))]
+    first = send(writer, channel, "a fox in the hedge")
+    seen.append(bodies(next(results)))
+    second = send(writer, channel, "the red fox")
+    seen.append(bodies(next(results)))
+    send(writer, channel, "nothing of the kind")
+    for message, body in ((first, "red, red fox"), (second, "a cat"), (first, None)):
+        writer.mutation("conformance:edit", {"message": message, "body": body})
+        seen.append(bodies(next(results)))
+    results.unsubscribe()
+
+    assert [
+        [],
+        ["a fox in the hedge"],
+        ["the red fox", "a fox in the hedge"],
+        ["red, red fox", "the red fox"],
+        ["red, red fox"],
+        [],
+    ] == seen
+
+
 def test_two_subscriptions_are_never_of_two_states(
     client: Client, server: Server, channel: str
 ) -> None:

@@ -39,6 +39,14 @@ async def paged(ctx: QueryCtx, channel: str, opts: PaginationOptions) -> Page[Me
 
 
 @query
+async def search(ctx: QueryCtx, channel: str, text: str) -> list[Message]:
+    found = ctx.db.query(Message).with_search_index(
+        "by_body", lambda s: s.search("body", text).eq("channel", channel)
+    )
+    return await found.take(10)
+
+
+@query
 async def echo(ctx: QueryCtx, value: Any) -> Any:
     return value
 
@@ -66,6 +74,14 @@ async def fails(ctx: QueryCtx, kind: str) -> str:
 @mutation
 async def send(ctx: MutationCtx, channel: str, body: str, n: float = 0) -> Id[Message]:
     return await ctx.db.insert(Message, {"channel": channel, "body": body, "n": n})
+
+
+@mutation
+async def edit(ctx: MutationCtx, message: Id[Message], body: str | None) -> None:
+    if body is None:
+        await ctx.db.delete(message)
+    else:
+        await ctx.db.patch(message, {"body": body})
 
 
 @mutation

@@ -17,6 +17,9 @@ class Counter(Document):
 
 
 schema = Schema(
-    messages=Table(Message).index("by_channel", ["channel"]).index("by_n", ["channel", "n"]),
+    messages=Table(Message)
+    .index("by_channel", ["channel"])
+    .index("by_n", ["channel", "n"])
+    .search_index("by_body", search_field="body", filter_fields=["channel"]),
     counters=Table(Counter).index("by_name", ["name"]),
 )
