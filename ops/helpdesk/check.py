@@ -63,6 +63,7 @@ def _steps(data: Path) -> None:
         _load_all(url, documents)
         with _counting_words(url, len(documents)):
             _see_a_change(url)
+        _search(url)
         _ask_too_much(url)
     with _serving(data / "killed") as (url, process):
         acknowledged = _kill_in_mid_load(url, process, documents)
@@ -113,6 +114,17 @@ def _counting_words(url: str, documents: int) -> Iterator[None]:
         counted = [len(entry["text"].split()) for entry in entries]
         _expect(counted, [entry.get("words") for entry in entries], "words of entries")
     print(f"a migration added a field to {documents:,} entries meanwhile, {rate:,.0f} a second")
+
+
+def _search(url: str) -> None:
+    """Words are found in all of the documentation, the best first."""
+    with httpx.Client(base_url=url, timeout=30) as http:
+        began = time.perf_counter()
+        found = _call(http, "query", "desk:search", {"text": "deserialize json docu"})
+        took_ms = (time.perf_counter() - began) * 1e3
+    _expect(30, len(found), "entries that a search found")
+    _expect("json", found[0]["module"].partition(".")[0], "the module that fits best")
+    print(f"a search of all entries took {took_ms:.0f} ms")
 
 
 def _ask_too_much(url: str) -> None:

@@ -37,7 +37,9 @@ class Question(Document):
 
 
 schema = Schema(
-    entries=Table(Entry).index("by_module", ["module", "name"]),
+    entries=Table(Entry)
+    .index("by_module", ["module", "name"])
+    .search_index("by_text", search_field="text"),
     questions=Table(Question).index("by_module", ["module"]),
 )
 
@@ -62,6 +64,13 @@ async def of_module(ctx: QueryCtx, module: str) -> list[Entry]:
         "by_module", lambda r: r.gte("module", module).lt("module", module + "\U0010ffff")
     )
     return await names.take(60)
+
+
+@query
+async def search(ctx: QueryCtx, text: str) -> list[Entry]:
+    """The entries that fit best, while somebody types."""
+    found = ctx.db.query(Entry).with_search_index("by_text", lambda s: s.search("text", text))
+    return await found.take(30)
 
 
 @query
