@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import Final
 
 from bench.harness import Bench, Result
-from bench.macro import _limiting, _migrating
+from bench.macro import _aggregating, _limiting, _migrating, _pooling
 
 PARTS: Final[dict[str, Callable[[Bench], Iterator[Result]]]] = {
     "limiter": _limiting.run,
     "migrations": _migrating.run,
+    "aggregate": _aggregating.run,
+    "workpool": _pooling.run,
 }
 
 

@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 START_S_MAX = 30.0
 UPDATE_S_MAX = 10.0
+ANSWERS_S_MAX = 30.0
 KILL_AFTER_SHARE = 0.4
 """Of the documents acknowledged: then the server is killed, while the rest is on its way."""
 
@@ -65,6 +66,7 @@ def _steps(data: Path) -> None:
             _see_a_change(url)
         _search(url)
         _ask_too_much(url)
+        _see_answers(url)
     with _serving(data / "killed") as (url, process):
         acknowledged = _kill_in_mid_load(url, process, documents)
     with _serving(data / "killed") as (url, _):
@@ -140,6 +142,22 @@ def _ask_too_much(url: str) -> None:
     print(f"the fourth question of a visitor waits {refused['errorData']['retryAfter']:.0f} ms")
 
 
+def _see_answers(url: str) -> None:
+    """Each question has an answer in the end, and is counted with its module."""
+    with httpx.Client(base_url=url, timeout=30) as http:
+        ends = time.perf_counter() + ANSWERS_S_MAX
+        while True:
+            asked = _call(http, "query", "desk:questions", {})
+            if all("answer" in question for question in asked):
+                break
+            if time.perf_counter() > ends:
+                raise WrongStep(f"after {ANSWERS_S_MAX:g} s some of {asked!r:.400} have no answer")
+            time.sleep(0.05)
+        counted = _call(http, "query", "desk:counts", {"module": ""})["questions"]
+        _expect(len(asked), counted, "questions counted")
+    print(f"{len(asked)} questions are answered, and counted with their modules")
+
+
 def _kill_in_mid_load(
     url: str, process: subprocess.Popen[str], documents: list[Entry]
 ) -> Acknowledged:
@@ -165,6 +183,8 @@ def _compare(url: str, acknowledged: Acknowledged, documents: int) -> None:
         while part := _call(http, "query", "desk:page", {"after": after}):
             found |= {doc_id: (module, name) for doc_id, module, name in part}
             after = part[-1][0]
+        counted = _call(http, "query", "desk:counts", {"module": ""})["entries"]
+    _expect(len(found), counted, "entries counted")
     missing = [doc_id for doc_id, entry in acknowledged.items() if found.get(doc_id) != entry]
     _expect([], missing, "acknowledged entries that are missing")
     _expect(len(found), len(set(found.values())), "different entries")

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import NotRequired
+from typing import NotRequired, TypedDict
 
+import trio
+
+from components.aggregate import Bounds, TableAggregate, between, excl, incl
+from components.aggregate import component as aggregate
 from components.migrations import Migrations, MigrationStatus
 from components.migrations import component as migrations_component
 from components.rate_limiter import RateLimiter, TokenBucket
 from components.rate_limiter import component as rate_limiter
-from engine import App, Document, Id, MutationCtx, QueryCtx, Schema, Table, Value, mutation, query
+from components.workpool import Result, Workpool
+from components.workpool import component as workpool
+from engine import (
+    ActionCtx,
+    App,
+    Document,
+    Id,
+    MutationCtx,
+    QueryCtx,
+    Schema,
+    Table,
+    Value,
+    internal_action,
+    internal_mutation,
+    internal_query,
+    mutation,
+    query,
+    trigger,
+)
+
+THINKING_S = 1.0
+"""Somebody who knows everything would not answer at once either."""
 
 app = App()
 limiter = RateLimiter(
@@ -17,6 +42,9 @@ limiter = RateLimiter(
     questions=TokenBucket(rate=6, period=timedelta(minutes=1), capacity=3),
 )
 migrations = Migrations(app.use(migrations_component, name="migrations"))
+
+
+answers = Workpool(app.use(workpool, name="answers"), max_parallelism=2)
 
 
 class Entry(Document):
@@ -34,6 +62,12 @@ class Question(Document):
     author: str
     text: str
     module: str
+    answer: NotRequired[str]
+
+
+class Counts(TypedDict):
+    entries: float
+    questions: float
 
 
 schema = Schema(
@@ -44,17 +78,40 @@ schema = Schema(
 )
 
 
+entries_counted = TableAggregate[Entry](
+    app.use(aggregate, name="entries_counted"), sort_key=lambda entry: entry["module"]
+)
+questions_counted = TableAggregate[Question](
+    app.use(aggregate, name="questions_counted"), sort_key=lambda question: question["module"]
+)
+in_step = trigger(Question)(questions_counted.trigger())
+
+
 @mutation
 async def add(ctx: MutationCtx, entries: list[dict[str, str]]) -> list[Id[Entry]]:
     """Add entries; one that is there already keeps its id."""
     added: list[Id[Entry]] = []
+    new: list[Entry] = []
     for entry in entries:
         same = ctx.db.query(Entry).with_index(
             "by_module", module=entry["module"], name=entry["name"]
         )
         known = await same.first()
         added.append(known["_id"] if known else await ctx.db.insert(Entry, entry))
+        if known is None and (inserted := await ctx.db.get(added[-1])):
+            new.append(inserted)
+    await entries_counted.insert_batch(ctx, new)
     return added
+
+
+@query
+async def counts(ctx: QueryCtx, module: str) -> Counts:
+    """How many entries and questions there are of the modules whose names begin with `module`."""
+    bounds: Bounds = between(incl(module), excl(module + "\U0010ffff"))
+    return {
+        "entries": await entries_counted.count(ctx, bounds=bounds),
+        "questions": await questions_counted.count(ctx, bounds=bounds),
+    }
 
 
 @query
@@ -92,7 +149,40 @@ async def ask(
 ) -> Id[Question]:
     """Each visitor has three at once, and then one every ten seconds."""
     await limiter.limit(ctx, "questions", key=visitor or author, throws=True)
-    return await ctx.db.insert(Question, {"author": author, "text": text, "module": module})
+    question = await ctx.db.insert(Question, {"author": author, "text": text, "module": module})
+    args = {"module": module, "text": text}
+    await answers.enqueue_action(ctx, answer, args, on_complete=answered, context=question)
+    return question
+
+
+@internal_action
+async def answer(ctx: ActionCtx, module: str, text: str) -> str:
+    """Think for a while, two questions at a time, and name what seems to be meant."""
+    await trio.sleep(THINKING_S)
+    return await ctx.run_query(nearest, module, text)
+
+
+@internal_query
+async def nearest(ctx: QueryCtx, module: str, text: str) -> str:
+    """The entry of a module that has most words of a question."""
+    words = set(text.lower().split())
+    entries = await ctx.db.query(Entry).with_index("by_module", module=module).take(200)
+    if not entries:
+        return "Nobody here knows."
+    best = max(entries, key=lambda entry: len(words & set(entry["text"].lower().split())))
+    return f"See {best['module']}.{best['name']}."
+
+
+@internal_mutation
+async def answered(
+    ctx: MutationCtx,
+    work_id: str,  # noqa: ARG001 - the question is known by its context
+    context: Id[Question],
+    result: Result,
+) -> None:
+    """Put the answer beside the question; without one it stays open."""
+    if result["kind"] == "success":
+        await ctx.db.patch(context, {"answer": result["returnValue"]})
 
 
 def visitor(_: QueryCtx, named: str | None) -> str | None:

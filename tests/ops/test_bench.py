@@ -18,7 +18,17 @@ import bench.__main__ as command
 from bench.compare import _postgres, scheduler
 from bench.crowd import messages_in
 from bench.harness import Bench, Entry, Result, entries, percentile
-from bench.macro import _limiting, _migrating, backfill, fanout, macro, sync, transfer
+from bench.macro import (
+    _aggregating,
+    _limiting,
+    _migrating,
+    _pooling,
+    backfill,
+    fanout,
+    macro,
+    sync,
+    transfer,
+)
 from bench.macro import verify as verify_bench
 from bench.macro._bare import BarePeople
 from bench.people import data_file, fields_of, load, schema
@@ -295,6 +305,27 @@ def test_a_migration_is_measured_beside_mutations(
     assert {"nothing", "a migration"} == beside
     rates = {r.params["ranges"]: r.value for r in results if r.metric == "documents_per_s"}
     assert set(_migrating.RANGES) == set(rates)
+
+
+def test_an_aggregate_is_measured_beside_a_table_of_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_aggregating, "QUICK_SIZES", (1_000, 2_000))
+
+    results = list(_aggregating.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
+
+    for operation in _aggregating.OPERATIONS:
+        found = [r for r in results if (r.name, r.metric) == (f"aggregate {operation}", "p50")]
+        assert {None, _aggregating.SQLITE} <= {r.peer for r in found if r.value}
+        assert {1_000, 2_000} == {r.params["items"] for r in found}
+
+
+async def test_works_of_a_pool_are_measured_with_failures_and_without(tmp_path: Path) -> None:
+    results: list[Result] = []
+    await _pooling.measure(tmp_path, _pooling.AT_ONCE, results)
+
+    assert {10, 100} == {r.params["at a time"] for r in results if r.value}
+    assert {True, False} == {r.params["every tenth fails once"] for r in results}
 
 
 def test_transfers_are_measured_beside_a_verify_that_comes_to_its_end(

@@ -51,6 +51,8 @@ test("what is asked in one window of the help desk shows in the other", async ()
       () => window.locator("#questions strong").allTextContents(),
       (shown) => assert.deepEqual(shown, newestFirst),
     );
+    await window.getByText("See json.dumps.").waitFor();
+    await window.getByText("1 entries, 1 questions").waitFor();
   }
 });
 
