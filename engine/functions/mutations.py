@@ -48,8 +48,8 @@ INDEX_LOOK_S: Final = 0.05
 """Between two looks whether an index has room again."""
 SNAPSHOTS_TRIED: Final = 3
 """A mutation that outlived its snapshot runs again, so often."""
-JOBS_SLICE_S: Final = 0.0005
-"""Jobs run for so long, a few of them, before others have their turn."""
+JOBS_SLICE_S: Final = 0.0002
+"""Jobs run for so long, one or two of them, before others have their turn."""
 
 
 class _IndexBehind(Exception):
