@@ -165,6 +165,9 @@ COMPONENTS = [
     "of others",
     "limits",
     "migrations",
+    "aggregates",
+    "batch workers",
+    "pools",
 ]
 DECISIONS = [
     "text search in a transaction",

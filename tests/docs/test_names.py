@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+import components.aggregate
 import components.migrations
 import components.rate_limiter
+import components.workpool
 import engine
 
 README = Path(__file__).parents[2] / "README.md"
@@ -48,6 +50,10 @@ PLACES: tuple[Any, ...] = (
     engine.v.union(),
     engine.v.literal(1),
     engine.v.id("messages"),
+    components.aggregate.DirectAggregate,
+    components.aggregate.TableAggregate,
+    components.workpool,
+    components.workpool.Workpool,
     components.migrations,
     components.migrations.Migrations,
     components.rate_limiter,
