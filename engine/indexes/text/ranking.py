@@ -189,8 +189,9 @@ class _Seen:
 
     def pieces(self) -> Iterator[_Seen]:
         """The part, or of a large one first a piece that is small."""
-        if self.size <= 2 * FIRST_SLOTS or self._narrowed is not None:
-            yield self
+        is_wide = any(run.is_block and len(run.slots) > FIRST_SLOTS for run in self.runs)
+        if self.size <= 2 * FIRST_SLOTS or self._narrowed is not None or is_wide:
+            yield self  # all of it has to be looked at anyway
             return
         for start, end in ((0, FIRST_SLOTS), (FIRST_SLOTS, self.size)):
             piece = copy(self)
@@ -261,7 +262,8 @@ class _Seen:
         total = sum(len(run.slots) for run in runs)
         if len(chosen) == len(runs) or 8 * size * len(runs) > total:
             return self._all(runs, worst)
-        slots = np.unique(np.concatenate([run.slots for run in chosen])).astype(np.int64)
+        slots = np.sort(np.concatenate([run.slots for run in chosen]).astype(np.int64))
+        slots = slots[_firsts(slots)]
         good = self._let_through(slots)
         slots = slots if good is None else slots[good]
         return slots, self._looked_up(slots, runs)
@@ -285,8 +287,11 @@ class _Seen:
         slots = np.concatenate([run.slots for run in runs])
         shares = np.concatenate([self._share(run) for run in runs])
         if len(slots) <= FEW:
-            numbers, place = np.unique(slots, return_inverse=True)
-            found, scores = numbers.astype(np.int64), _sums(place, shares)
+            order = np.argsort(slots, kind="stable")  # the order of a sum is part of it
+            rising = slots[order]
+            firsts = _firsts(rising)
+            found = rising[firsts].astype(np.int64)
+            scores = _sums(np.cumsum(firsts) - 1, shares[order])
         else:
             every = _sums(slots, shares)
             found = np.flatnonzero(every >= worst if worst else every > 0)
@@ -307,7 +312,7 @@ class _Seen:
                 to = place[run.slots]
                 there = np.flatnonzero(to >= 0)
                 shares = self._share(run, there)
-                # One after the other, as everywhere: the order of a sum is part of it.
+                # One after the other, as everywhere.
                 np.add.at(scores, to[there], shares)
                 continue
             at = np.searchsorted(run.slots, slots)
@@ -343,6 +348,13 @@ class _Seen:
         return good
 
 
+def _firsts(rising: Whole | Places) -> Mask:
+    """Of numbers that rise, which come for the first time; quicker than looking for them."""
+    firsts = np.ones(len(rising), np.bool_)
+    np.not_equal(rising[1:], rising[:-1], out=firsts[1:])
+    return firsts
+
+
 def _sums(places: Whole | Places, shares: Floats) -> Floats:
     """What has each place, added up one after the other."""
     return np.bincount(places, weights=shares).astype(np.float64, copy=False)
@@ -354,11 +366,11 @@ def _norms(lengths: Whole | Places, average: float) -> Floats:
     return norms
 
 
-def _are_in(sorted_slots: Whole, slots: Places) -> Mask:
-    """Which of `slots` are among those that rise."""
-    at = np.searchsorted(sorted_slots, slots)
-    at[at == len(sorted_slots)] = 0
-    found: Mask = sorted_slots[at] == slots
+def _are_in(rising: Any, some: Any) -> Mask:
+    """Which of some slots or words are among those that rise."""
+    at = np.searchsorted(rising, some)
+    at[at == len(rising)] = 0
+    found: Mask = rising[at] == some
     return found
 
 
@@ -371,7 +383,7 @@ def _weigh(seen: Sequence[_Seen], sought: TextSought, totals: Totals) -> list[fl
     """
     for part in seen:
         part.use_average(totals.average)
-    alike = np.unique(np.concatenate([part.alike.words for part in seen]))
+    alike = _merged([part.alike.words for part in seen])
     if len(alike) <= ALIKE_MAX:
         words = sorted({*sought.words, *(word.decode() for word in alike.tolist())})
         return _weigh_words(seen, words, sought, totals)
@@ -382,6 +394,16 @@ def _weigh(seen: Sequence[_Seen], sought: TextSought, totals: Totals) -> list[fl
     bounds = _weigh_words(seen, before, sought, totals)
     _weigh_block(seen, alike, sought, totals)
     return [*bounds, np.inf, *_weigh_words(seen, behind, sought, totals)]
+
+
+def _merged(sorted_words: Sequence[Strings]) -> Strings:
+    """All of the words in order, each once; most are in the longest part, which is in order."""
+    longest = max(sorted_words, key=len)
+    new = [words[~_are_in(longest, words)] for words in sorted_words if len(words)]
+    others = np.unique(np.concatenate(new)) if new else longest
+    if not len(longest) or not len(others):
+        return longest
+    return np.sort(np.concatenate([longest, others]), kind="stable")  # which only merges them
 
 
 def _weigh_words(
