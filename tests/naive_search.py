@@ -1,5 +1,5 @@
 """
-Text search as its rule has it, and nothing clever: every document is looked at.
+Searches as their rules have them, and nothing clever: every document is looked at.
 
 The oracle of the tests and of `ops/prove search`; it shares no line with the engine.
 """
@@ -7,6 +7,7 @@ The oracle of the tests and of `ops/prove search`; it shares no line with the en
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,39 @@ def search(
         if score > 0:
             found.append((score, doc["_creationTime"], doc["_id"]))
     return [(score, doc_id) for score, _, doc_id in sorted(found, reverse=True)]
+
+
+def nearest(
+    docs: list[Doc], field: str, vector: list[float], filters: Mapping[str, Any]
+) -> list[tuple[float, str]]:
+    """Cosines and ids of documents with a vector of that length, best first; then the later id."""
+    wanted = _unit(vector)
+    found = []
+    for doc in docs:
+        value = doc.get(field)
+        if not isinstance(value, list) or len(value) != len(vector):
+            continue
+        if any(doc.get(name, _MISSING) != kept for name, kept in filters.items()):
+            continue
+        cosine = 0.0
+        for a, b in zip(_unit(value), wanted, strict=True):
+            cosine += a * b
+        found.append((max(-1.0, min(1.0, cosine)), doc["_id"]))
+    return sorted(found, reverse=True)
+
+
+def _unit(vector: list[float]) -> list[float]:
+    """Of length 1, in float32; sums of fewer than eight numbers are made one after another."""
+    assert len(vector) < 8, "longer ones are summed up otherwise"
+    largest = max(map(abs, vector))
+    if not largest:
+        return [0.0] * len(vector)
+    scaled = [number / largest for number in vector]
+    total = 0.0
+    for number in scaled:
+        total += number * number
+    length = math.sqrt(total)
+    return [float(struct.unpack("f", struct.pack("f", n / length))[0]) for n in scaled]
 
 
 MISSING = _MISSING

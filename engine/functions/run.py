@@ -127,6 +127,7 @@ class Functions:
             watchdog=watchdog,
             executions=self.executions,
         )
+        self._searches_until = 0.0
         self.is_fresh = True
         """No code was deployed in this process yet, and nobody was answered."""
         self._code_ts = 0
@@ -501,16 +502,23 @@ class Functions:
             )
             search = search_newest(transaction, component, table, wanted)
             while True:
-                await trio.lowlevel.checkpoint()
-                until = self._runtime.monotonic() + self.limits.slice_s_max
+                await self._search_turn()
                 try:
-                    while self._runtime.monotonic() < until:
-                        next(search)
+                    next(search)
                 except StopIteration as end:
                     hits: list[Hit] = end.value
                     return hits
         finally:
             self._snapshots.release(snapshot)
+
+    async def _search_turn(self) -> None:
+        """Let others run if searches have had their time, which many short ones share."""
+        now = self._runtime.monotonic()
+        if now < self._searches_until and not self._runtime.is_virtual:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+            self._searches_until = self._runtime.monotonic() + self.limits.slice_s_max
 
     async def action(
         self,

@@ -17,6 +17,8 @@ from tests.proofs.search import PLANTED, Story, play
         "a-document-counts-twice",
         "a-fold-loses-what-ended-meanwhile",
         "the-log-is-not-read-after-a-crash",
+        "own-vectors-forget-a-delete",
+        "a-fold-of-vectors-loses-what-ended-meanwhile",
     ],
 )
 def test_a_planted_bug_is_seen(bug: str, tmp_path: Path) -> None:

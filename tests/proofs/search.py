@@ -1,11 +1,12 @@
 """
-Ask a text index and look at every document: what is found, and in which order, has to be the same.
+Ask an index and look at every document: what is found, and in which order, has to be the same.
 
 A round is a history of an engine in memory, with index files on a disk: mutations that write, ask
 amid what they have written and fail halfway, several at a time so that they are staged on each
 other; batches that are refused; queries; views that are held while others write, fold and forget;
-pushes that drop the index and add it again; restarts and crashes. Parts of an index are tiny, so
-that all of that meets folds and compactions.
+pushes that drop the indexes and add them again; restarts and crashes. Parts of an index are tiny,
+so that all of that meets folds and compactions. Texts and vectors are asked alike; what actions
+find by a graph may miss some, which are counted.
 
 What is asked is asked of an oracle too, `tests/naive_search.py`, over the documents that the same
 function sees. Scores are computed there in plain Python and have to give the same order, ties too.
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 from unittest.mock import patch
+from zlib import crc32
 
 import numpy as np
 import structlog
@@ -40,6 +42,11 @@ from engine.indexes.keeper import IndexKeeper
 from engine.indexes.text import index as text_index
 from engine.indexes.text.index import OwnTexts, TextIndex
 from engine.indexes.text.parts import Compacted, Segment, compacted
+from engine.indexes.vectors import index as vector_index
+from engine.indexes.vectors import nearest
+from engine.indexes.vectors.asked import asked
+from engine.indexes.vectors.index import OwnVectors, VectorIndex
+from engine.indexes.vectors.parts import FOREVER
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
@@ -49,12 +56,13 @@ from engine.store.memory_store import MemoryStore
 from engine.transaction.search import SearchBuilder, search
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
+from engine.transaction.vector_search import search_newest, search_vectors
 from engine.transaction.view import view_of
 from tests import naive_search
 from tests.node.nodes import ask, mutate
 from tests.proofs.proof import Plan, Verdict, too_few
 
-PROMISE = "A text search finds what is there, best first, exactly as of the state it is asked of."
+PROMISE = "A search finds what is there, best first, exactly as of the state it is asked of."
 ROUNDS = 1_000
 
 STEPS: Final = 30
@@ -65,11 +73,16 @@ TAGS: Final = ["red", "blue", 7.0, None]
 PROBLEMS_SHOWN: Final = 5
 PLANTED_ROUNDS_MAX: Final = 100
 """Until a bug is given up on."""
-LEAST: Final = {"searches": 30, "found": 150, "folds": 3}
+LEAST: Final = {"searches": 30, "found": 150, "folds": 3, "folds of vectors": 3}
 """In each round, on average."""
 
-Question = tuple[str, Any, int]
-"""Text, tag or `ANY`, and how many are wanted."""
+RECALL_LEAST: Final = 0.97
+"""Of what is found by graphs, of all that is there."""
+
+Question = tuple[str, str, Any, int]
+"""Whether for words or for what is near, a text, a tag or `ANY`, and how many are wanted."""
+WORDS_OF: Final = "words"
+NEAR: Final = "near"
 ANY: Final = "any"
 ABSENT: Final = "absent"
 
@@ -119,7 +132,19 @@ async def failing(ctx: MutationCtx, steps: list[Any]) -> None:
 
 
 def _fields(text: Any, tag: Any) -> dict[str, Any]:
-    return {"text": text, "tag": UNDEFINED if tag == ABSENT else tag}
+    return {"text": text, "place": _place(text), "tag": UNDEFINED if tag == ABSENT else tag}
+
+
+def _place(text: Any) -> Any:
+    """A vector that follows from a text; now and then one that no index has."""
+    if not isinstance(text, str):
+        return UNDEFINED
+    dice = crc32(text.encode())
+    return [(dice >> shift) % 5 - 2 for shift in ((0, 8, 16) if dice % 11 else (0, 8))]
+
+
+def _vector(text: str) -> list[float]:
+    return [(crc32(text.encode()) >> shift) % 5 - 2 for shift in (0, 8, 16)]
 
 
 async def _some(ctx: MutationCtx, number: float) -> Id[Any] | None:
@@ -128,10 +153,19 @@ async def _some(ctx: MutationCtx, number: float) -> Id[Any] | None:
 
 
 async def _answer(ctx: QueryCtx, question: list[Any]) -> list[Any]:
-    text, tag, count = question
+    kind, text, tag, count = question
+    if kind == NEAR:
+        hits = await ctx.db.vector_search(
+            "notes", "by_place", vector=_vector(text), limit=int(count), filter=_condition(tag)
+        )
+        return [question, [h["_id"] for h in hits], await ctx.db.query("notes").collect()]
     notes = ctx.db.query("notes").with_search_index("by_text", lambda s: _asked(s, text, tag))
     found = [doc["_id"] for doc in await notes.take(int(count))]
     return [question, found, await ctx.db.query("notes").collect()]
+
+
+def _condition(tag: Any) -> Callable[[Any], Any] | None:
+    return None if tag == ANY else lambda q: q.eq("tag", UNDEFINED if tag == ABSENT else tag)
 
 
 def _asked(s: Any, text: str, tag: Any) -> Any:
@@ -141,7 +175,9 @@ def _asked(s: Any, text: str, tag: Any) -> Any:
 
 PLAIN: Final = Schema(notes=Table(v.any()))
 INDEXED: Final = Schema(
-    notes=Table(v.any()).search_index("by_text", search_field="text", filter_fields=["tag"])
+    notes=Table(v.any())
+    .search_index("by_text", search_field="text", filter_fields=["tag"])
+    .vector_index("by_place", vector_field="place", dimensions=3, filter_fields=["tag"])
 )
 WITHOUT: Final = load([change, look, failing, PLAIN])
 WITH: Final = load([change, look, failing, INDEXED])
@@ -155,15 +191,18 @@ class Story:
     problems: list[str] = field(default_factory=list)
 
     def compare(self, answer: list[Any], where: str) -> None:
-        (text, tag, count), found, docs = answer
+        (kind, text, tag, count), found, docs = answer
         filters = {} if tag == ANY else {"tag": naive_search.MISSING if tag == ABSENT else tag}
-        expected = naive_search.search(docs, "text", text, filters)[: int(count)]
+        if kind == NEAR:
+            expected = naive_search.nearest(docs, "place", _vector(text), filters)[: int(count)]
+        else:
+            expected = naive_search.search(docs, "text", text, filters)[: int(count)]
         self.done["searches"] += 1
         self.done["found"] += len(expected)
         ids = [doc_id for _, doc_id in expected]
         if found != ids:
             self.problems.append(
-                f"{where}: {text!r} with {tag} of {len(docs)} found {_short(found)}, "
+                f"{where}: {kind} {text!r} with {tag} of {len(docs)} found {_short(found)}, "
                 f"and it is {_short(ids)}"
             )
 
@@ -190,6 +229,8 @@ def prove(plan: Plan) -> Verdict:
         print(f"  {problem}")
     least = {name: count * plan.rounds for name, count in LEAST.items()}
     few = [] if story.problems else too_few(story.done, least)
+    if story.done["by_graph"] < RECALL_LEAST * story.done["of_graph"]:
+        few.append("graphs found too few of what is near")
     for line in few:
         print(f"  {line}")
     return Verdict(held=not story.problems and not few, figure=story.figure)
@@ -217,7 +258,10 @@ def play(directory: Path, seed: int, story: Story) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     history = History(folder, seed, story)
     tiny = patch.multiple(text_index, TAIL_SLOTS_MAX=6, SEGMENT_SLOTS_MAX=40)
-    with tiny, patch.object(keeper, "SLICE_DOCS", 4):
+    options = {"tail_rows_min": 4, "part_rows_max": 40}
+    parts = patch.object(VectorIndex.__init__, "__kwdefaults__", options)
+    graphs = patch.object(vector_index, "ROWS_MIN", 8), patch.object(nearest, "CANDIDATE_ROWS", 0)
+    with tiny, parts, graphs[0], graphs[1], patch.object(keeper, "SLICE_DOCS", 4):
         try:
             trio.run(history.live, clock=trio.testing.MockClock(autojump_threshold=0))
         except Exception as error:
@@ -363,7 +407,10 @@ class History:
             view, usage=Usage(Limits()), now_ns=1, dice=self._dice, schema=None
         )
         table = transaction.table("", "notes")
-        text, tag, count = question = self._question()
+        kind, text, tag, count = question = self._question()
+        if kind == NEAR:
+            ids = await self._near(transaction, text, tag, count)
+            return [list(question), ids, await _all(transaction)]
         found = search(transaction, table, "by_text", _asked(SearchBuilder(), text, tag))
         ids = []
         for match in found:
@@ -372,11 +419,19 @@ class History:
             else:
                 ids.append(match.doc["_id"])
         ids = ids[:count]
-        assert table is not None, "it was pushed"
-        read = transaction.read_slice(
-            table.indexes["by_id"], b"", None, reverse=False, rows_max=10_000
-        )
-        return [list(question), ids, read.docs]
+        return [list(question), ids, await _all(transaction)]
+
+    async def _near(self, transaction: Transaction, text: str, tag: Any, count: int) -> list[str]:
+        """What a transaction finds; and how much of it an action would."""
+        wanted = asked("by_place", _vector(text), count, _condition(tag))
+        table = transaction.table("", "notes")
+        exact = await _taken(search_vectors(transaction, table, wanted))
+        nearly = await _taken(search_newest(transaction, "", "notes", wanted))
+        assert nearly == sorted(nearly, key=lambda hit: (hit["_score"], hit["_id"]), reverse=True)
+        scores = [hit["_score"] for hit in exact]
+        self._story.done["of_graph"] += len(exact)
+        self._story.done["by_graph"] += sum(hit["_score"] in scores for hit in nearly)
+        return [hit["_id"] for hit in exact]
 
     def _compare(self, answer: list[Any], where: str) -> None:
         self._story.compare(answer, f"seed {self._seed}, life {self._life}, {where}")
@@ -416,7 +471,25 @@ class History:
     def _question(self) -> list[Any]:
         words = self._dice.choices([*WORDS, *BEGINNINGS], k=self._dice.randint(1, 4))
         tag = self._tag() if self._dice.random() < 0.4 else ANY
-        return [" ".join(words), tag, self._dice.choice([1, 3, 10, 100])]
+        kind = self._dice.choice([WORDS_OF, NEAR])
+        return [kind, " ".join(words), tag, self._dice.choice([1, 3, 10, 100])]
+
+
+async def _all(transaction: Transaction) -> list[Any]:
+    table = transaction.table("", "notes")
+    assert table is not None, "it was pushed"
+    by_id = table.indexes["by_id"]
+    return transaction.read_slice(by_id, b"", None, reverse=False, rows_max=10_000).docs
+
+
+async def _taken(search: Generator[None, None, list[Any]]) -> list[Any]:
+    """What a search comes to, amid which others have their turn."""
+    while True:
+        try:
+            next(search)
+        except StopIteration as end:
+            return list(end.value)
+        await trio.lowlevel.checkpoint()
 
 
 @contextmanager
@@ -427,7 +500,16 @@ def count_folds(story: Story) -> Iterator[None]:
         story.done["folds"] += 1
         original(self, parts, segment)
 
-    with patch.object(TextIndex, "replace", counted):
+    installed = VectorIndex._install
+
+    def counted_too(self: VectorIndex, *given: Any) -> None:
+        story.done["folds of vectors"] += 1
+        installed(self, *given)
+
+    with (
+        patch.object(TextIndex, "replace", counted),
+        patch.object(VectorIndex, "_install", counted_too),
+    ):
         yield
 
 
@@ -521,6 +603,80 @@ def _a_build_forgets_what_is_written_behind_it() -> Iterator[None]:
         yield
 
 
+# Those of vectors.
+
+
+@contextmanager
+def _own_vectors_forget_a_delete() -> Iterator[None]:
+    original = OwnVectors.put
+
+    def forgetful(self: OwnVectors, internal: bytes, doc: dict[str, Any] | None) -> None:
+        if doc is not None:
+            original(self, internal, doc)
+
+    with patch.object(OwnVectors, "put", forgetful):
+        yield
+
+
+@contextmanager
+def _vectors_of_a_refused_batch_stay() -> Iterator[None]:
+    with patch.object(VectorIndex, "roll_back", lambda _self, _ts: None):
+        yield
+
+
+@contextmanager
+def _a_fold_of_vectors_loses_what_ended_meanwhile() -> Iterator[None]:
+    original = VectorIndex.fold
+
+    def early(self: VectorIndex, durable_ts: int) -> Any:
+        work = original(self, durable_ts)
+        if work is None:
+            return None
+
+        def run() -> Any:
+            install = work()
+
+            def installed() -> None:
+                install()
+                for part in self.folded:
+                    part.ends[part.ends > durable_ts] = FOREVER
+
+            return installed
+
+        return run
+
+    with patch.object(VectorIndex, "fold", early):
+        yield
+
+
+@contextmanager
+def _folds_of_vectors_forget_what_a_view_sees() -> Iterator[None]:
+    original = VectorIndex._folding
+
+    def tight(self: VectorIndex, at: slice, rows: int) -> Any:
+        floor_ts, self.floor_ts = self.floor_ts, FOREVER - 1
+        try:
+            return original(self, at, rows)
+        finally:
+            self.floor_ts = floor_ts
+
+    with patch.object(VectorIndex, "_folding", tight):
+        yield
+
+
+@contextmanager
+def _files_of_vectors_forget_what_ended() -> Iterator[None]:
+    original = VectorIndex.checkpoint
+
+    def forgetful(self: VectorIndex, durable_ts: int) -> Any:
+        found = original(self, durable_ts)
+        kept = {"parts": [[name, b""] for name, _ in found.manifest["parts"]]}
+        return found._replace(manifest=kept)
+
+    with patch.object(VectorIndex, "checkpoint", forgetful):
+        yield
+
+
 PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
     "overlay-forgets-a-delete": _overlay_forgets_a_delete,
     "a-document-counts-twice": _a_document_counts_twice,
@@ -529,4 +685,9 @@ PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
     "folds-forget-what-a-view-sees": _folds_forget_what_a_view_sees,
     "the-log-is-not-read-after-a-crash": _the_log_is_not_read_after_a_crash,
     "a-build-forgets-what-is-written-behind-it": _a_build_forgets_what_is_written_behind_it,
+    "own-vectors-forget-a-delete": _own_vectors_forget_a_delete,
+    "vectors-of-a-refused-batch-stay": _vectors_of_a_refused_batch_stay,
+    "a-fold-of-vectors-loses-what-ended-meanwhile": _a_fold_of_vectors_loses_what_ended_meanwhile,
+    "folds-of-vectors-forget-what-a-view-sees": _folds_of_vectors_forget_what_a_view_sees,
+    "files-of-vectors-forget-what-ended": _files_of_vectors_forget_what_ended,
 }

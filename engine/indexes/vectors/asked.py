@@ -77,7 +77,8 @@ def _numbers(vector: Sequence[float]) -> array[float]:
     if not isinstance(vector, str | bytes | Mapping):
         with suppress(TypeError, ValueError, OverflowError):
             numbers = array("d", vector)
-    if not numbers or not all(map(isfinite, numbers)):
+    # One that is not finite makes no finite sum; large ones may not either.
+    if not numbers or not (isfinite(sum(numbers)) or all(map(isfinite, numbers))):
         raise InvalidValue(
             f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"
         )

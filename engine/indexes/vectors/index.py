@@ -29,6 +29,8 @@ TAIL_ROWS_MIN: Final = 1_024
 TAIL_PART: Final = 16
 """A tail is folded when it has so many rows, or one in so many of the part that takes them: a
 search looks at each, and a fold copies the part."""
+TAIL_BYTES_MAX: Final = 16 << 20
+"""Rows of a tail that is folded in any case: more would be too much to have in memory twice."""
 PART_ROWS_MAX: Final = 1 << 17
 """Rows of a part that takes more: what a fold copies is some 200 MB at 384 dimensions."""
 PARTS_MIN: Final = 8
@@ -76,6 +78,7 @@ class VectorIndex:
         self.floor_ts = ts
         """Views that are older cannot be answered."""
         self.dimensions = int(info.options["dimensions"])
+        self._row_bytes = 4 * self.dimensions
         self.fields: tuple[str, ...] = tuple(info.options["filter_fields"])
         self.folded: list[Part] = list(folded)
         self._files = max((int(part.file.removesuffix(SUFFIX)) for part in folded), default=0)
@@ -128,7 +131,7 @@ class VectorIndex:
 
     @property
     def unfolded_bytes(self) -> int:
-        return self.tail.size_bytes
+        return self.tail.count * self._row_bytes
 
     @property
     def is_due(self) -> bool:
@@ -159,14 +162,16 @@ class VectorIndex:
     @property
     def _tail_rows_max(self) -> int:
         last = len(self.folded[-1]) if self.folded else 0
-        return max(self._tail_rows_min, last // TAIL_PART)
+        rows = min(last // TAIL_PART, TAIL_BYTES_MAX // self._row_bytes)
+        return max(self._tail_rows_min, rows)
 
     def _takes(self, rows: int) -> bool:
         """Whether the last part takes so many: it has room, and they are worth copying it."""
         if not self.folded:
             return False
         last = len(self.folded[-1])
-        return rows * TAIL_PART >= last and last + rows <= self._part_rows_max
+        is_worth_it = rows * TAIL_PART >= last or rows * self._row_bytes >= TAIL_BYTES_MAX // 2
+        return is_worth_it and last + rows <= self._part_rows_max
 
     def _to_renew(self) -> slice | None:
         """A part that is to be made anew, or two that are to become one."""
@@ -180,7 +185,8 @@ class VectorIndex:
         return None
 
     def _is_worn(self, part: Part) -> bool:
-        return part.ended(self.floor_ts) * ENDED_PART > len(part)
+        # The first of these is asked with every batch, and counts nothing.
+        return part.gone * ENDED_PART > len(part) < part.ended(self.floor_ts) * ENDED_PART
 
     def _sources(self, at: slice, rows: int) -> list[Part]:
         """Some of the parts, and the first rows of the tail."""
@@ -210,6 +216,7 @@ class VectorIndex:
         sources = self._sources(at, rows)
         ends = [one.ends[places] for one, places in zip(sources, chosen, strict=True)]
         part.ends[:] = np.concatenate(ends)
+        part.count_gone()
         self.folded[at] = [part] if len(part) else []
         if rows:
             self.tail = self.tail.without(rows)
@@ -246,6 +253,7 @@ class VectorIndex:
         for name, ended in manifest["parts"]:
             part = Part.of_arrays(read_arrays(folder / name))
             part.ends[np.frombuffer(ended, "<u4")] = 0
+            part.count_gone()
             part.file, part.is_on_disk = name, True
             parts.append(part)
         return VectorIndex(info, ts, parts)

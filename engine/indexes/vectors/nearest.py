@@ -72,12 +72,15 @@ class Best:
 
     def offer(self, part: Part, places: Places) -> None:
         """Score rows exactly, and keep the best."""
-        exact = scores(part.rows[places], self.sought.row)
-        hidden = self.sought.hidden
+        sought, hidden, reach = self.sought, self.sought.hidden, self.reach
+        exact = scores(part.rows[places], sought.row)
+        wanted = sought.count + len(hidden)
+        if wanted < len(exact):
+            reach = max(reach, float(np.partition(exact, -wanted)[-wanted]))
         offered = [
             (score, key)
             for score, at in zip(exact.tolist(), places.tolist(), strict=True)
-            if score >= self.reach and (key := key_at(part.keys, at)) not in hidden
+            if score >= reach and (key := key_at(part.keys, at)) not in hidden
         ]
         self.add(offered)
 
@@ -108,7 +111,7 @@ def _by_graph(part: Part, counting: Mask, best: Best) -> bool:
     sought = best.sought
     if part.graph is None:
         return False
-    rows = int(counting.sum())
+    rows = int(np.count_nonzero(counting))
     if rows == 0:
         return True
     wanted = sought.count + len(sought.hidden)

@@ -58,6 +58,7 @@ class Part:
         "codes",
         "ends",
         "file",
+        "gone",
         "graph",
         "is_on_disk",
         "keys",
@@ -85,6 +86,8 @@ class Part:
         self.file = ""
         """Its name on disk, once it has one."""
         self.is_on_disk = False
+        self.gone = 0
+        """How many of its rows have ended or are to end; whoever sets `ends` counts them."""
         self._order: Places | None = None
 
     def __len__(self) -> int:
@@ -112,7 +115,11 @@ class Part:
         if self.keys[at] != wanted or self.ends[at] != FOREVER:
             return False
         self.ends[at] = ts
+        self.gone += 1
         return True
+
+    def count_gone(self) -> None:
+        self.gone = int(np.count_nonzero(self.ends != FOREVER))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What is kept of it on disk; of rows that ended, only the index knows."""
@@ -152,6 +159,7 @@ class Part:
     def roll_back(self, ts: int) -> None:
         """Whatever was to end after `ts` stays."""
         self.ends[(self.ends > ts) & (self.ends != FOREVER)] = FOREVER
+        self.count_gone()
 
     def ended(self, ts: int) -> int:
         """How many of its rows no view sees that is of `ts` or later."""

@@ -53,7 +53,7 @@ def unit(numbers: Sequence[float]) -> Row | None:
 def scores(rows: Rows, row: Row) -> Scores:
     """The cosine of each row with `row`, from -1 to 1."""
     exact: Scores = np.multiply(rows, row, dtype=np.float64).sum(axis=1)
-    return exact.clip(-1.0, 1.0)
+    return np.minimum(np.maximum(exact, -1.0), 1.0)
 
 
 def score(a: Row, b: Row) -> float:
