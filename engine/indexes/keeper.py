@@ -207,9 +207,9 @@ class IndexKeeper:
         await self.wait_settled(index_id, lambda _: None)
 
     async def problems(self) -> AsyncGenerator[str | None, None]:
-        """What is wrong with text indexes that answer; `None` now and then."""
+        """What is wrong with indexes that answer; `None` now and then."""
         for kept in list(self._kept.values()):
-            if kept.live is not None and kept.info.kind is IndexKind.SEARCH:
+            if kept.live is not None:
                 snapshot = self._snapshots.acquire()
                 try:
                     for count, problem in enumerate(_problems(kept.live, snapshot), 1):
@@ -468,13 +468,19 @@ class _Walk:
 
 
 def _problems(index: LiveIndex, snapshot: SharedSnapshot) -> Iterator[str | None]:
+    by_id = snapshot.catalog.by_number[index.info.table_number].indexes["by_id"]
+    rows = snapshot.entries(by_id, b"", None, reverse=False)
+    documents = ((internal, decode(snapshot.row(key) or b"")) for internal, key in rows)
+    if index.info.kind is IndexKind.VECTOR:
+        from engine.indexes.vectors.check import problems as problems_of_vectors
+        from engine.indexes.vectors.index import VectorIndex
+
+        assert isinstance(index, VectorIndex), "it is of that kind"
+        return problems_of_vectors(index, snapshot.ts, documents)
     from engine.indexes.text.check import problems
     from engine.indexes.text.index import TextIndex
 
     assert isinstance(index, TextIndex), "it is of that kind"
-    by_id = snapshot.catalog.by_number[index.info.table_number].indexes["by_id"]
-    rows = snapshot.entries(by_id, b"", None, reverse=False)
-    documents = ((internal, decode(snapshot.row(key) or b"")) for internal, key in rows)
     return problems(index, snapshot.ts, documents)
 
 

@@ -8,7 +8,7 @@ Vector indexes: which documents lie in about the same direction?
     nearest    the best rows of several parts as of a timestamp, exactly
     graph      the same in about, and in much less time
     index      all parts of one index, kept up with what is staged
-    files      parts on disk
+    check      is what an index has what its documents have?
 
 All but `asked` need numpy, which comes with the extra `vectors`, as does the library of `graph`.
 """

@@ -104,6 +104,18 @@ class Part:
         """Get ready to be asked for keys; takes a while."""
         self._order = np.argsort(self.keys, kind="stable")
 
+    def places_of(self, key: bytes) -> list[int]:
+        """Where the rows of a document are, also those that have ended."""
+        wanted = np.array(key, KEY)
+        if self._order is None:
+            return np.flatnonzero(self.keys == wanted).tolist()
+        first, after = (
+            int(np.searchsorted(self.keys, wanted, side=side, sorter=self._order))
+            for side in ("left", "right")
+        )
+        places: list[int] = self._order[first:after].tolist()
+        return places
+
     def end(self, key: bytes, ts: int) -> bool:
         """Let the row of a document count up to `ts`; whether there was one that did for longer."""
         assert self._order is not None, "it was put in order"
