@@ -22,7 +22,7 @@ from engine.model.limits import SHOWN_LENGTH_MAX
 from engine.model.text import brief
 
 COUNTED_MAX: Final = 5_000
-"""Functions that are counted apart: callers may name what is not there."""
+"""Functions that are counted apart: pushes may bring others again and again."""
 OTHERS: Final = "(others)"
 FORMAT: Final = 1
 """Of `as_json`: rises when a name goes or means something else, not when one is added."""
@@ -115,6 +115,8 @@ class ExecutionLog:
         bytes_max: of what they have printed, all together; the newest is kept whatever its size.
         uncounted: answers from the cache since it was called last, a record a function. Asked
             when somebody looks: a record for each would cost more than the answer.
+        is_deployed: whether there is a function, by component and path; what is called and is not
+            there is counted as one.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class ExecutionLog:
         kept_max: int,
         bytes_max: int,
         uncounted: Callable[[], Iterable[ExecutionRecord]] = tuple,
+        is_deployed: Callable[[str, str], bool] = lambda _component, _path: True,
     ) -> None:
         self._tallies: dict[tuple[str, str, str], _Tally] = {}
         """Since the engine was opened, by kind, path and component."""
@@ -131,6 +134,7 @@ class ExecutionLog:
         self._bytes_max = bytes_max
         self._count = 0
         self._uncounted = uncounted
+        self._is_deployed = is_deployed
         self._more = trio.lowlevel.ParkingLot()
 
     def add(self, record: ExecutionRecord) -> None:
@@ -151,7 +155,8 @@ class ExecutionLog:
         called = record[:3]
         tally = self._tallies.get(called)
         if tally is None:
-            if len(self._tallies) >= COUNTED_MAX:
+            is_there = self._is_deployed(record.component, record.path)
+            if not is_there or len(self._tallies) >= COUNTED_MAX:
                 called = (record.kind, OTHERS, "")
             tally = self._tallies.setdefault(called, _Tally())
         if record.cached:

@@ -109,7 +109,10 @@ class Functions:
         self.published = published
         self.limits = limits
         self.executions = ExecutionLog(
-            limits.executions_kept_max, limits.executions_bytes_max, self._from_cache
+            limits.executions_kept_max,
+            limits.executions_bytes_max,
+            self._from_cache,
+            lambda component, path: self.deployment.application.find(path, component) is not None,
         )
         self.running_actions: Counter[str] = Counter()
         """Paths of the actions that have begun and not ended."""
