@@ -83,6 +83,11 @@ class StagedCommit(Applied):
             self.on_publish()
             self.on_publish = None
 
+    def followed(self) -> None:
+        """Those who follow closely have had it: what they asked it for is let go."""
+        for write in self.writes:
+            write.forget_docs()
+
 
 class Staged:
     """All versions that some view may still need, newest last."""

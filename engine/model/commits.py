@@ -15,10 +15,10 @@ class RowWrite:
     One row as it was and as it is.
 
     Both images are encoded documents; `None` is absent.  They are decoded when
-    somebody asks, and then once.
+    somebody asks, and then once until they are forgotten.
     """
 
-    __slots__ = ("_after_doc", "_before_doc", "after", "before", "key")
+    __slots__ = ("_after_doc", "_before_doc", "_is_forgetful", "after", "before", "key")
 
     def __init__(
         self,
@@ -33,10 +33,16 @@ class RowWrite:
         self.after = after
         self._before_doc = before_doc
         self._after_doc = after_doc
+        self._is_forgetful = False
 
     def since(self, before: bytes | None) -> RowWrite:
         """The same write, of a row that was as in `before`."""
         return RowWrite(self.key, before, self.after, None, self._after_doc)
+
+    def forget_docs(self) -> None:
+        """Keep the images alone: who asks for a document after this has it decoded for himself."""
+        self._before_doc = self._after_doc = None
+        self._is_forgetful = True
 
     @property
     def table_number(self) -> int:
@@ -45,16 +51,20 @@ class RowWrite:
     @property
     def before_doc(self) -> dict[str, Any] | None:
         """The document before, shared: nobody may change it."""
-        if self._before_doc is None and self.before is not None:
-            self._before_doc = decode(self.before)
-        return self._before_doc
+        doc = self._before_doc
+        if doc is None and self.before is not None:
+            doc = decode(self.before)
+            self._before_doc = None if self._is_forgetful else doc
+        return doc
 
     @property
     def after_doc(self) -> dict[str, Any] | None:
         """The document after, shared: nobody may change it."""
-        if self._after_doc is None and self.after is not None:
-            self._after_doc = decode(self.after)
-        return self._after_doc
+        doc = self._after_doc
+        if doc is None and self.after is not None:
+            doc = decode(self.after)
+            self._after_doc = None if self._is_forgetful else doc
+        return doc
 
 
 class Kind(enum.IntEnum):

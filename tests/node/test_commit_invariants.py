@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Coroutine
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
+from engine.committer.actor import FOLLOWED_BATCHES
 from engine.errors import OutcomeUnknown, OutOfRetention, Stopped
 from engine.functions.results import MutationResult
 from engine.indexes.verify import verify
@@ -64,12 +66,17 @@ async def put(ctx: MutationCtx, n: int) -> None:
         await ctx.db.patch(doc["_id"], {"n": n})
 
 
+@mutation
+async def nest(ctx: MutationCtx, n: int) -> None:
+    await ctx.db.insert("nested", {"nested": [n]})
+
+
 @query
 async def numbers(ctx: QueryCtx) -> list[int]:
     return sorted([doc["n"] for doc in await ctx.db.query("numbers").collect()])
 
 
-APP = [add, rewrite, put, numbers]
+APP = [add, rewrite, put, nest, numbers]
 
 
 async def call(node: Node, fn: Any, **args: Any) -> MutationResult:
@@ -373,3 +380,19 @@ async def test_trimming_takes_no_newest_version_of_a_document_or_an_entry(
         assert log_of(store)[0] > newest
         assert before == state()
         assert seen == await ask(node, numbers)
+
+
+async def test_documents_of_commits_that_were_followed_are_not_kept_decoded() -> None:
+    """Their images are, and who asks decodes them again."""
+    count = FOLLOWED_BATCHES + 20
+    async with serving(APP) as node:
+        before = node.published.value
+        for n in range(count):
+            await mutate(node, nest, n)
+        gc.collect()
+        decoded = sum(type(found) is dict and "nested" in found for found in gc.get_objects())
+        commits = node.recent.between(before, node.published.value)
+        docs = [write.after_doc for commit in commits for write in commit.writes]
+
+    assert FOLLOWED_BATCHES <= decoded < count
+    assert [[n] for n in range(count)] == [doc["nested"] for doc in docs if doc and "nested" in doc]
