@@ -33,6 +33,8 @@ trace = tracer(__name__)
 Doc = dict[str, Any]
 
 CRONS_SLICE_ROWS: Final = 500
+AHEAD_MS_MAX: Final = 3_600_000.0
+"""A clock that was ahead by less leaves crons silent for as long: what ran does not run again."""
 
 
 class _Wanted(NamedTuple):
@@ -63,7 +65,8 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
     """
     Make the crons of the database those of an application and its mounts.
 
-    A cron that has not changed keeps its next time.
+    A cron that has not changed keeps its next time, unless that was worked out by a clock that was
+    ahead by more than `AHEAD_MS_MAX`, and has been set back.
 
     Returns:
         What changed, a line each.
@@ -85,9 +88,13 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
         row = stored.pop(key, None)
         line = _add(turn, wanted) if row is None else _update(turn, wanted, row)
         lines += [line] if line else []
-    for row in (row for key, row in stored.items() if key not in registered):
-        _remove(turn, row)
-        lines.append(f"removed cron {_label(row)}")
+    for key, row in stored.items():
+        if key in registered:
+            line = _set_right(turn, row) if _is_ahead(turn, row) else None
+            lines += [line] if line else []
+        else:
+            _remove(turn, row)
+            lines.append(f"removed cron {_label(row)}")
     return lines
 
 
@@ -238,7 +245,7 @@ def _update(turn: Transaction, wanted: _Wanted, row: Doc) -> str | None:
     schedule = as_row(spec.schedule)
     after = {**row, **wanted.what, "schedule": schedule}
     if strictly_equal(after, row):
-        return None
+        return _set_right(turn, row) if _is_ahead(turn, row) else None
     key = row_key_of(row["_id"])
     has_same_times = strictly_equal(schedule, row["schedule"])
     due = row.get("nextTime") if has_same_times else _due_anew(spec.schedule, after, turn.now_ms)
@@ -249,6 +256,22 @@ def _update(turn: Transaction, wanted: _Wanted, row: Doc) -> str | None:
     else:
         turn.put_row(key, after)
     return f"changed cron {_label(row)}"
+
+
+def _is_ahead(turn: Transaction, row: Doc) -> bool:
+    if row.get("nextTime") is None:
+        return False
+    due = _due_anew(of_row(row["schedule"]), row, turn.now_ms)
+    return due is not None and bool(row["nextTime"] > due + AHEAD_MS_MAX)
+
+
+def _set_right(turn: Transaction, row: Doc) -> str | None:
+    """Plan a cron anew as from now, unless it runs."""
+    due = _due_anew(of_row(row["schedule"]), row, turn.now_ms)
+    if due is None or not _take_tick(turn, row):
+        return None
+    _put_with_tick(turn, row_key_of(row["_id"]), row, due)
+    return f"changed cron {_label(row)}: it waited for a time by a clock that was ahead"
 
 
 def _due_anew(schedule: Schedule, row: Doc, now_ms: float) -> float | None:

@@ -18,8 +18,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from engine.functions.sweeping import Room
 from engine.indexes.catalog import JOBS_BY_DUE, SCHEDULED_FUNCTIONS
-from engine.model.ids import row_key_of
 from engine.model.keys import NUMBER_KEY_BYTES, decode_key, encode_key, end_of_values, past
 from engine.model.values import INT64_MIN, Int64, Value, normalize
 from engine.transaction.transaction import Transaction
@@ -100,16 +100,26 @@ def components_of(view: View) -> Iterator[str]:
 
 def forget_jobs(turn: Transaction, components: Iterable[str]) -> int:
     """Remove jobs of some components, whatever their state: a slice; returns how many."""
+    room = Room(FORGOTTEN_ROWS)
     for component in components:
         prefix = standing(component).prefix
-        found = turn.read_slice(
-            JOBS_BY_DUE, prefix, past(prefix), reverse=False, rows_max=FORGOTTEN_ROWS
-        ).docs
-        for job in found:
-            turn.put_row(row_key_of(job["_id"]), None)
-        if found:
-            return len(found)
+        if count := drop_jobs(turn, prefix, past(prefix), room):
+            return count
     return 0
+
+
+def drop_jobs(turn: Transaction, lower: bytes, upper: bytes, room: Room) -> int:
+    """Remove the jobs in an interval of `by_due` for which there is room; returns how many."""
+    count = 0
+    for _, key in turn.view.entries(JOBS_BY_DUE, lower, upper, reverse=False):
+        if not room.is_left:
+            break
+        image = turn.view.row(key)
+        assert image is not None, "an entry leads to a row"
+        room.take(len(image))
+        turn.put_row(key, None)
+        count += 1
+    return count
 
 
 def add_job(

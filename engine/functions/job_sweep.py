@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.functions.job_rows import components_of, standing
+from engine.functions.job_rows import components_of, drop_jobs, standing
 from engine.functions.sweeping import Room, keep_sweeping
 from engine.functions.turns import Turns
-from engine.indexes.catalog import JOBS_BY_DUE
 from engine.kernel.runtime import Runtime
 from engine.model.limits import Limits
 from engine.transaction.transaction import Transaction
@@ -41,18 +40,9 @@ class JobSweep:
     def _slice(self, turn: Transaction) -> int:
         # As timestamps go, which do not follow a clock that leaps: all would be old at once.
         before_ms = self._turns.next_ts() / 1e6 - self._kept_ms
-        view, room = turn.view, Room(SLICE_ROWS)
-        for component in components_of(view):
-            dropped = 0
+        room = Room(SLICE_ROWS)
+        for component in components_of(turn.view):
             old = standing(component).ended_before(before_ms)
-            for _, key in view.entries(JOBS_BY_DUE, *old, reverse=False):
-                image = view.row(key)
-                assert image is not None, "an entry leads to a row"
-                room.take(len(image))
-                turn.put_row(key, None)
-                dropped += 1
-                if not room.is_left:
-                    break
-            if dropped:
+            if dropped := drop_jobs(turn, *old, room):
                 return dropped
         return 0

@@ -32,6 +32,7 @@ from engine.functions.job_rows import (
 from engine.functions.mutations import JobResult, job_request
 from engine.functions.run import Functions
 from engine.functions.scheduling import begin_job, end_action, finish_job
+from engine.functions.sweeping import Room
 from engine.functions.turns import unbounded
 from engine.indexes.catalog import JOBS_BY_DUE
 from engine.indexes.snapshot import Snapshots
@@ -40,7 +41,7 @@ from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.ids import id_of, row_key_of
 from engine.model.limits import Limits
-from engine.model.values import UNDEFINED
+from engine.model.values import UNDEFINED, size_of
 from engine.subscriptions.handle import Subscriptions
 from engine.transaction.scan import Plan, Scan
 from engine.transaction.transaction import Transaction
@@ -314,15 +315,17 @@ def _cancel(turn: Transaction, key: bytes) -> bool:
 
 def _fail_begun(turn: Transaction) -> list[tuple[Job, Ended]]:
     failed = {"kind": FAILED, "error": INTERRUPTED}
+    room = Room(TURN_ROWS)
     for component in components_of(turn.view):
-        stand = standing(component)
-        found = turn.read_slice(JOBS_BY_DUE, *stand.begun, reverse=False, rows_max=TURN_ROWS).docs
-        if found:
-            return [
-                (
-                    as_job(row, Kind.ACTION, b""),
-                    end_action(turn, row_key_of(row["_id"]), row, failed),
-                )
-                for row in found
-            ]
+        ended: list[tuple[Job, Ended]] = []
+        begun = standing(component).begun
+        for _, key in turn.view.entries(JOBS_BY_DUE, *begun, reverse=False):
+            if not room.is_left:
+                break
+            row = turn.get(key)
+            assert row is not None, "an entry leads to a row"
+            room.take(size_of(row))
+            ended.append((as_job(row, Kind.ACTION, b""), end_action(turn, key, row, failed)))
+        if ended:
+            return ended
     return []

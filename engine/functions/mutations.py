@@ -88,6 +88,8 @@ class _JobRun:
     done: Attempt | None = None
     generation: int = 0
     refusal: Exception | None = None
+    is_behind: bool = False
+    """A text or vector index has no room for what it would write: it waits for that by itself."""
 
 
 class Mutations:
@@ -128,7 +130,7 @@ class Mutations:
         began = self._runtime.monotonic()
         while (key := await next_key()) is not None:
             runs.append(run := await self._run_in_lane(key))
-            if isinstance(run.refusal, Overloaded):
+            if isinstance(run.refusal, Overloaded) or run.is_behind:
                 break
             if self._runtime.monotonic() - began > JOBS_SLICE_S:
                 await trio.lowlevel.checkpoint()
@@ -175,6 +177,8 @@ class Mutations:
             run.way.retries += (BATCH_REFUSED,)
         except SnapshotTooOld:
             run.way.retries += (SNAPSHOT_TOO_OLD,)
+        except _IndexBehind:
+            run.is_behind = True
         except Exception as error:
             run.refusal = error
         return run

@@ -276,10 +276,12 @@ class Scheduler:
             self._put_off_job(job, end)
             return
         self._refusals.pop(job.key, None)
-        if end is None:
+        if end is None or end == PENDING:
+            # The next attempt may have the place that the last one had, if no time has passed.
             self.jobs.due.left_alone(job)
         else:
             self.jobs.due.ended(job)
+        if end is not None:
             self._count(job, end)
 
     def _count(self, job: Job, ended: str) -> None:

@@ -297,3 +297,24 @@ async def test_a_year_of_crons_is_that_of_the_clock_on_the_wall(
         assert once_a_day(2026, zone, 2, 30, lambda _: True) == [
             at.replace(microsecond=0) for at in ran[zone]
         ]
+
+
+async def test_a_push_plans_anew_what_a_clock_far_ahead_has_put_off(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    def every_minute(crons: Crons) -> None:
+        crons.interval("tick", note, minutes=1)
+
+    runtime = VirtualRuntime(1)
+    async with serving(app(every_minute), runtime=runtime) as node:
+        await trio.sleep(90)
+        runtime.jump(365 * 86_400.0)
+        await trio.sleep(90)
+        runtime.jump(-365 * 86_400.0)
+        await trio.sleep(3_600)
+        before = len(await ask(node, notes))
+        [line] = await node.push(app(every_minute))
+        await trio.sleep(601)
+
+        assert "it waited for a time by a clock that was ahead" in line
+        assert 10 == len(await ask(node, notes)) - before

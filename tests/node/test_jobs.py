@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +19,12 @@ from engine.app.decorators import action, internal_action, internal_mutation, mu
 from engine.app.registered import Kind
 from engine.app.registry import Application
 from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, StoreFull
-from engine.functions.job_rows import add_job, pending_again
+from engine.functions.job_rows import add_job, forget_jobs, pending_again
 from engine.functions.job_sweep import JobSweep
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.sweeping import SWEPT_BYTES_MAX
 from engine.kernel.runtime import VirtualRuntime
+from engine.model.commits import RowWrite
 from engine.model.ids import Id
 from engine.model.limits import Limits
 from engine.store.memory_store import MemoryStore
@@ -833,3 +836,82 @@ async def test_a_job_runs_once_whether_a_crash_comes_before_or_after_it_is_durab
         async with serving(app(), store=copy, runtime=runtime) as node:
             await node.scheduler.wait_resting()
             assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
+
+
+@internal_action
+async def fails_once(ctx: ActionCtx) -> None:
+    began.append("attempt")
+    if began == ["attempt"]:
+        raise ValueError("not yet")
+
+
+@mutation
+async def retried(ctx: MutationCtx) -> str:
+    return await ctx.scheduler.with_retry(Retry(initial_backoff=0, max_attempts=5)).run_after(
+        0, fails_once
+    )
+
+
+async def test_an_attempt_that_is_due_when_the_last_one_was_is_made(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """As where no time has passed: it is told while the last one still counts as running."""
+    runtime = VirtualRuntime(1)
+    async with serving(application(retried, fails_once, run, note), runtime=runtime) as node:
+        hold = runtime.hold("jobs.ended")
+        job = await mutate(node, retried)
+        await hold.wait_reached()
+        await mutate(node, run, path(note), {"text": "another commit, for the scheduler to look"})
+        await wait_all_tasks_blocked()
+        hold.release()
+        await node.scheduler.wait_resting()
+        row = node.scheduler.jobs.row(job)
+
+    assert row is not None
+    assert (["attempt"] * 2, "success") == (began, row["state"]["kind"])
+
+
+class Full:
+    """A search index that has no room for what it would be told."""
+
+    unfolded_bytes = 1 << 40
+    info = SimpleNamespace(name="by_text")
+
+
+async def test_jobs_wait_for_an_index_that_is_behind_and_do_not_run_in_vain(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    runs = 0
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        index: Any = Full()
+
+        def behind(writes: Sequence[RowWrite]) -> Any:
+            nonlocal runs
+            is_note = any("text" in (write.after_doc or {}) for write in writes)
+            runs += is_note
+            return index if is_note and index.unfolded_bytes else None
+
+        node.scheduler.pause()
+        for _ in range(100):
+            await mutate(node, later, seconds=0, text="soon")
+        node.committer.index_behind = behind  # type: ignore[method-assign]
+        node.scheduler.resume()
+        await trio.sleep(30)
+        in_vain = runs
+        index.unfolded_bytes = 0
+        await node.scheduler.wait_resting()
+
+        assert in_vain < 100
+        assert 100 == len(await ask(node, notes))
+
+
+async def test_jobs_of_a_component_go_a_few_large_ones_at_a_time() -> None:
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        node.scheduler.pause()
+        for _ in range(4):
+            await mutate(node, later, seconds=0, text="x" * (SWEPT_BYTES_MAX // 2))
+        counts = [await node.functions.turns.write(lambda turn: forget_jobs(turn, [""]))]
+        while counts[-1]:
+            counts.append(await node.functions.turns.write(lambda turn: forget_jobs(turn, [""])))
+
+    assert [2, 2, 0] == counts
