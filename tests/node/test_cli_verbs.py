@@ -248,7 +248,7 @@ async def adas(ctx: QueryCtx, oldest: float) -> int:
 
 
 @pytest.mark.slow
-def test_a_search_is_explained_by_the_table_that_it_reads(project: Path) -> None:
+def test_a_search_is_explained_by_the_documents_that_it_reads(project: Path) -> None:
     (project / "app.py").write_text(
         APP.replace("Table(Person)", 'Table(Person).search_index("by_name", search_field="name")')
         + """
@@ -266,8 +266,8 @@ async def called(ctx: QueryCtx, name: str) -> int:
     explained = headrace(project, "run", "app:called", '{"name": "ada"}', "--explain")
 
     shown = explained.out.splitlines()
-    assert 'people\tby_name\tsearch name for "ada"\tscore\t1\t12\t2' == shown[1].replace("'", '"')
-    assert shown[2].startswith("12 documents, ")
+    assert 'people\tby_name\tsearch name for "ada"\tscore\t1\t6\t2' == shown[1].replace("'", '"')
+    assert shown[2].startswith("6 documents, ")
     assert "by id" not in shown[2]
 
 

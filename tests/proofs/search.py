@@ -26,7 +26,6 @@ from unittest.mock import patch
 from zlib import crc32
 
 import numpy as np
-import structlog
 import trio
 import trio.testing
 
@@ -48,6 +47,7 @@ from engine.indexes.vectors.asked import asked
 from engine.indexes.vectors.index import OwnVectors, VectorIndex
 from engine.indexes.vectors.parts import FOREVER
 from engine.kernel.runtime import VirtualRuntime
+from engine.kernel.trace import trace_to_stderr
 from engine.model.ids import Id
 from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
@@ -218,6 +218,7 @@ def _short(ids: list[str]) -> str:
 
 def prove(plan: Plan) -> Verdict:
     """Live every history, or, planted, look whether each bug is caught."""
+    trace_to_stderr(level="critical")
     if plan.planted:
         return _prove_planted(plan)
     story, dice = Story(), Random(plan.seed)
@@ -255,7 +256,6 @@ def _prove_planted(plan: Plan) -> Verdict:
 def play(directory: Path, seed: int, story: Story) -> None:
     """Live one history; what is wrong is added to `story`, with the seed."""
     folder = directory / f"{seed}"
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     history = History(folder, seed, story)
     tiny = patch.multiple(text_index, TAIL_SLOTS_MAX=6, SEGMENT_SLOTS_MAX=40)
     options = {"tail_rows_min": 4, "part_rows_max": 40}
