@@ -7,13 +7,16 @@ What verbs are made of that a component, or whoever else, adds to the command li
 `main` is given the arguments after the verb, and returns an exit code or `None`.  What it raises
 is told as the errors of other verbs are.
 
-    with connected(options, needs_app=True) as client:
-        mount = mount_of(client, "functions:limit", options.component)
-        envelope = client.call("functions:limit", {...}, component=mount)
+    parser = verb_parser("headrace limits", "List limits.", "headrace limits list")
+    parts = parser.add_subparsers(metavar="list", required=True)
+    parts.add_parser("list").set_defaults(run=_list)    # _list(client, mount, options) -> Exit
+    return run_part(parser, parts, arguments, "functions:limit")
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from engine.cli.client import AdminClient
@@ -35,9 +38,51 @@ __all__ = [
     "note",
     "print_table",
     "progress",
+    "run_part",
     "value_of",
+    "verb_parser",
     "when",
 ]
+
+
+def verb_parser(prog: str, description: str, *shown: str) -> argparse.ArgumentParser:
+    """
+    Args:
+        prog: "headrace limits".
+        shown: command lines, as examples.
+    """
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=examples(*shown),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run_part(
+    parser: argparse.ArgumentParser,
+    parts: Any,
+    arguments: Sequence[str],
+    function: str,
+) -> int:
+    """
+    Do what one part of a verb does with a component; every part gets the options of a connection.
+
+    Args:
+        parts: of `parser.add_subparsers`; each has set `run`, which is given a client, the path of
+            the mount and the options, and returns an exit code.
+        function: as in `mount_of`.
+
+    Raises:
+        UsageError: as `mount_of`.
+    """
+    for part in parts.choices.values():
+        part.add_argument("--component", metavar="PATH", help="where it is mounted, if several are")
+        add_connection(part, with_app=True)
+    options = parser.parse_args(arguments)
+    with connected(options, needs_app=True) as client:
+        code: int = options.run(client, mount_of(client, function, options.component), options)
+        return code
 
 
 def mount_of(client: AdminClient, function: str, named: str | None = None) -> str:

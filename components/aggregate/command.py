@@ -9,14 +9,12 @@ from typing import Any, Final
 from engine.commands import (
     AdminClient,
     Exit,
-    add_connection,
-    connected,
-    examples,
     json_text,
-    mount_of,
     note,
     print_table,
+    run_part,
     value_of,
+    verb_parser,
 )
 
 MARK: Final = "functions:index_of"
@@ -25,19 +23,11 @@ PAGE_SIZE: Final = 100
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
-    with connected(options, needs_app=True) as client:
-        mount = mount_of(client, MARK, options.component)
-        run: int = options.run(client, mount, options)
-        return run
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="headrace aggregate",
-        description="List the namespaces of an aggregate, or look at every node of its trees.",
-        epilog=examples("headrace aggregate list", "headrace aggregate verify"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = verb_parser(
+        "headrace aggregate",
+        "List the namespaces of an aggregate, or look at every node of its trees.",
+        "headrace aggregate list",
+        "headrace aggregate verify",
     )
     parts = parser.add_subparsers(metavar="list|verify", required=True)
     listed = parts.add_parser("list", help="namespaces, with how many items and their sum")
@@ -45,10 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     listed.set_defaults(run=_list)
     verify = parts.add_parser("verify", help="whether all trees are as they have to be")
     verify.set_defaults(run=_verify)
-    for part in (listed, verify):
-        part.add_argument("--component", metavar="PATH", help="where it is mounted, if several are")
-        add_connection(part, with_app=True)
-    return parser
+    return run_part(parser, parts, arguments, MARK)
 
 
 def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:

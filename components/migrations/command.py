@@ -10,15 +10,13 @@ from typing import Any, Final
 from engine.commands import (
     AdminClient,
     Exit,
-    add_connection,
-    connected,
-    examples,
     json_text,
-    mount_of,
     note,
     print_table,
     progress,
+    run_part,
     value_of,
+    verb_parser,
     when,
 )
 
@@ -31,25 +29,14 @@ STARTING_S: Final = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
-    with connected(options, needs_app=True) as client:
-        mount = mount_of(client, MARK, options.component)
-        run: int = options.run(client, mount, options)
-        return run
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="headrace migrations",
-        description="List migrations, run one, stop one, or show how one stands.",
-        epilog=examples(
-            "headrace migrations run users:set_theme --dry-run",
-            "headrace migrations run users:set_theme users:drop_old_flag",
-            "headrace migrations list",
-            "headrace migrations status users:set_theme --watch",
-            "headrace migrations cancel users:set_theme",
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = verb_parser(
+        "headrace migrations",
+        "List migrations, run one, stop one, or show how one stands.",
+        "headrace migrations run users:set_theme --dry-run",
+        "headrace migrations run users:set_theme users:drop_old_flag",
+        "headrace migrations list",
+        "headrace migrations status users:set_theme --watch",
+        "headrace migrations cancel users:set_theme",
     )
     parts = parser.add_subparsers(metavar="list|run|cancel|status", required=True)
     listed = parts.add_parser("list", help="a line for each that was started")
@@ -74,10 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("name", metavar="MODULE:FUNCTION")
     status.add_argument("--watch", action="store_true", help="until its end, with what follows it")
     status.set_defaults(run=_show)
-    for part in (listed, run, cancel, status):
-        part.add_argument("--component", metavar="PATH", help="where it is mounted, if several are")
-        add_connection(part, with_app=True)
-    return parser
+    return run_part(parser, parts, arguments, MARK)
 
 
 def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:

@@ -10,14 +10,12 @@ from typing import Any, Final
 from engine.commands import (
     AdminClient,
     Exit,
-    add_connection,
-    connected,
-    examples,
     json_text,
-    mount_of,
     note,
     print_table,
+    run_part,
     value_of,
+    verb_parser,
     when,
 )
 
@@ -27,24 +25,13 @@ MARK: Final = "functions:limit"
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
-    with connected(options, needs_app=True) as client:
-        mount = mount_of(client, MARK, options.component)
-        run: int = options.run(client, mount, options)
-        return run
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="headrace rate-limits",
-        description="List what is left of rate limits, or reset some.",
-        epilog=examples(
-            "headrace rate-limits list",
-            "headrace rate-limits list send",
-            "headrace rate-limits reset send --key ada",
-            "headrace rate-limits reset send --all-keys",
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = verb_parser(
+        "headrace rate-limits",
+        "List what is left of rate limits, or reset some.",
+        "headrace rate-limits list",
+        "headrace rate-limits list send",
+        "headrace rate-limits reset send --key ada",
+        "headrace rate-limits reset send --all-keys",
     )
     parts = parser.add_subparsers(metavar="list|reset", required=True)
     listed = parts.add_parser("list", help="a line for each key and shard of which some was taken")
@@ -58,10 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     whose.add_argument("--key", metavar="KEY", help="whose; by default what has no key")
     whose.add_argument("--all-keys", action="store_true", help="everybody's, a few at a time")
     reset.set_defaults(run=_reset)
-    for part in (listed, reset):
-        part.add_argument("--component", metavar="PATH", help="where it is mounted, if several are")
-        add_connection(part, with_app=True)
-    return parser
+    return run_part(parser, parts, arguments, MARK)
 
 
 def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:

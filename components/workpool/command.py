@@ -8,14 +8,12 @@ from typing import Any, Final
 from engine.commands import (
     AdminClient,
     Exit,
-    add_connection,
-    connected,
-    examples,
     json_text,
-    mount_of,
     note,
     print_table,
+    run_part,
     value_of,
+    verb_parser,
     when,
 )
 
@@ -26,25 +24,14 @@ PAGE_SIZE: Final = 64
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
-    with connected(options, needs_app=True) as client:
-        mount = mount_of(client, MARK, options.component)
-        run: int = options.run(client, mount, options)
-        return run
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="headrace workpool",
-        description="Look at a pool, change or pause it, cancel works, or do failed ones again.",
-        epilog=examples(
-            "headrace workpool report",
-            "headrace workpool failures",
-            "headrace workpool retry kc2b...",
-            "headrace workpool configure --max-parallelism 0",
-            "headrace workpool cancel --all",
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = verb_parser(
+        "headrace workpool",
+        "Look at a pool, change or pause it, cancel works, or do failed ones again.",
+        "headrace workpool report",
+        "headrace workpool failures",
+        "headrace workpool retry kc2b...",
+        "headrace workpool configure --max-parallelism 0",
+        "headrace workpool cancel --all",
     )
     parts = parser.add_subparsers(metavar="report|failures|retry|cancel|configure", required=True)
     report = parts.add_parser("report", help="what runs, what waits, and what became of the rest")
@@ -66,10 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-parallelism", type=int, metavar="COUNT", required=True, help="0 is a pause"
     )
     configure.set_defaults(run=_configure)
-    for part in (report, failures, retry, cancel, configure):
-        part.add_argument("--component", metavar="PATH", help="where it is mounted, if several are")
-        add_connection(part, with_app=True)
-    return parser
+    return run_part(parser, parts, arguments, MARK)
 
 
 def _report(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
