@@ -45,8 +45,9 @@ def main(arguments: list[str]) -> int:
     retry.add_argument("ids", metavar="ID", nargs="+")
     retry.set_defaults(run=_retry)
     cancel = parts.add_parser("cancel", help="do not begin works; what runs goes on")
-    cancel.add_argument("ids", metavar="ID", nargs="*")
-    cancel.add_argument("--all", action="store_true", help="all that there are now")
+    which = cancel.add_mutually_exclusive_group(required=True)
+    which.add_argument("ids", metavar="ID", nargs="*", default=[])
+    which.add_argument("--all", action="store_true", help="all that there are now")
     cancel.set_defaults(run=_cancel)
     configure = parts.add_parser("configure", help="change it while it runs")
     configure.add_argument(
