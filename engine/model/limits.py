@@ -225,7 +225,8 @@ class Limits:
     """Rows of jobs that are due, their arguments included, which are read before others have their
     turn; one at least, which may have 16 MiB."""
     jobs_put_off_max: int = 10_000
-    """That the engine had no room for and tries again; while there are so many no others begin."""
+    """Of a component and of a kind, that the engine had no room for and tries again; while there
+    are so many no others of them begin."""
     job_backoff_s: float = 0.5
     """A job that the engine had no room for is tried again after this, then twice this, ..."""
     job_backoff_s_max: float = 7200.0

@@ -71,8 +71,6 @@ class Scheduler:
             Kind.MUTATION: _Lane(many, runners_max=min(many, MUTATION_RUNNERS)),
             Kind.ACTION: _Lane(some, runners_max=some),
         }
-        self._refusals: dict[bytes, int] = {}
-        """How often the engine could not run a job that is still to be run."""
         self._put_off: list[tuple[float, Job]] = []
         """A heap, by when they are tried again."""
         self._woken = trio.Event()
@@ -263,8 +261,7 @@ class Scheduler:
 
     @property
     def _may_begin(self) -> bool:
-        are_many_put_off = len(self._put_off) >= self._limits.jobs_put_off_max
-        return not (self._is_closed or self._is_paused or are_many_put_off)
+        return not (self._is_closed or self._is_paused)
 
     async def _end(self, job: Job, end: Ended | Exception) -> None:
         if not isinstance(end, Exception):
@@ -275,7 +272,6 @@ class Scheduler:
         if isinstance(end, Exception):
             self._put_off_job(job, end)
             return
-        self._refusals.pop(job.key, None)
         if end is None or end == PENDING:
             # The next attempt may have the place that the last one had, if no time has passed.
             self.jobs.due.left_alone(job)
@@ -293,9 +289,8 @@ class Scheduler:
             self._counters.add("crons.skipped", skipped, function=job.path)
 
     def _put_off_job(self, job: Job, error: Exception) -> None:
-        times = self._refusals.get(job.key, 0)
-        self._refusals[job.key] = times + 1
-        backoff_s = min(self._limits.job_backoff_s * 2**times, self._limits.job_backoff_s_max)
+        again = self.jobs.due.put_off(job) - 1
+        backoff_s = min(self._limits.job_backoff_s * 2**again, self._limits.job_backoff_s_max)
         self._counters.add(f"{_of(job)}.put_off", function=job.path)
         heappush(self._put_off, (self._runtime.monotonic() + backoff_s, job))
         trace.warning(

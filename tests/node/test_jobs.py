@@ -715,12 +715,16 @@ async def test_an_attempt_that_is_due_before_the_last_is_told_is_made() -> None:
         assert (["hello"], ["success"]) == (await ask(node, notes), await states(node))
 
 
-async def test_while_too_many_are_put_off_no_others_begin(autojump_clock: trio.abc.Clock) -> None:
+async def test_while_too_many_are_put_off_no_others_of_their_kind_begin(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     limits = Limits(jobs_put_off_max=3, job_backoff_s=100.0, mutation_jobs_running_max=1)
     async with serving(app(), limits=limits) as node:
         node.scheduler.pause()
         for number in range(9):
             await mutate(node, later, 0, str(number))
+        proceed["a"] = trio.Event()
+        await mutate(node, run, path(slow), {"name": "a"})
         tried: list[bytes] = []
 
         async def refuse(key: bytes, view: Any) -> Any:
@@ -731,11 +735,12 @@ async def test_while_too_many_are_put_off_no_others_begin(autojump_clock: trio.a
         attempt, mutations._attempt_job = mutations._attempt_job, refuse  # type: ignore[method-assign]
         node.scheduler.resume()
         await trio.sleep(50)
-        assert 3 == len(tried)
+        assert (3, ["a"]) == (len(tried), began)
+        proceed["a"].set()
         mutations._attempt_job = attempt  # type: ignore[method-assign]
         await node.scheduler.wait_resting()
 
-        assert 9 == len(await ask(node, notes))
+        assert 9 + 1 == len(await ask(node, notes))
 
 
 async def test_neither_mutations_nor_actions_wait_behind_many_of_the_other() -> None:

@@ -270,7 +270,7 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "jobs_put_off_max": (
         "node/test_jobs.py",
-        "test_while_too_many_are_put_off_no_others_begin",
+        "test_while_too_many_are_put_off_no_others_of_their_kind_begin",
     ),
     "job_backoff_s": (
         "node/test_jobs.py",
