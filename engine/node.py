@@ -127,8 +127,9 @@ class Node:
             UsageError: nothing was ever deployed.
         """
         async with self.pushing:
-            is_news = await self.functions.set_paused(paused=True)
-            self.scheduler.pause()
+            with trio.CancelScope(shield=True):  # both, or neither
+                is_news = await self.functions.set_paused(paused=True)
+                self.scheduler.pause()
         return is_news
 
     async def resume(self) -> bool:
@@ -139,8 +140,9 @@ class Node:
             Whether it was paused before.
         """
         async with self.pushing:
-            is_news = await self.functions.set_paused(paused=False)
-            self.scheduler.resume()
+            with trio.CancelScope(shield=True):  # both, or neither
+                is_news = await self.functions.set_paused(paused=False)
+                self.scheduler.resume()
         return is_news
 
     async def drop_table(self, component: str, name: str) -> int:

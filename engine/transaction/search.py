@@ -83,6 +83,12 @@ class SearchBuilder:
         return ", ".join(named)
 
 
+NOT_READY: Final = (
+    "The search index {name!r} does not answer yet, so this search reads the whole table: "
+    "`headrace index list` tells how far it is, or that what it needs is not installed"
+)
+
+
 class Match(NamedTuple):
     """A document that was found, and its place among all that are: the least is the best."""
 
@@ -275,11 +281,15 @@ def _by_reading(
     reading: Reading | None,
     after: bytes | None,
 ) -> Iterator[Match | None]:
-    """As `search`, by every document of the table."""
+    """As `search`, by every document of the table, while no index answers."""
     scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
     candidates = _Candidates(looked_for)
     while not scan.is_exhausted:
-        docs = scan.read(None)
+        try:
+            docs = scan.read(None)
+        except LimitExceeded as error:
+            error.args = (f"{error} {NOT_READY.format(name=index.name)}",)
+            raise
         if reading is not None:
             reading.read += len(docs)
         for doc in docs:

@@ -25,6 +25,7 @@ from engine.indexes.text import index as text_index
 from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
 from engine.node import Node
+from engine.transaction.view import View
 from tests.node.nodes import ADMIN, application, ask, mutate, serving
 
 SCHEMA = Schema(
@@ -329,3 +330,17 @@ async def test_who_writes_faster_than_an_index_is_folded_waits_and_is_then_refus
                 node.keeper.wake()
 
         assert ["zebra"] == await ask(node, words_of, "zebra")
+
+
+async def test_a_search_without_an_index_that_answers_says_why_it_reads_so_much(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(documents_read_max=3)
+    async with serving([words_of, write, SCHEMA], limits=limits) as node:
+        await mutate(node, write, NOTES)
+        monkeypatch.setattr(View, "live", lambda _view, _index: None)
+
+        with pytest.raises(
+            LimitExceeded, match=r"documents_read_max.*'by_text' does not answer yet"
+        ):
+            await ask(node, words_of, "fox")
