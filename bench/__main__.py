@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.harness import HERE, Bench, Entry, Machine, Result, entries, machine
+from engine.kernel.trace import trace_to_stderr
 
 DONE, FAILED, MISUSED = 0, 1, 2
 FULL_S = 60.0
@@ -136,4 +137,5 @@ def _as_json(host: Machine, results: Sequence[Result], arguments: Sequence[str])
 
 
 if __name__ == "__main__":
+    trace_to_stderr(level="warning")  # on stdout are figures
     raise SystemExit(main(sys.argv[1:], entries()))
