@@ -132,7 +132,9 @@ class QueryBuilder(Query[Any]):
     def order(self, order: str, /) -> QueryBuilder:
         if order not in ("asc", "desc"):
             raise InvalidValue(f"order is 'asc' or 'desc', not {order!r}")
-        if self._has_order or self._search is not None:
+        if self._search is not None:
+            raise InvalidRange("a search finds the best first, and has no other order")
+        if self._has_order:
             raise InvalidRange("the order of this query is already set")
         changed = self._copy()
         changed._reverse = order == "desc"
@@ -501,7 +503,7 @@ class _Stream(AsyncIterator[Any]):
     def _next_slice(self) -> Steps[list[Any]]:
         query = self._query
         if query._search is not None:
-            raise NotAllowed("a search is read with take(n) or collect()")
+            raise NotAllowed("a search is read with take, first, unique, collect or paginate")
         if self._scan is None:
             self._scan = Scan(query._transaction, query._plan(), query._slice_rows_max)
         while not self._scan.is_exhausted:
@@ -554,7 +556,8 @@ def find_index(
             f"{_DROPPED_SINCE if is_as_of else ''}"
         )
     if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):
-        raise IndexNotFound(f"{name!r} is a {index.kind.value} index; use with_search_index")
+        use = "ctx.db.vector_search" if index.kind is IndexKind.VECTOR else "with_search_index"
+        raise IndexNotFound(f"{name!r} is a {index.kind.value} index; use {use}")
     refuse_unreadable(table, index)
     return index
 

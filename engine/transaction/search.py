@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from engine.errors import IndexNotFound, InvalidRange, LimitExceeded, NotAllowed
+from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.indexes.text.asked import TextSought, sought
@@ -51,11 +51,14 @@ class SearchBuilder:
     """The `s` of `with_search_index(name, lambda s: ...)`."""
 
     searched: tuple[str, str] | None = None
-    equal: dict[str, Any] = field(default_factory=dict)
+    equal: list[tuple[str, Any]] = field(default_factory=list)
+    """All of them hold, also two of one field."""
 
     def search(self, field: str, text: str, /) -> SearchBuilder:
         if self.searched is not None:
             raise InvalidRange("a search has one search(field, text)")
+        if not isinstance(text, str):
+            raise InvalidValue(f"a search looks for the words of a text, not {shown(text)}")
         self.searched = (field, text)
         return self
 
@@ -65,19 +68,19 @@ class SearchBuilder:
                 f"a search has at most {SEARCH_FILTERS_MAX} filters (SEARCH_FILTERS_MAX); "
                 "look through what it finds with .where"
             )
-        self.equal[field] = UNDEFINED if value is UNDEFINED else normalize(value)
+        self.equal.append((field, UNDEFINED if value is UNDEFINED else normalize(value)))
         return self
 
     @property
     def spelled(self) -> list[Any]:
         """All of it as values, for fingerprints."""
-        equal = sorted((name, encode_key([value])) for name, value in self.equal.items())
+        equal = sorted((name, encode_key([value])) for name, value in self.equal)
         return [self.searched, equal]
 
     @property
     def text(self) -> str:
         """As people write it: `search body for "hello", author = "ada"`."""
-        named = [f"{name} = {shown(value)}" for name, value in self.equal.items()]
+        named = [f"{name} = {shown(value)}" for name, value in self.equal]
         if self.searched is not None:
             named.insert(0, f"search {self.searched[0]} for {shown(self.searched[1])}")
         return ", ".join(named)
@@ -166,7 +169,7 @@ def _check(index: IndexInfo, asked: SearchBuilder) -> list[str]:
         raise InvalidRange(
             f"the index {index.name!r} searches {index.options['search_field']!r}, not {searched!r}"
         )
-    for name in asked.equal:
+    for name, _ in asked.equal:
         if name not in index.options["filter_fields"]:
             raise InvalidRange(
                 f"{name!r} is no filter field of {index.name!r}; "
@@ -177,13 +180,11 @@ def _check(index: IndexInfo, asked: SearchBuilder) -> list[str]:
 
 def _filters(index: IndexInfo, asked: SearchBuilder) -> tuple[tuple[int, int], ...]:
     fields = list(index.options["filter_fields"])
-    return tuple(
-        sorted((fields.index(name), value_hash(value)) for name, value in asked.equal.items())
-    )
+    return tuple(sorted((fields.index(name), value_hash(value)) for name, value in asked.equal))
 
 
 def _passes(doc: Doc, asked: SearchBuilder) -> bool:
-    return all(strictly_equal(get_path(doc, n), value) for n, value in asked.equal.items())
+    return all(strictly_equal(get_path(doc, n), value) for n, value in asked.equal)
 
 
 def _place(score: float, created: float, internal: bytes) -> bytes:

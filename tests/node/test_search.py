@@ -17,6 +17,7 @@ from engine.errors import (
     IndexNotFound,
     InvalidCursor,
     InvalidRange,
+    InvalidValue,
     LimitExceeded,
     Overloaded,
     UsageError,
@@ -87,6 +88,40 @@ async def test_a_search_may_be_narrowed_to_values_of_its_filter_fields(
         assert [1, 3] == await found(
             node, lambda s: s.search("text", "fox").eq("channel", UNDEFINED)
         )
+        for a, b, places in (("a", "b", []), ("b", "a", []), ("a", "a", [0])):
+
+            def both(s: Any, a: str = a, b: str = b) -> Any:
+                return s.search("text", "fox").eq("channel", a).eq("channel", b)
+
+            assert places == await found(node, both), "all of them hold, also two of one field"
+
+
+@mutation
+async def put_in(ctx: MutationCtx, channel: Any) -> None:
+    """Put all notes in a channel, which are otherwise as they were."""
+    async for note in ctx.db.query("notes"):
+        await ctx.db.patch(note["_id"], {"channel": channel["is"] if channel else UNDEFINED})
+
+
+async def test_a_filter_field_that_becomes_null_or_goes_is_another_value(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def of_channel(value: Any) -> Any:
+        return lambda s: s.search("text", "fox").eq("channel", value)
+
+    async with serving([add, put_in, SCHEMA]) as node:
+        await mutate(node, add, NOTES[:1])
+
+        for channel, value, other in (
+            ({"is": None}, None, UNDEFINED),
+            (None, UNDEFINED, None),
+            ({"is": 0}, 0, False),
+            ({"is": False}, False, 0),
+        ):
+            await node.push(application(add, put_in, SCHEMA))
+            await mutate(node, put_in, channel)
+            assert [0] == await found(node, of_channel(value))
+            assert [] == await found(node, of_channel(other))
 
 
 @pytest.mark.parametrize(
@@ -101,8 +136,9 @@ async def test_a_search_may_be_narrowed_to_values_of_its_filter_fields(
             InvalidRange,
             "at most 8 filters",
         ),
+        (lambda s: s.search("text", None), InvalidValue, "the words of a text, not None"),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 async def test_a_search_that_does_not_fit_its_index_is_refused(
     search: Any, error: type[UsageError], said: str, autojump_clock: trio.testing.MockClock

@@ -59,6 +59,11 @@ async def add(ctx: MutationCtx, names: list[str]) -> list[VectorHit[Any]]:
 
 
 @query
+async def walk(ctx: QueryCtx) -> Any:
+    return await ctx.db.query("foods").with_index("by_taste").collect()
+
+
+@query
 async def names_of(ctx: QueryCtx, hits: Any) -> list[Any]:
     foods = [await ctx.db.get(hit["_id"]) for hit in hits]
     return [[food["name"], hit["_score"]] for food, hit in zip(foods, hits, strict=True) if food]
@@ -164,6 +169,28 @@ async def test_a_filter_lets_through_what_it_says(
         assert passed == (["north", "north east", "east"] if names is None else names)
 
 
+@mutation
+async def cook(ctx: MutationCtx, cuisine: Any) -> None:
+    """Give all foods a cuisine; they are otherwise as they were."""
+    async for food in ctx.db.query("foods"):
+        await ctx.db.patch(food["_id"], {"cuisine": cuisine["is"] if cuisine else UNDEFINED})
+
+
+async def test_a_filter_field_that_becomes_null_or_goes_is_another_value(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([add, names_of, cook, SCHEMA]) as node:
+        await mutate(node, add, ["south"])
+
+        for cuisine, value, other in (({"is": None}, None, UNDEFINED), (None, UNDEFINED, None)):
+            await node.push(application(add, names_of, cook, SCHEMA))
+            await mutate(node, cook, cuisine)
+            assert [["south", -1.0]] == await found(
+                node, filter=lambda q, v=value: q.eq("cuisine", v)
+            )
+            assert [] == await found(node, filter=lambda q, v=other: q.eq("cuisine", v))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
@@ -205,6 +232,15 @@ async def test_an_index_that_is_not_there_is_refused_with_the_line_to_add(
 
         with pytest.raises(IndexNotFound, match=r"\.vector_index\('by_taste', vector_field="):
             await mutate(node, add, ["north"])
+
+
+async def test_who_walks_a_vector_index_is_told_how_it_is_searched(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([add, walk, SCHEMA]) as node:
+        await mutate(node, add, ["north"])
+        with pytest.raises(IndexNotFound, match=r"a vector index; use ctx\.db\.vector_search"):
+            await ask(node, walk)
 
 
 async def test_a_search_of_the_past_is_refused(autojump_clock: trio.testing.MockClock) -> None:

@@ -24,6 +24,7 @@ from engine.indexes.vectors.entry import Entry, entry_of
 from engine.indexes.vectors.graph import ROWS_MIN, Graph
 from engine.indexes.vectors.parts import FOREVER, Part, Places, Tail, joined
 from engine.model.commits import RowWrite
+from engine.model.values import UNDEFINED
 
 TAIL_ROWS_MIN: Final = 1_024
 TAIL_PART: Final = 16
@@ -122,8 +123,10 @@ class VectorIndex:
 
     def _is_same(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
         """Whether nothing changed that the index has."""
-        names = (self.info.options["vector_field"], *self.fields)
-        if all(before.get(top) is after.get(top) for top in (n.partition(".")[0] for n in names)):
+        tops = {
+            name.partition(".")[0] for name in (self.info.options["vector_field"], *self.fields)
+        }
+        if all(before.get(name, UNDEFINED) is after.get(name, UNDEFINED) for name in tops):
             return True
         return entry_of(self.info, before) == entry_of(self.info, after)
 
