@@ -253,6 +253,37 @@ async def test_overdue_jobs_run_in_order_over_many_looks(
         assert [f"{seconds:02}" for seconds in range(50)] == await ask(node, notes)
 
 
+async def test_what_was_scheduled_in_a_pause_is_read_a_slice_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(due_jobs, "NOTED_ROWS_MAX", 8)
+    noted = [0]
+    look, note_one = due_jobs.DueJobs.look, due_jobs.DueJobs._note
+
+    def begin(due: due_jobs.DueJobs, changed: Callable[[], None]) -> bool:
+        noted.append(0)
+        return look(due, changed)
+
+    def count(due: due_jobs.DueJobs, key: bytes, job: dict[str, Any] | None) -> None:
+        noted[-1] += 1
+        note_one(due, key, job)
+
+    monkeypatch.setattr(due_jobs.DueJobs, "look", begin)
+    monkeypatch.setattr(due_jobs.DueJobs, "_note", count)
+    async with serving(APP) as node:
+        await mutate(node, later, 0, "before")
+        await node.scheduler.wait_resting()
+        node.scheduler.pause()
+        for number in range(50):
+            await mutate(node, later, 0, f"{number:02}")
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+        expected = ["before", *(f"{number:02}" for number in range(50))]
+        assert expected == await ask(node, notes)
+        assert max(noted) <= 8, "rows of commits that one look went through"
+
+
 async def test_what_the_engine_could_not_run_is_tried_again_later_and_later(
     autojump_clock: trio.abc.Clock,
 ) -> None:

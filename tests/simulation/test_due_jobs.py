@@ -152,5 +152,6 @@ def test_nothing_is_forgotten_and_nothing_lands_twice(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(due_jobs, "LOOK_ROWS_MAX", 4)
+    monkeypatch.setattr(due_jobs, "NOTED_ROWS_MAX", (2, 512)[seed % 2])
 
     assert [] == trio.run(_live, seed, clock=MockClock(autojump_threshold=0))
