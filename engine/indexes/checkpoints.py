@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.indexes.vectors.index import VectorIndex
 
 FOLDER: Final = "indexes"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class Place(NamedTuple):
@@ -72,7 +72,13 @@ class Checkpoints:
         Raises:
             StoreDamaged, OSError: its files are not what was written.
         """
-        return _read_index(info, manifest.ts, manifest.fields, self._of(info))
+        from engine.indexes.files import checksum_of
+
+        folder = self._of(info)
+        for name, checksum in manifest.fields["checksums"].items():
+            if checksum_of(folder / name) != checksum:
+                raise StoreDamaged(f"{folder / name} is another file than was written")
+        return _read_index(info, manifest.ts, manifest.fields, folder)
 
     def write(self, info: IndexInfo, checkpoint: Checkpoint, durable: Place) -> Install:
         """
@@ -81,7 +87,7 @@ class Checkpoints:
         Raises:
             OSError: there is no room; the last one stays.
         """
-        from engine.indexes.files import remove_others, write_manifest
+        from engine.indexes.files import checksum_of, remove_others, write_manifest
 
         folder = self._of(info)
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +97,7 @@ class Checkpoints:
             "row": info.row,
             "ts": checkpoint.ts,
             "durable": list(durable),
+            "checksums": {name: checksum_of(folder / name) for name in checkpoint.names},
         }
         write_manifest(folder, checkpoint.manifest | common)
         remove_others(folder, checkpoint.names)

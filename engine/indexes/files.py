@@ -6,7 +6,8 @@ Indexes on disk: arrays that are mapped into memory, and a manifest that says wh
 
     arrays      b"HRA1", length of the head (4 bytes), CRC-32 of the rest (4), head, arrays.
                 The head is CBOR: of each array its name, type, shape and place
-    manifest    CRC-32 (4 bytes), CBOR
+    manifest    CRC-32 (4 bytes), CBOR, which has the CRC-32 of each segment: one of another index
+                or time that bears its name is none of it
 
 Whatever is missing, cut short or other than it was written is told by the checksum, and the index
 is then built from the documents: there is nothing here that they do not have.
@@ -83,6 +84,17 @@ def read_arrays(path: Path, *, checked: bool = True) -> dict[str, Array]:
         raise StoreDamaged(f"{path} is not what was written: its checksum is another")
     places = decode(data[_HEAD_AT : _HEAD_AT + head_bytes])
     return {name: _mapped(data, start + at, dtype, shape) for name, dtype, shape, at in places}
+
+
+def checksum_of(path: Path) -> int:
+    """
+    The checksum that a file of arrays says it has; `read_arrays` looks whether it does.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(_HEAD_AT)[8:], "big")
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -143,6 +143,19 @@ async def test_files_that_are_damaged_are_not_believed(
         assert ["indexes.read"] == events, "they are written anew"
 
 
+async def test_a_segment_that_bears_the_name_of_another_is_not_believed(tmp_path: Path) -> None:
+    data, others = tmp_path / "data", tmp_path / "others"
+    await filled(data)
+    async with opened(others) as (engine, _):
+        await engine.mutation(add, ["fox of others"])
+    (segment,), (foreign,) = (list(one.glob("indexes/*/*.arrays")) for one in (data, others))
+    shutil.copy(foreign, segment)
+
+    async with opened(data) as (engine, events):
+        assert ["indexes.damaged", "indexes.built"] == events
+        assert FOUND == await engine.query(look, "fox")
+
+
 async def test_files_of_another_history_are_not_believed(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
     await filled(data)
