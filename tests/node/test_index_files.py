@@ -146,8 +146,7 @@ async def test_files_that_are_damaged_are_not_believed(
 async def test_a_segment_that_bears_the_name_of_another_is_not_believed(tmp_path: Path) -> None:
     data, others = tmp_path / "data", tmp_path / "others"
     await filled(data)
-    async with opened(others) as (engine, _):
-        await engine.mutation(add, ["fox of others"])
+    await filled(others)
     (segment,), (foreign,) = (list(one.glob("indexes/*/*.arrays")) for one in (data, others))
     shutil.copy(foreign, segment)
 
