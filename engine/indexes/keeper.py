@@ -56,6 +56,8 @@ class _Kept:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     settled: trio.Event = field(default_factory=trio.Event)
     """It answers, or never will."""
+    ended: trio.Event = field(default_factory=trio.Event)
+    """It was let go of, and nobody writes its files any more."""
     work: trio.Event = field(default_factory=trio.Event)
     live: LiveIndex | None = None
     done: int = 0
@@ -163,8 +165,8 @@ class IndexKeeper:
             progress: told how many documents are in it, now and then.
         """
         self._reconcile()
-        kept = self._kept.get(index_id)
-        while kept is not None and not kept.settled.is_set():
+        # It is another one after a rebuild.
+        while (kept := self._kept.get(index_id)) is not None and not kept.settled.is_set():
             progress(kept.done)
             with trio.move_on_after(PROGRESS_EVERY_S):
                 await kept.settled.wait()
@@ -197,13 +199,13 @@ class IndexKeeper:
 
     async def rebuild(self, index_id: int) -> None:
         """Forget an index and its files, and build it from the documents; it answers afterwards."""
-        kept = self._kept.pop(index_id)
-        kept.scope.cancel()
-        if kept.live is not None:
-            self._live.remove(index_id)
-        if self._checkpoints is not None:
-            await self._away(partial(self._checkpoints.remove, kept.info))
-        self._catalog = None  # so that it is missed
+        before = self._kept.get(index_id)
+        if before is not None and self._nursery is not None:
+            kept = self._kept[index_id] = _Kept(before.info)
+            before.scope.cancel()
+            if before.live is not None:
+                self._live.remove(index_id)
+            self._nursery.start_soon(self._keep, kept, before)
         await self.wait_settled(index_id, lambda _: None)
 
     async def problems(self) -> AsyncGenerator[str | None, None]:
@@ -229,7 +231,9 @@ class IndexKeeper:
         for index_id in [one for one in self._kept if one not in wanted]:
             self._drop(index_id)
         for index_id, info in wanted.items():
-            if index_id not in self._kept:
+            if index_id in self._kept:
+                self._kept[index_id].info = info  # its state is another now
+            else:
                 kept = self._kept[index_id] = _Kept(info)
                 self._nursery.start_soon(self._keep, kept)
 
@@ -244,21 +248,36 @@ class IndexKeeper:
             remove = partial(self._checkpoints.remove, kept.info)
             self._nursery.start_soon(trio.to_thread.run_sync, remove)
 
-    async def _keep(self, kept: _Kept) -> None:
-        with kept.scope:
-            index, ts = await self._read(kept.info)
-            is_read = index is not None
-            index = index or new_index(kept.info, self._snapshots.current.ts)
-            if index is None:
-                trace.warning(
-                    "indexes.not_built", index=kept.info.name, advice=ADVICE[kept.info.kind]
-                )
-                kept.settled.set()
-                return
-            await self._build(kept, index, ts)
-            event = "indexes.read" if is_read else "indexes.built"
-            trace.info(event, index=kept.info.name, documents=kept.done)
-            await self._look_after(kept, index)
+    async def _keep(self, kept: _Kept, before: _Kept | None = None) -> None:
+        """
+        Keep an index until it is let go of.
+
+        Args:
+            before: who kept it and was let go of, whose files are not to be read.
+        """
+        try:
+            with kept.scope:
+                if before is not None:
+                    with trio.CancelScope(shield=True):
+                        await before.ended.wait()
+                    await self._remove_files(kept.info)
+                await self._bring_up(kept)
+        finally:
+            kept.ended.set()
+
+    async def _bring_up(self, kept: _Kept) -> None:
+        index, ts = await self._read(kept.info)
+        await trio.lowlevel.checkpoint()  # it may have been let go of while a thread was reading
+        is_read = index is not None
+        index = index or new_index(kept.info, self._snapshots.current.ts)
+        if index is None:
+            trace.warning("indexes.not_built", index=kept.info.name, advice=ADVICE[kept.info.kind])
+            kept.settled.set()
+            return
+        await self._build(kept, index, ts)
+        event = "indexes.read" if is_read else "indexes.built"
+        trace.info(event, index=kept.info.name, documents=kept.done)
+        await self._look_after(kept, index)
 
     async def _look_after(self, kept: _Kept, index: LiveIndex) -> None:
         while True:
@@ -282,7 +301,7 @@ class IndexKeeper:
         try:
             manifest = await self._away(partial(self._checkpoints.find, info))
             if manifest is None or not self._goes_on(manifest):
-                await self._away(partial(self._checkpoints.remove, info))
+                await self._remove_files(info)
                 return None, None
             index = await self._away(partial(self._checkpoints.read, info, manifest))
         except (StoreDamaged, OSError) as error:
@@ -292,9 +311,13 @@ class IndexKeeper:
                 error=str(error),
                 advice="it is built from the documents; the disk may have done more of this",
             )
-            await self._away(partial(self._checkpoints.remove, info))
+            await self._remove_files(info)
             return None, None
         return index, None if index is None else manifest.ts
+
+    async def _remove_files(self, info: IndexInfo) -> None:
+        if self._checkpoints is not None:
+            await self._away(partial(self._checkpoints.remove, info))
 
     def _goes_on(self, manifest: Manifest) -> bool:
         """Whether it is of this history, and the log has all that came since."""

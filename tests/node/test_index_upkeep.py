@@ -593,3 +593,28 @@ async def life_that_is_cut_off(
         nursery.cancel_scope.cancel()
         hold.release()
     return left
+
+
+# Rebuilt.
+
+
+async def test_whoever_waits_for_an_index_waits_for_the_one_that_is_built_in_its_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    runtime = VirtualRuntime()
+    searched = app(Table(v.any()).search_index("by_text", search_field="text"))
+    async with serving(app(), runtime=runtime) as node:
+        await mutate(node, fill, 100)
+        hold = runtime.hold("index.walked")
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.push, searched)
+                await hold.wait_reached()
+                (status,) = node.keeper.statuses()
+                for _ in range(3):
+                    nursery.start_soon(node.keeper.rebuild, status.index_id)
+                    await trio.lowlevel.checkpoint()
+                hold.release()
+
+        (status,) = node.keeper.statuses()
+        assert (True, "enabled") == (status.answers, status.state)
