@@ -22,10 +22,15 @@ MONITOR_LAG_MS = 60_000.0
 
 
 class Work(TypedDict):
-    """What `get_batch` returns when there is something to do: anything that says what."""
+    """
+    What `get_batch` returns when there is something to do: anything that says what.
+
+    Where there is `more` than this the next batch comes at once, without `debounce`.
+    """
 
     kind: Literal["work"]
     batch: Any
+    more: NotRequired[bool]
 
 
 class Idle(TypedDict):

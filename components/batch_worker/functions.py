@@ -121,7 +121,8 @@ async def run_pass(ctx: MutationCtx, worker_id: Id[Worker], generation: float) -
         return
     if worker["status"] == "idle":
         await _run_on(ctx, worker, state)
-    changes, delay_ms = await _do(ctx, worker, state, looked["batch"])
+    rest_ms = 0 if looked.get("more") else worker["debounce_ms"]
+    changes, delay_ms = await _do(ctx, worker, state, looked["batch"], rest_ms)
     next_pass = await ctx.scheduler.run_after(delay_ms, run_pass, worker_id, generation)
     await ctx.db.patch(state["_id"], {**changes, "next_pass": next_pass})
 
@@ -157,9 +158,9 @@ async def repair(ctx: MutationCtx) -> None:
 
 
 async def _do(
-    ctx: MutationCtx, worker: Worker, state: State, batch: Value
+    ctx: MutationCtx, worker: Worker, state: State, batch: Value, rest_ms: float
 ) -> tuple[dict[str, Value], float]:
-    """What is to be noted after a batch, and how long until the next one."""
+    """What is to be noted after a batch, and how long until the next: `rest_ms` if it is done."""
     is_given_up = state["failures"] >= FAILURES_MAX
     try:
         if is_given_up:
@@ -173,9 +174,9 @@ async def _do(
         wait_ms = BACKOFF_MS * 2 ** min(state["failures"], FAILURES_MAX)
         return {**shrunk, "error": f"{type(error).__name__}: {error}"}, wait_ms
     if is_given_up:
-        return {"failures": 0}, worker["debounce_ms"]
+        return {"failures": 0}, rest_ms
     grown = min(worker["batch_size"], state["limit"] * SHRINKING)
-    return {"failures": 0, "limit": grown}, worker["debounce_ms"]
+    return {"failures": 0, "limit": grown}, rest_ms
 
 
 def _shrunk(state: State) -> dict[str, Any]:
