@@ -16,11 +16,13 @@ again when what it counted has changed.  README.md says more.
 from components.aggregate.bounds import Bound, Bounds, between, eq, excl, incl, prefix
 from components.aggregate.client import (
     Aggregate,
+    DeadLetter,
     DirectAggregate,
     Entry,
     Item,
     ItemsPage,
     NamespacesPage,
+    Pending,
     Query,
     TableAggregate,
     Where,
@@ -30,17 +32,22 @@ from components.aggregate.errors import (
     KeyExists,
     KeyMissing,
     OffsetOutOfBounds,
+    PendingOperations,
+    QueueFull,
     SumTooLarge,
 )
+from components.batch_worker import component as batch_worker
 from engine import Component
 
 component = Component("aggregate")
+loop = component.use(batch_worker, name="loop")
 
 __all__ = [
     "Aggregate",
     "AggregateError",
     "Bound",
     "Bounds",
+    "DeadLetter",
     "DirectAggregate",
     "Entry",
     "Item",
@@ -49,7 +56,10 @@ __all__ = [
     "KeyMissing",
     "NamespacesPage",
     "OffsetOutOfBounds",
+    "Pending",
+    "PendingOperations",
     "Query",
+    "QueueFull",
     "SumTooLarge",
     "TableAggregate",
     "Where",
@@ -58,5 +68,6 @@ __all__ = [
     "eq",
     "excl",
     "incl",
+    "loop",
     "prefix",
 ]

@@ -23,6 +23,7 @@ from engine import (
 D = TypeVar("D", bound=Mapping[str, Any])
 
 Order: TypeAlias = Literal["asc", "desc"]
+Handler: TypeAlias = Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]]
 ReadCtx: TypeAlias = QueryCtx | ActionCtx
 WriteCtx: TypeAlias = MutationCtx | ActionCtx
 
@@ -65,8 +66,8 @@ class Where(TypedDict, total=False):
     """All of them, unless said."""
     stale: bool
     """
-    In a mutation: as of its beginning, so that it does not run again because of what others write
-    meanwhile.  It does not see its own writes then.
+    What is applied, though operations are queued.  In a mutation: as of its beginning, so that it
+    does not run again because of what others write meanwhile, nor sees its own writes.
     """
 
 
@@ -86,12 +87,37 @@ class NamespacesPage(TypedDict):
     isDone: bool
 
 
+class Pending(TypedDict):
+    """
+    How far an aggregate is behind: how many operations are queued, and since when, in milliseconds
+    since 1970; and how many of those that were queued were applied, were refused, and are there as
+    dead letters.
+    """
+
+    queued: float
+    oldestAt: float | None
+    applied: float
+    refused: float
+    deadLetters: float
+
+
+class DeadLetter(TypedDict):
+    """A queued operation that could not be applied, as it was queued: of `old`, `new` or both."""
+
+    id: str
+    operation: Any
+    kind: str
+    error: str
+    queuedAt: float
+
+
 class Aggregate:
     """
     Counts, sums and ranks of the items of a mounted aggregate.
 
     Most methods take a `Where`: `namespace=`, `bounds=`, which `eq`, `prefix` and `between` write,
-    and `stale=`.
+    and `stale=`.  While operations are queued, what is asked without `stale=True`, and whatever
+    else writes, raises `PendingOperations`.
 
     Args:
         mount: an aggregate that the application uses.
@@ -288,6 +314,40 @@ class Aggregate:
         async for namespace in self.iter_namespaces(ctx):
             await self.make_root_lazy(ctx, namespace=namespace)
 
+    async def pending(self, ctx: ReadCtx, /) -> Pending:
+        """What is queued; a query that shows it follows the queue."""
+        found: Pending = await ctx.run_query(self._mount.queue.pending, {})
+        return found
+
+    async def drain(self, ctx: WriteCtx, /) -> int:
+        """
+        Apply what is queued, without waiting for the loop that does it anyhow.
+
+        In an action a batch is a transaction, and it goes on until nothing is left, what is queued
+        meanwhile included. In a mutation all of it is a part of that.
+
+        Returns:
+            How many operations were taken from the queue, dead letters included.
+        """
+        drained = 0
+        while taken := await self._tell(ctx, self._mount.queue.drain, {}):
+            drained += taken
+        return drained
+
+    async def dead_letters(self, ctx: ReadCtx, /, *, limit: int = PAGE_SIZE) -> list[DeadLetter]:
+        """Queued operations that could not be applied, the newest first; a thousand are kept."""
+        args = {"limit": limit}
+        found: list[DeadLetter] = await ctx.run_query(self._mount.queue.letters, args)
+        return found
+
+    async def retry_dead_letter(self, ctx: WriteCtx, letter_id: str, /) -> bool:
+        """Queue a dead letter again, behind what is queued; false if it is not there."""
+        return bool(await self._tell(ctx, self._mount.queue.retry, {"letter_id": letter_id}))
+
+    async def discard_dead_letter(self, ctx: WriteCtx, letter_id: str, /) -> bool:
+        """Forget a dead letter; false if it is not there."""
+        return bool(await self._tell(ctx, self._mount.queue.discard, {"letter_id": letter_id}))
+
     async def _totals(
         self, ctx: ReadCtx, queries: Sequence[Query], what: str, stale: bool
     ) -> list[Any]:
@@ -295,12 +355,16 @@ class Aggregate:
         found: list[Any] = await self._ask(ctx, self._mount.totals, args, stale)
         return found
 
-    async def _write(self, ctx: WriteCtx, *operations: Mapping[str, Value]) -> None:
-        await self._tell(ctx, self._mount.write, {"operations": list(operations)})
+    async def _write(
+        self, ctx: WriteCtx, *operations: Mapping[str, Value], queued: bool = False
+    ) -> None:
+        fn = self._mount.queue.add if queued else self._mount.write
+        await self._tell(ctx, fn, {"operations": list(operations)})
 
     async def _ask(
         self, ctx: ReadCtx, fn: Reference, args: Mapping[str, Value], stale: bool = False
     ) -> Any:
+        args = {**args, "stale": True} if stale else args
         try:
             if stale and isinstance(ctx, MutationCtx):
                 return await ctx.run_snapshot_query(fn, args)
@@ -318,7 +382,12 @@ class Aggregate:
 
 
 class DirectAggregate(Aggregate):
-    """An aggregate whose items the application writes itself."""
+    """
+    An aggregate whose items the application writes itself.
+
+    With `queued=True` a write is put in a queue and applied soon after, in order; what it would
+    raise it does not raise then, but is among the `dead_letters`.
+    """
 
     async def insert(
         self,
@@ -329,6 +398,7 @@ class DirectAggregate(Aggregate):
         id: str,  # noqa: A002 - an id is called `id`
         sum_value: float = 0,
         namespace: Value = UNDEFINED,
+        queued: bool = False,
     ) -> None:
         """
         Add an item.
@@ -337,7 +407,7 @@ class DirectAggregate(Aggregate):
             KeyExists: the namespace has one with this key and id.
             ValueError: `sum_value` is not finite.
         """
-        await self._write(ctx, {"new": _entry(key, id, namespace, sum_value)})
+        await self._write(ctx, {"new": _entry(key, id, namespace, sum_value)}, queued=queued)
 
     async def delete(
         self,
@@ -347,6 +417,7 @@ class DirectAggregate(Aggregate):
         key: Value,
         id: str,  # noqa: A002
         namespace: Value = UNDEFINED,
+        queued: bool = False,
     ) -> None:
         """
         Take away an item.
@@ -354,9 +425,11 @@ class DirectAggregate(Aggregate):
         Raises:
             KeyMissing: the namespace has none with this key and id.
         """
-        await self._write(ctx, {"old": _entry(key, id, namespace)})
+        await self._write(ctx, {"old": _entry(key, id, namespace)}, queued=queued)
 
-    async def replace(self, ctx: WriteCtx, old: Entry, new: Entry, /) -> None:
+    async def replace(
+        self, ctx: WriteCtx, old: Entry, new: Entry, /, *, queued: bool = False
+    ) -> None:
         """
         Put `new` in the place of `old`, whose id it has unless it says another.
 
@@ -364,7 +437,7 @@ class DirectAggregate(Aggregate):
             KeyMissing: `old` is not there.
             KeyExists: `new` is there.
         """
-        await self._write(ctx, {"old": old, "new": {"id": old["id"], **new}})
+        await self._write(ctx, {"old": old, "new": {"id": old["id"], **new}}, queued=queued)
 
     async def insert_if_does_not_exist(
         self,
@@ -375,9 +448,10 @@ class DirectAggregate(Aggregate):
         id: str,  # noqa: A002
         sum_value: float = 0,
         namespace: Value = UNDEFINED,
+        queued: bool = False,
     ) -> None:
         """Add an item, or give the one with this key and id this summand."""
-        await self._write(ctx, _tolerant(new=_entry(key, id, namespace, sum_value)))
+        await self._write(ctx, _tolerant(new=_entry(key, id, namespace, sum_value)), queued=queued)
 
     async def delete_if_exists(
         self,
@@ -387,15 +461,20 @@ class DirectAggregate(Aggregate):
         key: Value,
         id: str,  # noqa: A002
         namespace: Value = UNDEFINED,
+        queued: bool = False,
     ) -> None:
         """Take away an item, if it is there."""
-        await self._write(ctx, _tolerant(old=_entry(key, id, namespace)))
+        await self._write(ctx, _tolerant(old=_entry(key, id, namespace)), queued=queued)
 
-    async def replace_or_insert(self, ctx: WriteCtx, old: Entry, new: Entry, /) -> None:
+    async def replace_or_insert(
+        self, ctx: WriteCtx, old: Entry, new: Entry, /, *, queued: bool = False
+    ) -> None:
         """Put `new` in the place of `old`, whether either is there or not."""
-        await self._write(ctx, _tolerant(old=old, new={"id": old["id"], **new}))
+        await self._write(ctx, _tolerant(old=old, new={"id": old["id"], **new}), queued=queued)
 
-    async def insert_batch(self, ctx: WriteCtx, entries: Iterable[Entry], /) -> None:
+    async def insert_batch(
+        self, ctx: WriteCtx, entries: Iterable[Entry], /, *, queued: bool = False
+    ) -> None:
         """
         Add many items, best in the order of their keys: a node that several go to is written once.
 
@@ -404,12 +483,12 @@ class DirectAggregate(Aggregate):
         Raises:
             KeyExists: one of them is there already.
         """
-        await _in_batches(self._write, ctx, [{"new": entry} for entry in entries])
+        await _in_batches(self._write, ctx, [{"new": entry} for entry in entries], queued=queued)
 
 
 class TableAggregate(Aggregate, Generic[D]):
     """
-    An aggregate with an item for each document of a table.
+    An aggregate with an item for each document of a table; `queued=True` as in `DirectAggregate`.
 
     Args:
         mount: an aggregate that the application uses.
@@ -432,53 +511,61 @@ class TableAggregate(Aggregate, Generic[D]):
         self._sum_value = sum_value
         self._namespace = namespace
 
-    async def insert(self, ctx: WriteCtx, doc: D, /) -> None:
+    async def insert(self, ctx: WriteCtx, doc: D, /, *, queued: bool = False) -> None:
         """
         Add the item of a document.
 
         Raises:
             KeyExists: it is there.
         """
-        await self._write(ctx, {"new": self._entry(doc)})
+        await self._write(ctx, {"new": self._entry(doc)}, queued=queued)
 
-    async def delete(self, ctx: WriteCtx, doc: D, /) -> None:
+    async def delete(self, ctx: WriteCtx, doc: D, /, *, queued: bool = False) -> None:
         """
         Take away the item of a document.
 
         Raises:
             KeyMissing: it is not there.
         """
-        await self._write(ctx, {"old": self._entry(doc)})
+        await self._write(ctx, {"old": self._entry(doc)}, queued=queued)
 
-    async def replace(self, ctx: WriteCtx, old: D, new: D, /) -> None:
+    async def replace(self, ctx: WriteCtx, old: D, new: D, /, *, queued: bool = False) -> None:
         """
         Follow a document that has changed.
 
         Raises:
             KeyMissing: the item of `old` is not there.
         """
-        await self._write(ctx, {"old": self._entry(old), "new": self._entry(new)})
+        await self._write(ctx, {"old": self._entry(old), "new": self._entry(new)}, queued=queued)
 
-    async def insert_if_does_not_exist(self, ctx: WriteCtx, doc: D, /) -> None:
+    async def insert_if_does_not_exist(
+        self, ctx: WriteCtx, doc: D, /, *, queued: bool = False
+    ) -> None:
         """Add the item of a document, or give the one that is there its summand."""
-        await self._write(ctx, _tolerant(new=self._entry(doc)))
+        await self._write(ctx, _tolerant(new=self._entry(doc)), queued=queued)
 
-    async def delete_if_exists(self, ctx: WriteCtx, doc: D, /) -> None:
+    async def delete_if_exists(self, ctx: WriteCtx, doc: D, /, *, queued: bool = False) -> None:
         """Take away the item of a document, if it is there."""
-        await self._write(ctx, _tolerant(old=self._entry(doc)))
+        await self._write(ctx, _tolerant(old=self._entry(doc)), queued=queued)
 
-    async def replace_or_insert(self, ctx: WriteCtx, old: D, new: D, /) -> None:
+    async def replace_or_insert(
+        self, ctx: WriteCtx, old: D, new: D, /, *, queued: bool = False
+    ) -> None:
         """Follow a document that has changed, whether its item is there or not."""
-        await self._write(ctx, _tolerant(old=self._entry(old), new=self._entry(new)))
+        await self._write(ctx, _tolerant(old=self._entry(old), new=self._entry(new)), queued=queued)
 
-    async def insert_batch(self, ctx: WriteCtx, docs: Iterable[D], /) -> None:
+    async def insert_batch(
+        self, ctx: WriteCtx, docs: Iterable[D], /, *, queued: bool = False
+    ) -> None:
         """
         Add the items of many documents; see `DirectAggregate.insert_batch`.
 
         Raises:
             KeyExists: one of them is there already.
         """
-        await _in_batches(self._write, ctx, [{"new": self._entry(doc)} for doc in docs])
+        await _in_batches(
+            self._write, ctx, [{"new": self._entry(doc)} for doc in docs], queued=queued
+        )
 
     async def index_of_doc(
         self,
@@ -497,27 +584,32 @@ class TableAggregate(Aggregate, Generic[D]):
             where["bounds"] = bounds
         return await self.index_of(ctx, entry["key"], id=entry["id"], order=order, **where)
 
-    def trigger(self) -> Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]]:
+    def trigger(self, *, queued: bool = False) -> Handler[D]:
         """
         A handler for `@trigger`, which keeps the aggregate in step with each write of the table.
 
         A write fails where its item is not as it should be; `idempotent_trigger` puts that right.
+
+        Args:
+            queued: it follows later, and what fails is a dead letter.
         """
 
         async def follow(ctx: TriggerCtx, change: Change[D]) -> None:
-            await self._follow(ctx, change, is_tolerant=False)
+            await self._follow(ctx, change, is_tolerant=False, queued=queued)
 
         return follow
 
-    def idempotent_trigger(self) -> Callable[[TriggerCtx, Change[D]], Coroutine[Any, Any, None]]:
+    def idempotent_trigger(self, *, queued: bool = False) -> Handler[D]:
         """As `trigger`, for a table of which the aggregate has only some of the documents yet."""
 
         async def follow_what_there_is(ctx: TriggerCtx, change: Change[D]) -> None:
-            await self._follow(ctx, change, is_tolerant=True)
+            await self._follow(ctx, change, is_tolerant=True, queued=queued)
 
         return follow_what_there_is
 
-    async def _follow(self, ctx: TriggerCtx, change: Change[D], *, is_tolerant: bool) -> None:
+    async def _follow(
+        self, ctx: TriggerCtx, change: Change[D], *, is_tolerant: bool, queued: bool
+    ) -> None:
         old = None if change.old is None else self._entry(change.old)
         new = None if change.new is None else self._entry(change.new)
         if old == new and not is_tolerant and repr(old) == repr(new):
@@ -527,7 +619,7 @@ class TableAggregate(Aggregate, Generic[D]):
             operation["old"] = old
         if new is not None:
             operation["new"] = new
-        await self._write(ctx, {**operation, "isTolerant": is_tolerant})
+        await self._write(ctx, {**operation, "isTolerant": is_tolerant}, queued=queued)
 
     def _entry(self, doc: D) -> Entry:
         namespace = UNDEFINED if self._namespace is None else self._namespace(doc)
@@ -564,9 +656,11 @@ async def _in_batches(
     write: Callable[..., Coroutine[Any, Any, None]],
     ctx: WriteCtx,
     operations: list[Mapping[str, Value]],
+    *,
+    queued: bool,
 ) -> None:
     for start in range(0, len(operations), BATCH_ITEMS):
-        await write(ctx, *operations[start : start + BATCH_ITEMS])
+        await write(ctx, *operations[start : start + BATCH_ITEMS], queued=queued)
 
 
 def _query(where: Where) -> Query:

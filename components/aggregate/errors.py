@@ -46,7 +46,29 @@ class SumTooLarge(AggregateError):
     kind = "SUM_TOO_LARGE"
 
 
-_KINDS = {one.kind: one for one in (KeyExists, KeyMissing, OffsetOutOfBounds, SumTooLarge)}
+class PendingOperations(AggregateError):
+    """Something is queued, so what is applied is not all there is, and nothing may overtake it."""
+
+    kind = "PENDING_OPERATIONS"
+
+
+class QueueFull(AggregateError):
+    """So much is queued that nothing more is taken."""
+
+    kind = "QUEUE_FULL"
+
+
+_KINDS = {
+    one.kind: one
+    for one in (
+        KeyExists,
+        KeyMissing,
+        OffsetOutOfBounds,
+        PendingOperations,
+        QueueFull,
+        SumTooLarge,
+    )
+}
 
 
 def told_by(error: ConvexError) -> Any:

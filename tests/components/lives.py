@@ -13,7 +13,7 @@ from engine.store.memory_store import MemoryStore
 
 
 class Lives:
-    """`t` is the engine of now; after `cut` it is another one."""
+    """`place` is the engine of now, which `t` calls; after `cut` it is another one."""
 
     def __init__(self, application: Application, stack: ExitStack) -> None:
         self._application = application
@@ -44,7 +44,8 @@ class Lives:
 
     def _open(self) -> BlockingHarness:
         opening = open_place(self._application, store=self.store)
-        t = BlockingHarness(self._stack.enter_context(opening))
+        self.place = self._stack.enter_context(opening)
+        t = BlockingHarness(self.place)
         t.seed(self._number)  # no two lives give the same ids
         self._number += 1
         return t

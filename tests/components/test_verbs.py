@@ -38,6 +38,11 @@ async def score(ctx: MutationCtx, points: float) -> None:
     await scores.insert(
         ctx, key=points, id=f"id {points}", sum_value=points, namespace="chess"
     )
+
+
+@mutation
+async def score_later(ctx: MutationCtx, points: float) -> None:
+    await scores.insert(ctx, key=points, id="a", queued=True)
 """
 
 Verb = Callable[[Callable[[list[str]], int], str], tuple[int, str, str]]
@@ -75,6 +80,17 @@ def test_operators_look_at_pools_and_trees_and_do_something_about_them(
         canceled = verb(workpool, "cancel --all")
         with pytest.raises(SystemExit):
             verb(workpool, "cancel")
+        for points in (1, 1, 1):
+            headrace(tmp_path, "run", "app:score_later", f'{{"points": {points}}}', "--data", "db")
+        drained = verb(aggregate, "drain")
+        letters = [
+            json.loads(line) for line in verb(aggregate, "dead-letters --json")[1].split("\n")[:-1]
+        ]
+        table = verb(aggregate, "dead-letters")
+        discarded = verb(aggregate, f"discard {letters[0]['id']} nobody")
+        retried = verb(aggregate, "retry --all")
+        verb(aggregate, "drain")
+        queue = json.loads(verb(aggregate, "queue --json")[1])
         trees = verb(aggregate, "list --json")
         whole = verb(aggregate, "verify")
 
@@ -84,5 +100,14 @@ def test_operators_look_at_pools_and_trees_and_do_something_about_them(
     assert "nobody is not among the failures" in again[2]
     assert "0 at a time" in paused[2]
     assert (0, True) == (canceled[0], "are canceled" in canceled[2])
-    assert {"namespace": "chess", "count": 2, "sum": 7} == json.loads(trees[1])
-    assert "1 trees with 2 items" in whole[2]
+    assert "operations were taken" in drained[2]
+    assert ["KEY_EXISTS", "KEY_EXISTS"] == [letter["kind"] for letter in letters]
+    assert f"{letters[0]['id']} is forgotten" in discarded[2]
+    assert "nobody is not among the dead letters" in discarded[2]
+    assert f"{letters[1]['id']} is queued again" in retried[2]
+    assert {"queued": 0, "applied": 1, "refused": 3, "deadLetters": 1} == {
+        name: count for name, count in queue.items() if name != "oldestAt"
+    }
+    assert letters[0]["error"] in table[1]
+    assert {"namespace": "chess", "count": 2, "sum": 7} == json.loads(trees[1].split("\n")[1])
+    assert "2 trees with 3 items" in whole[2]

@@ -166,6 +166,7 @@ COMPONENTS = [
     "limits",
     "migrations",
     "aggregates",
+    "queues of aggregates",
     "batch workers",
     "pools",
 ]

@@ -61,7 +61,23 @@ async def survive(
     return ""
 
 
-APPLICATION = load([app, ask, tell, act, survive])
+@mutation
+async def survive_not(
+    ctx: MutationCtx, where: str, method: str, args: list[Any], more: dict[str, Any]
+) -> None:
+    """Fail after it, so that nothing of it is committed."""
+    await called(ctx, where, method, args, more)
+    raise LookupError("this mutation fails")
+
+
+APPLICATION = load([app, ask, tell, act, survive, survive_not])
+
+
+def names_of(function: str, where: str = "numbers") -> dict[str, Any]:
+    """What the module of a function has, in the copy of a mount."""
+    handler: Any = APPLICATION.mounts[where].functions[function].handler
+    names: dict[str, Any] = handler.__globals__
+    return names
 
 
 class Numbers:
@@ -70,6 +86,7 @@ class Numbers:
     def __init__(self, place: Place, where: str = "numbers") -> None:
         self.t = BlockingHarness(place)
         self.where = where
+        self.mount = mounts[where]
 
     def ask(self, method: str, *args: Any, **more: Any) -> Any:
         return self._call(self.t.query, ask, method, args, more)
@@ -83,6 +100,9 @@ class Numbers:
     def survive(self, method: str, *args: Any, **more: Any) -> str:
         error: str = self._call(self.t.mutation, survive, method, args, more)
         return error
+
+    def fail_after(self, method: str, *args: Any, **more: Any) -> None:
+        self._call(self.t.mutation, survive_not, method, args, more)
 
     def items(self, **where: Any) -> list[Any]:
         """All of them, a few at a time."""
