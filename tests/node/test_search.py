@@ -368,6 +368,17 @@ async def test_who_writes_faster_than_an_index_is_folded_waits_and_is_then_refus
         assert ["zebra"] == await ask(node, words_of, "zebra")
 
 
+async def test_a_few_texts_of_very_many_words_are_folded_before_there_is_no_room(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "TAIL_BYTES_MAX", 100_000)
+    async with serving([write, SCHEMA], limits=Limits(index_unfolded_bytes_max=400_000)) as node:
+        for some in range(9):
+            await mutate(node, write, [" ".join(f"w{some}x{n}" for n in range(1000))])
+        (status,) = node.keeper.statuses()
+        assert 9 == status.documents
+
+
 async def test_a_search_without_an_index_that_answers_says_why_it_reads_so_much(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

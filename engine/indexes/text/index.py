@@ -32,6 +32,9 @@ from engine.model.values import UNDEFINED
 TAIL_SLOTS_MAX: Final = 4_096
 """Of the tail before it is compacted: what it costs a search, some 0.1 ms, and a fold, 20 ms of a
 thread, stay small beside what they are part of."""
+TAIL_BYTES_MAX: Final = 8 << 20
+"""Likewise: of texts of many words each a few are as much, and nobody may write when it is too
+much (`index_unfolded_bytes_max`)."""
 SEGMENT_SLOTS_MAX: Final = 1 << 17
 """Of a part: asking one of as many takes some milliseconds, after which others get their turn."""
 ENDED_PART: Final = 5
@@ -204,9 +207,13 @@ class TextIndex:
 
     @property
     def is_due(self) -> bool:
-        return self.tail.size >= TAIL_SLOTS_MAX or any(
+        return self._is_tail_full or any(
             isinstance(part, Tail) and part is not self.tail for part in self.parts
         )
+
+    @property
+    def _is_tail_full(self) -> bool:
+        return self.tail.size >= TAIL_SLOTS_MAX or self.tail.size_bytes >= TAIL_BYTES_MAX
 
     def own(self) -> OwnTexts:
         return OwnTexts(self.info)
@@ -217,7 +224,7 @@ class TextIndex:
 
         What is staged stays in its tail: a segment has only what is durable.
         """
-        if self.tail.size >= TAIL_SLOTS_MAX:
+        if self._is_tail_full:
             self.freeze()
         parts = self.to_compact(durable_ts)
         if not parts:
