@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.indexes.vectors.index import VectorIndex
 
 FOLDER: Final = "indexes"
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 class Place(NamedTuple):

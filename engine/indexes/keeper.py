@@ -213,11 +213,14 @@ class IndexKeeper:
         for kept in list(self._kept.values()):
             if kept.live is not None:
                 snapshot = self._snapshots.acquire()
+                until = 0.0
                 try:
-                    for count, problem in enumerate(_problems(kept.live, snapshot), 1):
-                        if problem is not None or count % SLICE_DOCS == 0:
+                    for problem in _problems(kept.live, snapshot):
+                        is_over = self._runtime.is_virtual or self._runtime.monotonic() >= until
+                        if problem is not None or is_over:
                             yield problem
                             await trio.lowlevel.checkpoint()
+                            until = self._runtime.monotonic() + self._slice_s_max
                 finally:
                     self._snapshots.release(snapshot)
 
@@ -289,7 +292,7 @@ class IndexKeeper:
                 with trio.move_on_after(CHECKPOINT_EVERY_S):
                     await kept.work.wait()
                 if not kept.work.is_set():
-                    index.freeze()
+                    index.freeze(is_resting=True)
             kept.work = trio.Event()
 
     # Files

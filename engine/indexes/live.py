@@ -85,8 +85,13 @@ class LiveIndex(Protocol):
     def forget(self, floor_ts: int) -> None:
         """No view is older than that."""
 
-    def freeze(self) -> None:
-        """See to it that all that is durable can be folded."""
+    def freeze(self, *, is_resting: bool = False) -> None:
+        """
+        See to it that all that is durable can be folded.
+
+        Args:
+            is_resting: nothing was due for long, so this is the time for what takes long.
+        """
 
     def checkpoint(self, durable_ts: int) -> Checkpoint:
         """

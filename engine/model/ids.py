@@ -54,6 +54,18 @@ def encode_id(table_number: int, internal: bytes) -> str:
     return _base32(body + _footer(body))
 
 
+def encode_ids(table_number: int, internals: Sequence[bytes]) -> list[str]:
+    """The ids of several documents of a table, in half of the time that `encode_id` takes."""
+    head = _varint(table_number)
+    if len(head) != 2:
+        return [encode_id(table_number, internal) for internal in internals]
+    found: list[str] = []
+    for start in range(0, len(internals), _AT_ONCE):
+        bodies = [head + internal for internal in internals[start : start + _AT_ONCE]]
+        found += _base32_each([body + _footer(body) for body in bodies])
+    return found
+
+
 def decode_id(doc_id: object) -> tuple[int, bytes]:
     """
     Table number and internal id.
@@ -218,6 +230,30 @@ _LOW_40, _HIGH_40 = _halves(80, 128)
 _LOW_20, _HIGH_20 = _halves(40, 64)
 _LOW_10, _HIGH_10 = _halves(20, 32)
 _LOW_5, _HIGH_5 = _halves(10, 16)
+
+
+_AT_ONCE: Final = 16
+_LANE: Final = bytes(32 - 20)
+"""What is put before 20 bytes, so that their 32 letters take the place of both."""
+_LANES: Final = [
+    tuple(sum((mask & ((1 << 256) - 1)) << 256 * lane for lane in range(_AT_ONCE)) for mask in pair)
+    for pair in (
+        _halves(160, 256),
+        _halves(80, 128),
+        _halves(40, 64),
+        _halves(20, 32),
+        _halves(10, 16),
+    )
+]
+
+
+def _base32_each(binaries: Sequence[bytes]) -> list[str]:
+    """The same of several with 20 bytes each, side by side in one number."""
+    number = int.from_bytes(_LANE + _LANE.join(binaries), "big")
+    for shift, (lower, upper) in zip((48, 24, 12, 6, 3), _LANES, strict=True):
+        number = number & lower | (number & upper) << shift
+    letters = number.to_bytes(32 * len(binaries), "big").translate(_LETTERS).decode()
+    return [letters[at : at + 32] for at in range(0, len(letters), 32)]
 
 
 def _base32(binary: bytes) -> str:

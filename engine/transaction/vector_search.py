@@ -7,7 +7,7 @@ field is no list of exactly as many numbers as the index has dimensions are none
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ from engine.errors import IndexNotFound, InvalidRange, InvalidValue, NotAllowed,
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.indexes.vectors.asked import VectorSearch, leaves
-from engine.model.ids import encode_id
+from engine.model.ids import encode_ids
 from engine.transaction.transaction import Reading, Transaction
 
 Hit: TypeAlias = dict[str, Any]
@@ -120,8 +120,9 @@ def search_newest(
     return _hits(table, found)
 
 
-def _hits(table: TableInfo, found: Iterable[tuple[float, bytes]]) -> list[Hit]:
-    return [{"_id": encode_id(table.number, key), "_score": score} for score, key in found]
+def _hits(table: TableInfo, found: Sequence[tuple[float, bytes]]) -> list[Hit]:
+    ids = encode_ids(table.number, [key for _, key in found])
+    return [{"_id": one, "_score": score} for one, (score, _) in zip(ids, found, strict=True)]
 
 
 def _numeric() -> ModuleType:

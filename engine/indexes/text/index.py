@@ -291,7 +291,7 @@ class TextIndex:
             segments.append(segment)
         return TextIndex(info, ts, segments)
 
-    def freeze(self) -> None:
+    def freeze(self, *, is_resting: bool = False) -> None:  # noqa: ARG002 - as any index
         """Begin a new tail, so that the one until now can be compacted."""
         if self.tail.size:
             self.tail = Tail(len(self.info.options["filter_fields"]))

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
-from math import isfinite
+from math import isfinite, nan
 from operator import and_, or_
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
@@ -73,12 +73,14 @@ def asked(
 
 
 def _numbers(vector: Sequence[float]) -> array[float]:
-    numbers = array("d")
+    numbers, total = array("d"), nan
     if not isinstance(vector, str | bytes | Mapping):
         with suppress(TypeError, ValueError, OverflowError):
             numbers = array("d", vector)
+            # The sum of a list takes half as long as that of an array, which makes objects of it.
+            total = sum(vector if type(vector) is list else numbers, 0.0)
     # One that is not finite makes no finite sum; large ones may not either.
-    if not numbers or not (isfinite(sum(numbers)) or all(map(isfinite, numbers))):
+    if not numbers or not (isfinite(total) or all(map(isfinite, numbers))):
         raise InvalidValue(
             f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"
         )

@@ -22,12 +22,13 @@ from engine.indexes.files import SUFFIX, read_arrays, write_arrays
 from engine.indexes.live import Checkpoint, Install
 from engine.indexes.vectors.entry import Entry, entry_of
 from engine.indexes.vectors.graph import ROWS_MIN, Graph
-from engine.indexes.vectors.parts import FOREVER, Part, Places, Tail, joined
+from engine.indexes.vectors.parts import FOREVER, Part, Tail, graph_over, joined
+from engine.indexes.vectors.rows import Places
 from engine.model.commits import RowWrite
 from engine.model.values import UNDEFINED
 
-TAIL_ROWS_MIN: Final = 1_024
-TAIL_PART: Final = 16
+TAIL_ROWS_MIN: Final = 512
+TAIL_PART: Final = 32
 """A tail is folded when it has so many rows, or one in so many of the part that takes them: a
 search looks at each, and a fold copies the part."""
 TAIL_BYTES_MAX: Final = 16 << 20
@@ -84,6 +85,7 @@ class VectorIndex:
         self.folded: list[Part] = list(folded)
         self._files = max((int(part.file.removesuffix(SUFFIX)) for part in folded), default=0)
         self._is_frozen = False
+        self._is_resting = False
         self.tail = Tail(self.dimensions, len(self.fields))
 
     def parts(self) -> list[Part]:
@@ -144,9 +146,10 @@ class VectorIndex:
         """No view is older than that."""
         self.floor_ts = max(self.floor_ts, floor_ts)
 
-    def freeze(self) -> None:
-        """See to it that all that is durable can be folded."""
+    def freeze(self, *, is_resting: bool = False) -> None:
+        """As `LiveIndex.freeze`; at rest small parts become one with those before them."""
         self._is_frozen = self.tail.count > 0
+        self._is_resting = is_resting
 
     def fold(self, durable_ts: int) -> Callable[[], Install] | None:
         """
@@ -160,7 +163,10 @@ class VectorIndex:
             count = len(self.folded)
             return self._folding(slice(count - self._takes(rows), count), rows)
         renewed = self._to_renew()
-        return None if renewed is None else self._folding(renewed, 0)
+        if renewed is None:
+            self._is_resting = False
+            return None
+        return self._folding(renewed, 0)
 
     @property
     def _tail_rows_max(self) -> int:
@@ -169,18 +175,22 @@ class VectorIndex:
         return max(self._tail_rows_min, rows)
 
     def _takes(self, rows: int) -> bool:
-        """Whether the last part takes so many: it has room, and they are worth copying it."""
-        if not self.folded:
-            return False
-        last = len(self.folded[-1])
-        is_worth_it = rows * TAIL_PART >= last or rows * self._row_bytes >= TAIL_BYTES_MAX // 2
-        return is_worth_it and last + rows <= self._part_rows_max
+        """Whether the last part takes so many."""
+        return bool(self.folded) and self._joins(len(self.folded[-1]), rows)
+
+    def _joins(self, part: int, rows: int) -> bool:
+        """Whether a part of so many takes so many: it has room, and they are worth copying it."""
+        is_worth_it = rows * TAIL_PART >= part or rows * self._row_bytes >= TAIL_BYTES_MAX // 2
+        return (is_worth_it or self._is_resting) and part + rows <= self._part_rows_max
 
     def _to_renew(self) -> slice | None:
         """A part that is to be made anew, or two that are to become one."""
         for at, part in enumerate(self.folded):
             if self._is_worn(part):
                 return slice(at, at + 1)
+        for at, (before, part) in enumerate(pairwise(self.folded)):
+            if len(part) <= len(before) and self._joins(len(before), len(part)):
+                return slice(at, at + 2)
         pairs = [len(a) + len(b) for a, b in pairwise(self.folded)]
         if len(self.folded) > PARTS_MIN and min(pairs) <= self._part_rows_max:
             at = pairs.index(min(pairs))
@@ -280,10 +290,11 @@ def _write(folder: Path, parts: Sequence[Part]) -> Install:
     written = []
     for part in parts:
         write_arrays(folder / part.file, part.arrays())
-        written.append((part, read_arrays(folder / part.file, checked=False)))
+        arrays = read_arrays(folder / part.file, checked=False)
+        written.append((part, arrays, graph_over(arrays)))
 
     def install() -> None:
-        for part, arrays in written:
-            part.use(arrays)
+        for part, arrays, graph in written:
+            part.use(arrays, graph)
 
     return install

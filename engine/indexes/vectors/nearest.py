@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from engine.indexes.vectors.asked import Condition
 from engine.indexes.vectors.graph import CANDIDATE_ROWS, WIDTH
-from engine.indexes.vectors.parts import Mask, Part, Places, key_at
-from engine.indexes.vectors.rows import Row, about, scores, slack
+from engine.indexes.vectors.parts import Mask, Part, keys_at
+from engine.indexes.vectors.rows import Places, Row, about, scores, slack
 
 BLOCK_NUMBERS: Final = 1 << 20
 """Numbers that are looked at between two chances to let others run: about a millisecond."""
@@ -72,17 +72,14 @@ class Best:
 
     def offer(self, part: Part, places: Places) -> None:
         """Score rows exactly, and keep the best."""
-        sought, hidden, reach = self.sought, self.sought.hidden, self.reach
+        sought, hidden = self.sought, self.sought.hidden
         exact = scores(part.rows[places], sought.row)
         wanted = sought.count + len(hidden)
-        if wanted < len(exact):
-            reach = max(reach, float(np.partition(exact, -wanted)[-wanted]))
-        offered = [
-            (score, key)
-            for score, at in zip(exact.tolist(), places.tolist(), strict=True)
-            if score >= reach and (key := key_at(part.keys, at)) not in hidden
-        ]
-        self.add(offered)
+        if len(exact) > wanted + _MORE:
+            enough = exact >= max(self.reach, float(np.partition(exact, -wanted)[-wanted]))
+            exact, places = exact[enough], places[enough]
+        pairs = zip(exact.tolist(), keys_at(part.keys, places), strict=True)
+        self.add([pair for pair in pairs if pair[1] not in hidden])
 
     def add(self, offered: list[Found]) -> None:
         self.found = heapq.nlargest(self.sought.count, self.found + offered)
@@ -97,7 +94,10 @@ def exactly(parts: Sequence[Part], best: Best) -> Iterator[None]:
 def nearly(parts: Sequence[Part], best: Best) -> Iterator[None]:
     """As `exactly`, of the rows that the graphs of parts find, where they are cheaper."""
     for part in parts:
-        counting = _counting(part, best.sought)
+        # Without a condition a graph is told by its count how many rows there are, about: to look
+        # at each takes longer than all else around it, and drives the graph from the caches.
+        is_told = part.graph is not None and best.sought.condition is None
+        counting = None if is_told else _counting(part, best.sought)
         if not _by_graph(part, counting, best):
             yield from _scan(part, counting, best)
 
@@ -106,14 +106,19 @@ def _counting(part: Part, sought: Sought) -> Mask:
     return part.counting(sought.ts, sought.condition, sought.fields)
 
 
-def _by_graph(part: Part, counting: Mask, best: Best) -> bool:
-    """Offer what the graph finds; whether it has one, it was cheaper, and it has found enough."""
+def _by_graph(part: Part, counting: Mask | None, best: Best) -> bool:
+    """
+    Offer what the graph finds; whether it has one, it was cheaper, and it has found enough.
+
+    Args:
+        counting: which rows count; `None` for those that are there.
+    """
     sought = best.sought
     if part.graph is None:
         return False
-    rows = int(np.count_nonzero(counting))
+    rows = len(part) - part.gone if counting is None else int(np.count_nonzero(counting))
     if rows == 0:
-        return True
+        return False
     wanted = sought.count + len(sought.hidden)
     candidates = max(WIDTH, 2 * wanted)
     if rows <= CANDIDATE_ROWS * candidates * len(part) / rows:
@@ -121,15 +126,17 @@ def _by_graph(part: Part, counting: Mask, best: Best) -> bool:
     is_held = candidates == WIDTH and rows > _MOST * len(part)
     asked = ceil((wanted + _MORE if is_held else candidates) * len(part) / rows)
     places = part.graph.nearest(sought.row, asked)
-    places = places[counting[places]]
+    places = places[part.there(sought.ts, places) if counting is None else counting[places]]
     if len(places) < wanted:
         return False  # what meets the condition lies elsewhere
     best.offer(part, places[: wanted + _MORE])
     return True
 
 
-def _scan(part: Part, counting: Mask, best: Best) -> Iterator[None]:
+def _scan(part: Part, counting: Mask | None, best: Best) -> Iterator[None]:
     sought = best.sought
+    if counting is None:
+        counting = _counting(part, sought)
     places = np.flatnonzero(counting)
     is_most = 2 * len(places) > len(part)
     step = max(1, BLOCK_NUMBERS // part.rows.shape[1])

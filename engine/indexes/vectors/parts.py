@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from engine.indexes.vectors.asked import Condition, Equal, evaluate
 from engine.indexes.vectors.entry import Entry
 from engine.indexes.vectors.graph import Graph
-from engine.indexes.vectors.rows import Rows
+from engine.indexes.vectors.rows import Places, Rows
 from engine.model.codec import decode, encode
 
 Keys: TypeAlias = NDArray[np.bytes_]
@@ -28,7 +28,6 @@ Keys: TypeAlias = NDArray[np.bytes_]
 Times: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 Codes: TypeAlias = NDArray[np.int32]
-Places: TypeAlias = NDArray[np.int64]
 
 FOREVER: Final = int(np.iinfo(np.int64).max)
 """The end of a row that is still there."""
@@ -95,9 +94,14 @@ class Part:
 
     def counting(self, ts: int, condition: Condition | None, fields: Sequence[str]) -> Mask:
         """Which rows are there at `ts` and meet a condition on the filter fields."""
-        there: Mask = (self.ends > ts) & (self.begins <= ts)
+        there = self.there(ts, slice(None))
         if condition is not None:
             there &= evaluate(condition, lambda equal: self._having(equal, fields))
+        return there
+
+    def there(self, ts: int, places: Places | slice) -> Mask:
+        """Which of some rows are there at `ts`."""
+        there: Mask = (self.ends[places] > ts) & (self.begins[places] <= ts)
         return there
 
     def put_in_order(self) -> None:
@@ -143,6 +147,7 @@ class Part:
             "codes": self.codes,
             "values": np.frombuffer(values, np.uint8),
             "graph": np.frombuffer(graph, np.uint8),
+            "largest": np.array([0.0 if self.graph is None else self.graph.largest]),
         }
 
     @staticmethod
@@ -158,14 +163,14 @@ class Part:
             np.zeros(len(rows), np.int64),
             np.full(len(rows), FOREVER, np.int64),
         )
-        if len(arrays["graph"]):
-            part.graph = Graph.of_bytes(arrays["graph"].tobytes(), rows.shape[1])
+        part.graph = graph_over(arrays)
         part.put_in_order()
         return part
 
-    def use(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """From now on read the same arrays from its file."""
+    def use(self, arrays: Mapping[str, NDArray[Any]], graph: Graph | None) -> None:
+        """From now on read the same arrays, and the graph in them, from its file."""
         self.keys, self.rows, self.codes = arrays["keys"], arrays["rows"], arrays["codes"]
+        self.graph = graph
         self.is_on_disk = True
 
     def roll_back(self, ts: int) -> None:
@@ -188,6 +193,12 @@ class Part:
         at = fields.index(equal.field)
         found: Mask = self.codes[:, at] == self.values[at].get(equal.key, -1)
         return found
+
+
+def graph_over(arrays: Mapping[str, NDArray[Any]]) -> Graph | None:
+    """The graph among the arrays of a part, if it has one, read where it lies."""
+    data, largest = arrays["graph"], float(arrays["largest"][0])
+    return Graph.over(data, largest, arrays["rows"].shape[1]) if len(data) else None
 
 
 class Tail:
@@ -282,7 +293,7 @@ class Tail:
 
     def _find_slots(self) -> None:
         there = np.flatnonzero(self._ends[: self.count] == FOREVER)
-        self._slots = {key_at(self._keys, at): at for at in there.tolist()}
+        self._slots = dict(zip(keys_at(self._keys, there), there.tolist(), strict=True))
 
     def _grow(self) -> None:
         """Twice the room, elsewhere: whoever has captured what there was keeps it."""
@@ -293,9 +304,9 @@ class Tail:
         self._ends = _doubled(self._ends)
 
 
-def key_at(keys: Keys, at: int) -> bytes:
-    """A key as it is: numpy takes the zeros at its end away."""
-    return bytes(keys[at]).ljust(KEY.itemsize, b"\0")
+def keys_at(keys: Keys, places: Places) -> list[bytes]:
+    """Some keys as they are: numpy takes the zeros at their ends away."""
+    return [key.ljust(KEY.itemsize, b"\0") for key in keys[places].tolist()]
 
 
 def _doubled(array: NDArray[Any]) -> NDArray[Any]:

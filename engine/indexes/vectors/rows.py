@@ -18,6 +18,8 @@ Row: TypeAlias = NDArray[np.float32]
 """Of length 1, or all zero: that of nothing, which is like nothing."""
 Rows: TypeAlias = NDArray[np.float32]
 Scores: TypeAlias = NDArray[np.float64]
+Places: TypeAlias = NDArray[np.int64]
+"""Where rows are in a part."""
 
 _NUMBERS = frozenset({int, float})
 
@@ -52,8 +54,11 @@ def unit(numbers: Sequence[float]) -> Row | None:
 
 def scores(rows: Rows, row: Row) -> Scores:
     """The cosine of each row with `row`, from -1 to 1."""
-    exact: Scores = np.multiply(rows, row, dtype=np.float64).sum(axis=1)
-    return np.minimum(np.maximum(exact, -1.0), 1.0)
+    products = rows.astype(np.float64)
+    products *= row
+    exact: Scores = products.sum(axis=1)
+    np.maximum(exact, -1.0, out=exact)
+    return np.minimum(exact, 1.0, out=exact)
 
 
 def score(a: Row, b: Row) -> float:

@@ -199,7 +199,7 @@ def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
         if number == 4_500:
             fold_all(index, 1)
     fold_all(index, 1)
-    asked = clustered(40, 24, seed=2)
+    asked = clustered(100, 24, seed=2)
     shares: dict[str | None, list[float]] = {}
 
     for row in asked:
@@ -222,8 +222,8 @@ def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
 
     (part,) = index.folded
     assert part.graph is not None
-    assert np.mean(shares[None]) >= 0.98
-    assert np.mean(shares["half"]) >= 0.98
+    assert np.mean(shares[None]) >= 0.95
+    assert np.mean(shares["half"]) >= 0.95
     assert np.mean(shares["hundredth"]) == 1.0
 
 
@@ -231,9 +231,49 @@ def test_a_graph_comes_back_from_its_bytes() -> None:
     rows = clustered(300, 8, seed=3)
     graph = Graph.of(rows)
 
-    again = Graph.of_bytes(graph.to_bytes(), 8)
+    again = Graph.over(np.frombuffer(graph.to_bytes(), np.uint8), graph.largest, 8)
 
     assert graph.nearest(rows[7], 5).tolist() == again.nearest(rows[7], 5).tolist()
+
+
+def test_a_graph_that_is_read_where_it_lies_is_gone_on_from_in_a_copy() -> None:
+    rows = clustered(300, 8, seed=3)
+    graph = Graph.of(rows[:200])
+    data = np.frombuffer(graph.to_bytes(), np.uint8)
+
+    longer = Graph.of(rows, Graph.over(data, graph.largest, 8))
+
+    assert list(range(300)) == longer.places().tolist()
+    assert longer.has(longer.places(), rows).all()
+    assert data.tobytes() == graph.to_bytes()
+
+
+def test_a_graph_is_laid_anew_where_its_numbers_were_too_small_for_what_comes() -> None:
+    small = np.full((40, 64), 0.125, np.float32)
+    large = np.eye(8, 64, dtype=np.float32)
+    graph = Graph.of(small)
+
+    longer = Graph.of(np.concatenate([small, large]), graph)
+
+    assert (0.125, 1.0) == (graph.largest, longer.largest)
+    assert [40 + n for n in range(8)] == [int(longer.nearest(row, 1)[0]) for row in large]
+
+
+def test_at_rest_an_index_becomes_one_part() -> None:
+    index = VectorIndex(INDEX, tail_rows_min=100)
+    rows = clustered(500, DIMENSIONS, seed=4)
+    for number, row in enumerate(rows):
+        index.change(1, number.to_bytes(16, "big"), Entry(row, (b"a", b"b")))
+        if number in (450, 455, 460):
+            index.freeze()
+            fold_all(index, 1)
+    assert [451, 10] == [len(part) for part in index.folded]
+
+    index.freeze(is_resting=True)
+    fold_all(index, 1)
+
+    assert [500] == [len(part) for part in index.folded]
+    assert (index.tail.count, index.is_due) == (0, False)
 
 
 # An index, as of every timestamp.

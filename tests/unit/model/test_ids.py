@@ -18,6 +18,7 @@ from engine.model.ids import (
     Id,
     decode_id,
     encode_id,
+    encode_ids,
     id_of,
     make_internal,
     remember,
@@ -89,6 +90,13 @@ def test_ids_are_spelled_as_the_plain_rule_says(table_number: int, internal: byt
     groups[-1] &= 0x7F
 
     assert spelled(bytes(groups) + internal) == encode_id(table_number, internal)
+
+
+@given(TABLE_NUMBER, st.lists(INTERNAL, max_size=40))
+def test_several_ids_are_spelled_as_each_of_them(table_number: int, internals: list[bytes]) -> None:
+    expected = [encode_id(table_number, internal) for internal in internals]
+
+    assert expected == encode_ids(table_number, internals)
 
 
 @given(TABLE_NUMBER, INTERNAL, st.data())
