@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
@@ -23,6 +24,9 @@ from engine.indexes.vectors import check, graph
 from engine.indexes.vectors import index as vector_index
 from engine.indexes.vectors.asked import value_key
 from engine.indexes.vectors.entry import Entry
+from engine.indexes.vectors.graph import Graph
+from engine.indexes.vectors.index import VectorIndex
+from engine.indexes.vectors.parts import Part
 
 SCHEMA = Schema(
     points=Table(v.any()).vector_index(
@@ -129,6 +133,83 @@ async def test_verify_looks_whether_an_index_has_what_its_documents_have(
         other = Entry(np.ones(8, np.float32), (value_key("red"),))
         monkeypatch.setattr(check, "entry_of", lambda *_: other)
         assert 82 == len([p for p in await problems_of(engine) if "another vector" in p])
+
+
+def codes_of(graph: Graph, places: list[int]) -> NDArray[np.int8]:
+    return np.array(graph._index.get(places), np.int8)
+
+
+def lose_two(graph: Graph) -> None:
+    graph._index.remove(7)
+    graph._index.remove(9)
+
+
+def have_one_twice(graph: Graph) -> None:
+    graph._index.add(np.array([4 << 20], np.uint64), codes_of(graph, [3]), threads=1)
+
+
+def exchange_two(graph: Graph) -> None:
+    codes = codes_of(graph, [3, 5])
+    graph._index.remove(np.array([3, 5]))
+    graph._index.add(np.array([5, 3], np.uint64), codes, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lose_two, ["lacks 2 of 81 rows"]),
+        (have_one_twice, ["has 1 rows twice, or of nothing"]),
+        (exchange_two, ["has 2 rows otherwise than they are"]),
+        (lambda _: None, []),
+    ],
+    ids=["lost", "twice", "exchanged", "whole"],
+)
+async def test_verify_looks_whether_a_graph_has_the_rows_that_it_stands_for(
+    tmp_path: Path, damage: Callable[[Graph], object], said: list[str]
+) -> None:
+    await filled(tmp_path)
+    async with opened(tmp_path) as (engine, _):
+        part = only_part(engine)
+        part.graph = Graph.of(part.rows)
+        damage(part.graph)
+
+        problems = await problems_of(engine)
+
+    assert [f"a graph of the index 'by_place' {one}; rebuild it" for one in said] == problems
+
+
+async def test_verify_looks_whether_a_graph_leads_to_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(tmp_path)
+    async with opened(tmp_path) as (engine, _):
+        monkeypatch.setattr(Graph, "nearest", lambda *_: np.array([1, 2]))
+
+        (problem,) = await problems_of(engine)
+
+    assert "does not lead to 79 of 81 rows that were looked for" in problem
+
+
+def only_part(engine: Engine) -> Part:
+    (kept,) = engine.node.keeper._kept.values()
+    assert isinstance(kept.live, VectorIndex)
+    (part,) = kept.live.folded
+    return part
+
+
+async def test_a_graph_is_read_where_it_lies_and_outlives_its_file(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    async with opened(tmp_path) as (engine, _):
+        graph = only_part(engine).graph
+        assert graph is not None
+        assert graph._source is not None
+        before = [hit["_id"] for hit in await engine.action(nearly, 90)]
+
+        shutil.rmtree(tmp_path / "indexes")
+
+        assert before == [hit["_id"] for hit in await engine.action(nearly, 90)]
+        await engine.mutation(add, 100, 40)
+        assert 1.0 - 1e-6 <= (await engine.action(nearly, 120))[0]["_score"]
 
 
 async def problems_of(engine: Engine) -> list[str]:
