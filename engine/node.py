@@ -223,7 +223,7 @@ async def running_node(
         StoreDamaged: the store is not what an engine wrote.
     """
     head = _read_head(store)
-    live = LiveIndexes()
+    live = LiveIndexes(runtime.monotonic)
     snapshots = Snapshots(
         store,
         runtime.monotonic,
@@ -279,6 +279,7 @@ async def running_node(
     counters = Counters()
     for number in ("documents", "parts", "size_bytes", "unfolded_bytes", "lag_s"):
         counters.watch(f"indexes.{number}", partial(_of_indexes, keeper, number))
+    counters.watch("searches", live.took.read)
     _watch(counters, committer, subscriptions)
     functions.watch(counters)
     scheduler = Scheduler(jobs, runtime=runtime, limits=limits, counters=counters)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from engine.indexes.catalog import IndexInfo
+from engine.indexes.catalog import SEARCHED, IndexInfo
+from engine.kernel.counters import Durations
 from engine.model.commits import RowWrite
 
 Install: TypeAlias = Callable[[], None]
@@ -111,9 +112,17 @@ class LiveIndex(Protocol):
 
 
 class LiveIndexes:
-    """Those of one engine, by table and by number."""
+    """
+    Those of one engine, by table and by number.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.took = Durations(*sorted(kind.value for kind in SEARCHED))
+        """How long searches took, by the kind of their index; whoever searches counts it."""
         self._by_table: dict[int, tuple[LiveIndex, ...]] = {}
         self._by_id: dict[int, LiveIndex] = {}
 

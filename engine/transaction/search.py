@@ -243,6 +243,7 @@ class _Search:
     def _ranked(self, count: int) -> Generator[None, None, list[Found]]:
         """The best `count`."""
         transaction = self._transaction
+        began = transaction.view.clock()
         steps = self._index.search(
             transaction.view.begin_ts,
             self._looked_for,
@@ -252,6 +253,7 @@ class _Search:
         )
         for found in steps:
             if found is not None:
+                transaction.view.count_search(IndexKind.SEARCH, began)
                 return found
             yield
         raise AssertionError("the last step has what was found")

@@ -91,7 +91,9 @@ def search_vectors(
         return []
     index = vector_index(table, wanted)
     transaction.usage.count_range()
+    began = transaction.view.clock()
     found = yield from _numeric().best_of(transaction, table, index, wanted, reading)
+    transaction.view.count_search(IndexKind.VECTOR, began)
     if reading is not None:
         reading.returned = len(found)
     return _hits(table, found)
@@ -114,9 +116,11 @@ def search_newest(
     if table is None:
         return []
     index = vector_index(table, wanted)
+    began = transaction.view.clock()
     found = yield from _numeric().nearly_best_of(transaction.view, index, wanted)
     if found is None:
         found = yield from _numeric().best_of(transaction, table, index, wanted)
+    transaction.view.count_search(IndexKind.VECTOR, began)
     return _hits(table, found)
 
 

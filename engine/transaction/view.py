@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from engine.indexes.buckets import Buckets
-from engine.indexes.catalog import Catalog, IndexInfo
+from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
 from engine.indexes.counts import Counts
 from engine.indexes.live import LiveIndex
 from engine.indexes.snapshot import Entry, SharedSnapshot
@@ -116,6 +116,20 @@ class View:
         """A text or vector index that answers for this state; `None` if none does."""
         found = self.snapshot.live.find(index.index_id)
         return found if found is not None and found.floor_ts <= self.begin_ts else None
+
+    def count_search(self, kind: IndexKind, began: float) -> None:
+        """
+        Count a search that has ended, with the turns that others had meanwhile.
+
+        Args:
+            began: what `clock` said then.
+        """
+        live = self.snapshot.live
+        live.took.add(kind.value, live.clock() - began)
+
+    def clock(self) -> float:
+        """Seconds, monotonic."""
+        return self.snapshot.live.clock()
 
     @property
     def snapshot_ts(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.crons import Crons, Retry
-from engine.app.decorators import internal_action, internal_mutation, mutation, query
+from engine.app.decorators import action, internal_action, internal_mutation, mutation, query
+from engine.app.schema import Schema, Table
+from engine.app.validators import v
 from engine.errors import StoreFull
 from engine.functions import history
 from engine.host import Engine
+from engine.kernel.counters import WITHIN_S, Durations
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.ids import Id
 from engine.model.limits import Limits
@@ -66,6 +70,29 @@ async def plan_waits(ctx: MutationCtx) -> str:
 @mutation
 async def cancel(ctx: MutationCtx, job: Id[Any]) -> None:
     await ctx.scheduler.cancel(job)
+
+
+SEARCHED = Schema(
+    places=Table(v.any())
+    .search_index("by_text", search_field="text")
+    .vector_index("by_place", vector_field="place", dimensions=2)
+)
+
+
+@mutation
+async def insert(ctx: MutationCtx) -> None:
+    await ctx.db.insert("places", {"text": "north", "place": [0, 1]})
+
+
+@query
+async def search_both(ctx: QueryCtx) -> list[Any]:
+    texts = ctx.db.query("places").with_search_index("by_text", lambda s: s.search("text", "north"))
+    return [await texts.take(1), await ctx.db.vector_search("places", "by_place", vector=[0, 1])]
+
+
+@action
+async def nearest(ctx: ActionCtx) -> list[Any]:
+    return [*await ctx.vector_search("places", "by_place", vector=[0, 1])]
 
 
 APP = [note, notes, fragile, waits, plan, plan_fragile, plan_waits, cancel]
@@ -223,6 +250,36 @@ COUNTED = {
     *("crons.ended", "crons.put_off", "crons.skipped"),
 }
 """Numbers that are there from when something has happened."""
+
+
+async def test_searches_are_counted_by_how_long_they_took() -> None:
+    app = [insert, search_both, nearest, SEARCHED]
+    async with serving(app, runtime=VirtualRuntime(1)) as node:
+        assert {} == numbers(node, "searches")
+        await mutate(node, insert)
+        live = node.functions._snapshots.current.live
+        seconds = count()
+        live.clock = lambda: next(seconds) * 0.0015  # each search looks twice
+
+        await ask(node, search_both)
+        for _ in range(2):
+            await node.functions.action(f"{HERE}:nearest", {}, caller=ADMIN)
+
+        assert [0, 1] == [numbers(node, "searches")[f"search {s}"] for s in ("0.0010", "0.0020")]
+        assert [0, 3] == [numbers(node, "searches")[f"vector {s}"] for s in ("0.0010", "0.0020")]
+        assert 3 == numbers(node, "searches")["vector inf"]
+
+
+def test_durations_are_in_order_as_they_are_read() -> None:
+    durations = Durations("a", "b")
+    for seconds in (0.0, 0.0002, 0.0003, 5.0):
+        durations.add("a", seconds)
+
+    found = [(labels[1][1], count) for labels, count in sorted(durations.read().items())]
+
+    assert [("0.0002", 2), ("0.0005", 3)] == found[:2]
+    assert [("1.0000", 3), ("inf", 4)] == found[-2:]
+    assert len(WITHIN_S) + 1 == len(found)
 
 
 async def test_every_number_is_in_the_table() -> None:

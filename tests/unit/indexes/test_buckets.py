@@ -82,7 +82,7 @@ async def fill(store: Store, keys: Iterable[bytes]) -> None:
 
 @contextmanager
 def snapshot_of(store: Store) -> Iterator[SharedSnapshot]:
-    catalog, live = Catalog.of_system(), LiveIndexes()
+    catalog, live = Catalog.of_system(), LiveIndexes(lambda: 0.0)
     snapshot = SharedSnapshot(store.snapshot(), 1, catalog, {}, live, lambda: 0.0, 1.0)
     snapshot.lease()
     yield snapshot
