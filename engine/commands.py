@@ -106,14 +106,25 @@ def mount_of(client: AdminClient, function: str, named: str | None = None) -> st
     raise UsageError(f"there are several: say --component {' or --component '.join(mounts)}")
 
 
-def value_of(client: AdminClient, path: str, args: dict[str, Any], *, component: str = "") -> Any:
+def value_of(
+    client: AdminClient,
+    path: str,
+    args: dict[str, Any],
+    *,
+    component: str = "",
+    at: int | None = None,
+) -> Any:
     """
     What a function returns, called as the administrator; its log lines are told on stderr.
+
+    Args:
+        at: of a query: the state to read, as `client.newest_ts` tells it; what takes several
+            queries is consistent then.
 
     Raises:
         FunctionFailed: it did.
     """
-    envelope = client.call(path, args, component=component)
+    envelope = client.call(path, args, component=component, at=at)
     for line in envelope.get("logLines", ()):
         note(line)
     if envelope["status"] != "success":

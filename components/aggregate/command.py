@@ -12,6 +12,7 @@ from engine.commands import (
     json_text,
     note,
     print_table,
+    progress,
     run_part,
     value_of,
     verb_parser,
@@ -85,13 +86,29 @@ def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
 
 
 def _verify(client: AdminClient, mount: str, _: argparse.Namespace) -> int:
-    trees, items = 0, 0
-    for names in _namespaces(client, mount):
-        for name in names:
-            found = value_of(client, "functions:verify", {"which": name}, component=mount)
-            trees, items = trees + 1, items + int(found["count"])
+    """All of it at one timestamp, as trees may change meanwhile."""
+    trees, items, ts = 0, 0, client.newest_ts()
+    with progress("items") as advance:
+        for names in _namespaces(client, mount, ts):
+            for name in names:
+                for seen in _verified(client, mount, name, ts):
+                    items += seen
+                    advance(items)
+                trees += 1
     note(f"{trees} trees with {items:,} items are as they have to be")
     return Exit.DONE
+
+
+def _verified(client: AdminClient, mount: str, name: dict[str, Any], ts: int) -> Iterator[int]:
+    """Look at all nodes of a tree; how many items were in some of them, again and again."""
+    asked: dict[str, Any] = {"which": name}
+    seen = 0
+    while True:
+        walk = value_of(client, "functions:verify", asked, component=mount, at=ts)
+        yield int(walk["count"]) - seen
+        if not walk["left"]:
+            return
+        seen, asked = int(walk["count"]), {"which": name, "walk": walk}
 
 
 def _queue(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
@@ -146,11 +163,13 @@ def _letters(client: AdminClient, mount: str, limit: int) -> list[dict[str, Any]
     return found
 
 
-def _namespaces(client: AdminClient, mount: str) -> Iterator[list[dict[str, Any]]]:
+def _namespaces(
+    client: AdminClient, mount: str, ts: int | None = None
+) -> Iterator[list[dict[str, Any]]]:
     cursor: str | None = None
     while cursor != "":
         asked = {"page_size": PAGE_SIZE, **({} if cursor is None else {"cursor": cursor})}
-        found = value_of(client, "functions:namespaces", asked, component=mount)
+        found = value_of(client, "functions:namespaces", asked, component=mount, at=ts)
         yield found["page"]
         cursor = found["cursor"]
 

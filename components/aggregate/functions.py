@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, Literal, NotRequired, TypedDict
 
 from components.aggregate.bounds import Bounds, cuts
@@ -13,7 +14,7 @@ from components.aggregate.order import after, before
 from components.aggregate.queue import check_drained
 from components.aggregate.schema import Node, Operation
 from components.aggregate.schema import Tree as TreeRow
-from components.aggregate.store import WrittenNodes, stored_sum
+from components.aggregate.store import ReadNodes, Slice, WrittenNodes, stored_sum
 from components.aggregate.trees import (
     EMPTY,
     Settings,
@@ -24,6 +25,7 @@ from components.aggregate.trees import (
     new_tree,
     row_of,
 )
+from components.aggregate.walk import Walk, from_root, look
 from engine import (
     UNDEFINED,
     Id,
@@ -37,6 +39,8 @@ from engine import (
 
 NODES_REAPED = 200
 """A mutation deletes so many nodes of trees that were cleared, some 30 ms."""
+NODES_VERIFIED = 250
+"""A query looks at so many, some 20 ms."""
 NAMESPACES_LISTED_MAX = 1_000
 NAMESPACES_CLEARED = 100
 """By one call; each takes two writes and what its nodes take."""
@@ -235,21 +239,29 @@ async def size(ctx: QueryCtx) -> dict[str, float]:
 
 
 @query
-async def verify(ctx: QueryCtx, which: Which) -> dict[str, float]:
+async def verify(ctx: QueryCtx, which: Which, walk: Walk | None = None) -> Walk:
     """
-    Look at every node of a tree.
+    Look at some nodes of a tree.
+
+    Args:
+        walk: how far one came that began at the same timestamp; at first None.
 
     Returns:
-        `count`, and `height` in nodes.
+        How far it is now: the tree is whole when nothing is left.
 
     Raises:
         AssertionError: it is damaged.
     """
-    tree = await Trees(ctx).of(which.get("namespace", UNDEFINED))
-    if tree is None:
-        return {"count": 0, "height": 0}
-    total, height = await tree.verify()
-    return {"count": total.size, "height": height}
+    row = await row_of(ctx, which.get("namespace", UNDEFINED))
+    if row is None:
+        return {"left": [], "count": 0, "height": 0}
+    share, numbers = await Slice.of(ctx), count(1)
+
+    async def is_enough() -> bool:
+        return next(numbers) >= NODES_VERIFIED or await share.is_over()
+
+    walk = walk or from_root(row["root"])
+    return await look(ReadNodes(ctx.db), walk, is_enough=is_enough, **built_as(row))
 
 
 # Writes.

@@ -18,6 +18,7 @@ from typing import Any, Final, TypedDict
 from components.aggregate import loop
 from components.aggregate.errors import AggregateError, PendingOperations, QueueFull
 from components.aggregate.schema import DeadLetter, Operation, PendingOperation, Tally
+from components.aggregate.store import Slice
 from components.aggregate.trees import WrittenTrees, carry_out, check_summands
 from components.batch_worker import BatchWorker
 from engine import (
@@ -36,8 +37,6 @@ BATCH_OPERATIONS: Final = 64
 DEBOUNCE_MS: Final = 20.0
 """From the first operation to the batch that it is in: a loop that sleeps and wakes for each costs
 more than what it does."""
-READ_SHARE: Final = 4
-"""A batch ends when it has read this part of what a transaction may; it writes about as much."""
 QUEUED_MAX: Final = 1_000_000
 """More are refused, or a queue that nobody takes from would fill the disk."""
 LETTERS_KEPT: Final = 1_000
@@ -200,7 +199,7 @@ async def _apply(ctx: MutationCtx, limit: int) -> int:
     Returns:
         How many: fewer than `limit` if they read much, or no more were there.
     """
-    trees, room = WrittenTrees(ctx), await _bytes_left(ctx)
+    trees, share = WrittenTrees(ctx), await Slice.of(ctx)
     rows: list[PendingOperation] = []
     refused: dict[str, AggregateError] = {}
     async for row in ctx.db.query(PendingOperation):
@@ -209,7 +208,7 @@ async def _apply(ctx: MutationCtx, limit: int) -> int:
             await carry_out(trees, row["operation"])
         except AggregateError as error:
             refused[row["_id"]] = error
-        if len(rows) == limit or await _bytes_left(ctx) < room - room // READ_SHARE:
+        if len(rows) == limit or await share.is_over():
             break
     await trees.flush()
     await _take_out(ctx, rows, refused)
@@ -266,8 +265,3 @@ async def _letter(ctx: QueryCtx, letter_id: str) -> DeadLetter | None:
         return None
     letter = await ctx.db.get(known)
     return letter  # noqa: RET504 - what `get` is given has its type from here
-
-
-async def _bytes_left(ctx: MutationCtx) -> int:
-    metrics = await ctx.meta.get_transaction_metrics()
-    return metrics["bytes_read"]["remaining"]

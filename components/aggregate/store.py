@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from components.aggregate import schema
 from components.aggregate.errors import SumTooLarge
 from components.aggregate.node import Item, Node, Number, Total, storable
-from engine import DatabaseReader, DatabaseWriter, Id, Value
+from engine import DatabaseReader, DatabaseWriter, Id, QueryCtx, Value
+
+READ_SHARE: Final = 4
+"""A slice of a task reads this part of what is left to its transaction; it writes about as much."""
 
 
 class ReadNodes:
@@ -53,6 +56,28 @@ class WrittenNodes(ReadNodes):
         for node in self._changed.values():
             await self._writer.replace(Id[schema.Node](node.id), _fields_of(node))
         self._changed.clear()
+
+
+class Slice:
+    """A part of a task, which ends before its transaction may read no more."""
+
+    def __init__(self, ctx: QueryCtx, until: int) -> None:
+        self._ctx = ctx
+        self._until = until
+
+    @classmethod
+    async def of(cls, ctx: QueryCtx) -> Slice:
+        """One that begins now."""
+        left = await _bytes_left(ctx)
+        return cls(ctx, left - left // READ_SHARE)
+
+    async def is_over(self) -> bool:
+        """Whether it has read its share."""
+        return await _bytes_left(self._ctx) < self._until
+
+
+async def _bytes_left(ctx: QueryCtx) -> int:
+    return (await ctx.meta.get_transaction_metrics())["bytes_read"]["remaining"]
 
 
 def _node_of(doc: schema.Node) -> Node:

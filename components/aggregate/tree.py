@@ -10,7 +10,6 @@ count between bounds is not touched by what is written under other children.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Protocol
 
 from components.aggregate.node import (
@@ -19,7 +18,6 @@ from components.aggregate.node import (
     Total,
     combined,
     pieces,
-    position_of,
     total_of,
 )
 from components.aggregate.order import Cut
@@ -133,42 +131,3 @@ class Tree:
         if node.totals is not None:
             return node.totals[i]
         return (await self._nodes.get(node.subtrees[i])).total()
-
-    async def verify(self) -> tuple[Total, int]:
-        """
-        Look at the whole tree.
-
-        Returns:
-            Its total and its height.
-
-        Raises:
-            AssertionError: it is not as it has to be.
-        """
-        root = await self._nodes.get(self.root)
-        if self._is_lazy and root.subtrees:
-            assert root.totals is None, "a lazy root keeps totals"
-        return await self._verify(root, None, None, is_root=True)
-
-    async def _verify(
-        self, node: Node, lower: Cut | None, upper: Cut | None, *, is_root: bool
-    ) -> tuple[Total, int]:
-        least = 0 if is_root and not node.subtrees else 1 if is_root else self._size_min
-        assert least <= len(node.items) <= self._size_max, f"{len(node.items)} items in {node.id}"
-        places = list(map(position_of, node.items))
-        edges = [*([lower] if lower else []), *places, *([upper] if upper else [])]
-        assert all(a < b for a, b in pairwise(edges)), f"order in {node.id}"
-        if not node.subtrees:
-            assert node.totals == [], f"a leaf with totals of subtrees: {node.id}"
-            return node.total(), 1
-        assert len(node.subtrees) == len(node.items) + 1, f"subtrees of {node.id}"
-        limits = [lower, *places, upper]
-        totals, heights = [], set()
-        for i, child_id in enumerate(node.subtrees):
-            child = await self._nodes.get(child_id)
-            total, height = await self._verify(child, limits[i], limits[i + 1], is_root=False)
-            totals.append(total)
-            heights.add(height)
-        assert len(heights) == 1, f"leaves of different depth under {node.id}"
-        is_right = node.totals == totals or (is_root and node.totals is None)
-        assert is_right, f"totals of {node.id}"
-        return combined([*totals, *map(total_of, node.items)]), heights.pop() + 1

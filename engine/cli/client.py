@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import httpx
 
 from engine.errors import RequestRefused, Unreachable
-from engine.model.json_values import encode_ts
+from engine.model.json_values import decode_ts, encode_ts
 from engine.server.admin_key import authorization_of
 
 CONNECT_S: Final = 5.0
@@ -122,6 +122,16 @@ class AdminClient:
         with self._explained():
             envelope: dict[str, Any] = _answer(self._post(route, call, self._authorized(identity)))
             return envelope
+
+    def newest_ts(self) -> int:
+        """
+        The timestamp of the newest state, nanoseconds: for several queries `at` one.
+
+        Raises:
+            Unreachable, RequestRefused: as `get`.
+        """
+        with self._explained():
+            return decode_ts(_answer(self._post("/api/query_ts", {}, self._headers))["ts"])
 
     def _post(
         self, route: str, document: Mapping[str, Any], headers: dict[str, str]

@@ -118,7 +118,11 @@ class Numbers:
         Raises:
             AssertionError: a tree is not as it has to be.
         """
-        self.t.query(mounts[self.where].verify, {"which": which})
+        walk = None
+        while walk is None or walk["left"]:
+            asked = {"which": which} if walk is None else {"which": which, "walk": walk}
+            walk = self.t.query(mounts[self.where].verify, asked)
+        assert walk["count"] == self.ask("count", stale=True, **which)
 
     def _call(self, run: Any, fn: Any, method: str, args: Any, more: Any) -> Any:
         return run(fn, self.where, method, list(args), more)

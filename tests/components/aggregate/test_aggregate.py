@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,9 +39,10 @@ from engine import (
     trigger,
 )
 from engine.functions.loader import load
+from engine.interface import target_of
 from engine.model.values import normalize
 from engine.rehearsal.harness import BlockingHarness, open_place
-from tests.components.aggregate.counted import APPLICATION, Numbers, mounts
+from tests.components.aggregate.counted import APPLICATION, Numbers, mounts, names_of
 from tests.components.aggregate.model import IDS, KEYS, SUMMANDS
 
 FEW = settings(max_examples=15)
@@ -268,6 +270,42 @@ def test_what_was_cleared_is_freed_in_the_background(numbers: Numbers) -> None:
 
     assert 1 == nodes_of(numbers)
     assert [1, 2, 3] == [item["key"] for item in numbers.items()]
+
+
+def test_clearing_many_namespaces_frees_only_some_nodes_at_once(numbers: Numbers) -> None:
+    numbers.tell("clear_all", max_node_size=4)
+    for namespace in range(20):
+        put(numbers, *range(60), namespace=namespace)
+    before = nodes_of(numbers)
+
+    numbers.tell("clear_all")
+    left = nodes_of(numbers)
+    numbers.t.finish_all_scheduled_functions()
+
+    assert before > 500
+    assert before - 200 <= left
+    assert 21 == nodes_of(numbers)
+
+
+def test_a_tree_is_verified_in_slices_of_one_state_while_it_changes(
+    numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(names_of("functions:verify"), "NODES_VERIFIED", 7)
+    numbers.tell("clear", max_node_size=4)
+    put(numbers, *range(300))
+    callee = numbers.t._place.stage.callee(None)
+    walk, ts, slices = None, callee.now_ts, 0
+    while walk is None or walk["left"]:
+        args: Any = {"which": {}} if walk is None else {"which": {}, "walk": walk}
+        target = target_of(mounts["numbers"].verify, (args,), {})
+        answer = numbers.t._place.wait(partial(callee.query, target, ts))
+        assert answer.error is None
+        walk = answer.value
+        put(numbers, f"meanwhile {slices}")
+        slices += 1
+
+    assert 300 == walk["count"]
+    assert slices > 10
 
 
 def nodes_of(numbers: Numbers) -> int:

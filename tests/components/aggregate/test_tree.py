@@ -16,6 +16,7 @@ from components.aggregate.bounds import Bounds, cuts
 from components.aggregate.growth import Exists, GrowingTree, Missing, check_size
 from components.aggregate.node import Node, Total
 from components.aggregate.order import after, before
+from components.aggregate.walk import Walk, from_root, look
 from engine.model.values import normalize
 from tests.components.aggregate.model import BOUNDS, IDS, KEYS, SUMMANDS, Model
 
@@ -79,13 +80,18 @@ def done(running: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited")
 
 
+async def always() -> bool:
+    return True
+
+
 class Subject:
     """A tree of its own, and the list that it should be."""
 
     def __init__(self, size_max: int, *, is_lazy: bool) -> None:
         self.nodes = MemoryNodes()
         self.model = Model()
-        self.tree = GrowingTree(self.nodes, "1", size_max=size_max, is_lazy=is_lazy)
+        self.built: Any = {"size_max": size_max, "is_lazy": is_lazy}
+        self.tree = GrowingTree(self.nodes, "1", **self.built)
 
     def put(self, key: Any, item_id: str, summand: Any) -> None:
         try:
@@ -113,8 +119,16 @@ class Subject:
 
     def _check(self) -> None:
         self.nodes.flush()
-        total, _ = done(self.tree.verify())
-        assert Total(self.model.count(), self.model.sum()) == total
+        assert self.model.count() == self.look()["count"]
+        assert Total(self.model.count(), self.model.sum()) == self.total()
+        self.nodes.flush()
+
+    def look(self) -> Walk:
+        """Look at the whole tree, a node at a time."""
+        walk = from_root(self.tree.root)
+        while walk["left"]:
+            walk = done(look(self.nodes, walk, is_enough=always, **self.built))
+        return walk
 
 
 def subject_of(writes: list[Any], size_max: int, *, is_lazy: bool) -> Subject:
@@ -298,3 +312,78 @@ def test_a_count_between_bounds_reads_nothing_that_a_write_elsewhere_changes(
     split = set(subject.nodes.written) & {root.id}
     assert split or not read & set(subject.nodes.written)
     assert all(a < b for a, b in pairwise([item["key"] for item in subject.model.within()]))
+
+
+# Damage.
+
+
+def grown(is_lazy: bool = False) -> Subject:
+    """Three levels: a root, nodes with leaves below, and leaves."""
+    subject = Subject(4, is_lazy=is_lazy)
+    for number in range(40):
+        subject.put(number, "", 1)
+    return subject
+
+
+def inner_and_leaf(subject: Subject) -> tuple[Node, Node]:
+    kept = subject.nodes.kept
+    inner = kept[kept[subject.tree.root].subtrees[1]]
+    return inner, kept[inner.subtrees[0]]
+
+
+def lose_an_item(inner: Node, leaf: Node) -> None:
+    del leaf.items[-1]
+
+
+def swap_items(inner: Node, leaf: Node) -> None:
+    leaf.items.reverse()
+
+
+def change_a_summand(inner: Node, leaf: Node) -> None:
+    leaf.items[0][2] = 2
+
+
+def miscount(inner: Node, leaf: Node) -> None:
+    assert inner.totals
+    inner.totals[-1] = Total(inner.totals[-1].size + 1, inner.totals[-1].sum)
+
+
+def lose_a_subtree(inner: Node, leaf: Node) -> None:
+    del inner.subtrees[-1]
+
+
+def forget_totals(inner: Node, leaf: Node) -> None:
+    inner.totals = None
+
+
+def move_beyond_its_neighbour(inner: Node, leaf: Node) -> None:
+    leaf.items[-1][0] = inner.items[0][0] + 0.5
+
+
+def be_too_shallow(inner: Node, leaf: Node) -> None:
+    inner.subtrees, inner.totals = [], []
+
+
+@pytest.mark.parametrize("is_lazy", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lose_an_item,
+        swap_items,
+        change_a_summand,
+        miscount,
+        lose_a_subtree,
+        forget_totals,
+        move_beyond_its_neighbour,
+        be_too_shallow,
+    ],
+)
+def test_whatever_is_damaged_is_found(damage: Any, is_lazy: bool) -> None:
+    subject = grown(is_lazy)
+    assert 3 == subject.look()["height"]
+    subject.nodes.flush()
+
+    damage(*inner_and_leaf(subject))
+
+    with pytest.raises(AssertionError):
+        subject.look()
