@@ -220,6 +220,8 @@ async def _begin(
         id = await ctx.db.insert(Migration, {"name": member["name"], "skipped": 0, **given})  # noqa: A001
     else:
         id = row["_id"]  # noqa: A001
+        # Where a batch has failed as a whole, those of other parts may still be to come.
+        await _call_off(ctx, row)
         await ctx.db.patch(id, state)
     begun = await ctx.db.get(id)
     assert begun is not None, "it was just written"
@@ -366,14 +368,19 @@ async def _stop(
     Args:
         under_way: the part whose batch this is, and whose job ends by itself.
     """
-    for part in await _parts(ctx, row):
-        if "job" in part and part["_id"] != under_way:
-            await ctx.scheduler.cancel(cast("Id[Any]", part["job"]))
-            await ctx.db.patch(part["_id"], {"job": UNDEFINED})
+    await _call_off(ctx, row, under_way)
     ended = {"state": state, "error": error, "latest_end": ctx.now_ms}
     await ctx.db.patch(row["_id"], ended)
     async for series in _waiting(ctx, row["name"]):
         await ctx.db.delete(series["_id"])
+
+
+async def _call_off(ctx: MutationCtx, row: Migration, under_way: Id[Part] | None = None) -> None:
+    """Have no batch of its parts be to come, but for the part whose batch this is."""
+    for part in await _parts(ctx, row):
+        if "job" in part and part["_id"] != under_way:
+            await ctx.scheduler.cancel(cast("Id[Any]", part["job"]))
+            await ctx.db.patch(part["_id"], {"job": UNDEFINED})
 
 
 async def _queue(

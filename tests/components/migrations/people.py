@@ -100,6 +100,24 @@ async def end_late(_: MutationCtx, person: Person) -> None:
         pass
 
 
+@migrations.define(Person, ranges=2, batch_size=1)
+async def end_late_once(ctx: MutationCtx, person: Person) -> dict[str, Value]:
+    """Where a switch says so it does not end; at the eighth it is repaired and started again."""
+    if person["n"] == 7:
+        await ctx.scheduler.run_after(0, repair_and_start)
+    async for _ in ctx.db.query(Switch).with_index("by_n", n=person["n"]):
+        while True:
+            pass
+    return {"seen": person.get("seen", 0) + 1}
+
+
+@internal_mutation
+async def repair_and_start(ctx: MutationCtx) -> None:
+    async for switch in ctx.db.query(Switch):
+        await ctx.db.delete(switch["_id"])
+    await migrations.run_one(ctx, end_late_once)
+
+
 @migrations.define(Person)
 async def never_end(_: MutationCtx, person: Person) -> None:
     while person:
@@ -126,6 +144,7 @@ FUNCTIONS: Mapping[str, Any] = {
     "write_a_lot": write_a_lot,
     "write_too_much": write_too_much,
     "end_late": end_late,
+    "end_late_once": end_late_once,
     "never_end": never_end,
     "no_migration": no_migration,
 }

@@ -268,6 +268,18 @@ def test_a_batch_that_has_no_end_has_failed(t: BlockingHarness, name: str) -> No
     assert "time" in found["error"]
 
 
+def test_one_whose_part_has_failed_is_started_again_beside_another_part_that_goes_on(
+    t: BlockingHarness,
+) -> None:
+    t.mutation("people:switch", {"number": 1, "on": True})
+
+    start(t, "end_late_once")
+    t.finish_all_scheduled_functions()
+
+    assert ("success", 10) == tuple(map(status(t, "end_late_once").get, ("state", "processed")))
+    assert [1] * 10 == seen(t)
+
+
 def test_a_caller_that_fails_has_started_nothing(t: BlockingHarness) -> None:
     with pytest.raises(LookupError):
         t.mutation("people:start_and_fail", {"name": "set_theme"})
