@@ -24,6 +24,7 @@ from engine import (
 from engine import internal_mutation as engine_internal_mutation
 
 D = TypeVar("D")
+N = TypeVar("N", int, float)
 
 DEFAULT_BATCH_SIZE: Final = 100
 
@@ -299,7 +300,7 @@ async def run_to_completion(
         mount: the migrations that the application uses; the others are those of `run_one`.
 
     Raises:
-        ConvexError: it failed, or is in progress elsewhere; its data is its status.
+        ConvexError: it failed or was canceled, or is in progress elsewhere; its data is its status.
     """
     args = await _start_args(ctx, [fn], [get_function_name(fn)], batch_size, reset, skip_errors)
     args["one_batch_only"] = True
@@ -309,10 +310,9 @@ async def run_to_completion(
         status: MigrationStatus = await ctx.run_mutation(mount.start, args)
         if status["isDone"]:
             return status
-        if status["state"] in ("failed", "inProgress"):
+        if status["state"] != "unknown" or "latestStart" not in status:
             raise ConvexError(status)
-        args["reset"] = False
-        args.pop("cursor", None)
+        args["is_begun"] = True
 
 
 async def _start_args(
@@ -340,7 +340,7 @@ async def _dry_run(ctx: MutationCtx | ActionCtx, name: str, options: Options) ->
     """A batch in a sub-transaction that never ends well: it says what it did, and is undone."""
     asked: dict[str, Value] = {"kind": "dry", "cursor": options.get("cursor")}
     if "batchSize" in options:
-        asked["size"] = options["batchSize"]
+        asked["size"] = _checked(options["batchSize"])
     try:
         await ctx.run_mutation(name, {"do": asked})
     except ConvexError as error:
@@ -365,9 +365,9 @@ def _tell(status: MigrationStatus | DryRun) -> None:
         print(f"stop it: headrace migrations cancel {name}")
 
 
-def _checked(size: int) -> int:
-    if size < 1:
-        raise ValueError(f"a batch has to have documents: batch_size={size}")
+def _checked(size: N) -> N:
+    if not size >= 1:
+        raise ValueError(f"a batch has to have documents: batch_size={size:g}")
     return size
 
 

@@ -56,6 +56,7 @@ async def start(
     reset: bool = False,
     skip_errors: bool = False,
     one_batch_only: bool = False,
+    is_begun: bool = False,
     batch_size: float | None = None,
     cursor: str | Undefined | None = UNDEFINED,
 ) -> MigrationStatus:
@@ -64,6 +65,10 @@ async def start(
 
     If one of them is in progress nothing is started now: its status is returned, and the others
     follow it.
+
+    Args:
+        one_batch_only: whoever calls this will call again, with `is_begun`, for the next one; what
+            has been ended meanwhile stays so.
     """
     members: list[Member] = [{"name": name, "fn": fn}, *next]
     _check(members, batch_size)
@@ -72,6 +77,10 @@ async def start(
         await _queue(ctx, busy["name"], left, reset, skip_errors)
         return await _status(ctx, busy["name"])
     row = await _row(ctx, name)
+    if is_begun:
+        if row is not None and row["state"] == "inProgress":
+            await _go_on(ctx, row, one_batch_only=one_batch_only)
+        return await _status(ctx, name)
     is_fresh = row is None or reset or cursor is not UNDEFINED
     if row is not None and row["state"] == "success" and not is_fresh:
         await _queue(ctx, name, next, reset, skip_errors)
@@ -180,7 +189,7 @@ async def advance(ctx: MutationCtx, series: Id[Series], after: str) -> None:
 
 
 def _check(members: list[Member], batch_size: float | None) -> None:
-    if batch_size is not None and not batch_size > 0:
+    if batch_size is not None and not batch_size >= 1:
         raise ValueError(f"a batch has to have documents: batch_size={batch_size:g}")
     for member in members:
         if not member["fn"].startswith(HANDLE):
@@ -376,10 +385,16 @@ async def _stop(
 
 
 async def _call_off(ctx: MutationCtx, row: Migration, under_way: Id[Part] | None = None) -> None:
-    """Have no batch of its parts be to come, but for the part whose batch this is."""
+    """
+    Have no batch of its parts be to come, but for the part whose batch this is.
+
+    A job that failed as a whole is still named in its part, also when its row has been swept.
+    """
     for part in await _parts(ctx, row):
         if "job" in part and part["_id"] != under_way:
-            await ctx.scheduler.cancel(cast("Id[Any]", part["job"]))
+            job = cast("Id[Any]", part["job"])
+            if await ctx.db.system.get(job) is not None:
+                await ctx.scheduler.cancel(job)
             await ctx.db.patch(part["_id"], {"job": UNDEFINED})
 
 

@@ -94,6 +94,14 @@ async def write_too_much(ctx: MutationCtx, person: Person) -> None:
         await ctx.db.insert("written", {"n": person["n"]})
 
 
+@migrations.define(Person, batch_size=2)
+async def stop_at_four(ctx: MutationCtx, person: Person) -> dict[str, Value]:
+    """Whoever runs it is told to stop at the fifth person."""
+    if person["n"] == 4:
+        await migrations.cancel(ctx, stop_at_four)
+    return {"seen": person.get("seen", 0) + 1}
+
+
 @migrations.define(Person)
 async def end_late(_: MutationCtx, person: Person) -> None:
     while person["n"] > 2:
@@ -143,6 +151,7 @@ FUNCTIONS: Mapping[str, Any] = {
     "set_color": set_color,
     "write_a_lot": write_a_lot,
     "write_too_much": write_too_much,
+    "stop_at_four": stop_at_four,
     "end_late": end_late,
     "end_late_once": end_late_once,
     "never_end": never_end,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -369,12 +370,15 @@ def test_its_status_is_true_after_each_step(count: int, name: str, size: int) ->
     raise AssertionError("it has no end")
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_batches_of_nothing_are_refused_before_anything_is_written(size: int) -> None:
+@pytest.mark.parametrize("is_dry", [False, True])
+@pytest.mark.parametrize("size", [0, -1, 0.5, math.nan])
+def test_batches_of_nothing_are_refused_before_anything_is_written(
+    size: float, is_dry: bool
+) -> None:
     with town(1, 2) as here:
         rows = here.rows()
         with pytest.raises(ValueError, match="a batch has to have documents"):
-            here.start("set_theme", batch_size=size)
+            here.t.mutation("people:set_theme", {"batchSize": size, "dryRun": is_dry})
         assert rows == here.rows()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,14 @@ def test_an_action_runs_all_of_it(t: BlockingHarness) -> None:
     with pytest.raises(ConvexError) as raised:
         t.action("people:complete", {"name": "in_batches_of_two", "options": {}})
     assert "inProgress" == raised.value.data["state"]
+
+
+def test_an_action_that_is_told_to_stop_does(t: BlockingHarness) -> None:
+    with pytest.raises(ConvexError) as raised:
+        t.action("people:complete", {"name": "stop_at_four", "options": {}})
+
+    assert "canceled" == raised.value.data["state"]
+    assert [1] * 6 + [0] * 4 == seen(t)
 
 
 def test_an_action_tells_of_a_failure_and_what_it_left_is_gone_on_with(t: BlockingHarness) -> None:
@@ -278,6 +287,21 @@ def test_one_whose_part_has_failed_is_started_again_beside_another_part_that_goe
 
     assert ("success", 10) == tuple(map(status(t, "end_late_once").get, ("state", "processed")))
     assert [1] * 10 == seen(t)
+
+
+@pytest.mark.parametrize("how", ["start", "cancel"])
+def test_weeks_after_a_batch_had_no_end_it_is_started_again_or_canceled(
+    t: BlockingHarness, how: str
+) -> None:
+    start(t, "end_late", batch_size=2)
+    t.finish_all_scheduled_functions()
+    t.advance(timedelta(days=15))
+    assert "unknown" == status(t, "end_late")["state"], "its job has been swept"
+
+    if how == "start":
+        assert 3 == start(t, "end_late", batch_size=1)["processed"]
+    else:
+        assert "canceled" == t.mutation("people:cancel", {"name": "end_late"})["state"]
 
 
 def test_a_caller_that_fails_has_started_nothing(t: BlockingHarness) -> None:
