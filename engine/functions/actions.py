@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
+import trio
+
 from engine.app.contexts import ActionCtx, Auth, Committed, FunctionMeta, Scheduler
 from engine.app.crons import Retry
 from engine.errors import NotAllowed
@@ -243,6 +245,9 @@ class ActionContext(ActionCtx):
     async def _query(
         self, component: str, path: str, args: Mapping[str, Any], caller: Caller
     ) -> Any:
+        # An answer from the cache is waited for by nobody: an action that asks on and on would
+        # keep out all others, and whoever writes what it waits for.
+        await trio.lowlevel.checkpoint()
         found = await self._scope.functions.query(path, args, caller=caller, component=component)
         found.live.release()
         return _value(found.value, found.failure)

@@ -20,8 +20,12 @@ from engine import (
     FunctionAborted,
     FunctionTimeout,
     Limits,
+    MutationCtx,
     NotAllowed,
+    QueryCtx,
     action,
+    mutation,
+    query,
 )
 from engine.functions.results import Caller
 from tests.node import hosted
@@ -224,6 +228,31 @@ async def test_an_action_that_asks_for_a_database_is_told_what_to_call(look: Any
 
     assert "an action has no database" in str(refused.value)
     assert f"{wait}ctx.run_query(...) or {wait}ctx.run_mutation(...)" in str(refused.value)
+
+
+async def test_an_action_that_asks_on_and_on_lets_others_answer() -> None:
+    @query
+    async def count(ctx: QueryCtx) -> int:
+        return await ctx.db.count("bells")
+
+    @mutation
+    async def ring(ctx: MutationCtx) -> None:
+        await ctx.db.insert("bells", {})
+
+    @action
+    async def wait(ctx: ActionCtx) -> int:
+        for _ in range(100_000):
+            if found := await ctx.run_query(count):
+                return found
+        return 0
+
+    async with (
+        Engine.open(":memory:", app=[count, ring, wait]) as engine,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(engine.mutation, ring)
+
+        assert 1 == await engine.action(wait)
 
 
 async def test_the_engine_goes_on_while_an_action_blocks_its_thread() -> None:

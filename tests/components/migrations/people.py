@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NotRequired
 
+import trio
+
 from components.migrations import Migrations, component, run_to_completion
 from engine import (
     ActionCtx,
     App,
+    ConvexError,
     Document,
     MutationCtx,
     QueryCtx,
@@ -94,14 +97,6 @@ async def write_too_much(ctx: MutationCtx, person: Person) -> None:
         await ctx.db.insert("written", {"n": person["n"]})
 
 
-@migrations.define(Person, batch_size=2)
-async def stop_at_four(ctx: MutationCtx, person: Person) -> dict[str, Value]:
-    """Whoever runs it is told to stop at the fifth person."""
-    if person["n"] == 4:
-        await migrations.cancel(ctx, stop_at_four)
-    return {"seen": person.get("seen", 0) + 1}
-
-
 @migrations.define(Person)
 async def end_late(_: MutationCtx, person: Person) -> None:
     while person["n"] > 2:
@@ -151,7 +146,6 @@ FUNCTIONS: Mapping[str, Any] = {
     "set_color": set_color,
     "write_a_lot": write_a_lot,
     "write_too_much": write_too_much,
-    "stop_at_four": stop_at_four,
     "end_late": end_late,
     "end_late_once": end_late_once,
     "never_end": never_end,
@@ -196,6 +190,24 @@ async def cancel_all(ctx: MutationCtx) -> Any:
 @action
 async def complete(ctx: ActionCtx, name: str, options: dict[str, Any]) -> Any:
     return await run_to_completion(ctx, mount, FUNCTIONS[name], **options)
+
+
+@action
+async def complete_and_cancel(ctx: ActionCtx, name: str) -> Any:
+    """Cancel it as soon as a batch is done, while it is run on."""
+    fn = FUNCTIONS[name]
+
+    async def cancel() -> None:
+        while (await migrations.get_status(ctx, migrations=[fn]))[0]["processed"] == 0:
+            pass
+        await migrations.cancel(ctx, fn)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancel)
+        try:
+            return await run_to_completion(ctx, mount, fn, batch_size=1)
+        except ConvexError as stopped:
+            return stopped.data
 
 
 @query
