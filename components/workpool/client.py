@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal, TypeAlias, TypedDict, Unpack
 
-from components.workpool.rules import LEVELS, Level, check_parallelism
+from components.workpool.rules import LEVELS, Level, check_parallelism, size_of
 from engine import (
     ActionCtx,
     ActionReference,
@@ -30,6 +30,8 @@ Kind: TypeAlias = Literal["query", "mutation", "action"]
 
 BATCH_ITEMS: Final = 500
 """Of one call; in an action each is a transaction."""
+BATCH_BYTES: Final = 8_000_000
+"""Likewise, about: half of what arguments may have, and a transaction write."""
 CANCEL_PAGE: Final = 64
 
 
@@ -317,8 +319,8 @@ class Workpool:
         call = await self._call(ctx, kind, fn, options)
         calls = [{**call, "args": dict(one)} for one in args]
         ids: list[str] = []
-        for start in range(0, len(calls), BATCH_ITEMS):
-            told = {"calls": calls[start : start + BATCH_ITEMS], "declared": self._declared}
+        for batch in _batches(calls):
+            told = {"calls": batch, "declared": self._declared}
             ids += await _tell(ctx, self._mount.enqueue, told)
         return ids
 
@@ -354,6 +356,21 @@ class Workpool:
         if isinstance(asked, Retry):
             return asked
         return self._default_retry if (self._retries if asked is None else asked) else None
+
+
+def _batches(calls: Sequence[Mapping[str, Value]]) -> Iterator[list[Mapping[str, Value]]]:
+    """The calls in order, as many together as fit."""
+    batch: list[Mapping[str, Value]] = []
+    batch_bytes = 0
+    for call in calls:
+        call_bytes = size_of(call)
+        if batch and (len(batch) == BATCH_ITEMS or batch_bytes + call_bytes > BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(call)
+        batch_bytes += call_bytes
+    if batch:
+        yield batch
 
 
 async def _tell(ctx: WriteCtx, fn: Reference, args: Mapping[str, Value]) -> Any:

@@ -24,6 +24,7 @@ from tests.components.workpool.works import (
     APPLICATION,
     ask,
     enqueue,
+    enqueue_from_outside,
     new_ledger,
     plan,
     rows,
@@ -279,6 +280,16 @@ def test_large_arguments_and_contexts_have_rows_of_their_own(t: BlockingHarness)
 
     assert "finished" == status(t, work)["state"]
     assert {label} == set(results(t))
+
+
+def test_a_batch_that_is_too_large_for_a_call_is_enqueued_in_several(t: BlockingHarness) -> None:
+    labels = [f"{n} {'x' * 600_000}" for n in range(20)]
+
+    enqueued = t.action(enqueue_from_outside, list(map(plan, labels)), "x" * 300_000)
+    t.finish_all_scheduled_functions()
+
+    assert 20 == len(enqueued)
+    assert labels == [one["label"] for one in t.query(rows, "written")]
 
 
 def test_what_is_too_large_is_refused_by_name(t: BlockingHarness) -> None:

@@ -14,6 +14,7 @@ from engine import (
     MutationCtx,
     QueryCtx,
     Retry,
+    action,
     internal_action,
     internal_mutation,
     internal_query,
@@ -118,6 +119,13 @@ async def enqueue(
     return [(await method(ctx, fn, [one], context=one["label"], **options))[0] for one in args]
 
 
+@action
+async def enqueue_from_outside(ctx: ActionCtx, args: list[Any], context: str) -> list[str]:
+    """One batch of mutations; whoever is told of them is not interested."""
+    options: dict[str, Any] = {"on_complete": refuse, "context": context}
+    return await pool.enqueue_mutation_batch(ctx, write, args, **options)
+
+
 @mutation
 async def tell(ctx: MutationCtx, method: str, args: list[Any], more: dict[str, Any]) -> Any:
     return await getattr(pool, method)(ctx, *args, **more)
@@ -133,7 +141,9 @@ async def rows(ctx: QueryCtx, table: str) -> list[Any]:
     return await ctx.db.query(table).collect()
 
 
-APPLICATION = load([app, act, write, look, done, refuse, enqueue, tell, ask, rows])
+APPLICATION = load(
+    [app, act, write, look, done, refuse, enqueue, enqueue_from_outside, tell, ask, rows]
+)
 
 
 def plan(label: str, ms: float = 0, fails: int = 0, *, final: bool = False) -> dict[str, Any]:
