@@ -33,12 +33,14 @@ from engine.functions.index_upkeep import IndexUpkeep, Progress
 from engine.functions.job_sweep import JobSweep
 from engine.functions.jobs import Jobs
 from engine.functions.mounts import delete_component
+from engine.functions.past_reads import PastReads
 from engine.functions.pausing import is_paused
 from engine.functions.push import Push
 from engine.functions.run import Functions
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.table_drop import begin_drop
 from engine.functions.watchdog import Watchdog
+from engine.indexes.annexes import DiskAnnexes, MemoryAnnexes
 from engine.indexes.catalog import DEPLOYMENT_KEY
 from engine.indexes.checkpoints import Checkpoints, Place
 from engine.indexes.keeper import IndexKeeper
@@ -232,6 +234,8 @@ async def running_node(
         fresh_s_max=limits.client_past_s_max,
     )
     snapshots.publish(head.ts, head.catalog, head.counts)
+    annexes = MemoryAnnexes(snapshots) if store.folder is None else DiskAnnexes(store.folder)
+    await annexes.clear()
     published = Watermark(head.ts)
     recent: RecentCommits = Recent(
         head.ts, count_max=limits.history_count_max, bytes_max=limits.history_bytes_max
@@ -258,12 +262,14 @@ async def running_node(
         runtime=runtime,
         limits=limits,
     )
+    past = PastReads(annexes, snapshots, published=published, runtime=runtime, limits=limits)
     functions = Functions(
         Deployment(Application(functions={}), _no_tables),
         committer=committer,
         snapshots=snapshots,
         subscriptions=subscriptions,
         published=published,
+        past=past,
         runtime=runtime,
         limits=limits,
         watchdog=watchdog,
@@ -325,6 +331,9 @@ async def running_node(
             nursery.cancel_scope.cancel()
     finally:
         functions.loops.close()
+        with trio.CancelScope(shield=True):
+            await past.close()
+            await annexes.clear()
         snapshots.close()
 
 

@@ -9,8 +9,9 @@ Running functions: from a path and arguments to a value that may be told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import trio
@@ -36,6 +37,7 @@ from engine.functions.history import SNAPSHOT_TOO_OLD, ExecutionLog, ExecutionRe
 from engine.functions.logs import listening
 from engine.functions.loops import Loops
 from engine.functions.mutations import JobResult, Mutations, NextKey
+from engine.functions.past_reads import PastReads
 from engine.functions.pausing import refuse_if_paused, set_paused
 from engine.functions.places import Places
 from engine.functions.queries import PaginationState
@@ -62,7 +64,7 @@ from engine.model.codec import encode
 from engine.model.commits import SYSTEM, RowWrite, SessionRequest, Source
 from engine.model.limits import Limits
 from engine.subscriptions.handle import Subscriptions
-from engine.transaction.past import Past
+from engine.transaction.past import IndexNotLaid, with_its_catalog
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.vector_search import Hit, search_newest
@@ -70,6 +72,7 @@ from engine.transaction.view import View, view_of
 
 A = TypeVar("A")
 R = TypeVar("R")
+T = TypeVar("T")
 
 SNAPSHOTS_TRIED: Final = 3
 """A query that outlived its snapshot runs on a newer one, so often."""
@@ -92,6 +95,7 @@ class Functions:
 
     Args:
         published: the newest timestamp that queries may read.
+        past: gives views of those before it.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Functions:
         snapshots: Snapshots,
         subscriptions: Subscriptions,
         published: Watermark,
+        past: PastReads,
         runtime: Runtime,
         limits: Limits,
         watchdog: Watchdog,
@@ -135,7 +140,7 @@ class Functions:
         """No code was deployed in this process yet, and nobody was answered."""
         self._code_ts = 0
         """Of states before this one other code answered."""
-        self._past = Past(limits.past_bytes_max, limits.past_count_max)
+        self._past = past
         self._mutations = Mutations(committer, self._executor, runtime=runtime, limits=limits)
         self._cache: QueryCache[QueryResult] = QueryCache(
             limits.query_cache_bytes_max,
@@ -283,18 +288,52 @@ class Functions:
 
     async def _query(self, request: Request, ts: int, journal: str | None) -> QueryResult:
         way = Way()
-        for _ in range(SNAPSHOTS_TRIED):
-            snapshot = self._snapshots.acquire(ts)
+
+        async def run(view: View) -> QueryResult:
+            return await self._run_query(request, view, journal, way)
+
+        def lease() -> SharedSnapshot:
+            return self._snapshots.acquire(ts)
+
+        def note() -> None:
+            way.retries += (SNAPSHOT_TOO_OLD,)
+
+        try:
+            return await self._run_then(ts, lease, run, note)
+        except SnapshotTooOld:
+            late = FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
+            self._executor.tell_refused(request, way, late)
+            raise late from None
+
+    async def _run_then(
+        self,
+        ts: int,
+        lease: Callable[[], SharedSnapshot],
+        run: Callable[[View], Awaitable[T]],
+        note: Callable[[], None] = lambda: None,
+    ) -> T:
+        """
+        What `run` makes of a view of `ts`; run again where a snapshot was held for too long.
+
+        Args:
+            lease: takes a snapshot to begin from, not before `ts`.
+            note: called each time that it was held for too long.
+
+        Raises:
+            SnapshotTooOld: it was, each time.
+        """
+        tries = 0
+        while True:
             try:
-                view = await self._view_at(snapshot, ts)
-                return await self._run_query(request, view, journal, way)
+                async with self._past.view(ts, lease) as view:
+                    return await run(view)
+            except IndexNotLaid as missing:
+                await self._past.lay(ts, missing.index)
             except SnapshotTooOld:
-                way.retries += (SNAPSHOT_TOO_OLD,)
-            finally:
-                self._snapshots.release(snapshot)
-        late = FunctionTimeout(f"{request.path} reads for longer than a snapshot may be held")
-        self._executor.tell_refused(request, way, late)
-        raise late
+                note()
+                tries += 1
+                if tries == SNAPSHOTS_TRIED:
+                    raise
 
     async def query_at(
         self,
@@ -310,33 +349,35 @@ class Functions:
 
         Code, schema and indexes are those of now.  It has nothing to do with the cache: who asks
         for the newest state neither waits for this nor is answered with it.  The first who asks for
-        a ts goes through all records since; see `Past` for what is kept of that.
+        a ts waits until all records since were gone through; see `PastReads` for what is kept.
 
         Raises:
-            OutOfRetention: `ts` lies in the future, or further back than the log is kept, or more
-                was changed since than `past_bytes_max`.
-            FunctionTimeout: more was committed since than can be taken back in that time.
+            OutOfRetention: `ts` lies in the future, or further back than the log is kept, or what
+                was changed since takes over `past_disk_bytes_max`.
+            StoreFull: there is no room on the disk for what was changed since.
+            FunctionTimeout: it reads for longer than a snapshot may be held.
         """
         at = await self._reached(ts)
         request = Request(Kind.QUERY, path, args, caller, component)
-        view: View | None = None
-        for _ in range(SNAPSHOTS_TRIED):
-            snapshot = self._lease_with_newest_catalog(at)
-            view = None
-            try:
-                view = await self._view_at(snapshot, at)
-                return await self._run_past(request, view.as_of())
-            except SnapshotTooOld:
-                continue
-            finally:
-                self._snapshots.release(snapshot)
-        if view is not None:
-            raise FunctionTimeout(f"{path} reads for longer than a snapshot may be held")
-        raise FunctionTimeout(
-            f"too much was committed since ts {at} to be taken back while a snapshot may be held "
-            f"(snapshot_age_s_max, {self.limits.snapshot_age_s_max:g} s); ask again, which goes on "
-            "from there, or for a newer ts"
-        )
+        is_reading = False
+
+        async def run(view: View) -> PastResult:
+            nonlocal is_reading
+            is_reading = True
+            return await self._run_past(request, view.as_of())
+
+        try:
+            return await self._run_then(at, partial(self._lease_with_newest_catalog, at), run)
+        except SnapshotTooOld:
+            if is_reading:
+                late = f"{path} reads for longer than a snapshot may be held"
+            else:
+                late = (
+                    f"too much was committed since ts {at} to be taken back while a snapshot may "
+                    f"be held (snapshot_age_s_max, {self.limits.snapshot_age_s_max:g} s); ask "
+                    "again, which goes on from there, or for a newer ts"
+                )
+            raise FunctionTimeout(late) from None
 
     async def _reached(self, ts: int) -> int:
         """
@@ -375,16 +416,6 @@ class Functions:
         outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
         self._executor.tell(outcome, Way())
         return PastResult(view.begin_ts, outcome.value, outcome.failure, outcome.log_lines)
-
-    async def _view_at(self, snapshot: SharedSnapshot, ts: int) -> View:
-        if snapshot.ts == ts:
-            return view_of(snapshot)
-        for view in self._past.view(snapshot, ts):
-            if view is not None:
-                return view
-            await trio.lowlevel.checkpoint()
-            snapshot.check_age()
-        raise AssertionError("the last thing it yields is the view")
 
     async def explain(
         self, path: str, args: Mapping[str, Any], *, caller: Caller, component: str = ""
@@ -474,12 +505,12 @@ class Functions:
             NotAllowed: it takes secrets, and these are not recorded.
             SnapshotTooOld: it takes too long.
         """
-        snapshot = self._snapshots.acquire()
-        try:
-            view = Past.with_its_catalog(await self._view_at(snapshot, after))
-            return await replay(self._executor, view, source, writes, debugs=debugs)
-        finally:
-            self._snapshots.release(snapshot)
+
+        async def run(view: View) -> Replayed:
+            then = with_its_catalog(view)
+            return await replay(self._executor, then, source, writes, debugs=debugs)
+
+        return await self._run_then(after, self._snapshots.acquire, run)
 
     async def run_jobs(self, next_key: NextKey) -> list[JobResult]:
         """As `Mutations.run_jobs`."""

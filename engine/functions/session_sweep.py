@@ -17,7 +17,7 @@ from engine.functions.idempotence import forget_below
 from engine.functions.sweeping import Room, keep_sweeping
 from engine.functions.turns import Turns
 from engine.indexes.catalog import KEYED_REQUESTS, SESSION_REQUESTS
-from engine.indexes.snapshot import Entry
+from engine.indexes.stored import Entry
 from engine.kernel.runtime import Runtime
 from engine.model.codec import decode
 from engine.model.limits import Limits

@@ -189,8 +189,11 @@ class Limits:
     log_age_s_min: float = 3_600.0
     """What follows the log may be this far behind, so nothing younger goes."""
     past_bytes_max: int = 128 << 20
-    """Rows as they were, kept in memory for reads in the past, several times that decoded. A ts
-    since which more was changed is not to be had: one answer would look at all of it."""
+    """Rows as they were, kept in memory for reads in the past, several times that decoded. Each
+    timestamp has its share; those since which more was changed have a file."""
+    past_disk_bytes_max: int = 16 << 30
+    """Of these files: as much as the log, which has every row in them, so that its beginning can
+    be read. Beyond, those that nobody reads go first."""
     past_count_max: int = 8
     """Timestamps of which that is kept: as many screens of operators."""
     data_bytes_max: int = 1 << 40

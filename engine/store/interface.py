@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeAlias, cast
 
 from engine.errors import InvalidValue, StoreDamaged
@@ -151,6 +152,10 @@ class Snapshot(Protocol):
 
 class Store(Protocol):
     """Four trees that change by whole batches."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the environment, which other processes may read; `None` of a store in memory."""
 
     def snapshot(self) -> Snapshot:
         """

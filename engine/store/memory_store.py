@@ -53,7 +53,7 @@ class MemoryStore:
         data_bytes_max: int = STORE_MAP_BYTES,
         flush: Callable[[], Awaitable[None]] = trio.lowlevel.cancel_shielded_checkpoint,
     ) -> None:
-        self._trees = tuple(_VersionedTree() for _ in Tree)
+        self._trees = tuple(VersionedTree() for _ in Tree)
         self._state = 0
         self._superseded: deque[tuple[int, Tree, bytes]] = deque()
         self._snapshots: weakref.WeakSet[MemorySnapshot] = weakref.WeakSet()
@@ -66,6 +66,10 @@ class MemoryStore:
         self._is_closed = False
         self._batches = 0
         self._trees[Tree.META].put(0, HEADER_KEY, new_header(this_version()))
+
+    @property
+    def folder(self) -> None:
+        """As `Store.folder`."""
 
     def snapshot(self) -> MemorySnapshot:
         """As `Store.snapshot`."""
@@ -230,7 +234,7 @@ class MemorySnapshot:
 
     __slots__ = ("__weakref__", "_is_closed", "_trees", "state")
 
-    def __init__(self, trees: tuple[_VersionedTree, ...], state: int) -> None:
+    def __init__(self, trees: tuple[VersionedTree, ...], state: int) -> None:
         self._trees = trees
         self.state = state
         self._is_closed = False
@@ -254,7 +258,7 @@ class MemorySnapshot:
     def close(self) -> None:
         """As `Snapshot.close`."""
         self._is_closed = True
-        self.state = _NEVER
+        self.state = NEVER
 
     def __enter__(self) -> Self:
         return self
@@ -263,7 +267,7 @@ class MemorySnapshot:
         self.close()
 
     def _walk(
-        self, tree: _VersionedTree, lower: bytes, upper: bytes | None, *, reverse: bool
+        self, tree: VersionedTree, lower: bytes, upper: bytes | None, *, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
         self._refuse_if_closed()
         state = self.state
@@ -283,12 +287,14 @@ class MemorySnapshot:
             raise Stopped("the snapshot was closed")
 
 
-_NEVER: Final = 1 << 62
+NEVER: Final = 1 << 62
 """The state of a snapshot that is closed: it keeps nothing."""
 
 
-class _VersionedTree:
-    """Keys in order, each with the values that it has had, oldest first."""
+class VersionedTree:
+    """
+    Keys in order, each with the values that it has had, oldest first; see `MemorySnapshot`.
+    """
 
     def __init__(self) -> None:
         self._versions: SortedDict = SortedDict()
@@ -306,7 +312,7 @@ class _VersionedTree:
 
     def growth_bytes(self, key: bytes, value: bytes | None) -> int:
         """By how much the newest state grows with `value` at `key`."""
-        before = self.get(key, _NEVER)
+        before = self.get(key, NEVER)
         return _bytes_of(key, value) - _bytes_of(key, before)
 
     def forget(self, key: bytes, oldest: int) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +26,12 @@ from engine.store.lmdb_environment import LmdbWriter
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(descriptor: int) -> int:
+def main(descriptor: str) -> int:
     """Write what comes through the socket `descriptor` until it ends; the exit code."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)  # as the parent started it
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=int(descriptor)) as connection:
         try:
             return _serve(connection)
         except (BrokenPipeError, ConnectionResetError):
@@ -68,7 +67,3 @@ def _receive(connection: socket.socket) -> bytes | None:
     (length,) = BATCH_HEAD.unpack(head)
     data = connection.recv(length, socket.MSG_WAITALL)
     return data if len(data) == length else None
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))

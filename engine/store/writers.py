@@ -12,12 +12,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, Literal, NoReturn, Protocol
 
@@ -27,6 +25,7 @@ import trio
 from engine.errors import StoreDamaged, StoreFailed
 from engine.store import writer_process
 from engine.store.answer import BATCH_HEAD, Answer, Fate, unpack
+from engine.store.children import command_of
 
 _STARTING_S_MAX: Final = 30.0
 """A machine that needs longer to start a small Python is not one to begin on."""
@@ -34,20 +33,6 @@ _CLOSING_S_MAX: Final = 10.0
 """No batch is being written when a store is closed; what is left is to end a process."""
 _SEND_BUFFER_BYTES: Final = 4 << 20
 _RECEIVE_BYTES: Final = 1 << 16
-
-_BOOT: Final = f"""
-import sys, types
-sys.path[:] = sys.argv[3:]
-engine = types.ModuleType("engine")
-engine.__path__ = [sys.argv[2]]
-sys.modules["engine"] = engine
-from {writer_process.__name__} import main
-sys.exit(main(int(sys.argv[1])))
-"""
-"""
-Starts the writer from where this engine was imported, be it installed or a checkout, and without
-what `engine/__init__.py` imports: trio and a web server are of no use to it.
-"""
 
 
 class Writer(Protocol):
@@ -252,9 +237,7 @@ class ProcessWriter:
 
 
 def _start(connection: int, lock: int) -> subprocess.Popen[bytes]:
-    package = str(Path(__file__).parents[1])
-    paths = [path for path in sys.path if path]
-    command = [sys.executable, "-I", "-S", "-c", _BOOT, str(connection), package, *paths]
+    command = command_of(writer_process.__name__, str(connection))
     # Until it ignores them itself, the signals that are sent to all must not end it.
     blocked = signal.pthread_sigmask(
         signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

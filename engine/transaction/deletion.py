@@ -141,7 +141,7 @@ class Deletion:
             )
             yield read.docs
             rows_max, is_exhausted = SLICE_ROWS, read.is_exhausted
-            lower = read.keys[-1] + b"\0" if read.keys else lower
+            lower = lower if read.end is None else read.end + b"\0"
 
     def _relations(self, key: bytes) -> list[Relation]:
         schema, table = self._transaction.schema, self._transaction.table_with(key)

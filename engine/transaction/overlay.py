@@ -1,8 +1,8 @@
 """
-Rows and entries laid over a state: own writes forward, before-images backward.
+Rows and entries laid over a state: what was written since.
 
-A view is a snapshot plus or minus overlays.  Whatever is read goes through
-them from the top down, and this module is the one place where they are merged.
+A view is a snapshot with more over it.  Whatever is read goes through
+that from the top down, and this module is the one place where it is merged.
 An overlay keeps row images by key; what they do to an index is worked out when
 that index is first scanned, and kept up from then on.
 """
@@ -63,11 +63,6 @@ class Overlay:
         overlay.follow(self._journal)
         return overlay.scan(lower, upper, reverse)
 
-    def follow(self, index: IndexInfo, steps_max: int) -> bool:
-        """Work out the next part of what `entries` of `index` need; whether that was the last."""
-        overlay = self._indexes.setdefault(index.prefix, _IndexOverlay(index))
-        return overlay.follow(self._journal, steps_max)
-
     def grown(self, table_number: int) -> int:
         """How many more rows a table has with it than without."""
         return self._grown.get(table_number, 0)
@@ -106,13 +101,11 @@ class _IndexOverlay:
         self._followed = 0
         self._rows = index.table_number.to_bytes(4, "big")
 
-    def follow(self, journal: list[RowWrite], steps_max: int | None = None) -> bool:
-        end = len(journal) if steps_max is None else self._followed + steps_max
-        for step in journal[self._followed : end]:
+    def follow(self, journal: list[RowWrite]) -> None:
+        for step in journal[self._followed :]:
             if step.key.startswith(self._rows):
                 self._apply(step)
-        self._followed = min(end, len(journal))
-        return self._followed == len(journal)
+        self._followed = len(journal)
 
     def scan(self, lower: bytes, upper: bytes | None, reverse: bool) -> Iterator[OverlayEntry]:
         entries = self._entries

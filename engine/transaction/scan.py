@@ -76,8 +76,8 @@ class Scan:
             self._plan.reading.returned += len(read.docs)
         self.is_exhausted = read.is_exhausted
         self.keys += read.keys
-        if read.keys:
-            self._advance(read.keys[-1])
+        if (end := read.end) is not None:
+            self._advance(end)
         return read.docs
 
     def _advance(self, key: bytes) -> None:

@@ -36,7 +36,7 @@ from engine.indexes.catalog import (
 )
 from engine.indexes.entries import entry_key
 from engine.indexes.live import LiveIndex, OwnWrites
-from engine.indexes.snapshot import Entry
+from engine.indexes.stored import Entry
 from engine.model.codec import decode, decode_all, encode
 from engine.model.commits import RowWrite
 from engine.model.identifiers import is_identifier, why_no_identifier
@@ -54,7 +54,7 @@ from engine.model.relations import Relation
 from engine.model.values import UNDEFINED, measure, size_of, strictly_equal
 from engine.transaction.overlay import Overlay, merged
 from engine.transaction.usage import Usage
-from engine.transaction.view import View
+from engine.transaction.view import NOWHERE, View
 
 Doc = dict[str, Any]
 
@@ -104,7 +104,14 @@ class Slice:
     docs: list[Doc] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     """Entry keys of all documents that were read, also of those that were not accepted."""
+    passed: bytes | None = None
+    """The entry key up to which there was nothing more, where the search was cut short."""
     is_exhausted: bool = False
+
+    @property
+    def end(self) -> bytes | None:
+        """The last entry key that was looked at; `None` if there was none."""
+        return self.passed or (self.keys[-1] if self.keys else None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -232,8 +239,8 @@ class Transaction:
         Read documents of an interval, in index order.
 
         Stops after `rows_max` documents, when `count` of them were accepted, and before one that
-        the limits forbid, if it has read another; and before the first, where a view of the past
-        is not ready yet.
+        the limits forbid, if it has read another. In the past also before the first, where it is
+        not ready yet, and where it has passed many that were not there.
         The read set grows by the part of the interval that was looked at.
 
         Raises:
@@ -251,12 +258,14 @@ class Transaction:
         row_of, count_read = self._row_reader(), self.usage.count_read
         try:
             for key, row in self._entries(index, lower, upper, reverse):
-                image = row_of(row) or _refuse_entry(index, row)
+                image = row_of(row)
+                if not image:
+                    read.passed = _passed(index, key, row)
+                    break
                 try:
                     count_read(len(image))
                 except LimitExceeded:
-                    if keys:
-                        self.usage.uncount_read(len(image))
+                    self._leave_for_later(read, image)
                     raise
                 keys.append(key)
                 if accepts is None:
@@ -278,6 +287,11 @@ class Transaction:
         docs += found
         return read
 
+    def _leave_for_later(self, read: Slice, image: bytes) -> None:
+        """One that the limits forbid is not read, if another was: then that is what is told."""
+        if read.keys:
+            self.usage.uncount_read(len(image))
+
     def images(self, table: TableInfo) -> Iterator[tuple[bytes, bytes]]:
         """
         The internal ids and images of all rows of a table: no read of the function that runs, and
@@ -287,7 +301,8 @@ class Transaction:
         while not self.view.prepare(index):
             pass
         for key, row in self._entries(index, b"", None, False):
-            yield key, self._row(row) or _refuse_entry(index, row)
+            if row != NOWHERE:
+                yield key, self._row(row) or _refuse_entry(index, row)
 
     def count(self, table: TableInfo) -> int:
         """How many documents a table has; a read of that number, and of no document."""
@@ -329,12 +344,13 @@ class Transaction:
     def _record(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, reverse: bool, read: Slice
     ) -> None:
+        end = read.end
         if read.is_exhausted:
             self.reads.add_range(index.prefix, lower, upper)
-        elif read.keys and reverse:
-            self.reads.add_range(index.prefix, read.keys[-1], upper)
-        elif read.keys:
-            self.reads.add_range(index.prefix, lower, read.keys[-1] + b"\0")
+        elif end is not None and reverse:
+            self.reads.add_range(index.prefix, end, upper)
+        elif end is not None:
+            self.reads.add_range(index.prefix, lower, end + b"\0")
 
     def _row_reader(self) -> Callable[[bytes], bytes | None]:
         """`_row` as of now, by the shortest way: most scans have no write above them."""
@@ -646,7 +662,7 @@ class Transaction:
         upper = past(lower)
         self.reads.add_range(index.prefix, lower, upper)
         for _, other in self._entries(index, lower, upper, False):
-            if other != key:
+            if other not in (key, NOWHERE):
                 is_written = other in self._layers[0].rows
                 shared = dict(zip(index.field_names, values, strict=False))
                 raise SchemaViolation(
@@ -697,6 +713,11 @@ def _without_system_fields(doc: Doc, old: Doc) -> Doc:
             )
         del doc[name]
     return doc
+
+
+def _passed(index: IndexInfo, key: bytes, row: bytes) -> bytes:
+    """The key of an entry that leads nowhere: one of many that were passed, in the past."""
+    return key if row == NOWHERE else _refuse_entry(index, row)
 
 
 def _refuse_entry(index: IndexInfo, row: bytes) -> NoReturn:

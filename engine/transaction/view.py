@@ -3,7 +3,7 @@ What one function sees: a snapshot, plus what is staged, or minus what came sinc
 
     own writes        (the transaction's, not the view's)
     staged versions   up to `begin_ts`, for mutations
-    before-images     of everything after `ts`, for reads in the past
+    sheets            of rows as they were, for reads in the past
     snapshot          one published timestamp, leased
 
 A view never changes while a function holds it, however often the function
@@ -19,11 +19,14 @@ from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
 from engine.indexes.counts import Counts
 from engine.indexes.live import LiveIndex
-from engine.indexes.snapshot import Entry, SharedSnapshot
-from engine.transaction.overlay import Overlay, OverlayEntry, merged
+from engine.indexes.snapshot import SharedSnapshot
+from engine.indexes.stored import Entry
+from engine.transaction.overlay import OverlayEntry, merged
 
 FOLLOWED_AT_ONCE: Final = 256
 """Rows that are looked at for an index between two chances to yield."""
+NOWHERE: Final = b""
+"""The row key of an entry that is none: so far nothing was found, and there may be a lot to go."""
 
 Version = tuple[int, bytes | None]
 """A timestamp, and the image that a row has from there on."""
@@ -42,13 +45,34 @@ class StagedVersions(Protocol):
         """What is staged for an interval of an index."""
 
 
+class TakenBack(Protocol):
+    """What lies between a view of the past and its snapshot."""
+
+    def row(self, key: bytes) -> bytes | None:
+        """The image that a row had."""
+
+    def prepare(self, index: IndexInfo, rows_max: int) -> bool:
+        """Work out some of what `entries` of an index need; whether that was all of it."""
+
+    def entries(
+        self,
+        index: IndexInfo,
+        lower: bytes,
+        upper: bytes | None,
+        *,
+        reverse: bool,
+        buckets: Buckets | None,
+    ) -> Iterator[Entry]:
+        """As `View.entries`."""
+
+
 class View:
     """
     An immutable state of the database.
 
     Args:
         begin_ts: the newest commit it shows.
-        counts: rows of each table at `begin_ts`, or, with a `past`, at the snapshot.
+        counts: rows of each table at `begin_ts`.
         generation: the committer's at the time; a failed batch raises it, and
             whatever this view has shown is then to be thrown away.
         is_validated: others may commit meanwhile, so what was read from this view is
@@ -58,7 +82,6 @@ class View:
     """
 
     __slots__ = (
-        "_past",
         "_staged",
         "begin_ts",
         "catalog",
@@ -66,6 +89,7 @@ class View:
         "generation",
         "is_as_of",
         "is_validated",
+        "past",
         "snapshot",
     )
 
@@ -77,14 +101,14 @@ class View:
         catalog: Catalog,
         counts: Counts,
         staged: StagedVersions | None = None,
-        past: Overlay | None = None,
+        past: TakenBack | None = None,
         generation: int = 0,
         is_validated: bool = False,
         is_as_of: bool = False,
     ) -> None:
         self.snapshot = snapshot
         self._staged = staged
-        self._past = past
+        self.past = past
         self.begin_ts = begin_ts
         self.catalog = catalog
         self.counts = counts
@@ -106,7 +130,7 @@ class View:
             catalog=catalog,
             counts=self.counts,
             staged=self._staged,
-            past=self._past,
+            past=self.past,
             generation=self.generation,
             is_validated=self.is_validated,
             is_as_of=self.is_as_of,
@@ -145,16 +169,15 @@ class View:
                 for ts, image in reversed(versions):
                     if ts <= self.begin_ts:
                         return image
-        elif self._past is not None:
-            step = self._past.rows.get(row_key)
-            if step is not None:
-                return step.after
+        elif self.past is not None:
+            return self.past.row(row_key)
         return self.snapshot.row(row_key)
 
     def row_reader(self) -> Callable[[bytes], bytes | None]:
         """`row` by the shortest way."""
-        has_more = self._staged is not None or self._past is not None
-        return self.row if has_more else self.snapshot.row
+        if self.past is not None:
+            return self.past.row
+        return self.snapshot.row if self._staged is None else self.row
 
     def prepare(self, index: IndexInfo) -> bool:
         """
@@ -162,12 +185,11 @@ class View:
 
         A view of the past has many rows to look at for an index that nobody has read in it yet.
         """
-        return self._past is None or self._past.follow(index, FOLLOWED_AT_ONCE)
+        return self.past is None or self.past.prepare(index, FOLLOWED_AT_ONCE)
 
     def count(self, table_number: int) -> int:
         """How many rows a table has."""
-        total = self.counts.get(table_number, 0)
-        return total if self._past is None else total + self._past.grown(table_number)
+        return self.counts.get(table_number, 0)
 
     def entries(
         self,
@@ -178,14 +200,18 @@ class View:
         reverse: bool,
         buckets: Buckets | None = None,
     ) -> Iterator[Entry]:
-        """Entries of `index` in `[lower, upper)`, in order; read to the end or dropped at once."""
+        """
+        Entries of `index` in `[lower, upper)`, in order; read to the end or dropped at once.
+
+        In the past, where many rows were otherwise, some lead to `NOWHERE`: whoever reads should
+        let others have their turn, and go on behind the key of such a one.
+        """
+        if self.past is not None:
+            return self.past.entries(index, lower, upper, reverse=reverse, buckets=buckets)
         below = self.snapshot.entries(index, lower, upper, reverse=reverse, buckets=buckets)
         if self._staged is not None:
             above = self._staged.entries(index, lower, upper, reverse=reverse, upto=self.begin_ts)
             return merged(below, above, reverse=reverse)
-        if self._past is not None:
-            past = self._past.entries(index, lower, upper, reverse=reverse)
-            return merged(below, past, reverse=reverse)
         return below
 
 

@@ -27,7 +27,7 @@ from engine.functions.mutations import Attempt, Mutations, Try
 from engine.functions.turns import pinned
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import IndexInfo
-from engine.indexes.snapshot import Entry
+from engine.indexes.stored import Entry
 from engine.store.interface import Tree
 from engine.store.memory_store import MemorySnapshot, MemoryStore
 from engine.transaction.transaction import Transaction

@@ -1,0 +1,324 @@
+"""
+Who asks for the past is given a view of it, for as long as a query takes.
+
+    ts ──▶ moment ──▶ base: records after it, taken back in slices, in memory
+                        │ once these are too many
+                        ▼
+                      annex: all of them, by a process of its own, on disk
+
+What is kept of a base serves all who ask for its timestamp, and those who ask for one near by.
+One at a time takes back more of it; readers do not wait for one another.  Whoever gives up half-way
+has lost nothing: who asks next goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import trio
+
+from engine.errors import EngineError, OutOfRetention, Stopped
+from engine.indexes.annexes import Annex, Annexes, AnnexFull
+from engine.indexes.catalog import IndexInfo
+from engine.indexes.past_process import refuse_if_trimmed
+from engine.indexes.snapshot import SharedSnapshot, Snapshots
+from engine.indexes.taken_back import Taken
+from engine.kernel.runtime import Runtime
+from engine.kernel.trace import tracer
+from engine.kernel.watermark import Watermark
+from engine.model.limits import Limits
+from engine.transaction.past import AnnexSheet, Base, Moment, view_then
+from engine.transaction.view import View, view_of
+
+trace = tracer(__name__)
+
+PROGRESS_EVERY_S: Final = 5.0
+"""Between two lines that say how far somebody is."""
+
+
+class _TooMuch(Exception):
+    """More rows have changed than may be in memory."""
+
+
+class _TooFar(Exception):
+    """The base of another timestamp is not near enough."""
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """What is kept of a base."""
+
+    base: Base
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    """Held by whoever takes back more."""
+    annex: Annex | None = None
+
+    def sheet(self) -> AnnexSheet | None:
+        """What the annex has now; to be closed."""
+        annex = self.annex
+        return None if annex is None else AnnexSheet(annex.snapshot(), set(annex.laid))
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A timestamp that was asked for."""
+
+    moment: Moment
+    kept: _Kept
+
+
+class PastReads:
+    """
+    Views of timestamps before the newest.
+
+    Args:
+        annexes: where rows go that memory has no room for.
+    """
+
+    def __init__(
+        self,
+        annexes: Annexes,
+        snapshots: Snapshots,
+        *,
+        published: Watermark,
+        runtime: Runtime,
+        limits: Limits,
+    ) -> None:
+        self._annexes = annexes
+        self._snapshots = snapshots
+        self._published = published
+        self._runtime = runtime
+        self._limits = limits
+        # A timestamp has two sheets in memory: of the newest records, and of what is otherwise
+        # than at a base near by.
+        self._sheet_bytes_max = limits.past_bytes_max // (2 * limits.past_count_max)
+        self._asked: OrderedDict[int, _Asked] = OrderedDict()
+        self._used: list[_Asked] = []
+        self._annexed: set[_Kept] = set()
+        self._job = trio.Lock()
+        self._scopes: set[trio.CancelScope] = set()
+        self._scope_left = trio.lowlevel.ParkingLot()
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def view(self, ts: int, lease: Callable[[], SharedSnapshot]) -> AsyncIterator[View]:
+        """
+        A view of `ts`, for the length of the block.
+
+        Args:
+            lease: takes the snapshot to begin from, not before `ts`.
+
+        Raises:
+            IndexNotLaid: from the block, which then is to be run again; `lay` comes first.
+            OutOfRetention: the log does not go back so far any more, or more was changed since
+                than `past_disk_bytes_max`.
+            StoreFull: the disk has no room for it.
+            SnapshotTooOld: a snapshot may not be held for as long as it takes.
+            Stopped: the engine was closed.
+        """
+        snapshot = lease()
+        if snapshot.ts == ts:
+            try:
+                yield view_of(snapshot)
+            finally:
+                self._snapshots.release(snapshot)
+            return
+        self._snapshots.release(snapshot)
+        async with self._found(ts) as asked:
+            view, let_go = await self._view(asked, lease)
+            try:
+                yield view
+            finally:
+                let_go()
+
+    async def lay(self, ts: int, index: IndexInfo) -> None:
+        """Have an annex get the entries of an index, which a view of `ts` has missed; as `view`."""
+        async with self._found(ts) as asked, asked.kept.lock:
+            annex = asked.kept.annex
+            if annex is not None and index.prefix not in annex.laid:
+                await self._do(asked.kept, partial(annex.lay, index))
+
+    async def close(self) -> None:
+        """Who takes back is refused, and what was kept is removed."""
+        self._is_closed = True
+        for scope in self._scopes:
+            scope.cancel()
+        while self._scopes:
+            await self._scope_left.park()
+        for kept in list(self._annexed):
+            await self._remove(kept)
+        self._asked.clear()
+
+    # What is kept
+
+    @asynccontextmanager
+    async def _found(self, ts: int) -> AsyncIterator[_Asked]:
+        """What is kept of a timestamp, which stays for the length of the block."""
+        if ts not in self._asked:
+            kept = self._near(ts) or _Kept(Base(ts))
+            self._asked[ts] = _Asked(Moment(ts, kept.base), kept)
+        self._asked.move_to_end(ts)
+        asked = self._asked[ts]
+        self._used.append(asked)
+        try:
+            while len(self._asked) > self._limits.past_count_max:
+                _, oldest = self._asked.popitem(last=False)
+                await self._remove_if_idle(oldest.kept)
+            yield asked
+        finally:
+            self._used.remove(asked)
+            await self._remove_if_idle(asked.kept)
+
+    def _near(self, ts: int) -> _Kept | None:
+        """The nearest base that took long to take back, if there is one."""
+        anchor_ts = self._snapshots.current.anchor_ts
+        found = [
+            kept
+            for kept in self._annexed
+            if kept.base.ts >= anchor_ts and kept.base.counts is not None and self._is_kept(kept)
+        ]
+        return min(found, key=lambda kept: abs(kept.base.ts - ts), default=None)
+
+    def _is_kept(self, kept: _Kept) -> bool:
+        return any(asked.kept is kept for asked in self._asked.values())
+
+    async def _drop(self, kept: _Kept) -> None:
+        """Nobody is to begin with it any more."""
+        for ts in [ts for ts, asked in self._asked.items() if asked.kept is kept]:
+            del self._asked[ts]
+        await self._remove_if_idle(kept)
+
+    async def _remove_if_idle(self, kept: _Kept) -> None:
+        """Remove what no timestamp leads to, once nobody uses it."""
+        if not self._is_kept(kept) and all(asked.kept is not kept for asked in self._used):
+            await self._remove(kept)
+
+    async def _remove(self, kept: _Kept) -> None:
+        if kept in self._annexed:
+            self._annexed.discard(kept)
+            assert kept.annex is not None, "what is in there has an annex"
+            await kept.annex.close()
+
+    # Taking back
+
+    async def _view(
+        self, asked: _Asked, lease: Callable[[], SharedSnapshot]
+    ) -> tuple[View, Callable[[], None]]:
+        """The view of what was asked for, and what lets go of it."""
+        while True:
+            kept = asked.kept
+            async with kept.lock:
+                if self._published.value < kept.base.taken.upto:
+                    # The process reads what is durable, which may be on its way to be published.
+                    await self._published.wait_reached(kept.base.taken.upto)
+                leased = ExitStack()
+                try:
+                    snapshot = lease()
+                    leased.callback(self._snapshots.release, snapshot)
+                    annex = kept.sheet()
+                    if annex is not None:
+                        leased.callback(annex.close)
+                    self._refuse_if_trimmed(asked, snapshot)
+                    await self._follow(asked, snapshot, annex)
+                    return view_then(snapshot, asked.moment, annex), leased.close
+                except _TooMuch:
+                    leased.close()
+                    await self._take_back(kept)
+                except _TooFar:
+                    leased.close()
+                    asked.kept = _Kept(Base(asked.moment.ts))
+                    asked.moment = Moment(asked.moment.ts, asked.kept.base)
+                except BaseException:
+                    leased.close()
+                    raise
+
+    def _refuse_if_trimmed(self, asked: _Asked, snapshot: SharedSnapshot) -> None:
+        refuse_if_trimmed(snapshot.anchor_ts, asked.moment.ts)
+        if asked.kept.base.ts < snapshot.anchor_ts:
+            raise _TooFar
+
+    async def _follow(
+        self, asked: _Asked, snapshot: SharedSnapshot, annex: AnnexSheet | None
+    ) -> None:
+        """Take back what came until the snapshot, in memory."""
+        moment, base = asked.moment, asked.kept.base
+        for _ in base.follow(snapshot, annex):
+            if base.recent.size_bytes > self._sheet_bytes_max:
+                raise _TooMuch
+            await trio.lowlevel.checkpoint()
+            snapshot.check_age()
+        if moment.ts == base.ts or moment.sheet is not None:
+            return
+        for is_near in moment.lay(snapshot, self._sheet_bytes_max):
+            if is_near is False:
+                raise _TooFar
+            await trio.lowlevel.checkpoint()
+            snapshot.check_age()
+
+    async def _take_back(self, kept: _Kept) -> None:
+        """Have an annex take back everything; memory is for what comes after that."""
+        if kept.annex is None:
+            kept.annex = self._annexes.begin(kept.base.ts)
+            self._annexed.add(kept)
+        annex, began = kept.annex, self._runtime.monotonic()
+        told_at = began
+
+        def tell(taken: Taken) -> None:
+            nonlocal told_at
+            now = self._runtime.monotonic()
+            if now - told_at >= PROGRESS_EVERY_S:
+                told_at = now
+                trace.info("past.taking_back", ts=kept.base.ts, records=taken.records)
+
+        try:
+            await self._do(kept, lambda bytes_max: annex.take_back(bytes_max, tell))
+        finally:
+            kept.base.begin_again(annex.taken)
+        trace.info(
+            "past.taken_back",
+            ts=kept.base.ts,
+            records=annex.taken.records,
+            bytes=annex.size_bytes(),
+            seconds=round(self._runtime.monotonic() - began, 1),
+        )
+
+    async def _do(self, kept: _Kept, work: Callable[[int], Awaitable[None]]) -> None:
+        """Have an annex do something, one at a time; if that fails, nothing is kept of it."""
+        async with self._job:
+            if self._is_closed:
+                raise Stopped("the engine was closed while rows were taken back")
+            with trio.CancelScope() as scope:
+                self._scopes.add(scope)
+                try:
+                    await self._do_with_room(kept, work)
+                except EngineError:
+                    await self._drop(kept)
+                    raise
+                finally:
+                    self._scopes.discard(scope)
+                    self._scope_left.unpark_all()
+            if scope.cancelled_caught:
+                raise Stopped("the engine was closed while rows were taken back")
+
+    async def _do_with_room(self, kept: _Kept, work: Callable[[int], Awaitable[None]]) -> None:
+        while True:
+            others = self._annexed - {kept}
+            taken = sum(other.annex.size_bytes() for other in others if other.annex is not None)
+            try:
+                return await work(max(0, self._limits.past_disk_bytes_max - taken))
+            except AnnexFull:
+                used = {asked.kept for asked in self._used}
+                idle = others - used
+                for other in idle:
+                    await self._drop(other)
+                if not idle:
+                    raise OutOfRetention(
+                        f"what was changed since ts {kept.base.ts} takes over "
+                        f"{self._limits.past_disk_bytes_max:,} bytes on the disk "
+                        "(past_disk_bytes_max); ask for a newer ts"
+                    ) from None

@@ -1,0 +1,142 @@
+"""
+The process that takes back what memory has no room for; see `annexes`.
+
+It reads the log in snapshots of its own, each held for a second or so, and fills a scratch that
+nobody else writes to.  So neither the engine's thread nor its writer wait for it, and LMDB keeps
+no pages for it.  It ends when its standard input does: then its engine is gone.
+
+    engine  ── a job, as a line of JSON ────────▶  process
+            ◀── a line of JSON for each slice ───
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from engine.errors import EngineError, OutOfRetention
+from engine.indexes.catalog import IndexInfo, IndexKind
+from engine.indexes.taken_back import Taken, lay, take_back
+from engine.log.records import ts_key
+from engine.log.retention import read_anchor
+from engine.store.interface import Tree
+from engine.store.lmdb_environment import open_environment, open_trees
+from engine.store.lmdb_scratch import LmdbScratchWriter
+from engine.store.lmdb_snapshot import LmdbSnapshot
+
+Fields: TypeAlias = dict[str, Any]
+
+FULL: Final = "full"
+"""The error of a scratch that has reached its bound."""
+NICENESS: Final = 10
+"""Whoever serves clients comes first."""
+HELD_S: Final = 1.0
+"""How long one snapshot of the store is read: what it can see is not reclaimed meanwhile."""
+
+
+def take_back_job(store: Path, ts: int, upto: int, laid: Iterable[IndexInfo]) -> Fields:
+    """
+    To take back all records after `upto`, to the newest.
+
+    Args:
+        store: the folder of its environment.
+        ts: which state it is for.
+        laid: the indexes whose entries are there.
+    """
+    indexes = [_fields_of(index) for index in laid]
+    return {"store": str(store), "ts": ts, "upto": upto, "laid": indexes}
+
+
+def lay_job(index: IndexInfo) -> Fields:
+    """To put the entries of an index."""
+    return {"lay": _fields_of(index)}
+
+
+def refuse_if_trimmed(anchor_ts: int, ts: int) -> None:
+    """
+    Raises:
+        OutOfRetention: the log does not go back to `ts` any more.
+    """
+    if ts < anchor_ts:
+        raise OutOfRetention(
+            f"ts {ts} is further back than the log is kept; the oldest is {anchor_ts} "
+            "(log_age_s_max, log_bytes_max)"
+        )
+
+
+def main(_argument: str) -> int:
+    """Do the job that comes first; the exit code."""
+    os.nice(NICENESS)
+    job = json.loads(sys.stdin.readline())
+    try:
+        with LmdbScratchWriter(Path(job["scratch"])) as scratch:
+            work = _lay(scratch, job) if "lay" in job else _take_back(scratch, job)
+            for told in work:
+                if select.select([sys.stdin], [], [], 0)[0]:
+                    return 0
+                _tell(**told)
+                if scratch.size_bytes() > job["bytes_max"]:
+                    _tell(error=FULL)
+                    return 1
+    except EngineError as error:
+        _tell(error=type(error).__name__, message=str(error))
+        return 1
+    except BrokenPipeError:
+        pass
+    return 0
+
+
+def _take_back(scratch: LmdbScratchWriter, job: Fields) -> Iterator[Fields]:
+    path = Path(job["store"])
+    laid = [_index_of(fields) for fields in job["laid"]]
+    taken = Taken(job["upto"])
+    with open_environment(path, readonly=True, sync=True) as env:
+        trees = open_trees(env, path, reader="")
+        is_behind = True
+        while is_behind:
+            until = time.monotonic() + HELD_S
+            is_behind = False
+            with LmdbSnapshot(env.begin(), trees) as snapshot:
+                refuse_if_trimmed(read_anchor(snapshot).ts, job["ts"])
+                log = (data for _, data in snapshot.range(Tree.LOG, ts_key(taken.upto + 1), None))
+                for _ in take_back(log, scratch, laid, taken):
+                    grown = list(taken.grown.items())
+                    yield {"upto": taken.upto, "grown": grown, "records": taken.records}
+                    if is_behind := time.monotonic() > until:
+                        break
+
+
+def _lay(scratch: LmdbScratchWriter, job: Fields) -> Iterator[Fields]:
+    for _ in lay(scratch, _index_of(job["lay"])):
+        yield {}
+
+
+def _fields_of(index: IndexInfo) -> Fields:
+    """What the entries of an index follow from."""
+    return {
+        "index_id": index.index_id,
+        "table_number": index.table_number,
+        "fields": index.fields,
+        "kind": index.kind.value,
+    }
+
+
+def _index_of(fields: Fields) -> IndexInfo:
+    return IndexInfo(
+        index_id=fields["index_id"],
+        name="",
+        table_number=fields["table_number"],
+        fields=tuple(map(tuple, fields["fields"])),
+        kind=IndexKind(fields["kind"]),
+    )
+
+
+def _tell(**fields: Any) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
