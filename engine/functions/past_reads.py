@@ -59,9 +59,11 @@ class _Kept:
     annex: Annex | None = None
 
     def sheet(self) -> AnnexSheet | None:
-        """What the annex has now; to be closed."""
+        """What the annex has now, to be closed; `None` if it has nothing yet."""
         annex = self.annex
-        return None if annex is None else AnnexSheet(annex.snapshot(), set(annex.laid))
+        if annex is None or not annex.taken.records:
+            return None
+        return AnnexSheet(annex.snapshot(), set(annex.laid))
 
 
 @dataclass(slots=True, eq=False)

@@ -57,7 +57,11 @@ class Annex(Protocol):
     """The indexes whose entries it has, by prefix."""
 
     def snapshot(self) -> Snapshot:
-        """The rows and entries that it has now: all of `laid`, and more than `taken` perhaps."""
+        """
+        The rows and entries that it has now: all of `laid`, and more than `taken` perhaps.
+
+        There has to be a record in `taken`.
+        """
 
     def size_bytes(self) -> int:
         """About what it takes."""

@@ -60,6 +60,8 @@ NEAR_RECORDS: Final = 4_096
 """Between two timestamps, of which one is read by what was taken back for the other."""
 HIDDEN_AT_ONCE: Final = 512
 """Entries of rows that were otherwise, passed in a row before others get their turn."""
+LOOK_EVERY: Final = 64
+"""Such entries, and it is asked whether somebody has gone through them before."""
 
 _END: Final = b"\xff" * 64
 """Above all entry keys."""
@@ -461,7 +463,7 @@ class Then:
                     edge = key if reverse else key + b"\0"
                     continue
                 hidden += 1
-                if hidden % _LOOK_EVERY == 1 and (run := runs.around(key, self._extent)):
+                if hidden % LOOK_EVERY == 1 and (run := runs.around(key, self._extent)):
                     edge = run[1] if reverse else run[0]
                     lower, upper = (lower, run[0]) if reverse else (run[1], upper)
                     is_jumping = True
@@ -481,10 +483,6 @@ class Then:
             return recent.__contains__
         in_annex = self._lower[1].find
         return lambda row: row in recent or in_annex(row) is not None
-
-
-_LOOK_EVERY: Final = 64
-"""Hidden entries, and it is asked whether somebody has gone through them before."""
 
 
 def view_then(snapshot: SharedSnapshot, moment: Moment, annex: Sheet | None) -> View:

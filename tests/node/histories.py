@@ -20,7 +20,7 @@ from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import ENTRY_HEAD_BYTES, Limits
 from engine.model.values import UNDEFINED, Int64, compare, get_path
 from engine.node import Node, running_node
-from engine.store.memory_store import MemoryStore
+from engine.store.interface import Store
 
 ADMIN = Caller(admin=True)
 LONG = "long" * (ENTRY_HEAD_BYTES // 4 + 30)
@@ -104,7 +104,7 @@ def application(tables: Schema, digest: str) -> Application:
 
 @asynccontextmanager
 async def opened(
-    store: MemoryStore, tables: Schema, seed: int, limits: Limits | None = None
+    store: Store, tables: Schema, seed: int, limits: Limits | None = None
 ) -> AsyncIterator[Node]:
     limits = limits or Limits()
     watchdog = Watchdog(limits)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -29,6 +29,7 @@ from engine.model.limits import ENTRY_HEAD_BYTES, Limits
 from engine.model.values import Int64
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
+from engine.transaction import past
 from tests.node import database_app as app
 from tests.node.database_app import UNIQUE, Broken, Indexes, deployed
 from tests.node.database_model import Model, Position, Refused, place
@@ -239,12 +240,17 @@ class Life:
 
 
 async def live(
-    store: MemoryStore, indexes: Indexes, seed: int, *, task_status: trio.TaskStatus[Life]
+    store: MemoryStore,
+    indexes: Indexes,
+    seed: int,
+    limits: Limits,
+    *,
+    task_status: trio.TaskStatus[Life],
 ) -> None:
     has_ended = trio.Event()
     now_ns = EPOCH_2026_NS + round(trio.current_time() * 1e9)
     runtime = VirtualRuntime(seed, start_ns=now_ns)
-    async with serving(deployed(indexes), store=store, runtime=runtime, limits=UNHURRIED) as node:
+    async with serving(deployed(indexes), store=store, runtime=runtime, limits=limits) as node:
         end = trio.Event()
         task_status.started(Life(node, end, has_ended))
         await end.wait()
@@ -266,6 +272,8 @@ class Reader:
 
 
 class DatabaseMachine(RuleBasedStateMachine):
+    limits = UNHURRIED
+
     def __init__(self) -> None:
         super().__init__()
         self.trio = TrioThread()
@@ -431,7 +439,9 @@ class DatabaseMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.lives += 1
         start = self.trio.nursery.start
-        self.life: Life = self.trio.run(start, live, self.store, self.indexes, self.lives)
+        self.life: Life = self.trio.run(
+            start, live, self.store, self.indexes, self.lives, self.limits
+        )
         self.is_open = True
 
     def back_to(self, back: int) -> int:
@@ -504,8 +514,35 @@ class DatabaseMachine(RuleBasedStateMachine):
             assert same(expected, found), (spec, expected, found)
 
 
+class AnnexMachine(DatabaseMachine):
+    """The same, where memory has no room for any past, and few rows are gone through at once."""
+
+    limits = replace(UNHURRIED, past_bytes_max=1)
+
+    def __init__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(past, "HIDDEN_AT_ONCE", 3)
+        self.patch.setattr(past, "LOOK_EVERY", 2)
+        super().__init__()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
+class HardlyAnyMachine(AnnexMachine):
+    """The same, where it has room for the past of a few rows: of others annexes have some."""
+
+    limits = replace(UNHURRIED, past_bytes_max=2 * 8 * 2_000)
+
+
 DatabaseMachine.TestCase.settings = settings(
     stateful_step_count=25, report_multiple_bugs=False, suppress_health_check=list(HealthCheck)
 )
+AnnexMachine.TestCase.settings = HardlyAnyMachine.TestCase.settings = settings(
+    DatabaseMachine.TestCase.settings, max_examples=40
+)
 TestDatabase = pytest.mark.timeout(900)(DatabaseMachine.TestCase)
 """A few seconds, unless it finds something: then it is made small for up to five minutes."""
+TestAnnexes = pytest.mark.timeout(900)(AnnexMachine.TestCase)
+TestHardlyAnyMemory = pytest.mark.timeout(900)(HardlyAnyMachine.TestCase)
