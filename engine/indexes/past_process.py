@@ -3,7 +3,7 @@ The process that takes back what memory has no room for; see `annexes`.
 
 It reads the log in snapshots of its own, each held for a second or so, and fills a scratch that
 nobody else writes to.  So neither the engine's thread nor its writer wait for it, and LMDB keeps
-no pages for it.  It ends when its standard input does: then its engine is gone.
+no pages for it.  It ends when nobody reads what it says any more: then its engine is gone.
 
     engine  ── a job, as a line of JSON ────────▶  process
             ◀── a line of JSON for each slice ───
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -78,8 +77,6 @@ def main(_argument: str) -> int:
         with LmdbScratchWriter(Path(job["scratch"])) as scratch:
             work = _lay(scratch, job) if "lay" in job else _take_back(scratch, job)
             for told in work:
-                if select.select([sys.stdin], [], [], 0)[0]:
-                    return 0
                 _tell(**told)
                 if scratch.size_bytes() > job["bytes_max"]:
                     _tell(error=FULL)
@@ -138,5 +135,4 @@ def _index_of(fields: Fields) -> IndexInfo:
 
 
 def _tell(**fields: Any) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), json.dumps(fields).encode() + b"\n")

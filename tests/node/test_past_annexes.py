@@ -103,6 +103,7 @@ def limits(request: pytest.FixtureRequest) -> Limits:
 def little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(past, "HIDDEN_AT_ONCE", 3)
     monkeypatch.setattr(past, "LOOK_EVERY", 2)
+    monkeypatch.setattr(past, "SLICE_RECORDS", 1)
 
 
 # In memory.
@@ -212,7 +213,8 @@ async def test_who_began_before_others_took_more_back_sees_what_he_saw(
         await mutate(node, touch, 0, 1, "new")
         async with then(node, ts) as old:
             before = everything(old, by_n(node))
-            await mutate(node, touch, 0, 50, "newer")
+            for first in range(0, 50, 10):
+                await mutate(node, touch, first, 10, "newer")
             async with then(node, ts) as young:
                 assert before == everything(young, by_n(node))
                 assert before[::-1] == everything(young, by_n(node), reverse=True)
