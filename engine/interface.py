@@ -202,7 +202,7 @@ class AsOf:
 
         Raises:
             OutOfRetention: `ts` lies in the future, or further back than the log is kept, or more
-                was changed since than `past_bytes_max`.
+                was changed since than `past_disk_bytes_max`.
             FunctionTimeout: more was committed since than can be taken back in time; ask again.
             Exception: what the function raised.
         """

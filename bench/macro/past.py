@@ -11,7 +11,7 @@ people of then, before whom all have to be passed that came later.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -31,6 +31,7 @@ from engine.log.records import encode_record, ts_key
 from engine.model.codec import encode
 from engine.model.commits import Kind, RowWrite, Source
 from engine.model.ids import Id, id_of, row_key
+from engine.model.limits import Limits
 from engine.store.interface import Tree
 from engine.store.lmdb_environment import open_environment, open_trees
 from engine.store.lmdb_snapshot import LmdbSnapshot
@@ -44,6 +45,7 @@ ALONE_SHARE: Final = 0.25
 AGAIN_SHARE: Final = 0.05
 """Of the budget, for each read that is repeated."""
 COMMITS_AT_ONCE: Final = 20_000
+LIMITS: Final = Limits()
 LATER: Final = "Knew a thing or two, and has told them."
 
 
@@ -69,6 +71,9 @@ async def newest(ctx: QueryCtx) -> int:
 
 
 APP: Final = [schema, rescore, get, ranked, newest]
+
+
+READS: Final = {"get": get, "range of 100": ranked, "newest 100": newest}
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -129,7 +134,7 @@ def _write(number: int, n: int, count: int) -> RowWrite:
 async def _measure(
     bench: Bench, directory: Path, changed: int, then: int, results: list[Result]
 ) -> None:
-    async with Engine.open(directory, app=APP) as engine:
+    async with Engine.open(directory, app=APP, limits=LIMITS) as engine:
         number = engine.node.committer.head.catalog.by_name["", "people"].number
         dice = random.Random(bench.seed)
 
@@ -146,10 +151,13 @@ async def _measure(
         alone = partial(trio.sleep, bench.budget_s * ALONE_SHARE)
         results += await mutating(alone, params={**params, "beside": "nothing"})
         before_mb = _own_mb()
-        reads: Mapping[str, tuple[Any, Callable[[], tuple[Any, ...]]]] = {
-            "get": (get, lambda: (person(),)),
-            "range of 100": (ranked, lambda: (dice.random() * changed * 0.9,)),
-            "newest 100": (newest, lambda: ()),
+        arguments: list[Callable[[], tuple[Any, ...]]] = [
+            lambda: (person(),),
+            lambda: (dice.random() * changed * 0.9,),
+            lambda: (),
+        ]
+        reads = {
+            name: (fn, args) for (name, fn), args in zip(READS.items(), arguments, strict=True)
         }
         for name, (fn, args) in reads.items():
             progress(f"{name}, as of then, for the first time")

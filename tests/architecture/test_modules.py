@@ -29,7 +29,7 @@ DOORS = {
 PUBLIC = {f"engine.{name}" for name in ("__main__", "aio", "blocking", "commands", "testing")}
 """What applications or Python itself import, besides `engine` and the entry points."""
 
-PROCESSES = {"engine.store.writer_process"}
+PROCESSES = {"engine.store.writer_process", "engine.indexes.past_process"}
 """Begun as processes of their own, by a program that is text until then."""
 
 DATA_ONLY = {"tzdata"}

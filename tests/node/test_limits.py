@@ -363,8 +363,12 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_what_is_too_much_goes_and_what_was_written_lately_stays",
     ),
     "past_bytes_max": (
-        "node/test_past.py",
-        "test_more_than_may_be_kept_is_refused",
+        "node/test_past_annexes.py",
+        "test_states_are_read_back_from_files",
+    ),
+    "past_disk_bytes_max": (
+        "node/test_past_annexes.py",
+        "test_so_much_disk_is_taken_and_idle_ones_go_first",
     ),
     "past_count_max": (
         "node/test_past.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -125,6 +126,7 @@ async def jobs(ctx: QueryCtx) -> list[str]:
     ]
 
 
+LIMITS = Limits()
 APP = [
     put,
     put_many,
@@ -147,8 +149,14 @@ APP = [
 @asynccontextmanager
 async def opened(schema: Schema | None = None, **options: Any) -> AsyncIterator[Node]:
     declared = [] if schema is None else [schema]
-    async with serving([*APP, *declared], **options) as node:
+    async with serving([*APP, *declared], **{"limits": LIMITS, **options}) as node:
         yield node
+
+
+@pytest.fixture(params=[Limits(), Limits(past_bytes_max=1)], ids=["in memory", "in an annex"])
+def wherever_it_is(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken back."""
+    monkeypatch.setattr(sys.modules[__name__], "LIMITS", request.param)
 
 
 async def push(node: Node, schema: Schema) -> None:
@@ -168,7 +176,10 @@ async def filled(node: Node) -> int:
 
 # Indexes and tables, which others may have changed since.
 
+wherever = pytest.mark.usefixtures("wherever_it_is")
 
+
+@wherever
 async def test_an_index_that_was_there_then_and_is_now(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         ts = await filled(node)
@@ -178,6 +189,7 @@ async def test_an_index_that_was_there_then_and_is_now(autojump_clock: MockClock
         assert [2, 4, 10] == await ask(node, above, 1)
 
 
+@wherever
 async def test_an_index_that_was_added_since_serves_the_past_too(autojump_clock: MockClock) -> None:
     async with opened(plain) as node:
         ts = await filled(node)
@@ -187,6 +199,7 @@ async def test_an_index_that_was_added_since_serves_the_past_too(autojump_clock:
         assert [2, 3] == await ask_at(node, ts, above, 1)
 
 
+@wherever
 async def test_an_index_that_was_dropped_since_is_refused(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         ts = await filled(node)
@@ -197,6 +210,7 @@ async def test_an_index_that_was_dropped_since_is_refused(autojump_clock: MockCl
         assert [1, 2, 3] == await ask_at(node, ts, numbers)
 
 
+@wherever
 async def test_the_name_of_an_index_means_what_it_means_now(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         ts = await filled(node)
@@ -208,6 +222,7 @@ async def test_the_name_of_an_index_means_what_it_means_now(autojump_clock: Mock
             await ask_at(node, ts, above, 1)
 
 
+@wherever
 async def test_an_index_that_is_staged_now_is_refused(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         ts = await filled(node)
@@ -219,6 +234,7 @@ async def test_an_index_that_is_staged_now_is_refused(autojump_clock: MockClock)
         assert [2, 3] == await ask_at(node, ts, above, 1)
 
 
+@wherever
 async def test_an_index_that_was_being_filled_then(autojump_clock: MockClock) -> None:
     runtime = VirtualRuntime()
     async with opened(plain, runtime=runtime) as node:
@@ -237,6 +253,7 @@ async def test_an_index_that_was_being_filled_then(autojump_clock: MockClock) ->
         assert [2, 4, 5, 10] == await ask_at(node, ts, above, 1)
 
 
+@wherever
 async def test_a_unique_index(autojump_clock: MockClock) -> None:
     async with opened(unique) as node:
         ts = await filled(node)
@@ -247,6 +264,7 @@ async def test_a_unique_index(autojump_clock: MockClock) -> None:
         assert await ask_at(node, ts, only, 10) is None
 
 
+@wherever
 async def test_a_table_that_came_later_is_empty(autojump_clock: MockClock) -> None:
     async with opened() as node:
         ts = await filled(node)
@@ -258,6 +276,7 @@ async def test_a_table_that_came_later_is_empty(autojump_clock: MockClock) -> No
         assert [] == await ask_at(node, ts, numbers, table="nobodys")
 
 
+@wherever
 async def test_a_table_of_which_all_is_deleted(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         ts = await filled(node)
@@ -270,6 +289,7 @@ async def test_a_table_of_which_all_is_deleted(autojump_clock: MockClock) -> Non
         assert [2, first] == await ask_at(node, ts, got, first)
 
 
+@wherever
 async def test_a_table_that_is_no_more(autojump_clock: MockClock) -> None:
     """A push adds it, somebody uses it, the push is refused, and another takes its number."""
     store, runtime = MemoryStore(), VirtualRuntime()
@@ -299,6 +319,7 @@ async def test_a_table_that_is_no_more(autojump_clock: MockClock) -> None:
         assert [0, 1] == [await ask_at(node, ts, count, table=t) for t in ("new", "others")]
 
 
+@wherever
 async def test_a_table_whose_number_is_another_since(autojump_clock: MockClock) -> None:
     async with opened() as here, opened(runtime=VirtualRuntime(9)) as there:
         await mutate(there, put, 1, table="first")
@@ -316,6 +337,7 @@ async def test_a_table_whose_number_is_another_since(autojump_clock: MockClock) 
         assert 1 == await ask_at(here, ts, count)
 
 
+@wherever
 async def test_jobs_as_they_were(autojump_clock: MockClock) -> None:
     async with opened() as node:
         job = await mutate(node, later, 1)
@@ -327,6 +349,7 @@ async def test_jobs_as_they_were(autojump_clock: MockClock) -> None:
         assert ["canceled", "pending"] == await ask(node, jobs)
 
 
+@wherever
 async def test_text_is_not_searched_in_the_past(autojump_clock: MockClock) -> None:
     async with opened(searched) as node:
         ts = await filled(node)
@@ -340,6 +363,7 @@ async def test_text_is_not_searched_in_the_past(autojump_clock: MockClock) -> No
 # Pages.
 
 
+@wherever
 async def test_pages_of_one_ts_while_others_write(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         await mutate(node, put_many, 20)
@@ -531,6 +555,7 @@ async def test_more_than_may_be_kept_is_refused(autojump_clock: MockClock) -> No
 # The newest state has nothing to do with it.
 
 
+@wherever
 async def test_answers_of_the_past_are_no_answers_of_now(autojump_clock: MockClock) -> None:
     async with opened(by_n) as node:
         ts = await filled(node)
@@ -546,6 +571,7 @@ async def test_answers_of_the_past_are_no_answers_of_now(autojump_clock: MockClo
         assert [2, 3] == await ask_at(node, ts, above, 1)
 
 
+@wherever
 async def test_who_asks_for_now_does_not_wait_for_who_asks_for_then(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,6 +595,7 @@ async def test_who_asks_for_now_does_not_wait_for_who_asks_for_then(
     assert ["now", "then"] == order
 
 
+@wherever
 async def test_that_somebody_holds_the_snapshot_of_then_does_not_show(
     autojump_clock: MockClock,
 ) -> None:

@@ -26,6 +26,7 @@ from bench.macro import (
     backfill,
     fanout,
     macro,
+    past,
     sync,
     transfer,
 )
@@ -37,6 +38,7 @@ from engine.app.contexts import MutationCtx
 from engine.app.decorators import mutation
 from engine.host import Engine
 from engine.indexes.verify import Findings, verify
+from engine.model.limits import Limits
 from engine.store.lmdb_store import LmdbStore
 
 COUNTING = '''
@@ -284,6 +286,20 @@ def test_mutations_are_measured_without_a_backfill_and_beside_it(
     assert {"nothing", "a backfill"} == set(beside)
     assert all(beside.values())
     assert any(result.metric == "documents_per_s" for result in results)
+
+
+def test_the_past_is_measured_and_what_it_is_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past, "QUICK_CHANGED", 2_000)
+    monkeypatch.setattr(past, "LIMITS", Limits(past_bytes_max=1))
+
+    results = list(past.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=2)))
+
+    first = {r.params["beside"]: r.value for r in results if r.metric == "first_answer"}
+    assert {f"the first {name} of then" for name in past.READS} == set(first)
+    assert {"then", "now"} == {r.params["of"] for r in results if "of" in r.params}
+    assert all(r.value > 0 for r in results if r.metric == "files")
 
 
 def test_decisions_are_measured_of_each_limit(tmp_path: Path) -> None:
