@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from engine.indexes.catalog import IndexInfo, IndexKind
@@ -92,19 +93,17 @@ def lay(scratch: ScratchWriter, index: IndexInfo, *, rows_max: int = SLICE_ROWS)
     Raises:
         StoreFull: there is no room.
     """
-    prefix = index.table_number.to_bytes(4, "big")
+    lower = index.table_number.to_bytes(4, "big")
     end = (index.table_number + 1).to_bytes(4, "big")
-    with scratch.snapshot() as snapshot:
-        entries: list[tuple[bytes, bytes]] = []
-        for count, (key, image) in enumerate(snapshot.range(Tree.ROWS, prefix, end), 1):
-            if image != GONE:
-                entries.append(_entry(index, key, image))
-            if count % rows_max == 0:
-                scratch.add((), sorted(entries))
-                entries = []
-                yield
-        scratch.add((), sorted(entries))
-    yield
+    while True:
+        # A snapshot each: pages that one can see are not used again, and the file would grow.
+        with scratch.snapshot() as snapshot:
+            rows = list(islice(snapshot.range(Tree.ROWS, lower, end), rows_max))
+        scratch.add((), sorted(_entry(index, key, image) for key, image in rows if image != GONE))
+        yield
+        if len(rows) < rows_max:
+            return
+        lower = rows[-1][0] + b"\0"
 
 
 def _put(images: dict[bytes, bytes], scratch: ScratchWriter, laid: Sequence[IndexInfo]) -> None:
