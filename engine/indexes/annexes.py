@@ -184,7 +184,7 @@ class _DiskAnnex:
             if code := await process.wait():
                 raise errors.StoreFailed(
                     f"the process that takes rows back ended by itself (exit code {code}); what it "
-                    "wrote to stderr may say more; ask again, which goes on from there"
+                    "wrote to stderr may say more; ask again"
                 )
         finally:
             with trio.CancelScope(shield=True):
