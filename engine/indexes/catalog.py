@@ -131,6 +131,10 @@ class TableInfo:
         """What operators call it: a component's tables by its path too."""
         return f"{self.component}/{self.name}" if self.component else self.name
 
+    def names(self, kind: IndexKind) -> list[str]:
+        """Its indexes of a kind, without those that come or go."""
+        return [i.name for name, i in self.indexes.items() if i.kind is kind and i.name == name]
+
 
 def by_id_prefix(table_number: int) -> bytes:
     """Prefix of a table's `by_id`, which is the rows themselves and has no entries."""

@@ -152,7 +152,7 @@ def search(
 def _search_index(table: TableInfo, name: str) -> IndexInfo:
     index = table.indexes.get(name)
     if index is None or index.kind is not IndexKind.SEARCH:
-        declared = [i.name for i in table.indexes.values() if i.kind is IndexKind.SEARCH]
+        declared = table.names(IndexKind.SEARCH)
         raise IndexNotFound(
             f"the table {table.name!r} has no search index {name!r}; it has {declared or 'none'}. "
             f"One is declared with .search_index({name!r}, search_field=...) in the schema."

@@ -34,7 +34,7 @@ def vector_index(table: TableInfo, wanted: VectorSearch) -> IndexInfo:
     name = wanted.index_name
     index = table.indexes.get(name)
     if index is None or index.kind is not IndexKind.VECTOR:
-        declared = [i.name for i in table.indexes.values() if i.kind is IndexKind.VECTOR]
+        declared = table.names(IndexKind.VECTOR)
         raise IndexNotFound(
             f"the table {table.name!r} has no vector index {name!r}; it has {declared or 'none'}. "
             f"One is declared with .vector_index({name!r}, vector_field=..., dimensions=...) in "

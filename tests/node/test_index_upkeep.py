@@ -618,3 +618,24 @@ async def test_whoever_waits_for_an_index_waits_for_the_one_that_is_built_in_its
 
         (status,) = node.keeper.statuses()
         assert (True, "enabled") == (status.answers, status.state)
+
+
+async def test_an_index_that_is_being_swept_is_not_among_those_that_there_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @query
+    async def look(ctx: QueryCtx) -> Any:
+        found = ctx.db.query("items").with_search_index("by_text", lambda s: s.search("text", "a"))
+        return await found.collect()
+
+    runtime = VirtualRuntime()
+    searched = indexed().search_index("by_text", search_field="text")
+    async with serving(application(fill, look, Schema(items=searched)), runtime=runtime) as node:
+        await mutate(node, fill, 1)
+        hold = runtime.hold("index.swept")
+        await node.push(application(fill, look, Schema(items=Table(v.any()))))
+        with trio.fail_after(60):
+            await hold.wait_reached()
+        with pytest.raises(IndexNotFound, match="no search index 'by_text'; it has none"):
+            await ask(node, look)
+        hold.release()
