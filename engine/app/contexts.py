@@ -518,7 +518,8 @@ class DatabaseReader(ABC):
 
         Args:
             search_index, search: as `with_search_index` takes them.
-            vector_index, vector, filter, limit: as `vector_search` takes them.
+            vector_index, vector, filter, limit: as `vector_search` takes them; what the text search
+                finds is narrowed by its own `s.eq`, and not by `filter`.
 
         Returns:
             Ids, and scores that say something only beside each other: the sum of 1 / (60 + rank)
