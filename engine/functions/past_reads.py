@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Final
 
 import trio
@@ -212,9 +213,12 @@ class PastReads:
         self, asked: _Asked, lease: Callable[[], SharedSnapshot]
     ) -> tuple[View, Callable[[], None]]:
         """The view of what was asked for, and what lets go of it."""
+        sheet_bytes_max: float = self._sheet_bytes_max
         while True:
             kept = asked.kept
             async with kept.lock:
+                if asked.kept is not kept:
+                    continue  # somebody has found meanwhile that it is too far
                 if self._published.value < kept.base.taken.upto:
                     # The process reads what is durable, which may be on its way to be published.
                     await self._published.wait_reached(kept.base.taken.upto)
@@ -226,11 +230,12 @@ class PastReads:
                     if annex is not None:
                         leased.callback(annex.close)
                     self._refuse_if_trimmed(asked, snapshot)
-                    await self._follow(asked, snapshot, annex)
+                    await self._follow(asked, snapshot, annex, sheet_bytes_max)
                     return view_then(snapshot, asked.moment, annex), leased.close
                 except _TooMuch:
                     leased.close()
                     await self._take_back(kept)
+                    sheet_bytes_max = inf  # what came meanwhile, however much others write
                 except _TooFar:
                     leased.close()
                     asked.kept = _Kept(Base(asked.moment.ts))
@@ -245,12 +250,22 @@ class PastReads:
             raise _TooFar
 
     async def _follow(
-        self, asked: _Asked, snapshot: SharedSnapshot, annex: AnnexSheet | None
+        self,
+        asked: _Asked,
+        snapshot: SharedSnapshot,
+        annex: AnnexSheet | None,
+        bytes_max: float,
     ) -> None:
-        """Take back what came until the snapshot, in memory."""
+        """
+        Take back what came until the snapshot, in memory.
+
+        Raises:
+            _TooMuch: these are rows of over `bytes_max`.
+            _TooFar: what is otherwise than at the base is more than a sheet of it.
+        """
         moment, base = asked.moment, asked.kept.base
         for _ in base.follow(snapshot, annex):
-            if base.recent.size_bytes > self._sheet_bytes_max:
+            if base.recent.size_bytes > bytes_max:
                 raise _TooMuch
             await trio.lowlevel.checkpoint()
             snapshot.check_age()

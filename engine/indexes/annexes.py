@@ -165,9 +165,15 @@ class _DiskAnnex:
         self, job: dict[str, Any], bytes_max: int, told: Callable[[dict[str, Any]], None]
     ) -> None:
         """Have the process do a job; it is gone when this returns."""
-        process = await trio.lowlevel.open_process(
-            command_of(past_process.__name__, ""), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        command = command_of(past_process.__name__, "")
+        try:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        except OSError as error:
+            raise errors.StoreFailed(
+                f"the process that takes rows back cannot be started: {error}; ask again"
+            ) from error
         assert process.stdin is not None
         assert process.stdout is not None
         try:

@@ -203,6 +203,27 @@ async def test_one_that_is_far_from_all_others_gets_its_own(autojump_clock: Mock
         assert 2 == len(node.functions._past._annexed)
 
 
+async def test_two_ask_for_one_that_is_far_from_all_others(autojump_clock: MockClock) -> None:
+    """One finds that out while the other waits for him."""
+    async with serving(APP, limits=HARDLY_ANY) as node:
+        await mutate(node, put, 0, 1)
+        first = node.published.value
+        await mutate(node, put, 1, 99)
+        second = node.published.value
+        await mutate(node, put, 100, 100)
+        assert [0] == await ask_at(node, first, numbers)
+        answers: list[Any] = []
+
+        async def reader() -> None:
+            answers.append(await ask_at(node, second, numbers))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader)
+            nursery.start_soon(reader)
+
+    assert [list(range(100))] * 2 == answers
+
+
 async def test_who_began_before_others_took_more_back_sees_what_he_saw(
     autojump_clock: MockClock, little_at_once: None
 ) -> None:
