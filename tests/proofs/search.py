@@ -18,7 +18,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -45,7 +45,7 @@ from engine.indexes.vectors import index as vector_index
 from engine.indexes.vectors import nearest
 from engine.indexes.vectors.asked import asked
 from engine.indexes.vectors.index import OwnVectors, VectorIndex
-from engine.indexes.vectors.parts import FOREVER
+from engine.indexes.vectors.parts import FOREVER, Part
 from engine.kernel.runtime import VirtualRuntime
 from engine.kernel.trace import trace_to_stderr
 from engine.model.ids import Id
@@ -428,6 +428,10 @@ class History:
         exact = await _taken(search_vectors(transaction, table, wanted))
         nearly = await _taken(search_newest(transaction, "", "notes", wanted))
         assert nearly == sorted(nearly, key=lambda hit: (hit["_score"], hit["_id"]), reverse=True)
+        there = await _taken(search_vectors(transaction, table, replace(wanted, limit=1_000)))
+        if gone := [hit["_id"] for hit in nearly if hit not in there]:
+            where = f"seed {self._seed}, life {self._life}"
+            self._story.problems.append(f"{where}: an action found {_short(gone)}: not there")
         scores = [hit["_score"] for hit in exact]
         self._story.done["of_graph"] += len(exact)
         self._story.done["by_graph"] += sum(hit["_score"] in scores for hit in nearly)
@@ -677,6 +681,12 @@ def _files_of_vectors_forget_what_ended() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _a_graph_tells_what_has_gone() -> Iterator[None]:
+    with patch.object(Part, "is_whole", lambda *_: True):
+        yield
+
+
 PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
     "overlay-forgets-a-delete": _overlay_forgets_a_delete,
     "a-document-counts-twice": _a_document_counts_twice,
@@ -690,4 +700,5 @@ PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
     "a-fold-of-vectors-loses-what-ended-meanwhile": _a_fold_of_vectors_loses_what_ended_meanwhile,
     "folds-of-vectors-forget-what-a-view-sees": _folds_of_vectors_forget_what_a_view_sees,
     "files-of-vectors-forget-what-ended": _files_of_vectors_forget_what_ended,
+    "a-graph-tells-what-has-gone": _a_graph_tells_what_has_gone,
 }

@@ -126,7 +126,10 @@ def _by_graph(part: Part, counting: Mask | None, best: Best) -> bool:
     is_held = candidates == WIDTH and rows > _MOST * len(part)
     asked = ceil((wanted + _MORE if is_held else candidates) * len(part) / rows)
     places = part.graph.nearest(sought.row, asked)
-    places = places[part.there(sought.ts, places) if counting is None else counting[places]]
+    if counting is not None:
+        places = places[counting[places]]
+    elif not part.is_whole(sought.ts):
+        places = places[part.there(sought.ts, places)]
     if len(places) < wanted:
         return False  # what meets the condition lies elsewhere
     best.offer(part, places[: wanted + _MORE])

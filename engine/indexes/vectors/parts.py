@@ -52,6 +52,7 @@ class Part:
     """
 
     __slots__ = (
+        "_newest_ts",
         "_order",
         "begins",
         "codes",
@@ -88,6 +89,7 @@ class Part:
         self.gone = 0
         """How many of its rows have ended or are to end; whoever sets `ends` counts them."""
         self._order: Places | None = None
+        self._newest_ts = FOREVER
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -104,9 +106,14 @@ class Part:
         there: Mask = (self.ends[places] > ts) & (self.begins[places] <= ts)
         return there
 
+    def is_whole(self, ts: int) -> bool:
+        """Whether it is known that all rows are there at `ts`."""
+        return self.gone == 0 and self._newest_ts <= ts
+
     def put_in_order(self) -> None:
         """Get ready to be asked for keys; takes a while."""
         self._order = np.argsort(self.keys, kind="stable")
+        self._newest_ts = int(self.begins.max(initial=0))
 
     def places_of(self, key: bytes) -> list[int]:
         """Where the rows of a document are, also those that have ended."""
