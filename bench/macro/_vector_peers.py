@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,7 +41,12 @@ class Peer(NamedTuple):
 
 def filled(rows: Floats) -> Iterator[Peer]:
     """Each peer that is installed."""
-    for fill, packages in ((_numpy, ["numpy"]), (_usearch, ["usearch"]), (_sqlite, SQLITE)):
+    for fill, packages in (
+        (_numpy, ["numpy"]),
+        (_usearch, ["usearch"]),
+        (_sqlite, SQLITE),
+        (_lance, ["lancedb"]),
+    ):
         try:
             label = " ".join([packages[-1], version(packages[-1])])
             for package in packages:
@@ -50,6 +57,8 @@ def filled(rows: Floats) -> Iterator[Peer]:
         yield fill(label, rows)
 
 
+FIELDS: Final = {10: "tenth", 100: "hundredth", 1000: "thousandth"}
+"""Those that one row in so many has a 0 in."""
 SQLITE: Final = ["apsw", "sqlite-vec"]
 """Python's own module may have been built without extensions."""
 
@@ -116,10 +125,9 @@ def _sqlite(name: str, rows: Floats) -> Peer:
             "INSERT INTO rows VALUES (?, ?, ?, ?, ?)",
             ((n, row.tobytes(), n % 10, n % 100, n % 1000) for n, row in enumerate(rows)),
         )
-    fields = {10: "tenth", 100: "hundredth", 1000: "thousandth"}
 
     def search(vector: Sequence[float], one_in: int) -> list[dict[str, Any]]:
-        condition = f" AND {fields[one_in]} = 0" if one_in > 1 else ""
+        condition = f" AND {FIELDS[one_in]} = 0" if one_in > 1 else ""
         found = list(
             database.execute(
                 f"SELECT id, distance FROM rows WHERE row MATCH ? AND k = {WANTED}{condition}",
@@ -129,3 +137,52 @@ def _sqlite(name: str, rows: Floats) -> Peer:
         return hits([int(row[0]) for row in found], [1 - float(row[1]) for row in found])
 
     return Peer(name, search, time.perf_counter() - began, rows.nbytes / 1e6, filters=True)
+
+
+def _lance(name: str, rows: Floats) -> Peer:
+    """Its rows are on disk, in a byte a number beside a graph; what is found is scored again."""
+    import lancedb  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    import pyarrow  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from lancedb.index import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        BTree,
+    )
+
+    began = time.perf_counter()
+    folder = tempfile.TemporaryDirectory()
+    numbers, dimensions = np.arange(len(rows)), rows.shape[1]
+    vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), dimensions)
+    columns = {name: numbers % one_in for one_in, name in FIELDS.items()}
+    data = pyarrow.table({"id": numbers, "row": vectors, **columns})
+    table = lancedb.connect(folder.name).create_table("rows", data)
+    table.create_index(
+        metric="cosine",
+        vector_column_name="row",
+        index_type="IVF_HNSW_SQ",
+        num_partitions=1,
+        m=NEIGHBOURS,
+        ef_construction=WIDTH_BUILT,
+    )
+    for column in columns:
+        table.create_index(column, config=BTree())
+    seconds = time.perf_counter() - began
+    size = sum(path.stat().st_size for path in Path(folder.name).rglob("*") if path.is_file())
+    held = WIDTH
+
+    def search(vector: Sequence[float], one_in: int) -> list[dict[str, Any]]:
+        asked = table.search(vector, vector_column_name="row").distance_type("cosine")
+        asked = asked.limit(WANTED).refine_factor(_REFINED).ef(held).select(["id", "_distance"])
+        if one_in > 1:
+            asked = asked.where(f"{FIELDS[one_in]} = 0", prefilter=True)
+        found = asked.to_list()
+        return hits([hit["id"] for hit in found], [1 - hit["_distance"] for hit in found])
+
+    def set_width(width: int) -> None:
+        nonlocal held
+        assert folder.name, "it is there for as long"
+        held = max(width, WANTED * _REFINED)
+
+    return Peer(name, search, seconds, size / 1e6, set_width, filters=True)
+
+
+_REFINED: Final = 2
+"""Twice as many as are wanted are scored again: without, its recall is 0.98."""

@@ -22,7 +22,7 @@ import trio
 
 from bench.embeddings import embeddings
 from bench.harness import Bench, Param, Result, arrivals, percentile, progress
-from bench.macro._vector_peers import WANTED, Floats, filled
+from bench.macro._vector_peers import FIELDS, WANTED, Floats, filled
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx, VectorFilter
 from engine.app.decorators import action, mutation, query
 from engine.app.schema import Schema, Table
@@ -43,7 +43,6 @@ QUICK_WIDTHS: Final = (16, 64)
 WRITTEN_PER_S: Final = (0, 50, 200, 500)
 ASKED_PER_S: Final = 100
 ADDED_BYTES: Final = 600_000
-FIELDS: Final = {10: "tenth", 100: "hundredth", 1000: "thousandth"}
 
 Seconds: TypeAlias = list[float]
 
@@ -225,6 +224,14 @@ class _Ours:
             await trio.sleep(0.05)
         return time.perf_counter() - began
 
+    async def rest(self) -> None:
+        """What is done after ten minutes with nothing else to do: all rows become one part."""
+        (kept,) = self.engine.node.keeper._kept.values()
+        self.index.freeze(is_resting=True)
+        kept.work.set()
+        while len(self.index.folded) > 1 or self.index.tail.count:  # noqa: ASYNC110 - as above
+            await trio.sleep(0.05)
+
     async def number_all(self) -> None:
         for part in self.index.parts():
             keys = [bytes(key).ljust(16, b"\0") for key in part.keys]
@@ -276,8 +283,9 @@ async def _measure_ours(bench: Bench, data: _Data, results: list[Result]) -> Non
 
 
 async def _measure_searches(bench: Bench, ours: _Ours, results: list[Result]) -> None:
-    """Alone, all rows being in the graph, then beside writes."""
+    """Alone, all rows being in one graph, then beside writes."""
     data = ours.data
+    await ours.rest()
     memory = ours.index.size_bytes / 1e6
     results.append(_result("fill", data.params(), "memory", memory, "MB"))
     await ours.number_all()
