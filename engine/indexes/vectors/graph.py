@@ -104,7 +104,7 @@ class Graph:
 
 
 def _largest(rows: Rows) -> float:
-    return float(np.abs(rows).max())
+    return float(np.abs(rows).max(initial=0.0))
 
 
 def _codes(rows: Rows, largest: float) -> NDArray[np.int8]:

@@ -242,7 +242,9 @@ def test_a_graph_that_is_read_where_it_lies_is_gone_on_from_in_a_copy() -> None:
     data = np.frombuffer(graph.to_bytes(), np.uint8)
 
     longer = Graph.of(rows, Graph.over(data, graph.largest, 8))
+    as_long = Graph.of(rows, longer)
 
+    assert as_long.places().tolist() == longer.places().tolist()
     assert list(range(300)) == longer.places().tolist()
     assert longer.has(longer.places(), rows).all()
     assert data.tobytes() == graph.to_bytes()
