@@ -190,7 +190,10 @@ def _passes(doc: Doc, asked: SearchBuilder) -> bool:
 def _place(score: float, created: float, internal: bytes) -> bytes:
     """Bytes that are in order as the documents are, the best first."""
     rank = struct.pack(">dd", score, created) + internal
-    return bytes(255 - byte for byte in rank)  # all of it is positive, so its bytes have its order
+    return rank.translate(_REVERSED)  # all of it is positive, so its bytes have its order
+
+
+_REVERSED: Final = bytes(range(255, -1, -1))
 
 
 def _over() -> LimitExceeded:

@@ -15,10 +15,11 @@ no view can see any more are left out.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from engine.model.ids import INTERNAL_BYTES
 
 Strings: TypeAlias = npt.NDArray[np.bytes_]
 Whole: TypeAlias = npt.NDArray[np.unsignedinteger]
+Slots: TypeAlias = npt.NDArray[np.uint32]
 Stamps: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -56,13 +58,12 @@ class Words(NamedTuple):
     """Where those of each begin, and last where they end."""
     postings: Postings
 
-    def after(self, word: bytes) -> Words:
-        """Without that word, if it is the first."""
-        if not len(self.words) or self.words[0] != word:
-            return self
-        start = self.offsets[1]
-        postings = Postings(self.postings.slots[start:], self.postings.counts[start:])
-        return Words(self.words[1:], self.offsets[1:] - start, postings)
+
+_NO_WORDS: Final = Words(
+    np.zeros(0, np.bytes_),
+    np.zeros(1, np.int64),
+    Postings(np.zeros(0, np.uint32), np.zeros(0, np.uint32)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,28 @@ class Arrays:
         return sum(getattr(self, one.name).nbytes for one in fields(self))
 
 
+class Kept:
+    """What was worked out of a part that does not change, and is not worked out again soon."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+        self.number = next(_numbers)
+        """Another than that of any other part."""
+
+    def get(self, key: Any) -> Any:
+        return self._kept.get(key)
+
+    def put(self, key: Any, value: Any) -> None:
+        """Keep a value; what came first goes when there are `_KEPT_MAX`."""
+        if len(self._kept) >= _KEPT_MAX:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = value
+
+
+_KEPT_MAX: Final = 512
+_numbers: Final = itertools.count()
+
+
 class Part(Protocol):
     """What ranking asks of a part; arrays are as of now, and are dropped before others write."""
 
@@ -92,8 +115,8 @@ class Part(Protocol):
         """How many slots it has."""
 
     @property
-    def longest(self) -> int:
-        """The greatest of the lengths."""
+    def kept(self) -> Kept | None:
+        """`None` of a part that changes."""
 
     @property
     def lengths(self) -> Whole: ...
@@ -108,7 +131,7 @@ class Part(Protocol):
         """Those of one word; none if no slot has it."""
 
     def beginning(self, prefix: str) -> Words:
-        """All words that begin so."""
+        """All longer words that begin so."""
 
     def present(self, ts: int) -> Mask | None:
         """Which slots are there at `ts`; `None` if all are."""
@@ -133,7 +156,7 @@ class Segment:
         self.ended = np.zeros(len(arrays.ids), np.int64) if ended is None else ended
         self.lengths, self.created = arrays.lengths, arrays.created
         self.ids, self.filters = arrays.ids, arrays.filters
-        self.longest = int(arrays.lengths.max(initial=0))
+        self.kept = Kept()
         self._begun_max = int(begun.max()) if begun is not None and len(begun) else 0
         self._mask: Mask | None = None
         self._ended_max = int(self.ended.max()) if len(self.ended) else 0
@@ -161,17 +184,21 @@ class Segment:
     def postings(self, word: str) -> Postings:
         arrays = self.arrays
         key = word.encode()
-        at = int(np.searchsorted(arrays.words, key))
+        if len(key) > arrays.words.itemsize:  # it would be given a copy of them all
+            return _NO_WORDS.postings
+        at = int(arrays.words.searchsorted(key))
         if at == len(arrays.words) or arrays.words[at] != key:
-            return Postings(arrays.slots[:0], arrays.counts[:0])
+            return _NO_WORDS.postings
         start, end = arrays.offsets[at], arrays.offsets[at + 1]
         return Postings(arrays.slots[start:end], arrays.counts[start:end])
 
     def beginning(self, prefix: str) -> Words:
         arrays = self.arrays
         key = prefix.encode()
-        lower = int(np.searchsorted(arrays.words, key))
-        upper = int(np.searchsorted(arrays.words, key + b"\xff"))  # no UTF-8 has that byte
+        if len(key) >= arrays.words.itemsize:
+            return _NO_WORDS
+        lower = int(arrays.words.searchsorted(key, "right"))
+        upper = int(arrays.words.searchsorted(key + b"\xff"))  # no UTF-8 has that byte
         offsets = arrays.offsets[lower : upper + 1]
         start, end = offsets[0], offsets[-1]
         postings = Postings(arrays.slots[start:end], arrays.counts[start:end])
@@ -244,8 +271,10 @@ _TAIL_SLOTS: Final = 256
 class Tail:
     """The newest slots, in the order in which they came."""
 
+    kept = None
+
     def __init__(self, filters_count: int) -> None:
-        self.size = self.longest = 0
+        self.size = 0
         self._words: SortedDict[str, array[int]] = SortedDict()
         """Of each word, slot and count in turns."""
         self._current: dict[bytes, int] = {}
@@ -295,8 +324,7 @@ class Tail:
         if slot == len(self._ids):
             self._grow()
         self._ids[slot] = internal
-        self._lengths[slot] = length = entry.length
-        self.longest = max(self.longest, length)
+        self._lengths[slot] = entry.length
         self._created[slot] = created
         for at, value in enumerate(entry.filters):
             self._filters[at, slot] = value
@@ -316,8 +344,8 @@ class Tail:
         return Postings(found[0::2], found[1::2])
 
     def beginning(self, prefix: str) -> Words:
-        words = list(self._words.irange(prefix, prefix + "\U0010ffff"))
-        return self._as_words(words)
+        longer = self._words.irange(prefix, prefix + "\U0010ffff", inclusive=(False, True))
+        return self._as_words(list(longer))
 
     def present(self, ts: int) -> Mask:
         ended = self.ended
@@ -372,6 +400,8 @@ class Tail:
         )
 
     def _as_words(self, words: list[str]) -> Words:
+        if not words:
+            return _NO_WORDS
         postings = [self._words[word] for word in words]
         offsets = np.zeros(len(words) + 1, np.int64)
         np.cumsum([len(one) // 2 for one in postings], out=offsets[1:])

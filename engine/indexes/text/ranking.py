@@ -3,10 +3,11 @@ The best documents of several parts, as of a timestamp.
 
     find      the postings of every word that is looked for, in the order of the words
     weigh     how many documents have each, over all parts
-    choose    slots that may be among the best.  Rare words decide: what has only words that
-              together count less than the worst of the best so far is not looked at (MaxScore;
-              Turtle and Flood, "Query Evaluation: Strategies and Optimizations", 1995)
-    score     those, word by word, in the order of the words
+    begin     score what has a word that few have, or is in the head of a frequent one (`runs.py`),
+              those that may score most before the others
+    go on     where what the heads leave out may still be among the best.  Rare words decide: what
+              has only words that together add less than the worst of the best so far is left
+              (MaxScore; Turtle and Flood, "Query Evaluation: Strategies and Optimizations", 1995)
 
 The scores are those of `scoring`, to the last bit.  Of equal ones the newer document is first.
 """
@@ -14,34 +15,18 @@ The scores are those of `scoring`, to the last bit.  Of equal ones the newer doc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from engine.indexes.text.asked import TextSought
-from engine.indexes.text.parts import (
-    Floats,
-    Mask,
-    Part,
-    Places,
-    Postings,
-    Strings,
-    Whole,
-    Words,
-    ids_at,
-)
-from engine.indexes.text.scoring import K1, PREFIX_WEIGHT, B, idf
+from engine.indexes.text.parts import Floats, Kept, Mask, Part, Slots, ids_at
+from engine.indexes.text.runs import INEXACT, Bound, Run, bound_of, norms_of
+from engine.indexes.text.weighing import Seen, weigh
 
 FEW: Final = 4_096
 """So many postings are scored as they are: to choose among them would take as long."""
-ALIKE_MAX: Final = 8
-"""So many words that begin as the last are weighed one by one; more of them as a whole."""
-FIRST_SLOTS: Final = 8_192
-"""Of a large part, which are scored before it is known what the best have to reach."""
-_TABLE_MAX: Final = 4_096
-"""Lengths up to here have their norms in a table, which stays in the processor's cache."""
 
 
 class Found(NamedTuple):
@@ -83,17 +68,22 @@ def ranked(
         return
     # In one step: a part grows while others have their turn, and postings that it has then are
     # of slots that nobody has looked at.
-    seen = [_Seen(part, ts, sought, hidden.get(at, ())) for at, part in enumerate(parts)]
-    bounds = _weigh(seen, sought, totals)
-    by_bound = sorted(range(len(bounds)), key=lambda at: -bounds[at])
-    # A little more than they can add, as sums of floats are not exact.
-    rest = [1.000001 * sum(bounds[at] for at in by_bound[n:]) for n in range(len(bounds) + 1)]
+    seen = [
+        _Scored(part, ts, sought, hidden.get(at, ()), totals.average)
+        for at, part in enumerate(parts)
+        if part.size
+    ]
+    weigh(seen, sought, totals.documents)
     best = _Best(wanted)
-    # The small ones first: what they have says how much of the large ones need not be looked at.
-    for part in sorted(seen, key=lambda one: one.size):
-        for piece in part.pieces():
-            needed = (n for n in range(len(bounds)) if best.is_full and rest[n] < best.worst)
-            piece.offer(best, by_bound[: next(needed, len(bounds))])
+    # The largest first: by what it has, little of the others need be looked at.
+    seen.sort(key=lambda one: -one.part.size)
+    for part in seen:
+        if part.runs:
+            part.begin(best)
+            yield None
+    for part in seen:
+        if part.rest and (not best.is_full or part.rest >= best.worst):
+            part.go_on(best)
             yield None
     yield best.ranked()
 
@@ -102,338 +92,202 @@ class _Best:
     """The best of what was offered."""
 
     def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
-        self._scores: list[Floats] = []
-        self._created: list[Floats] = []
-        self._ids: list[Strings] = []
+        self.wanted = wanted
+        self._offered: list[tuple[Part, Slots, Floats]] = []
+        self._scores: Floats = np.zeros(0)
         self.worst = 0.0
         """What scores less is not among them."""
         self.is_full = False
 
-    def offer(self, part: Part, slots: Places, scores: Floats) -> None:
+    def offer(self, part: Part, slots: Slots, scores: Floats) -> None:
         if self.is_full:
             good = scores >= self.worst
             slots, scores = slots[good], scores[good]
-            if not len(slots):
-                return
-        if len(slots) > self._wanted:
-            good = scores >= _nth_best(scores, self._wanted)
+        elif len(slots) > self.wanted:
+            good = scores >= nth_best(scores, self.wanted)
             slots, scores = slots[good], scores[good]
-        self._scores.append(scores)
-        self._created.append(part.created[slots])
-        self._ids.append(part.ids[slots])
-        every = np.concatenate(self._scores)
-        if len(every) >= self._wanted:
+        if not len(slots):
+            return
+        self._offered.append((part, slots, scores))
+        self._scores = np.concatenate((self._scores, scores))
+        if len(self._scores) >= self.wanted:
             self.is_full = True
-            self.worst = _nth_best(every, self._wanted)
+            self.worst = nth_best(self._scores, self.wanted)
 
     def ranked(self) -> list[Found]:
-        if not self._scores:
+        if not self._offered:
             return []
-        scores, created = np.concatenate(self._scores), np.concatenate(self._created)
-        ids = np.concatenate(self._ids)
-        order = np.lexsort((ids, created, scores))[::-1][: self._wanted]
+        places = []
+        for part, slots, scores in self._offered:
+            good = scores >= self.worst
+            slots = slots[good]
+            places.append((part.ids.take(slots), part.created.take(slots), scores[good]))
+        ids, created, scores = map(np.concatenate, zip(*places, strict=True))
+        order = np.lexsort((ids, created, scores))[::-1][: self.wanted]
         named = ids_at(ids, order)
         return list(map(Found, scores[order].tolist(), created[order].tolist(), named))
 
 
-def _nth_best(scores: Floats, n: int) -> float:
+def nth_best(scores: Floats, n: int) -> float:
     at = len(scores) - n
     return float(np.partition(scores, at)[at])
 
 
-class _Run:
-    """Postings of one word in one part, or of many words one after the other."""
+class _Scored(Seen):
+    """A part of which the best are wanted."""
 
-    __slots__ = ("counts", "factor", "is_block", "slots")
-
-    def __init__(self, postings: Postings, *, is_block: bool = False) -> None:
-        self.slots, self.counts = postings
-        self.is_block = is_block
-        self.factor: float | Floats = 0.0
-        """What a word counts, times its idf: one number, or one for each posting."""
-
-    def between(self, start: int, end: int) -> _Run:
-        """Those of some slots."""
-        if self.is_block:
-            at: Any = np.flatnonzero((self.slots >= start) & (self.slots < end))
-        else:
-            at = slice(*np.searchsorted(self.slots, [start, end]))
-        cut = _Run(Postings(self.slots[at], self.counts[at]), is_block=self.is_block)
-        factor = self.factor
-        return cut.with_factor(factor[at] if isinstance(factor, np.ndarray) else factor)
-
-    def with_factor(self, factor: float | Floats) -> _Run:
-        self.factor = factor
-        return self
-
-
-class _Seen:
-    """A part as of a timestamp, for one search."""
-
-    def __init__(self, part: Part, ts: int, sought: TextSought, hidden: Sequence[int]) -> None:
-        self._part = part
-        self.size = part.size
-        self._present = part.present(ts)
-        if hidden:
-            present = np.ones(self.size, np.bool_) if self._present is None else self._present
-            self._present = present.copy()
-            self._present[list(hidden)] = False
-        self._absent = None if self._present is None else np.flatnonzero(~self._present)
+    def __init__(
+        self, part: Part, ts: int, sought: TextSought, hidden: Sequence[int], average: float
+    ) -> None:
+        super().__init__(part, ts, sought, hidden)
         self._filters = sought.filters
-        self._narrowed = self._narrow()
-        self.alike: Words = part.beginning(sought.prefix).after(sought.prefix.encode())
-        self.runs: list[_Run] = []
-        self._norms = _norms(np.arange(1), 1.0)
-        self._average = 1.0
-
-    def pieces(self) -> Iterator[_Seen]:
-        """The part, or of a large one first a piece that is small."""
-        is_wide = any(run.is_block and len(run.slots) > FIRST_SLOTS for run in self.runs)
-        if self.size <= 2 * FIRST_SLOTS or self._narrowed is not None or is_wide:
-            yield self  # all of it has to be looked at anyway
-            return
-        for start, end in ((0, FIRST_SLOTS), (FIRST_SLOTS, self.size)):
-            piece = copy(self)
-            piece.runs = [run.between(start, end) for run in self.runs]
-            yield piece
-
-    def _narrow(self) -> Places | None:
-        """The slots that the filters leave, if these are few."""
-        if not self._filters:
-            return None
-        there: Mask | None = self._present
-        for at, value in self._filters:
-            passes: Mask = self._part.filters[at] == np.uint64(value)
-            there = passes if there is None else there & passes
-        assert there is not None, "there is a filter"
-        found = np.flatnonzero(there)
-        return found if len(found) <= FEW else None
-
-    # Weighing
-
-    def count(self, slots: Whole) -> int:
-        """How many of some slots are there."""
-        absent = self._absent
-        if absent is None or not len(absent):
-            return len(slots)
-        if len(absent) * 8 < len(slots):
-            return len(slots) - int(np.count_nonzero(_are_in(slots, absent)))
-        assert self._present is not None, "some are absent"
-        return int(np.count_nonzero(self._present[slots]))
-
-    def count_each(self) -> Places:
-        """The same of every word that begins as the last."""
-        offsets = self.alike.offsets
-        if self._absent is None or not len(self._absent) or len(offsets) == 1:
-            return np.diff(offsets)
-        assert self._present is not None, "some are absent"
-        there = np.concatenate([[0], np.cumsum(self._present[self.alike.postings.slots])])
-        return np.diff(there[offsets])
-
-    def postings(self, word: str) -> Postings:
-        return self._part.postings(word)
-
-    def use_average(self, average: float) -> None:
         self._average = average
-        self._norms = _norms(np.arange(min(self._part.longest, _TABLE_MAX) + 1), average)
+        self._bounds: dict[str, Bound] = {}
+        """Of the runs that are long, by their names."""
+        self._offered: list[Slots] = []
+        self.rest = 0.0
+        """What has not been looked at scores that at most."""
 
-    # Scoring
-
-    def offer(self, best: _Best, essential: Sequence[int]) -> None:
-        """Offer what has one of the `essential` words, and all that may matter of it."""
-        chosen = [self.runs[at] for at in essential if len(self.runs[at].slots)]
-        if not chosen:
+    def begin(self, best: _Best) -> None:
+        """Offer what may be among the best, as far as few postings tell."""
+        narrowed = self._narrowed()
+        if narrowed is not None:
+            self._offer(best, self._let_through(narrowed))
             return
-        slots, scores = self._scored(chosen, best.worst)
-        if len(slots):
-            best.offer(self._part, slots, scores)
+        long = [run for run in self.runs if len(run.slots) > FEW and self.part.kept is not None]
+        if not long:
+            self._offer_all(best)
+            return
+        self._bounds = {run.name: bound_of(run, self.part, self._average) for run in long}
+        bounds = self._bounds.values()
+        short = [run for run in self.runs if run.name not in self._bounds]
+        slots = [run.slots for run in short]
+        if not best.is_full or sum(bound.top for bound in bounds) >= best.worst:
+            slots += [bound.head.slots for bound in bounds]
+            self.rest = sum(bound.rest for bound in bounds)
+        if slots:
+            self._offer_likely(best, self._let_through(_union(slots)), short)
 
-    def _scored(self, chosen: Sequence[_Run], worst: float) -> tuple[Places, Floats]:
-        """Slots that have a word of the chosen runs and score `worst` or more; others may come."""
-        runs = [run for run in self.runs if len(run.slots)]
-        if self._narrowed is not None:
-            scores = self._looked_up(self._narrowed, runs)
-            found = scores > 0
-            return self._narrowed[found], scores[found]
-        if len(runs) == 1 and not runs[0].is_block:
-            return self._only(runs[0], worst)
-        size = sum(len(run.slots) for run in chosen)
-        total = sum(len(run.slots) for run in runs)
-        if len(chosen) == len(runs) or 8 * size * len(runs) > total:
-            return self._all(runs, worst)
-        slots = np.sort(np.concatenate([run.slots for run in chosen]).astype(np.int64))
-        slots = slots[_firsts(slots)]
-        good = self._let_through(slots)
-        slots = slots if good is None else slots[good]
-        return slots, self._looked_up(slots, runs)
+    def _offer_likely(self, best: _Best, slots: Slots, short: Sequence[Run]) -> None:
+        """Offer those of some slots that may be among the best."""
+        most = self._added(short).take(slots) if short else np.zeros(len(slots))
+        for bound in self._bounds.values():
+            bound.add_to(most, slots)
+        first = 2 * best.wanted
+        if not best.is_full and len(slots) > first:
+            are_first = most >= nth_best(most, first)
+            self._offer(best, slots[are_first])
+            slots, most = slots[~are_first], most[~are_first]
+        self._offer(best, slots[most >= best.worst])
 
-    def _only(self, run: _Run, worst: float) -> tuple[Places, Floats]:
-        """The slots of the one word that there is."""
-        if worst and self._part.longest < len(self._norms) and run.counts.itemsize == 1:
-            assert not isinstance(run.factor, np.ndarray), "it is one word"
-            # Longer texts score less: how long one may be follows from how often it has the word.
-            counts = np.arange(256)
-            norms_max = run.factor * counts * (K1 + 1) / worst * 1.000001 - counts
-            lengths_max = np.searchsorted(self._norms, norms_max, "right") - 1
-            short = self._part.lengths[run.slots] <= lengths_max[run.counts]
-            run = _Run(Postings(run.slots[short], run.counts[short])).with_factor(run.factor)
-        slots, scores = run.slots.astype(np.int64), self._share(run)
-        good = self._let_through(slots)
-        return (slots, scores) if good is None else (slots[good], scores[good])
+    def go_on(self, best: _Best) -> None:
+        """Offer whatever else has a frequent word and may be among the best."""
+        # What the rarest of them add, as long as the others may come to what is needed.
+        essential, left = [], sum(bound.top for bound in self._bounds.values())
+        for name, bound in sorted(self._bounds.items(), key=lambda item: -item[1].top):
+            if best.is_full and left < best.worst:
+                break
+            essential.append(name)
+            left -= bound.top
+        runs = [run for run in self.runs if run.name in essential]
+        is_all = len(runs) == len(self._bounds)
+        added = self._added(runs)
+        for done in self._offered:
+            added[done] = 0.0
+        needed = best.worst - (0.0 if is_all else left)
+        found = np.flatnonzero(added >= needed if needed > 0 else added).astype(np.uint32)
+        found = self._let_through(found)
+        if is_all and len(found) > best.wanted:
+            most = added[found]
+            found = found[most >= nth_best(most, best.wanted) / INEXACT**2]
+        self._offer(best, found)
 
-    def _all(self, runs: Sequence[_Run], worst: float) -> tuple[Places, Floats]:
-        """Every slot with one of the words."""
-        slots = np.concatenate([run.slots for run in runs])
-        shares = np.concatenate([self._share(run) for run in runs])
-        if len(slots) <= FEW:
-            order = np.argsort(slots, kind="stable")  # the order of a sum is part of it
-            rising = slots[order]
-            firsts = _firsts(rising)
-            found = rising[firsts].astype(np.int64)
-            scores = _sums(np.cumsum(firsts) - 1, shares[order])
-        else:
-            every = _sums(slots, shares)
-            found = np.flatnonzero(every >= worst if worst else every > 0)
-            scores = every[found]
-        good = self._let_through(found)
-        return (found, scores) if good is None else (found[good], scores[good])
-
-    def _looked_up(self, slots: Places, runs: Sequence[_Run]) -> Floats:
-        """The scores of some slots, which rise; of one that has no word 0."""
-        scores = np.zeros(len(slots))
+    def _offer(self, best: _Best, slots: Slots) -> None:
+        """Offer some slots that rise, with all that they score."""
         if not len(slots):
-            return scores
-        of_length = self._norm(slots)
-        for run in runs:
-            if run.is_block:
-                place = np.full(self.size, -1, np.int64)
-                place[slots] = np.arange(len(slots))
-                to = place[run.slots]
-                there = np.flatnonzero(to >= 0)
-                shares = self._share(run, there)
-                # One after the other, as everywhere.
-                np.add.at(scores, to[there], shares)
-                continue
-            at = np.searchsorted(run.slots, slots)
-            at[at == len(run.slots)] = 0
-            has = run.slots[at] == slots
-            counts = run.counts[at[has]]
-            scores[has] += run.factor * counts * (K1 + 1) / (counts + of_length[has])
-        return scores
+            return
+        self._offered.append(slots)
+        scores = np.zeros(len(slots))
+        norms = norms_of(self.part, slots, self._average)
+        for run in self.runs:
+            bound = self._bounds.get(run.name)
+            run.add_to(scores, slots, norms, None if bound is None else bound.head)
+        has = scores > 0
+        best.offer(self.part, slots[has], scores[has])
 
-    def _share(self, run: _Run, at: Places | None = None) -> Floats:
-        """What each posting of a run adds to the score of its slot."""
-        slots, counts, factor = run.slots, run.counts, run.factor
-        if at is not None:
-            slots, counts = slots[at], counts[at]
-            factor = factor[at] if isinstance(factor, np.ndarray) else factor
-        shares: Floats = factor * counts * (K1 + 1) / (counts + self._norm(slots))
-        return shares
+    def _added(self, runs: Sequence[Run]) -> Floats:
+        """What some runs add to each slot, or a little more."""
+        slots = np.concatenate([run.slots for run in runs])
+        shares = np.concatenate([self._shares(run) for run in runs])
+        added = np.bincount(slots, shares, self.part.size).astype(np.float64, copy=False)
+        return added * INEXACT
 
-    def _norm(self, slots: Whole | Places) -> Floats:
-        lengths = self._part.lengths[slots]
-        if self._part.longest < len(self._norms):
-            return self._norms[lengths]
-        return _norms(lengths, self._average)
+    def _shares(self, run: Run) -> Floats:
+        return run.shares(norms_of(self.part, run.slots, self._average))
 
-    def _let_through(self, slots: Whole | Places) -> Mask | None:
+    def _offer_all(self, best: _Best) -> None:
+        """Offer every slot with one of the words."""
+        slots = np.concatenate([run.slots for run in self.runs])
+        found, scores = _sums(slots, np.concatenate([self._shares(run) for run in self.runs]))
+        good = self._good(found)
+        best.offer(self.part, *((found, scores) if good is None else (found[good], scores[good])))
+
+    def _narrowed(self) -> Slots | None:
+        """The slots that the filters leave, if these are few."""
+        kept = self.part.kept
+        if kept is None or not self._filters:
+            return None
+        fewest = min((self._having(kept, *one) for one in self._filters), key=len)
+        return fewest if len(fewest) <= FEW else None
+
+    def _having(self, kept: Kept, at: int, value: int) -> Slots:
+        """The slots with a filter value, or more than a few of them."""
+        found: Slots | None = kept.get((at, value))
+        if found is None:
+            passes = np.flatnonzero(self.part.filters[at] == np.uint64(value))
+            found = passes[: FEW + 1].astype(np.uint32)
+            kept.put((at, value), found)
+        return found
+
+    def _let_through(self, slots: Slots) -> Slots:
+        """Those of some slots that are there and pass the filters."""
+        good = self._good(slots)
+        return slots if good is None else slots[good]
+
+    def _good(self, slots: Slots) -> Mask | None:
         """Which of some slots are there and pass the filters; `None` if all do."""
         good: Mask | None = None
-        if self._present is not None:
-            good = self._present[slots]
+        if self.present is not None:
+            good = self.present.take(slots)
         for at, value in self._filters:
-            passes: Mask = self._part.filters[at][slots] == np.uint64(value)
+            passes: Mask = self.part.filters[at].take(slots) == np.uint64(value)
             good = passes if good is None else good & passes
         return good
 
 
-def _firsts(rising: Whole | Places) -> Mask:
+def _union(several: Sequence[Slots]) -> Slots:
+    """Slots that are in one of several, rising."""
+    if len(several) == 1 and len(several[0]) <= 1:
+        return several[0]
+    rising = np.sort(np.concatenate(several))
+    return rising[_firsts(rising)]
+
+
+def _sums(slots: Slots, shares: Floats) -> tuple[Slots, Floats]:
+    """Slots, rising, and what each has, added up one after the other."""
+    if len(slots) > FEW:
+        every = np.bincount(slots, shares).astype(np.float64, copy=False)
+        found = np.flatnonzero(every).astype(np.uint32)
+        return found, every[found]
+    order = np.argsort(slots, kind="stable")
+    rising = slots[order]
+    firsts = _firsts(rising)
+    sums = np.bincount(np.cumsum(firsts) - 1, shares[order])
+    return rising[firsts], sums.astype(np.float64, copy=False)
+
+
+def _firsts(rising: Slots) -> Mask:
     """Of numbers that rise, which come for the first time; quicker than looking for them."""
     firsts = np.ones(len(rising), np.bool_)
     np.not_equal(rising[1:], rising[:-1], out=firsts[1:])
     return firsts
-
-
-def _sums(places: Whole | Places, shares: Floats) -> Floats:
-    """What has each place, added up one after the other."""
-    return np.bincount(places, weights=shares).astype(np.float64, copy=False)
-
-
-def _norms(lengths: Whole | Places, average: float) -> Floats:
-    """As `scoring.norm`."""
-    norms: Floats = K1 * (1 - B + B * lengths.astype(np.float64) / average)
-    return norms
-
-
-def _are_in(rising: Any, some: Any) -> Mask:
-    """Which of some slots or words are among those that rise."""
-    at = np.searchsorted(rising, some)
-    at[at == len(rising)] = 0
-    found: Mask = rising[at] == some
-    return found
-
-
-def _weigh(seen: Sequence[_Seen], sought: TextSought, totals: Totals) -> list[float]:
-    """
-    Give every part its runs, those of a word at the same place in each, in the order of the words.
-
-    Returns:
-        What each can add to a score at most.
-    """
-    for part in seen:
-        part.use_average(totals.average)
-    alike = _merged([part.alike.words for part in seen])
-    if len(alike) <= ALIKE_MAX:
-        words = sorted({*sought.words, *(word.decode() for word in alike.tolist())})
-        return _weigh_words(seen, words, sought, totals)
-    # The last word itself comes first of all that begin so, and is often in most documents.
-    key = sought.prefix
-    before = [word for word in sought.words if word <= key]
-    behind = [word for word in sought.words if word > key and not word.startswith(key)]
-    bounds = _weigh_words(seen, before, sought, totals)
-    _weigh_block(seen, alike, sought, totals)
-    return [*bounds, np.inf, *_weigh_words(seen, behind, sought, totals)]
-
-
-def _merged(sorted_words: Sequence[Strings]) -> Strings:
-    """All of the words in order, each once; most are in the longest part, which is in order."""
-    longest = max(sorted_words, key=len)
-    new = [words[~_are_in(longest, words)] for words in sorted_words if len(words)]
-    others = np.unique(np.concatenate(new)) if new else longest
-    if not len(longest) or not len(others):
-        return longest
-    return np.sort(np.concatenate([longest, others]), kind="stable")  # which only merges them
-
-
-def _weigh_words(
-    seen: Sequence[_Seen], words: Sequence[str], sought: TextSought, totals: Totals
-) -> list[float]:
-    bounds = []
-    for word in words:
-        runs = [_Run(part.postings(word)) for part in seen]
-        found = sum(part.count(run.slots) for part, run in zip(seen, runs, strict=True))
-        weight = sought.weight_of(word)
-        assert weight is not None, "it is looked for"
-        factor = weight * idf(totals.documents, found)
-        for part, run in zip(seen, runs, strict=True):
-            part.runs.append(run.with_factor(factor))
-        bounds.append(factor * (K1 + 1) if found else 0.0)
-    return bounds
-
-
-def _weigh_block(seen: Sequence[_Seen], alike: Strings, sought: TextSought, totals: Totals) -> None:
-    found = np.zeros(len(alike), np.int64)
-    places = [np.searchsorted(alike, part.alike.words) for part in seen]
-    for part, place in zip(seen, places, strict=True):
-        found[place] += part.count_each()
-    of_number = {n: PREFIX_WEIGHT * idf(totals.documents, n) for n in set(found.tolist())}
-    factors = np.array([of_number[n] for n in found.tolist()])
-    for word in sought.words:
-        at = int(np.searchsorted(alike, word.encode()))
-        if at < len(alike) and alike[at] == word.encode():
-            factors[at] = idf(totals.documents, int(found[at]))
-    for part, place in zip(seen, places, strict=True):
-        run = _Run(part.alike.postings, is_block=True)
-        each = np.repeat(factors[place], np.diff(part.alike.offsets))
-        part.runs.append(run.with_factor(each))

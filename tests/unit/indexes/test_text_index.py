@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.indexes.catalog import IndexInfo, IndexKind
-from engine.indexes.text import ranking
+from engine.indexes.text import ranking, runs
 from engine.indexes.text.asked import sought
 from engine.indexes.text.index import OwnTexts, TextIndex
 from engine.indexes.text.parts import compacted, frozen
@@ -130,13 +131,13 @@ def expected(docs: Iterator[Any] | Any, question: tuple[str, Any, int]) -> list[
 
 
 @given(STEPS, QUESTIONS)
-@pytest.mark.parametrize("few", [0, 4096])
+@pytest.mark.parametrize(("few", "head"), [(0, 1), (0, 2), (1, 4), (4096, 1024)])
 def test_a_search_finds_what_looking_at_every_document_finds_at_every_timestamp(
-    few: int, steps: list[tuple[str, int, Any]], question: tuple[str, Any, int]
+    few: int, head: int, steps: list[tuple[str, int, Any]], question: tuple[str, Any, int]
 ) -> None:
     history = History()
     history.play(steps)
-    with patch.object(ranking, "FEW", few):
+    with patch.object(ranking, "FEW", few), patch.object(runs, "HEAD_SLOTS", head):
         for ts, docs in history.states.items():
             found = asked(history.index, len(docs), ts, question)
 
@@ -225,3 +226,40 @@ def test_a_prefix_of_many_words_counts_each_by_how_rare_it_is() -> None:
         assert expected(docs.values(), question) == asked(
             history.index, len(docs), history.ts, question
         )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_heads_of_frequent_words_leave_out_nobody_who_is_among_the_best(seed: int) -> None:
+    history, dice = History(), Random(seed)
+    words = [f"{first}{n:02}" for first in "abc" for n in range(12)]
+
+    def write(count: int, longest: int, power: float = 3) -> None:
+        for _ in range(count):
+            # The first words are in most documents, the last ones in few.
+            many = range(dice.randint(1, longest))
+            chosen = [words[int(36 * dice.random() ** power)] for _ in many]
+            doc = {"text": " ".join(chosen), "tag": dice.choice("xy")}
+            history.put(dice.randrange(250), doc if dice.random() < 0.8 else None)
+        history.index.freeze()
+
+    def compare() -> None:
+        docs = list(history.states[history.ts].values())
+        for text in ("a00", "a", "a00 a", "a01 b", "b03 a02", "a00 a01 c", "c11 a00 a01 a02"):
+            question = (text, dice.choice([None, "x"]), dice.choice([1, 3, 3, 30]))
+            assert expected(docs, question) == asked(
+                history.index, len(docs), history.ts, question
+            ), question
+
+    with (
+        patch.object(ranking, "FEW", 12),
+        patch.object(runs, "HEAD_SLOTS", 12),
+        patch.object(runs, "GROWTH_MAX", 100.0),  # so that heads are not made anew
+    ):
+        write(300, 8)
+        history.compact()
+        compare()
+        write(40, 40)  # longer ones than there were
+        compare()
+        history.compact()
+        write(120, 3, power=0.3)  # of which few have the words that were in most
+        compare()
