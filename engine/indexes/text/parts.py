@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -86,24 +86,47 @@ class Arrays:
 
 
 class Kept:
-    """What was worked out of a part that does not change, and is not worked out again soon."""
+    """
+    What was worked out of a part that does not change, for searches to come.
 
-    def __init__(self) -> None:
-        self._kept: dict[Any, Any] = {}
+    Args:
+        bytes_max: beyond that what was not used for longest goes.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._kept: dict[Any, tuple[Any, int]] = {}
+        self.size_bytes = 0
         self.number = next(_numbers)
         """Another than that of any other part."""
 
     def get(self, key: Any) -> Any:
-        return self._kept.get(key)
+        """A value that was put there, or `None`."""
+        found = self._kept.pop(key, None)
+        if found is None:
+            return None
+        self._kept[key] = found
+        return found[0]
 
-    def put(self, key: Any, value: Any) -> None:
-        """Keep a value; what came first goes when there are `_KEPT_MAX`."""
-        if len(self._kept) >= _KEPT_MAX:
-            del self._kept[next(iter(self._kept))]
-        self._kept[key] = value
+    def put(self, key: Any, value: Any, arrays: Iterable[npt.NDArray[Any]]) -> None:
+        """
+        Args:
+            arrays: that take memory as long as it is kept.
+        """
+        self._remove(key)
+        size_bytes = _KEPT_BYTES + sum(array.nbytes for array in arrays)
+        self._kept[key] = (value, size_bytes)
+        self.size_bytes += size_bytes
+        while self.size_bytes > self._bytes_max:
+            self._remove(next(iter(self._kept)))
+
+    def _remove(self, key: Any) -> None:
+        _, size_bytes = self._kept.pop(key, (None, 0))
+        self.size_bytes -= size_bytes
 
 
-_KEPT_MAX: Final = 512
+_KEPT_BYTES: Final = 500
+"""About what a value takes besides its arrays."""
 _numbers: Final = itertools.count()
 
 
@@ -156,7 +179,7 @@ class Segment:
         self.ended = np.zeros(len(arrays.ids), np.int64) if ended is None else ended
         self.lengths, self.created = arrays.lengths, arrays.created
         self.ids, self.filters = arrays.ids, arrays.filters
-        self.kept = Kept()
+        self.kept = Kept(max(1 << 20, arrays.size_bytes // 2))
         self._begun_max = int(begun.max()) if begun is not None and len(begun) else 0
         self._mask: Mask | None = None
         self._ended_max = int(self.ended.max()) if len(self.ended) else 0
@@ -179,7 +202,8 @@ class Segment:
     @property
     def size_bytes(self) -> int:
         begun = 0 if self.begun is None else self.begun.nbytes
-        return int(self.arrays.size_bytes + begun + self.ended.nbytes)
+        own = self.arrays.size_bytes + self.kept.size_bytes
+        return int(own + begun + self.ended.nbytes)
 
     def postings(self, word: str) -> Postings:
         arrays = self.arrays

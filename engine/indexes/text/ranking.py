@@ -22,11 +22,20 @@ import numpy as np
 
 from engine.indexes.text.asked import TextSought
 from engine.indexes.text.parts import Floats, Kept, Mask, Part, Slots, ids_at
-from engine.indexes.text.runs import INEXACT, Bound, Run, bound_of, norms_of
+from engine.indexes.text.runs import (
+    INEXACT,
+    Bound,
+    Run,
+    bound_of,
+    firsts_of,
+    norms_of,
+    places_in,
+    summed,
+)
 from engine.indexes.text.weighing import Seen, weigh
 
 FEW: Final = 4_096
-"""So many postings are scored as they are: to choose among them would take as long."""
+"""So many postings of a word are scored as they are: to choose among them would take as long."""
 
 
 class Found(NamedTuple):
@@ -154,13 +163,14 @@ class _Scored(Seen):
         if narrowed is not None:
             self._offer(best, self._let_through(narrowed))
             return
-        long = [run for run in self.runs if len(run.slots) > FEW and self.part.kept is not None]
+        runs = [*self.runs, *self.more]
+        long = [run for run in runs if len(run.slots) > FEW and self.part.kept is not None]
         if not long:
             self._offer_all(best)
             return
         self._bounds = {run.name: bound_of(run, self.part, self._average) for run in long}
         bounds = self._bounds.values()
-        short = [run for run in self.runs if run.name not in self._bounds]
+        short = [run for run in runs if run.name not in self._bounds]
         slots = [run.slots for run in short]
         if not best.is_full or sum(bound.top for bound in bounds) >= best.worst:
             slots += [bound.head.slots for bound in bounds]
@@ -170,7 +180,11 @@ class _Scored(Seen):
 
     def _offer_likely(self, best: _Best, slots: Slots, short: Sequence[Run]) -> None:
         """Offer those of some slots that may be among the best."""
-        most = self._added(short).take(slots) if short else np.zeros(len(slots))
+        most = np.zeros(len(slots))
+        if short:
+            found, added = self._sums(short)
+            at = places_in(found, slots)
+            most += np.where(at < 0, 0.0, added[at] * INEXACT)
         for bound in self._bounds.values():
             bound.add_to(most, slots)
         first = 2 * best.wanted
@@ -189,18 +203,20 @@ class _Scored(Seen):
                 break
             essential.append(name)
             left -= bound.top
-        runs = [run for run in self.runs if run.name in essential]
+        runs = [run for run in (*self.runs, *self.more) if run.name in essential]
         is_all = len(runs) == len(self._bounds)
-        added = self._added(runs)
+        slots, added = self._sums(runs)
+        reach = added >= (best.worst - (0.0 if is_all else left)) / INEXACT
+        slots, added = slots[reach], added[reach]
         for done in self._offered:
-            added[done] = 0.0
-        needed = best.worst - (0.0 if is_all else left)
-        found = np.flatnonzero(added >= needed if needed > 0 else added).astype(np.uint32)
-        found = self._let_through(found)
-        if is_all and len(found) > best.wanted:
-            most = added[found]
-            found = found[most >= nth_best(most, best.wanted) / INEXACT**2]
-        self._offer(best, found)
+            is_new = places_in(done, slots) < 0
+            slots, added = slots[is_new], added[is_new]
+        good = self._good(slots)
+        if good is not None:
+            slots, added = slots[good], added[good]
+        if is_all and not self.more and len(slots) > best.wanted:
+            slots = slots[added >= nth_best(added, best.wanted) / INEXACT]
+        self._offer(best, slots)
 
     def _offer(self, best: _Best, slots: Slots) -> None:
         """Offer some slots that rise, with all that they score."""
@@ -215,22 +231,21 @@ class _Scored(Seen):
         has = scores > 0
         best.offer(self.part, slots[has], scores[has])
 
-    def _added(self, runs: Sequence[Run]) -> Floats:
-        """What some runs add to each slot, or a little more."""
-        slots = np.concatenate([run.slots for run in runs])
-        shares = np.concatenate([self._shares(run) for run in runs])
-        added = np.bincount(slots, shares, self.part.size).astype(np.float64, copy=False)
-        return added * INEXACT
-
-    def _shares(self, run: Run) -> Floats:
-        return run.shares(norms_of(self.part, run.slots, self._average))
-
     def _offer_all(self, best: _Best) -> None:
         """Offer every slot with one of the words."""
-        slots = np.concatenate([run.slots for run in self.runs])
-        found, scores = _sums(slots, np.concatenate([self._shares(run) for run in self.runs]))
-        good = self._good(found)
-        best.offer(self.part, *((found, scores) if good is None else (found[good], scores[good])))
+        slots, scores = self._sums(self.runs)
+        good = self._good(slots)
+        if good is not None:
+            slots, scores = slots[good], scores[good]
+        best.offer(self.part, slots, scores)
+
+    def _sums(self, runs: Sequence[Run]) -> tuple[Slots, Floats]:
+        """The slots of some runs, rising, and what these add to each, one after the other."""
+        several = [run.shares(norms_of(self.part, run.slots, self._average)) for run in runs]
+        if len(runs) == 1:
+            return runs[0].sums(several[0])
+        slots, shares = np.concatenate([run.slots for run in runs]), np.concatenate(several)
+        return summed(slots, shares)
 
     def _narrowed(self) -> Slots | None:
         """The slots that the filters leave, if these are few."""
@@ -246,7 +261,7 @@ class _Scored(Seen):
         if found is None:
             passes = np.flatnonzero(self.part.filters[at] == np.uint64(value))
             found = passes[: FEW + 1].astype(np.uint32)
-            kept.put((at, value), found)
+            kept.put((at, value), found, [found])
         return found
 
     def _let_through(self, slots: Slots) -> Slots:
@@ -270,24 +285,4 @@ def _union(several: Sequence[Slots]) -> Slots:
     if len(several) == 1 and len(several[0]) <= 1:
         return several[0]
     rising = np.sort(np.concatenate(several))
-    return rising[_firsts(rising)]
-
-
-def _sums(slots: Slots, shares: Floats) -> tuple[Slots, Floats]:
-    """Slots, rising, and what each has, added up one after the other."""
-    if len(slots) > FEW:
-        every = np.bincount(slots, shares).astype(np.float64, copy=False)
-        found = np.flatnonzero(every).astype(np.uint32)
-        return found, every[found]
-    order = np.argsort(slots, kind="stable")
-    rising = slots[order]
-    firsts = _firsts(rising)
-    sums = np.bincount(np.cumsum(firsts) - 1, shares[order])
-    return rising[firsts], sums.astype(np.float64, copy=False)
-
-
-def _firsts(rising: Slots) -> Mask:
-    """Of numbers that rise, which come for the first time; quicker than looking for them."""
-    firsts = np.ones(len(rising), np.bool_)
-    np.not_equal(rising[1:], rising[:-1], out=firsts[1:])
-    return firsts
+    return rising[firsts_of(rising)]

@@ -10,12 +10,14 @@ at most.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from engine.indexes.text.parts import Floats, Part, Places, Postings, Slots, Words
+from engine.indexes.text.parts import Floats, Mask, Part, Places, Postings, Slots, Words
 from engine.indexes.text.scoring import K1, B
 
 HEAD_SLOTS: Final = 1_024
@@ -24,6 +26,27 @@ GROWTH_MAX: Final = 1.05
 """A head whose slots may be given so much more than they were is made anew."""
 INEXACT: Final = 1.000001
 """A little more than anything can be, as sums of floats are not exact."""
+
+
+class BySlot(NamedTuple):
+    """The postings of many words in the order of their slots, and those of a slot as they were."""
+
+    slots: Slots
+    at: Slots
+    """Where each was."""
+
+    def find(self, slots: Slots) -> tuple[Places, Places]:
+        """
+        The postings of some slots, which rise.
+
+        Returns:
+            Where they are in the run; and which of the slots each has.
+        """
+        starts = self.slots.searchsorted(slots)
+        counts = self.slots.searchsorted(slots, "right") - starts
+        to = np.repeat(np.arange(len(slots)), counts)
+        first = np.cumsum(counts) - counts
+        return self.at[np.arange(len(to)) + (starts - first)[to]], to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +65,12 @@ class Head:
     """What each word counted, times its idf."""
     average: float
     """Of all lengths."""
-    at: Places
-    """Where in the run their postings are."""
+    by_slot: BySlot | None
+    """Of many words."""
+
+    @property
+    def arrays(self) -> Sequence[npt.NDArray[Any]]:
+        return [self.slots, self.added, self.factors, *(self.by_slot or ())]
 
 
 class Bound(NamedTuple):
@@ -84,13 +111,21 @@ class Word:
     def factors(self) -> Floats:
         return np.array([self.factor])
 
-    def shares(self, norms: Floats) -> Floats:
-        """What each posting adds to the score of its slot."""
+    def shares(self, norms: Floats, *, raised: bool = True) -> Floats:  # noqa: ARG002
+        """
+        What each posting adds to the score of its slot.
+
+        Args:
+            raised: with what words among others count more that are looked for themselves.
+        """
         return _shares(self.factor, self.counts, norms)
 
-    def by_slot(self, shares: Floats) -> tuple[Slots, Floats]:
+    def sums(self, shares: Floats) -> tuple[Slots, Floats]:
         """The slots that it has, rising, and what all postings of each add."""
         return self.slots, shares
+
+    def sorted_by_slot(self) -> BySlot | None:
+        return None
 
     def add_to(self, scores: Floats, slots: Slots, norms: Floats, _head: Head | None) -> None:
         """Add to the scores of some slots, which rise."""
@@ -102,38 +137,53 @@ class Word:
 class Alike:
     """Postings of all words in a part that begin as the last one, one word after the other."""
 
-    __slots__ = ("_offsets", "counts", "factors", "name", "slots")
+    __slots__ = ("_counted", "_words", "counts", "factors", "name", "slots")
 
     def __init__(self, name: str, words: Words, factors: Floats) -> None:
         self.name = name
         self.slots, self.counts = words.postings
-        self._offsets = words.offsets
-        self.factors = factors
-        """As `Word.factor`, of each."""
+        self._words = words
+        self.factors = self._counted = factors
+        """As `Word.factor`, of each, if none is looked for itself."""
 
-    def shares(self, norms: Floats) -> Floats:
-        return _shares(np.repeat(self.factors, np.diff(self._offsets)), self.counts, norms)
+    def find(self, word: str) -> int | None:
+        """The place of a word among these."""
+        at = int(places_in(self._words.words, np.array([word.encode()]))[0])
+        return None if at < 0 else at
 
-    def by_slot(self, shares: Floats) -> tuple[Slots, Floats]:
-        added = np.bincount(self.slots, shares).astype(np.float64, copy=False)
-        slots = np.flatnonzero(added).astype(np.uint32)
-        return slots, added[slots]
+    def raised(self, at: int, name: str, factor: float) -> Word:
+        """Have the word at that place count more; what it adds by that."""
+        if self._counted is self.factors:
+            self._counted = self.factors.copy()
+        self._counted[at] = factor
+        start, end = self._words.offsets[at : at + 2]
+        more = Word(name + "+", Postings(self.slots[start:end], self.counts[start:end]))
+        more.factor = factor - float(self.factors[at])
+        return more
+
+    def shares(self, norms: Floats, *, raised: bool = True) -> Floats:
+        factors = self._counted if raised else self.factors
+        return _shares(np.repeat(factors, np.diff(self._words.offsets)), self.counts, norms)
+
+    def sums(self, shares: Floats) -> tuple[Slots, Floats]:
+        return summed(self.slots, shares)
+
+    def sorted_by_slot(self) -> BySlot | None:
+        at = np.argsort(self.slots, kind="stable").astype(np.uint32)
+        return BySlot(self.slots[at], at)
 
     def add_to(self, scores: Floats, slots: Slots, norms: Floats, head: Head | None) -> None:
         """
         As `Word.add_to`.
 
         Args:
-            head: of the run, if it has one: where the postings are of most that is asked for.
+            head: of the run, if it has one.
         """
-        if head is None or (places_in(head.slots, slots) < 0).any():
-            at = _postings_of(slots, self.slots)
+        if head is None or head.by_slot is None:
+            at, to = _found(slots, self.slots)
         else:
-            at = head.at
-        to = places_in(slots, self.slots[at])
-        there = np.flatnonzero(to >= 0)
-        to, at = to[there], at[there]
-        factors = self.factors[self._offsets.searchsorted(at, "right") - 1]
+            at, to = head.by_slot.find(slots)
+        factors = self._counted[self._words.offsets.searchsorted(at, "right") - 1]
         # One after the other, as everywhere.
         np.add.at(scores, to, _shares(factors, self.counts[at], norms[to]))
 
@@ -149,7 +199,7 @@ def bound_of(run: Run, part: Part, average: float) -> Bound:
     head: Head | None = kept.get(run.name)
     if head is not None and (growth := _growth(head, factors, average)) <= GROWTH_MAX:
         return Bound(head, growth)
-    slots, added = run.by_slot(run.shares(norms_of(part, run.slots, average)))
+    slots, added = run.sums(run.shares(norms_of(part, run.slots, average), raised=False))
     at = max(0, len(added) - HEAD_SLOTS)
     order = np.argpartition(added, at)
     chosen = np.sort(order[at:])
@@ -160,9 +210,9 @@ def bound_of(run: Run, part: Part, average: float) -> Bound:
         rest=float(added[order[:at]].max(initial=0.0)),
         factors=factors,
         average=average,
-        at=_postings_of(slots[chosen], run.slots),
+        by_slot=run.sorted_by_slot(),
     )
-    kept.put(run.name, head)
+    kept.put(run.name, head, head.arrays)
     return Bound(head, INEXACT)
 
 
@@ -183,6 +233,30 @@ def norms_of(part: Part, slots: Slots, average: float) -> Floats:
     return norms
 
 
+def summed(slots: Slots, shares: Floats) -> tuple[Slots, Floats]:
+    """Slots, rising, and what each is given, added up one after the other."""
+    if len(slots) > _SORTED_MAX:
+        every = np.bincount(slots, shares).astype(np.float64, copy=False)
+        found = np.flatnonzero(every).astype(np.uint32)
+        return found, every[found]
+    order = np.argsort(slots, kind="stable")
+    rising = slots[order]
+    firsts = firsts_of(rising)
+    sums = np.bincount(np.cumsum(firsts) - 1, shares[order])
+    return rising[firsts], sums.astype(np.float64, copy=False)
+
+
+_SORTED_MAX: Final = 4_096
+"""So many are sorted in less time than a place for every slot takes."""
+
+
+def firsts_of(rising: Slots) -> Mask:
+    """Of numbers that rise, which come for the first time; quicker than looking for them."""
+    firsts = np.ones(len(rising), np.bool_)
+    np.not_equal(rising[1:], rising[:-1], out=firsts[1:])
+    return firsts
+
+
 def places_in(rising: Any, some: Any) -> Places:
     """Where each of some slots or words is among those that rise; -1 if it is not."""
     if not len(rising):
@@ -193,11 +267,12 @@ def places_in(rising: Any, some: Any) -> Places:
     return at
 
 
-def _postings_of(rising: Slots, slots: Slots) -> Places:
-    """Where any of some slots, which rise, are among others in any order."""
+def _found(rising: Slots, slots: Slots) -> tuple[Places, Places]:
+    """Where any of some slots, which rise, are among others in any order, and which each is."""
     is_among = np.zeros(int(rising[-1]) + 2, np.bool_)
     is_among[rising] = True
-    return np.flatnonzero(is_among.take(slots, mode="clip"))
+    at = np.flatnonzero(is_among.take(slots, mode="clip"))
+    return at, rising.searchsorted(slots[at])
 
 
 def _shares(factor: float | Floats, counts: Any, norms: Floats) -> Floats:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 K1: Final = 1.2
@@ -21,6 +22,7 @@ PREFIX_WEIGHT: Final = 0.5
 """Of a word that only begins as the last one that was looked for."""
 
 
+@lru_cache(maxsize=4_096)
 def idf(documents: int, found: int) -> float:
     """How much a word tells that `found` of all `documents` have."""
     return math.log(1 + (documents - found + 0.5) / (found + 0.5))

@@ -37,6 +37,8 @@ class Seen:
         self.alike: Words = part.beginning(sought.prefix)
         self.runs: list[Run] = []
         """Of all words that it has, in their order."""
+        self.more: list[Word] = []
+        """What words count more that are looked for, among those that begin as the last one."""
 
     def count(self, slots: Slots) -> int:
         """How many of some slots are there."""
@@ -89,14 +91,13 @@ def _weigh_alike(seen: Sequence[Seen], sought: TextSought, documents: int) -> No
     for part, place in zip(seen, places, strict=True):
         found[place] += part.count_each()
     factors = PREFIX_WEIGHT * _idfs(documents, found)
-    for word in sought.words:
-        if word.startswith(sought.prefix) and word != sought.prefix:
-            for part, place in zip(seen, places, strict=True):
-                at = places_in(part.alike.words, np.array([word.encode()]))[0]
-                if at >= 0:
-                    factors[place[at]] = idf(documents, int(found[place[at]]))
     for part, place in zip(seen, places, strict=True):
-        part.runs.append(Alike(sought.prefix + "*", part.alike, factors[place]))
+        run = Alike(sought.prefix + "*", part.alike, factors[place])
+        part.runs.append(run)
+        # Of these words, those that are looked for themselves count in full.
+        for word in sought.words:
+            if word.startswith(sought.prefix) and (at := run.find(word)) is not None:
+                part.more.append(run.raised(at, word, idf(documents, int(found[place[at]]))))
 
 
 def _idfs(documents: int, found: Places) -> Floats:
@@ -168,5 +169,5 @@ def _kept(lasting: Sequence[tuple[Kept, Strings]], prefix: str) -> tuple[_Vocabu
         new = [words[places_in(longest, words) < 0] for words in several]
         vocabulary = _Vocabulary(longest, np.unique(np.concatenate(new)))
         found = vocabulary, [vocabulary.find(words) for words in several]
-        first.put(key, found)
+        first.put(key, found, [vocabulary.others, *found[1]])
     return found

@@ -228,6 +228,12 @@ def test_a_prefix_of_many_words_counts_each_by_how_rare_it_is() -> None:
         )
 
 
+QUESTIONS_OF_HEADS = (
+    *("a00", "a", "a01 b", "b03 a02", "a00 a01 c", "c11 a00 a01 a02"),
+    *("a00 a", "a11 a", "a06 a", "a10 a09 a", "b01 b07 b", "c03 c09 a03 c"),
+)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_heads_of_frequent_words_leave_out_nobody_who_is_among_the_best(seed: int) -> None:
     history, dice = History(), Random(seed)
@@ -244,7 +250,7 @@ def test_heads_of_frequent_words_leave_out_nobody_who_is_among_the_best(seed: in
 
     def compare() -> None:
         docs = list(history.states[history.ts].values())
-        for text in ("a00", "a", "a00 a", "a01 b", "b03 a02", "a00 a01 c", "c11 a00 a01 a02"):
+        for text in QUESTIONS_OF_HEADS:
             question = (text, dice.choice([None, "x"]), dice.choice([1, 3, 3, 30]))
             assert expected(docs, question) == asked(
                 history.index, len(docs), history.ts, question
