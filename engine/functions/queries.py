@@ -32,7 +32,7 @@ from engine.transaction.pagination import (
 )
 from engine.transaction.ranges import Bounds, interval_of
 from engine.transaction.scan import Plan, Predicate, Scan
-from engine.transaction.search import Match, SearchBuilder, search
+from engine.transaction.search import Match, SearchBuilder, growing, search
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.usage import Usage
 
@@ -180,7 +180,7 @@ class QueryBuilder(Query[Any]):
         return self._calls.defer(lambda: self._paginate(opts))
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return _Stream(self)
+        return _Stream(self) if self._search is None else _SearchStream(self)
 
     def __await__(self) -> NoReturn:
         raise NotAllowed("a query is not awaited itself; end it: .collect(), .take(n), .first()")
@@ -298,33 +298,33 @@ class QueryBuilder(Query[Any]):
             after: behind this place.
             upto: and not behind this one.
         """
-        assert self._search is not None
         if count == 0:
             return []
-        table = self._transaction.table(self._component, self._table)
-        reading = self._reading(self._search.text, "score")
+        reading = self._reading_of_search()
         found: list[Match] = []
-        for match in search(
-            self._transaction,
-            table,
-            self._index_name,
-            self._search,
-            reading,
-            wanted=None if self._predicates else count,
-            after=after,
-        ):
+        wanted = None if self._predicates else count
+        for some in self._searching(reading, wanted=wanted, after=after):
             yield from self._calls.breathe()
-            if match is None:
-                continue
-            if upto is not None and match.place > upto:
-                break
-            if all(accepts(match.doc) for accepts in self._predicates):
-                found.append(match)
-                if len(found) == count:
-                    break
-        if reading is not None:
-            reading.returned = len(found)
+            for match in some:
+                if upto is not None and match.place > upto:
+                    return found
+                if all(accepts(match.doc) for accepts in self._predicates):
+                    found.append(match)
+                    if reading is not None:
+                        reading.returned += 1
+                    if len(found) == count:
+                        return found
         return found
+
+    def _searching(self, reading: Reading | None, **how: Any) -> Iterator[Sequence[Match]]:
+        """As `search`."""
+        assert self._search is not None, "it is a search"
+        table = self._transaction.table(self._component, self._table)
+        return search(self._transaction, table, self._index_name, self._search, reading, **how)
+
+    def _reading_of_search(self) -> Reading | None:
+        assert self._search is not None, "it is a search"
+        return self._reading(self._search.text, "score")
 
     def _first(self) -> Steps[Any]:
         found = yield from self.read(1)
@@ -502,8 +502,6 @@ class _Stream(AsyncIterator[Any]):
 
     def _next_slice(self) -> Steps[list[Any]]:
         query = self._query
-        if query._search is not None:
-            raise NotAllowed("a search is read with take, first, unique, collect or paginate")
         if self._scan is None:
             self._scan = Scan(query._transaction, query._plan(), query._slice_rows_max)
         while not self._scan.is_exhausted:
@@ -512,6 +510,31 @@ class _Stream(AsyncIterator[Any]):
             yield from query._calls.breathe()
             if found:
                 return found
+        return []
+
+
+class _SearchStream(_Stream):
+    """
+    As `_Stream`, of a search: it is ranked once, when the first document is asked for.
+
+    What the loop writes meanwhile changes no order; what it deletes it does not meet.
+    """
+
+    _matches: Iterator[Sequence[Match]] | None = None
+
+    def _next_slice(self) -> Steps[list[Any]]:
+        query = self._query
+        if self._matches is None:
+            self._reading = query._reading_of_search()
+            self._matches = query._searching(self._reading, sizes=growing())
+        for some in self._matches:
+            yield from query._calls.breathe()
+            docs = [match.doc for match in some]
+            found = [doc for doc in docs if all(accepts(doc) for accepts in query._predicates)]
+            if self._reading is not None:
+                self._reading.returned += len(found)
+            if found:
+                return query._shown(found)
         return []
 
 

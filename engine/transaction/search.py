@@ -12,11 +12,12 @@ numpy is installed, the table is read in full: the answer is the same, and takes
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
@@ -41,9 +42,19 @@ if TYPE_CHECKING:  # they have numpy
     from engine.indexes.text.ranking import Found
 
 Doc = dict[str, Any]
+T = TypeVar("T")
 
 SLICE_DOCS: Final = 64
 """Found documents that are read at a time, where it is not known how many are wanted."""
+
+
+def growing() -> Iterator[int]:
+    """
+    How many documents to read at a time for somebody who may stop at any of them.
+
+    As many as before and one more: whoever stops has read less than twice what it has seen.
+    """
+    return (min(2**n, SLICE_DOCS) for n in itertools.count())
 
 
 @dataclass(slots=True)
@@ -108,9 +119,13 @@ def search(
     *,
     wanted: int | None = None,
     after: bytes | None = None,
-) -> Iterator[Match | None]:
+    sizes: Iterator[int] | None = None,
+) -> Iterator[Sequence[Match]]:
     """
-    Matching documents, best first; `None` now and then while they are looked for.
+    Matching documents, best first, some at a time, and none now and then while they are looked for.
+
+    Which they are, and in which order, is as when the first are asked for.  Each is as it is when
+    it is given, and left out if this transaction has deleted it meanwhile.
 
     Words after the first `SEARCH_TERMS_MAX` are not looked for, of which a log line warns.
 
@@ -118,6 +133,7 @@ def search(
         reading: where it is noted what was read; what is returned of it is the caller's to say.
         wanted: how many the caller takes, if it takes all that it is given.
         after: the place of the last that the caller has; those behind it are given.
+        sizes: how many to read at a time.
 
     Raises:
         NotAllowed: in the past.
@@ -140,13 +156,14 @@ def search(
     looked_for = sought(words[:SEARCH_TERMS_MAX], _filters(index, asked))
     transaction.reads.add_search(index.prefix, looked_for)
     live = transaction.view.live(index)
+    sizes = sizes or itertools.repeat(wanted or SLICE_DOCS)
     if live is None:
-        yield from _by_reading(transaction, table, index, looked_for, asked, reading, after)
+        yield from _by_reading(transaction, table, index, looked_for, asked, reading, after, sizes)
         return
     transaction.usage.count_range()
     transaction.reads.rankings.append(live)
     one = _Search(transaction, table, cast("TextIndex", live), looked_for, asked, reading)
-    yield from one.matches(wanted, after)
+    yield from one.matches(wanted, after, sizes)
 
 
 def _search_index(table: TableInfo, name: str) -> IndexInfo:
@@ -225,7 +242,9 @@ class _Search:
         self._asked = asked
         self._reading = reading
 
-    def matches(self, wanted: int | None, after: bytes | None) -> Iterator[Match | None]:
+    def matches(
+        self, wanted: int | None, after: bytes | None, sizes: Iterator[int]
+    ) -> Iterator[Sequence[Match]]:
         """As `search`."""
         count = SEARCH_CANDIDATES_MAX + 1
         if wanted is not None and after is None:
@@ -236,14 +255,14 @@ class _Search:
             allowed = [(_place(*one), one.internal) for one in found[given:SEARCH_CANDIDATES_MAX]]
             if after is not None:
                 allowed = [one for one in allowed if one[0] > after]
-            yield from self._read(allowed, wanted or SLICE_DOCS)
+            yield from self._read(allowed, sizes)
             if len(found) < count:
                 return
             if count > SEARCH_CANDIDATES_MAX:
                 raise _over()
             given, count = count, SEARCH_CANDIDATES_MAX + 1
 
-    def _ranked(self, count: int) -> Generator[None, None, list[Found]]:
+    def _ranked(self, count: int) -> Generator[Sequence[Match], None, list[Found]]:
         """The best `count`."""
         transaction = self._transaction
         began = transaction.view.clock()
@@ -258,24 +277,29 @@ class _Search:
             if found is not None:
                 transaction.view.count_search(IndexKind.SEARCH, began)
                 return found
-            yield
+            yield ()
         raise AssertionError("the last step has what was found")
 
     def _read(
-        self, found: Sequence[tuple[bytes, bytes]], slice_docs: int
-    ) -> Iterator[Match | None]:
-        """The documents of what was found, as many at a time as may be wanted."""
+        self, found: Sequence[tuple[bytes, bytes]], sizes: Iterator[int]
+    ) -> Iterator[Sequence[Match]]:
+        """The documents of what was found, so many at a time."""
         rows = self._table.row_prefix
-        for start in range(0, len(found), slice_docs):
-            some = found[start : start + slice_docs]
-            keys = [rows + internal for _, internal in some]
-            docs = self._transaction.found(self._index.info, keys)
+        for some in _slices(found, sizes):
+            docs = self._transaction.found(self._index.info, [rows + one[1] for one in some])
+            there = [(place, doc) for (place, _), doc in zip(some, docs, strict=True) if doc]
             if self._reading is not None:
-                self._reading.read += len(docs)
-            for (place, _), doc in zip(some, docs, strict=True):
-                if _passes(doc, self._asked):  # by the values, and not by their hashes
-                    yield Match(place, doc)
-            yield None
+                self._reading.read += len(there)
+            # By the values, and not by their hashes.
+            yield [Match(place, doc) for place, doc in there if _passes(doc, self._asked)]
+
+
+def _slices(items: Sequence[T], sizes: Iterator[int]) -> Iterator[Sequence[T]]:
+    start = 0
+    while start < len(items):
+        some = items[start : start + next(sizes)]
+        yield some
+        start += len(some)
 
 
 def _by_reading(
@@ -286,7 +310,8 @@ def _by_reading(
     asked: SearchBuilder,
     reading: Reading | None,
     after: bytes | None,
-) -> Iterator[Match | None]:
+    sizes: Iterator[int],
+) -> Iterator[Sequence[Match]]:
     """As `search`, by every document of the table, while no index answers."""
     scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
     candidates = _Candidates(looked_for)
@@ -302,11 +327,13 @@ def _by_reading(
             text = get_path(doc, index.options["search_field"])
             words = words_of(text) if isinstance(text, str) else []
             candidates.add(doc, words, _passes(doc, asked))
-        yield None
+        yield ()
     matches = candidates.ranked()
-    for match in matches[:SEARCH_CANDIDATES_MAX]:
-        if after is None or match.place > after:
-            yield match
+    allowed = matches[:SEARCH_CANDIDATES_MAX]
+    for some in _slices([one for one in allowed if after is None or one.place > after], sizes):
+        now = [transaction.own_row(row_key_of(one.doc["_id"])) for one in some]
+        there = [(one.place, doc) for one, doc in zip(some, now, strict=True) if doc]
+        yield [Match(place, doc) for place, doc in there if _passes(doc, asked)]
     if len(matches) > SEARCH_CANDIDATES_MAX:
         raise _over()
 

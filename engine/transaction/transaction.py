@@ -319,26 +319,35 @@ class Transaction:
         """What was written here and `index` does not know of, in the order in which it was."""
         return [layer.own(index) for layer in self._layers if not layer.is_empty]
 
-    def found(self, index: IndexInfo, keys: Sequence[bytes]) -> list[Doc]:
+    def found(self, index: IndexInfo, keys: Sequence[bytes]) -> list[Doc | None]:
         """
         The documents that a text or vector index has found, by their row keys.
 
+        Returns:
+            `None` for those that were deleted here since they were found.
+
         Raises:
             LimitExceeded: as of any documents that are read.
-            StoreDamaged: one is not there.
+            StoreDamaged: one is not there, and was not deleted here.
         """
         images = []
-        for key in keys:
+        gone = []
+        for at, key in enumerate(keys):
             self.reads.points.add(key)
             image = self._row(key)
-            if image is None:
+            if image is not None:
+                self.usage.count_read(len(image))
+                images.append(image)
+            elif any(key in layer.rows for layer in self._layers):
+                gone.append(at)
+            else:
                 raise StoreDamaged(
                     f"the index {index.name!r} has {id_of(key)}, which is not there; "
                     f"`headrace index rebuild` makes it anew from the documents"
                 )
-            self.usage.count_read(len(image))
-            images.append(image)
-        docs: list[Doc] = decode_all(images)
+        docs: list[Doc | None] = decode_all(images)
+        for at in gone:
+            docs.insert(at, None)
         return docs
 
     def _record(

@@ -296,6 +296,57 @@ async def test_a_search_is_paginated_best_first_without_gap_or_overlap(
             await ask(node, pages_of, "x", {"numItems": 3, "cursor": cursor})
 
 
+async def test_a_loop_over_a_search_reads_on_as_it_goes_best_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @query
+    async def some(ctx: QueryCtx, count: int, only: str | None) -> list[str]:
+        notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", "x"))
+        if only is not None:
+            notes = notes.filter(lambda q: q.eq(q.field("text"), only))
+        texts = []
+        async for note in notes:
+            texts.append(note["text"])
+            if len(texts) == count:
+                break
+        return texts
+
+    texts = [" ".join(["x"] * n + ["y"] * (9 - n)) for n in range(9, 0, -1)]
+    async with serving([some, write, SCHEMA], limits=Limits(documents_read_max=7)) as node:
+        await mutate(node, write, texts[::2] + texts[1::2])
+
+        assert texts[:4] == await ask(node, some, 4, None), "it has read seven of nine"
+        assert texts[2:3] == await ask(node, some, 1, texts[2])
+        with pytest.raises(LimitExceeded, match="documents_read_max"):
+            await ask(node, some, 8, None)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_loop_over_a_search_meets_what_it_has_changed_and_not_what_it_has_deleted(
+    answers: bool, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @mutation
+    async def thin_out(ctx: MutationCtx) -> list[str]:
+        notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", "x"))
+        ids = [note["_id"] for note in await notes.take(6)]
+        met = []
+        async for note in notes:
+            met.append(note["text"])
+            if len(met) == 1:
+                await ctx.db.delete(ids[3])
+                await ctx.db.patch(ids[4], {"text": "changed"})
+                await ctx.db.insert("notes", {"text": "x x x x x x x x x x"})
+        return met
+
+    texts = [" ".join(["x"] * n + ["y"] * (9 - n)) for n in range(9, 3, -1)]
+    async with serving([thin_out, write, SCHEMA]) as node:
+        await mutate(node, write, texts)
+        if not answers:
+            monkeypatch.setattr(View, "live", lambda _view, _index: None)
+
+        assert [*texts[:3], "changed", texts[5]] == await mutate(node, thin_out)
+
+
 async def test_nobody_looks_at_more_than_the_first_1024_that_are_found(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -306,8 +357,16 @@ async def test_nobody_looks_at_more_than_the_first_1024_that_are_found(
             notes = notes.filter(lambda q: q.eq(q.field("text"), only))
         return len(await (notes.collect() if count is None else notes.take(count)))
 
-    async with serving([look, write, SCHEMA]) as node:
+    @query
+    async def stream(ctx: QueryCtx, text: str) -> int:
+        notes = ctx.db.query("notes").with_search_index("by_text", lambda s: s.search("text", text))
+        return len([note async for note in notes])
+
+    async with serving([look, stream, write, SCHEMA]) as node:
         await mutate(node, write, ["fox"] * 1_025 + ["cat"] * 1_024)
+        assert 1_024 == await ask(node, stream, "cat")
+        with pytest.raises(LimitExceeded, match="SEARCH_CANDIDATES_MAX"):
+            await ask(node, stream, "fox")
 
         assert 1_024 == await ask(node, look, "fox", 1_024, None)
         assert 1_024 == await ask(node, look, "cat", None, None)

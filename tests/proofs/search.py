@@ -413,11 +413,9 @@ class History:
             return [list(question), ids, await _all(transaction)]
         found = search(transaction, table, "by_text", _asked(SearchBuilder(), text, tag))
         ids = []
-        for match in found:
-            if match is None:
-                await trio.lowlevel.checkpoint()
-            else:
-                ids.append(match.doc["_id"])
+        for some in found:
+            await trio.lowlevel.checkpoint()
+            ids += [match.doc["_id"] for match in some]
         ids = ids[:count]
         return [list(question), ids, await _all(transaction)]
 
