@@ -50,21 +50,17 @@ class Node:
     def total(self) -> Total:
         """Of all that is in it and below; not for a lazy root."""
         assert self.totals is not None, "a lazy root does not know its total"
-        size = len(self.items) + sum([total.size for total in self.totals])
-        sums = [total.sum for total in self.totals]
-        return Total(size, added(sums + [item[2] for item in self.items]))
+        return combined(self.totals, self.items)
 
 
 def position_of(item: Item) -> Cut:
     return at_item(item[0], item[1])
 
 
-def total_of(item: Item) -> Total:
-    return Total(1, item[2])
-
-
-def combined(totals: Sequence[Total]) -> Total:
-    return Total(sum(total.size for total in totals), added([total.sum for total in totals]))
+def combined(totals: Sequence[Total], items: Sequence[Item]) -> Total:
+    """What subtrees and items come to together."""
+    size = len(items) + sum([total.size for total in totals])
+    return Total(size, added([total.sum for total in totals] + [item[2] for item in items]))
 
 
 def added(numbers: Sequence[Number]) -> Number:

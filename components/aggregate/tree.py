@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from components.aggregate.node import (
+    NOTHING,
     Item,
     Node,
     Total,
     combined,
+    index,
     pieces,
-    total_of,
 )
 from components.aggregate.order import Cut
 
@@ -48,9 +49,6 @@ class Tree:
         self._size_min = size_max // 2
         self._is_lazy = is_lazy
 
-    # Each goes through the pieces of a node between two bounds, in order: a subtree
-    # that a bound may cut, or that lies within both and is taken whole; and single items.
-
     async def total(self, lower: Cut | None, upper: Cut | None) -> Total:
         """How many items are between two bounds, and their sum."""
         return await self._total(await self._nodes.get(self.root), lower, upper)
@@ -75,16 +73,27 @@ class Tree:
         return found
 
     async def _total(self, node: Node, lower: Cut | None, upper: Cut | None) -> Total:
+        first = 0 if lower is None else index(node, lower)
+        last = len(node.items) if upper is None else index(node, upper)
+        if first > last:
+            return NOTHING
         totals: list[Total] = []
-        for piece in pieces(node, lower, upper, is_reverse=False):
-            if isinstance(piece, list):
-                totals.append(total_of(piece))
-            elif piece.is_whole:
-                totals.append(await self._total_at(node, piece.i))
-            else:
-                child = await self._nodes.get(node.subtrees[piece.i])
-                totals.append(await self._total(child, piece.lower, piece.upper))
-        return combined(totals)
+        if node.subtrees:
+            whole = range(first + (lower is not None), last + (upper is None))
+            totals += [await self._total_at(node, i) for i in whole]
+            if lower is not None:
+                upper_here = upper if first == last else None
+                totals.append(await self._total_below(node, first, lower, upper_here))
+            if upper is not None and (lower is None or first < last):
+                totals.append(await self._total_below(node, last, None, upper))
+        return combined(totals, node.items[first:last])
+
+    async def _total_below(self, node: Node, i: int, lower: Cut | None, upper: Cut | None) -> Total:
+        """Of a part of a subtree."""
+        return await self._total(await self._nodes.get(node.subtrees[i]), lower, upper)
+
+    # These go through the pieces of a node between two bounds, in order: a subtree
+    # that a bound may cut, or that lies within both and is taken whole; and single items.
 
     async def _at(
         self, node: Node, offset: int, lower: Cut | None, upper: Cut | None, is_reverse: bool
