@@ -46,6 +46,9 @@ def main(arguments: Sequence[str], known: Mapping[str, Entry]) -> int:
         return MISUSED
     if options.name not in known:
         return _unknown(options.name, known)
+    if options.part is not None and options.part not in (parts := known[options.name].parts()):
+        print(f"{options.name} has no part {options.part}; it has {parts}.", file=sys.stderr)
+        return MISUSED
     try:
         with _at_most(QUICK_S_MAX if options.quick else None):
             host, results = _measure(known[options.name], options)
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", help="which bench")
     parser.add_argument("--list", action="store_true", help="every bench, with its question")
+    parser.add_argument("--part", help="only this part of a bench that has several")
     parser.add_argument("--quick", action="store_true", help="a look, in under 45 s")
     parser.add_argument("--seconds", type=float, help="how long to measure, instead of the usual")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and results")
@@ -91,7 +95,11 @@ def _measure(entry: Entry, options: argparse.Namespace) -> tuple[Machine, list[R
         directory = Path(scratch, entry.name)
         directory.mkdir()
         given = Bench(
-            directory=directory, budget_s=budget_s, quick=options.quick, seed=options.seed
+            directory=directory,
+            budget_s=budget_s,
+            quick=options.quick,
+            seed=options.seed,
+            part=options.part,
         )
         return host, list(_printed(entry.load()(given)))
 

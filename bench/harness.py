@@ -36,12 +36,14 @@ class Bench:
         when the bench is quick.
     quick: a look, not a figure to publish: fewer cases and less data.
     seed: what all choices derive from.
+    part: of a bench that has several, the one to measure; None is all of them.
     """
 
     directory: Path
     budget_s: float
     quick: bool
     seed: int
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,10 @@ class Entry:
         """Import the module; what it measures only needs to be installed from here on."""
         run: Callable[[Bench], Iterable[Result]] = import_module(self.module).run
         return run
+
+    def parts(self) -> list[str]:
+        """The names of its parts, if it can be measured in parts; imports the module."""
+        return list(getattr(import_module(self.module), "PARTS", ()))
 
 
 def entries(root: Path = HERE, package: str = "bench") -> dict[str, Entry]:

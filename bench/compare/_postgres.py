@@ -42,7 +42,7 @@ def cluster(folder: Path, directory: Path) -> Iterator[str]:
         for path in (directory, Path(listening)):
             path.mkdir(exist_ok=True)
             os.chown(path, user.pw_uid, user.pw_gid)
-        for path in directory.parents[:2]:
+        for path in directory.parents[:4]:
             path.chmod(path.stat().st_mode | stat.S_IXOTH)  # it has to come by there
         data = directory / "data"
 

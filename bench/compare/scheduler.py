@@ -279,14 +279,14 @@ async def _start(bench: Bench, results: list[Result]) -> None:
 
 
 def _peer(bench: Bench, name: str, enqueuers: int) -> Iterator[Result]:
-    lacks = _what_lacks(name)
+    lacks = what_lacks(name)
     if lacks:
         progress(f"DBOS on {name} is left out: {lacks}")
         return
     jobs = QUICK_PEER_JOBS if bench.quick else PEER_JOBS
     directory = bench.directory / name
     directory.mkdir()
-    with _database(name, directory) as url:
+    with database(name, directory) as url:
         command = [sys.executable, "-m", "bench.compare._dbos", url, str(jobs), str(enqueuers)]
         try:
             done = subprocess.run(
@@ -309,14 +309,14 @@ def _peer(bench: Bench, name: str, enqueuers: int) -> Iterator[Result]:
     yield _figure("queued-and-run", params, "jobs_per_s", rate, "1/s", peer="DBOS")
 
 
-def _what_lacks(name: str) -> str:
+def what_lacks(name: str) -> str:
     if find_spec("dbos") is None:
         return "there is no dbos here (the dependency group `compare`)"
     return "there is no PostgreSQL here" if name == "PostgreSQL" and binaries() is None else ""
 
 
 @contextmanager
-def _database(name: str, directory: Path) -> Iterator[str]:
+def database(name: str, directory: Path) -> Iterator[str]:
     folder = binaries()
     if name == "PostgreSQL" and folder is not None:
         with cluster(folder, directory) as url:

@@ -3,7 +3,8 @@ An insertion, a count between two bounds and the item at a place, among 10,000 a
 
 Each is one call of the engine; an insertion is answered when it is on the disk.  Beside it SQLite
 with an index on the key, in WAL mode with synchronous=FULL: `count(*)` of the same range, the row
-at an offset, and `row_number()` over the table; an insertion is a transaction.
+at an offset, and `row_number()` over the table; an insertion is a transaction.  Insertions are also
+made by 50 callers, at once and by way of the queue: how many a second are answered, and applied.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LOADED: Final = 1_000
 """Items of one mutation, in the order of their keys, while the table is made."""
 ROUNDS_MAX: Final = 400
 OPERATIONS: Final = ("insert", "count", "at")
+CALLERS: Final = 50
 SQLITE: Final = f"SQLite {sqlite3.sqlite_version}"
 
 app = App()
@@ -43,8 +45,13 @@ async def load(ctx: MutationCtx, first: int, count: int) -> None:
 
 
 @mutation
-async def insert(ctx: MutationCtx, key: float) -> None:
-    await numbers.insert(ctx, key=key, id="", sum_value=1)
+async def insert(ctx: MutationCtx, key: float, queued: bool = False) -> None:
+    await numbers.insert(ctx, key=key, id="", sum_value=1, queued=queued)
+
+
+@query
+async def queued(ctx: QueryCtx) -> float:
+    return (await numbers.pending(ctx))["queued"]
 
 
 @query
@@ -59,7 +66,7 @@ async def at(ctx: QueryCtx, offset: int) -> Any:
 
 def run(bench: Bench) -> Iterator[Result]:
     sizes = QUICK_SIZES if bench.quick else SIZES
-    seconds = bench.budget_s / (len(sizes) * (len(OPERATIONS) * 2 + 1))
+    seconds = bench.budget_s / (len(sizes) * (len(OPERATIONS) * 2 + 3))
     for size in sizes:
         results: list[Result] = []
         trio.run(_ours, bench, size, seconds, results)
@@ -68,7 +75,8 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 async def _ours(bench: Bench, size: int, seconds: float, results: list[Result]) -> None:
-    async with Engine.open(bench.directory / f"{size}", app=[app, load, insert, count, at]) as e:
+    functions = [app, load, insert, queued, count, at]
+    async with Engine.open(bench.directory / f"{size}", app=functions) as e:
         progress(f"{size:,} items")
         began = time.perf_counter()
         for first in range(0, size, LOADED):
@@ -91,6 +99,36 @@ async def _ours(bench: Bench, size: int, seconds: float, results: list[Result]) 
                     assert await e.query(at, low) <= low
                 taken_s.append(time.perf_counter() - began)
             results += _figures(operation, size, taken_s, None)
+        for is_queued in (False, True):
+            results += await _crowd(e, size, seconds, dice, is_queued=is_queued)
+
+
+async def _crowd(
+    engine: Engine, size: int, seconds: float, dice: random.Random, *, is_queued: bool
+) -> list[Result]:
+    """Insertions by many callers, and how many had been applied when the last one was."""
+    done, began = 0, time.perf_counter()
+
+    async def caller() -> None:
+        nonlocal done
+        while time.perf_counter() < began + seconds:
+            await engine.mutation(insert, dice.random() * size, is_queued)
+            done += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(CALLERS):
+            nursery.start_soon(caller)
+    rates = {"answered": done / (time.perf_counter() - began)}
+    async with engine.subscribe(queued) as numbers_left:
+        async for left in numbers_left:
+            if not left:
+                break
+    rates["applied"] = done / (time.perf_counter() - began)
+    params: dict[str, Param] = {"items": size, "callers": CALLERS, "queued": is_queued}
+    return [
+        Result(name="aggregate insert", params=params, metric=metric, value=rate, unit="1/s")
+        for metric, rate in rates.items()
+    ]
 
 
 def _theirs(bench: Bench, size: int, seconds: float) -> Iterator[Result]:

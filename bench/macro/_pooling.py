@@ -3,8 +3,8 @@ Works of a pool that do nothing, 10 and 100 at a time: how many a second, from t
 enqueued to the last that has ended, on the disk.
 
 Each is an action, or a mutation; of some every tenth fails once, and is tried again after 10 ms.
-Beside it DBOS on SQLite: queues with the same bounds, and workflows that do nothing, or that have
-one step which fails once and is tried again.
+Beside it DBOS, on SQLite and on a PostgreSQL of its own: queues with the same bounds, and workflows
+that do nothing, or that have one step which fails once and is tried again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from bench.compare.scheduler import database, what_lacks
 from bench.harness import Bench, Param, Result, progress
 from components.workpool import Workpool, component
 from engine.app.component import App
@@ -105,24 +105,39 @@ async def measure(directory: Path, works: int, results: list[Result]) -> None:
 
 
 def _theirs(directory: Path, works: int) -> Iterator[Result]:
-    if find_spec("dbos") is None:
-        progress("DBOS is skipped: pip install dbos")
-        return
-    for parallelism in PARALLELISM:
-        for fails in (False, True):
-            progress(f"DBOS, {works} works, {parallelism} at a time")
-            where = directory / f"dbos-{parallelism}-{fails}.sqlite"
-            command = [sys.executable, "-m", "bench.compare._dbos_queue", f"sqlite:///{where}"]
-            command += [str(works), str(parallelism), str(FAILS if fails else 0)]
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=PEER_S_MAX, check=True
-                )
-            except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-                progress(f"DBOS is left out: {error}")
-                continue
-            seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
-            yield _figure("workflow", parallelism, fails, works, works / seconds, "DBOS on SQLite")
+    for name in ("SQLite", "PostgreSQL"):
+        where = directory / name
+        where.mkdir()
+        lacks = what_lacks(name)
+        if lacks:
+            progress(f"DBOS on {name} is left out: {lacks}")
+            continue
+        for parallelism in PARALLELISM:
+            for fails in (False, True):
+                progress(f"DBOS on {name}, {works} works, {parallelism} at a time")
+                place = where / f"{parallelism}-{fails}"
+                place.mkdir()
+                rate = _their_rate(name, place, works, parallelism, fails)
+                if rate is not None:
+                    peer = f"DBOS on {name}"
+                    yield _figure("workflow", parallelism, fails, works, rate, peer)
+
+
+def _their_rate(
+    name: str, directory: Path, works: int, parallelism: int, fails: bool
+) -> float | None:
+    with database(name, directory) as url:
+        command = [sys.executable, "-m", "bench.compare._dbos_queue", url]
+        command += [str(works), str(parallelism), str(FAILS if fails else 0)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=PEER_S_MAX, check=True
+            )
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            progress(f"DBOS is left out: {error}")
+            return None
+    seconds: float = json.loads(done.stdout.splitlines()[-1])["seconds"]
+    return works / seconds
 
 
 def _figure(

@@ -24,7 +24,9 @@ PARTS: Final[dict[str, Callable[[Bench], Iterator[Result]]]] = {
 
 def run(bench: Bench) -> Iterator[Result]:
     """One part after another, each in a directory of its own."""
-    for name, part in PARTS.items():
+    names = list(PARTS) if bench.part is None else [bench.part]
+    for name in names:
         directory = bench.directory / name
         directory.mkdir()
-        yield from part(replace(bench, directory=directory, budget_s=bench.budget_s / len(PARTS)))
+        share = replace(bench, directory=directory, budget_s=bench.budget_s / len(names))
+        yield from PARTS[name](share)

@@ -24,6 +24,7 @@ from bench.macro import (
     _migrating,
     _pooling,
     backfill,
+    components,
     fanout,
     macro,
     past,
@@ -135,6 +136,23 @@ def test_a_bench_without_a_figure_has_failed(
 
     assert status == 1
     assert capsys.readouterr().err == "silent measured nothing\n"
+
+
+def test_one_part_of_a_bench_is_measured_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = Result(name="one", params={}, metric="rate", value=1, unit="/s")
+    parts = {"one": lambda _: [figure], "two": lambda _: pytest.fail("not asked for")}
+    monkeypatch.setattr(components, "PARTS", parts)
+    known = {"components": entries()["components"]}
+
+    status = command.main(["components", "--part", "one", "--directory", str(tmp_path)], known)
+    misused = command.main(["components", "--part", "three"], known)
+
+    assert (0, 2) == (status, misused)
+    said = capsys.readouterr()
+    assert "one () rate: 1 /s" in said.out
+    assert "components has no part three; it has ['one', 'two']." in said.err
 
 
 def test_an_unknown_bench_is_answered_with_the_nearest(
@@ -334,6 +352,8 @@ def test_an_aggregate_is_measured_beside_a_table_of_sqlite(
         found = [r for r in results if (r.name, r.metric) == (f"aggregate {operation}", "p50")]
         assert {None, _aggregating.SQLITE} <= {r.peer for r in found if r.value}
         assert {1_000, 2_000} == {r.params["items"] for r in found}
+    crowds = {r.params["queued"] for r in results if r.value and r.metric == "applied"}
+    assert {True, False} == crowds
 
 
 async def test_works_of_a_pool_are_measured_with_failures_and_without(tmp_path: Path) -> None:
