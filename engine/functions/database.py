@@ -287,6 +287,7 @@ class SystemReader(DatabaseReader):
             table=table,
             pagination=access.pagination,
             slice_rows_max=access.slice_rows_max,
+            owner=access.component,
             present=_presenter(access.component),
         )
 

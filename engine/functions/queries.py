@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from math import inf
 from typing import Any, Final, NoReturn, Self
@@ -20,6 +21,7 @@ from engine.indexes.catalog import OF_EVERY_TABLE, IndexInfo, IndexKind, TableIn
 from engine.indexes.entries import refuse_unreadable
 from engine.model.codec import encode
 from engine.model.identifiers import is_identifier, why_no_identifier
+from engine.model.keys import encode_key, past
 from engine.model.limits import DOCUMENT_BYTES_MAX, QUERY_FILTERS_MAX
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
 from engine.transaction.pagination import (
@@ -98,7 +100,14 @@ class RangeBuilder(Range):
 
 
 class QueryBuilder(Query[Any]):
-    """A query that has been given what it needs; every step returns a new one."""
+    """
+    A query that has been given what it needs; every step returns a new one.
+
+    Args:
+        component: whose table it is.
+        owner: of a table that all components share, whose rows are read.
+        present: what is shown of a row; nothing at all if it is `None`.
+    """
 
     def __init__(
         self,
@@ -109,11 +118,13 @@ class QueryBuilder(Query[Any]):
         table: str,
         pagination: PaginationState | None,
         slice_rows_max: int,
+        owner: str | None = None,
         present: Present | None = None,
     ) -> None:
         self._transaction = transaction
         self._calls = calls
         self._component = component
+        self._owner = owner
         self._table = table
         self._pagination = pagination
         self._slice_rows_max = slice_rows_max
@@ -217,7 +228,7 @@ class QueryBuilder(Query[Any]):
             )
         is_as_of = self._transaction.view.is_as_of
         index = find_index(table, self._index_name, self._bounds.fields, is_as_of=is_as_of)
-        lower, upper = interval_of(index, self._bounds)
+        lower, upper = self._interval(index)
         return Plan(
             index=index,
             lower=lower,
@@ -226,6 +237,15 @@ class QueryBuilder(Query[Any]):
             predicates=self._tests(),
             reading=self._reading(self._bounds.text, "desc" if self._reverse else "asc"),
         )
+
+    def _interval(self, index: IndexInfo) -> tuple[bytes, bytes | None]:
+        """What was asked for, of the rows of the owner where those lie together."""
+        if self._owner is None or index.name != "by_creation_time":
+            return interval_of(index, self._bounds)
+        _component, *fields = index.fields
+        lower, upper = interval_of(replace(index, fields=tuple(fields)), self._bounds)
+        own = encode_key([self._owner])
+        return own + lower, past(own) if upper is None else own + upper
 
     def _tests(self) -> tuple[Predicate, ...]:
         """What must hold of a row: that it is shown at all, and what was asked of what is shown."""
@@ -257,7 +277,7 @@ class QueryBuilder(Query[Any]):
         """What a cursor is bound to: the query, and the fields of an index, which pushes change."""
         is_declared = plan.index is not None and plan.index.name not in OF_EVERY_TABLE
         query = [
-            self._component,
+            self._whose,
             self._table,
             self._index_name,
             plan.index.field_names if plan.index is not None and is_declared else [],
@@ -267,10 +287,19 @@ class QueryBuilder(Query[Any]):
         ]
         return blake2b(encode(query), digest_size=8).digest()
 
+    def _search_fingerprint(self, asked: SearchBuilder) -> bytes:
+        """What a cursor of a search is bound to."""
+        query = [self._component, self._table, self._index_name, asked.spelled, list(self._texts)]
+        return blake2b(encode(query), digest_size=8).digest()
+
+    @property
+    def _whose(self) -> str:
+        return self._component if self._owner is None else self._owner
+
     def _place(self, plan: Plan) -> bytes:
         """What a cursor of a `paginator` is bound to: an index, and the order of reading it."""
         fields = [] if plan.index is None else plan.index.field_names
-        place = [self._component, self._table, self._index_name, fields, self._reverse]
+        place = [self._whose, self._table, self._index_name, fields, self._reverse]
         return blake2b(encode(place), digest_size=8).digest()
 
     def read(self, count: int | None) -> Steps[list[Any]]:
@@ -368,8 +397,7 @@ class QueryBuilder(Query[Any]):
     def _paginate_search(self, asked: SearchBuilder, opts: Mapping[str, Any]) -> Steps[Any]:
         """A page of what is found, which goes on behind the place of the last document."""
         state = self._pagination
-        query = [self._component, self._table, self._index_name, asked.spelled, list(self._texts)]
-        fingerprint = blake2b(encode(query), digest_size=8).digest()
+        fingerprint = self._search_fingerprint(asked)
         request = read_options(opts, None if state is None else state.begin(), fingerprint)
         start, end = request.start, request.end
         matches: list[Match] = []

@@ -148,10 +148,15 @@ def make_table(
     indexes: Iterable[IndexInfo] = (),
     row: bytes | None = None,
     *,
-    by_creation_time: bool = True,
+    by_creation_time: Path | None = (),
     is_dropping: bool = False,
 ) -> TableInfo:
-    """A table with the indexes that every table has, and `indexes`."""
+    """
+    A table with the indexes that every table has, and `indexes`.
+
+    Args:
+        by_creation_time: what lies together in the index of that name; `None` for none.
+    """
     all_indexes = {
         "by_id": IndexInfo(
             index_id=_BY_ID | number,
@@ -161,12 +166,12 @@ def make_table(
             kind=IndexKind.BY_ID,
         )
     }
-    if by_creation_time:
+    if by_creation_time is not None:
         all_indexes["by_creation_time"] = IndexInfo(
             index_id=_BY_CREATION_TIME | number,
             name="by_creation_time",
             table_number=number,
-            fields=(("_creationTime",),),
+            fields=tuple((field,) for field in (*by_creation_time, "_creationTime")),
         )
     all_indexes.update({_slot(index): index for index in indexes})
     return TableInfo(
@@ -229,12 +234,18 @@ _SYSTEM_TABLES: Final = (
     make_table(TABLES, "_tables", "", [BY_TABLE_NAME]),
     make_table(INDEXES, "_index", "", [BY_INDEX_TABLE]),
     make_table(SCHEMAS, "_schemas", "", [SCHEMAS_BY_COMPONENT]),
-    make_table(SESSION_REQUESTS, "_session_requests", "", by_creation_time=False),
-    make_table(SCHEDULED_FUNCTIONS, "_scheduled_functions", "", [JOBS_BY_DUE]),
+    make_table(SESSION_REQUESTS, "_session_requests", "", by_creation_time=None),
+    make_table(
+        SCHEDULED_FUNCTIONS,
+        "_scheduled_functions",
+        "",
+        [JOBS_BY_DUE],
+        by_creation_time=("component",),  # each reads its own, and depends on no others
+    ),
     make_table(CRONS, "_crons", "", [CRONS_BY_NAME]),
-    make_table(KEYED_REQUESTS, "_keyed_requests", "", by_creation_time=False),
-    make_table(DEPLOYMENTS, "_deployments", "", by_creation_time=False),
-    make_table(SETTINGS, "_settings", "", by_creation_time=False),
+    make_table(KEYED_REQUESTS, "_keyed_requests", "", by_creation_time=None),
+    make_table(DEPLOYMENTS, "_deployments", "", by_creation_time=None),
+    make_table(SETTINGS, "_settings", "", by_creation_time=None),
 )
 
 SYSTEM_TABLES: Final = len(_SYSTEM_TABLES)

@@ -11,9 +11,9 @@ from typing import Final
 from engine.errors import StoreDamaged
 from engine.model.codec import decode, encode
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """Rises whenever an older version would misread what a newer one has written."""
-FORMAT_VERSION_MIN: Final = 3
+FORMAT_VERSION_MIN: Final = 4
 """The oldest that is read: what came before it was never released."""
 
 HEADER_KEY: Final = b"format"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.errors import (
     VariableMissing,
 )
 from engine.functions.loader import load
+from engine.functions.results import Caller
 from engine.rehearsal.harness import BlockingHarness, open_place
 from tests.components.packages import importable, write
 
@@ -202,6 +204,14 @@ FILES = {
         @action
         async def give_up(ctx: ActionCtx, job: str) -> None:
             await ctx.scheduler.cancel(job)
+
+        @query
+        async def jobs(ctx: QueryCtx) -> dict[str, object]:
+            jobs = ctx.db.system.query("_scheduled_functions")
+            later = jobs.with_index("by_creation_time", lambda r: r.gt("_creationTime", 0))
+            found = [await jobs.collect(), await jobs.order("desc").take(9), await later.collect()]
+            metrics = await ctx.meta.get_transaction_metrics()
+            return {"found": list(map(len, found)), "read": metrics["documents_read"]["used"]}
     """,
     "shelf_inner/__init__.py": """
         from engine import Component
@@ -343,6 +353,33 @@ def test_a_component_schedules_its_own_functions_and_sees_its_own_jobs(
     shelves.finish_all_scheduled_functions()
 
     assert "later" in shelves.query("main:found", {"side": "left"})
+
+
+def test_jobs_of_others_cost_a_component_nothing_and_do_not_concern_it(
+    application: Any,
+) -> None:
+    with open_place(application) as place:
+        functions = place.stage.node.functions
+
+        def postponed(side: str) -> None:
+            place.wait(partial(call, functions.mutation, "postpone", side))
+
+        for side in ["left", "right", "right", "left"]:
+            postponed(side)
+        seen = place.wait(partial(call, functions.query, "jobs", "left"))
+        assert [2, 2, 2] == seen.value["found"]
+        assert 3 * 3 == seen.value["read"], "its two jobs and the tick of its cron, three times"
+
+        postponed("right")
+        assert seen.live.invalidated_at is None
+        postponed("left")
+        assert seen.live.invalidated_at is not None
+        seen.live.release()
+
+
+async def call(run: Any, name: str, side: str) -> Any:
+    """Run a function of a mount as an administrator."""
+    return await run(f"functions:{name}", {}, caller=Caller(admin=True), component=side)
 
 
 def test_an_action_cancels_jobs_of_its_own_component_and_no_others(
