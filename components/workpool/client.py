@@ -300,10 +300,13 @@ class Workpool:
 
     async def retry_failure(self, ctx: WriteCtx, work_id: str, /) -> str | None:
         """
-        Enqueue a work again that is among the `failures`, once, without `on_complete`.
+        Enqueue a work that is among the `failures` as it was, `retry` and `on_complete` included.
 
         Returns:
-            The id of the new work; None if it was not there.
+            The id of the new work, which is what `on_complete` is told; None if it was not there.
+
+        Raises:
+            ValueError: its arguments and context are too large together, and were not kept.
         """
         found: str | None = await _tell(ctx, self._mount.retry_failure, {"work_id": work_id})
         return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 from components.batch_worker import BatchWorker
@@ -155,20 +156,14 @@ async def reconfigure(ctx: MutationCtx, changes: Settings) -> None:
 
 @mutation
 async def retry_failure(ctx: MutationCtx, work_id: str) -> str | None:
-    """Enqueue a work again that was set aside; its new id, or None if there is none."""
+    """Enqueue a work that was set aside as it was; its new id, or None if there is none."""
     failure = await ctx.db.query(FailedWork).with_index("by_work", work=work_id).first()
     if failure is None:
         return None
     if "args" not in failure:
-        raise ValueError(f"the arguments of {work_id} were too large to be kept")
+        raise ValueError(f"the arguments and context of {work_id} were too large to be kept")
     await ctx.db.delete(failure["_id"])
-    call: Call = {
-        "fn": failure["fn"],
-        "name": failure["name"],
-        "kind": failure["kind"],
-        "args": failure["args"],
-    }
-    again = await _add(ctx, await _there(ctx), call)
+    again = await _add(ctx, await _there(ctx), _call_of(failure))
     await worker.ping(ctx)
     return again
 
@@ -337,24 +332,32 @@ async def perform(ctx: ActionCtx, work_id: Id[Work]) -> dict[str, Any]:
 
 
 @internal_mutation
-async def ended(ctx: MutationCtx, job: str, result: dict[str, Any], context: Told) -> None:
+async def ended(
+    ctx: MutationCtx,
+    job: str,  # noqa: ARG001 - the engine says which; the attempt says as much
+    result: dict[str, Any],
+    context: Told,
+) -> None:
     """The engine tells how the job of an action ended."""
-    work = await ctx.db.get(context["work"])
-    if work is None or work.get("run") is None or work["attempts"] != context["attempt"]:
-        return
-    run = await ctx.db.get(work["run"])
-    if run is None or run["job"] != job:
-        return
-    await _end(ctx, work, _outcome(result))
+    work = await _under_way(ctx, context)
+    if work is not None:
+        await _end(ctx, work, _outcome(result))
 
 
 @internal_mutation
 async def carry_out(ctx: MutationCtx, told: Told) -> None:
     """Run the mutation or query of a work, and end it, in one transaction."""
+    work = await _under_way(ctx, told)
+    if work is not None:
+        is_canceled = work.get("canceled", False)
+        await _end(ctx, work, Outcome("canceled") if is_canceled else await _run(ctx, work))
+
+
+async def _under_way(ctx: QueryCtx, told: Told) -> Work | None:
+    """The work of an attempt that is under way; None if that has ended, however it was noticed."""
     work = await ctx.db.get(told["work"])
-    if work is None or work["state"] != "running" or work["attempts"] != told["attempt"]:
-        return
-    await _end(ctx, work, Outcome("canceled") if work.get("canceled") else await _run(ctx, work))
+    is_it = work is not None and work["state"] == "running" and work["attempts"] == told["attempt"]
+    return work if is_it else None
 
 
 async def _run(ctx: MutationCtx, work: Work) -> Outcome:
@@ -439,9 +442,8 @@ async def _finish(ctx: MutationCtx, work: Work, outcome: Outcome, ended_as: Ende
     if ended_as == "failed":
         await _keep_failure(ctx, work, outcome.error)
     if "on_complete" in work:
-        at = work.get("context_at")
-        context = work.get("context") if at is None else await _payload(ctx, at)
-        told = {"work_id": work["_id"], "context": context, "result": _result(outcome, ended_as)}
+        result, context = _result(outcome, ended_as), await _context(ctx, work)
+        told = {"work_id": work["_id"], "context": context, "result": result}
         await ctx.scheduler.run_after(0, work["on_complete"], told)
     for name in ("args_at", "context_at"):
         if name in work:
@@ -459,17 +461,15 @@ def _result(outcome: Outcome, ended_as: Ended) -> dict[str, Value]:
 
 async def _keep_failure(ctx: MutationCtx, work: Work, error: str) -> None:
     """Set a work aside that has failed, in the place of the oldest one if there are many."""
-    args = await _args(ctx, work)
+    values = {"args": await _args(ctx, work), "context": await _context(ctx, work)}
     failure: dict[str, Value] = {
+        **_told_by(work),
         "work": work["_id"],
-        "name": work["name"],
-        "kind": work["kind"],
-        "fn": work["fn"],
         "attempts": work["attempts"],
         "error": rules.told(error),
     }
-    if rules.size_of(args) <= rules.ARGS_KEPT_BYTES_MAX:
-        failure["args"] = args
+    if rules.size_of(values) <= rules.FAILURE_BYTES_MAX:
+        failure |= values
     await ctx.db.insert(FailedWork, failure)
     if await ctx.db.count(FailedWork) > FAILURES_KEPT:
         oldest = await ctx.db.query(FailedWork).first()
@@ -481,9 +481,7 @@ async def _keep_failure(ctx: MutationCtx, work: Work, error: str) -> None:
 
 
 async def _add(ctx: MutationCtx, pool: Pool, call: Call) -> Id[Work]:
-    fields: dict[str, Value] = {
-        name: call[name] for name in ("fn", "name", "kind", "on_complete", "retry") if name in call
-    }
+    fields = _told_by(call)
     args, context = call["args"], call.get("context")
     sizes = rules.size_of(args), rules.size_of(context)
     for what, size in zip(("arguments", "context"), sizes, strict=True):
@@ -506,6 +504,18 @@ async def _add(ctx: MutationCtx, pool: Pool, call: Call) -> Id[Work]:
     return work
 
 
+def _told_by(call: Mapping[str, Any]) -> dict[str, Value]:
+    """What every row of a call has of it, whatever has become of that."""
+    names = ("fn", "name", "kind", "on_complete", "retry")
+    return {name: call[name] for name in names if name in call}
+
+
+def _call_of(failure: FailedWork) -> Call:
+    call: Any = {**_told_by(failure), "args": failure["args"], "context": failure.get("context")}
+    again: Call = call
+    return again
+
+
 async def _work(ctx: QueryCtx, work_id: str) -> Work | None:
     """The work of that id, if it is one of this pool and has not ended."""
     known = await ctx.db.normalize_id(Work, work_id)
@@ -520,6 +530,10 @@ async def _args(ctx: QueryCtx, work: Work) -> dict[str, Any]:
         return work.get("args", {})
     args: dict[str, Any] = await _payload(ctx, work["args_at"])
     return args
+
+
+async def _context(ctx: QueryCtx, work: Work) -> Any:
+    return await _payload(ctx, work["context_at"]) if "context_at" in work else work.get("context")
 
 
 async def _payload(ctx: QueryCtx, payload_id: Id[Payload]) -> Any:

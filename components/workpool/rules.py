@@ -17,8 +17,8 @@ JITTER: Final = (0.5, 1.5)
 """Of each wait: what failed together is not to come back together."""
 ERROR_LENGTH_MAX: Final = 8_000
 """Characters of an error, which is kept and handed on."""
-ARGS_KEPT_BYTES_MAX: Final = 100_000
-"""Of a work that has failed for good, so that it can be enqueued again."""
+FAILURE_BYTES_MAX: Final = 100_000
+"""Of arguments and context of a work that has failed for good, kept to enqueue it again."""
 
 Level: TypeAlias = Literal["DEBUG", "TRACE", "INFO", "REPORT", "WARN", "ERROR"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)

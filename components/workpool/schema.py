@@ -51,13 +51,20 @@ class Work(Document):
 
 
 class FailedWork(Document):
-    """A work whose last attempt has failed, set aside with what it takes to do it again."""
+    """
+    A work whose last attempt has failed, set aside with what it takes to do it again.
+
+    Without `args` those, or the context, were too large to be kept.
+    """
 
     work: str
+    fn: str
     name: str
     kind: Literal["query", "mutation", "action"]
-    fn: str
     args: NotRequired[dict[str, Any]]
+    on_complete: NotRequired[str]
+    context: NotRequired[Any]
+    retry: NotRequired[dict[str, float]]
     attempts: float
     error: str
 
