@@ -113,16 +113,35 @@ FILES = {
     """,
     "ring_component/__init__.py": """
         from engine import Component
+        from ring_inner import component as inner
         component = Component("ring")
+        within = component.use(inner, name="within")
+    """,
+    "ring_inner/__init__.py": """
+        from engine import Component
+        component = Component("inner")
+    """,
+    "ring_inner/functions.py": """
+        from engine import MutationCtx, mutation
+
+        @mutation
+        async def pass_on(ctx: MutationCtx, handle: str) -> object:
+            await ctx.db.insert("notes", {"text": "of its own"})
+            return await ctx.run_mutation(handle, {"text": "from within"})
     """,
     "ring_component/functions.py": """
         from engine import ActionCtx, MutationCtx, QueryCtx, Retry
         from engine import action, internal_mutation, mutation, query
+        from . import within
 
         @mutation
         async def call(ctx: MutationCtx, handle: str) -> object:
             await ctx.db.insert("kept", {"handle": handle})
             return await ctx.run_mutation(handle, {"text": "called"})
+
+        @mutation
+        async def pass_on(ctx: MutationCtx, handle: str) -> object:
+            return await ctx.run_mutation(within.pass_on, {"handle": handle})
 
         @mutation
         async def call_badly(ctx: MutationCtx, handle: str) -> object:
@@ -211,6 +230,16 @@ def test_a_component_calls_what_it_was_given_as_a_part_of_the_transaction(
 
     assert ["called"] == ring.query("main:notes")
     assert 1 == ring.query("main:kept", {"mount": "left"})
+
+
+def test_what_is_handed_on_through_components_still_runs_where_it_is_from(
+    ring: BlockingHarness,
+) -> None:
+    note = handle_of(ring, "note")
+
+    assert "noted from within" == called(ring.with_identity(name="Ada"), note, "pass_on")
+
+    assert ["from within"] == ring.query("main:notes")
 
 
 def test_whom_a_callback_serves_it_is_not_told(ring: BlockingHarness) -> None:

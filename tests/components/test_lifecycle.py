@@ -72,6 +72,14 @@ FILES = {
             found = await ctx.db.system.get(job)
             return None if found is None else found["state"]
     """,
+    "keep_moved/__init__.py": "",
+    "keep_moved/app.py": """
+        from engine import App
+        from keep_component import component
+        app = App()
+        left = app.use(component, name="moved")
+    """,
+    "keep_moved/main.py": MAIN,
     "keep_component/__init__.py": """
         from engine import Component
         from keep_inner import component as inner
@@ -129,12 +137,17 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def applications(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """One that mounts the component as `left` and as `right`, and one without `left`."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder: Path = tmp_path_factory.mktemp("keep")
     write(folder, FILES)
     with importable(folder, "keep_"):
-        yield load(folder / "keep_with"), load(folder / "keep_without")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def applications(folder: Path) -> tuple[Any, Any]:
+    """One that mounts the component as `left` and as `right`, and one without `left`."""
+    return load(folder / "keep_with"), load(folder / "keep_without")
 
 
 def labels(node: Node) -> set[str]:
@@ -199,6 +212,22 @@ async def test_a_handle_of_what_is_not_mounted_is_good_again_when_it_is(
         await mutate(node, "main:call_it", {"handle": handle})
 
         assert ["put"] * 2 == await ask(node, "main:found")
+
+
+async def test_what_is_mounted_under_another_name_is_another(
+    applications: tuple[Any, Any], folder: Path, autojump_clock: MockClock
+) -> None:
+    async with serving(applications[0]) as node:
+        handle = await mutate(node, "main:handle")
+        for name in ("put", "later"):
+            await mutate(node, "main:call", {"name": name})
+        await node.push(load(folder / "keep_moved"))
+
+        with pytest.raises(UnmountedComponent):
+            await mutate(node, "main:call_it", {"handle": handle})
+        await trio.sleep(2)
+        assert [] == await ask(node, "main:found")
+        assert handle != await mutate(node, "main:handle")
 
 
 async def test_nobody_calls_or_writes_to_what_is_not_mounted(

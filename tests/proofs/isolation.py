@@ -11,7 +11,7 @@ HTTP.  What there is to know of a victim, its ids, cursors and names, everybody 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, cast
 import httpx
 import trio
 
-from engine import Engine
+from engine import Engine, ListenConfig
 from engine.functions.loader import load
 from engine.functions.results import Caller
 from engine.indexes.catalog import CRONS, SCHEDULED_FUNCTIONS
@@ -29,7 +29,9 @@ from engine.indexes.recovery import recover
 from engine.kernel.trace import trace_to_stderr
 from engine.model.codec import decode
 from engine.model.identity import Identity
+from engine.model.json_values import encode_ts
 from engine.store.interface import Tree
+from tests.node.sockets import SESSION, opened
 from tests.proofs.isolation_attempts import PENDING, Attempt, Loot, attempts, objects
 from tests.proofs.isolation_planted import PLANTED
 from tests.proofs.proof import Plan, Verdict, too_few
@@ -50,7 +52,9 @@ PAIRS: Final = (
 )
 """Who tries, and on whom; a parent may call what is public of its child, and nothing here is."""
 PROBLEMS_MAX: Final = 20
-LEAST: Final = {"kinds of attempts": 50, "attempts": 500, "attempts of clients": 10}
+LEAST: Final = {"kinds of attempts": 50, "attempts": 500, "attempts of clients": 50}
+UNKNOWN: Final = "Could not find public function"
+"""What a client is told of what does not exist to it."""
 ADA: Final = Identity(issuer="https://x", subject="ada", token_identifier="https://x|ada")
 
 State = Mapping[str, Any]
@@ -143,18 +147,24 @@ async def _tell(story: Story, dice: Random) -> None:
             if not (one.of_components and not thief):
                 await _try(engine, story, one, thief, {**loot[victim], "own": loot[thief]})
         story.done["kinds of attempts"] = len({one.name for one, *_ in tried})
-        await _try_from_outside(engine, story, loot["left"])
+        await _try_over_http(engine, story, loot["left"])
+        await _try_over_a_socket(engine, story, loot["left"])
 
 
 async def _filled(engine: Engine, path: str) -> Loot:
     """Have a component make what others are after, and say what there is to know of it."""
-    functions = engine.node.functions
-    result = await functions.mutation(
-        "functions:fill", {}, caller=Caller(admin=True), component=path
-    )
+    run = engine.node.functions
+    return {
+        **await _told(run.mutation, "fill", path),
+        "found": await _told(run.query, "first_found", path),
+        "jobs": await _told(run.query, "first_job", path),
+    }
+
+
+async def _told(call: Callable[..., Awaitable[Any]], name: str, path: str) -> Any:
+    result = await call(f"functions:{name}", {}, caller=Caller(admin=True), component=path)
     assert result.failure is None, result.failure
-    found: Loot = result.value
-    return found
+    return result.value
 
 
 async def _try(engine: Engine, story: Story, one: Attempt, thief: str, loot: Loot) -> None:
@@ -215,10 +225,11 @@ def _is_of_others(row: tuple[str, Any], thief: str) -> bool:
 # From outside.
 
 
-async def _try_from_outside(engine: Engine, story: Story, loot: Loot) -> None:
+async def _try_over_http(engine: Engine, story: Story, loot: Loot) -> None:
     transport = httpx.ASGITransport(app=cast("Any", engine.asgi))  # its types are wider
     async with httpx.AsyncClient(transport=transport, base_url="http://headrace") as client:
-        for route, document in _from_outside(loot):
+        now = encode_ts(engine.node.published.value)
+        for route, document in _from_outside({**loot, "ts": now}):
             before = _state(engine)
             answer = await client.post(f"/api/{route}", json={"args": {}, **document})
             story.done["attempts of clients"] += 1
@@ -228,6 +239,42 @@ async def _try_from_outside(engine: Engine, story: Story, loot: Loot) -> None:
                 story.problems.append(f"a client, {route} {document}: something has changed")
 
 
+async def _try_over_a_socket(engine: Engine, story: Story, loot: Loot) -> None:
+    """As clients do that show queries; a connection for each, as some mistakes end it."""
+    async with engine.listen(ListenConfig(bind=("127.0.0.1:0",))) as (url,):
+        for path, component in _calls(loot):
+            for kind in ("query", "Mutation", "Action"):
+                before = _state(engine)
+                answer = await _answer(url, kind, path, component)
+                story.done["attempts of clients"] += 1
+                if UNKNOWN not in answer.get("errorMessage", answer.get("result", "")):
+                    story.problems.append(f"a client, {kind} {path} {component}: {answer!r:.200}")
+                if list(_changes(before, _state(engine))):
+                    story.problems.append(f"a client, {kind} {path} {component}: what changed")
+
+
+async def _answer(url: str, kind: str, path: str, component: str | None) -> dict[str, Any]:
+    """What a client is told of a query that it would show, or of a call."""
+    asked = {"udfPath": path, "componentPath": component, "args": [{}]}
+    async with opened(url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        if kind != "query":
+            await socket.say(type=kind, requestId=0, **asked)
+            return await socket.hear_until(f"{kind}Response")
+        added = [{"type": "Add", "queryId": 0, **asked}]
+        await socket.say(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=added)
+        found: dict[str, Any] = (await socket.hear_until("Transition"))["modifications"][0]
+        return found
+
+
+def _calls(loot: Loot) -> Iterator[tuple[str, str | None]]:
+    """Paths and components."""
+    yield from ((f"functions:{name}", "left") for name in ("kept", "fill", "secret", "act"))
+    yield from (("functions:kept", component) for component in ("left/lid", "/left", "left/"))
+    yield from ((path, None) for path in ("left/functions:kept", "functions:secret"))
+    yield from ((loot[handle], None) for handle in ("handle", "given"))
+
+
 def _from_outside(loot: Loot) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in ("left/functions:fill", "left:functions:fill", "functions:secret", loot["handle"]):
         yield "mutation", {"path": path}
@@ -235,5 +282,7 @@ def _from_outside(loot: Loot) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "mutation", {"path": "functions:fill", "componentPath": component}
         yield "query", {"path": "functions:kept", "componentPath": component}
         yield "function", {"path": "functions:fill", "componentPath": component}
+        past = {"path": "functions:kept", "componentPath": component, "ts": loot["ts"]}
+        yield "query_at_ts", past
     yield "run/left/functions/fill", {}
     yield "run/functions/secret", {}

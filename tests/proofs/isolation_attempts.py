@@ -19,6 +19,7 @@ from engine import (
     IndexNotFound,
     InvalidCursor,
     InvalidId,
+    InvalidRange,
     InvalidValue,
     NotAllowed,
     Reference,
@@ -139,6 +140,22 @@ async def all_of_my_table(ctx: Any, loot: Loot) -> object:
 async def search(ctx: Any, loot: Loot) -> object:
     found = ctx.db.query("items").with_search_index("by_word", lambda q: q.search("word", "word"))
     return _stolen(await found.take(100), loot)
+
+
+async def search_by_path(ctx: Any, loot: Loot) -> object:
+    found = ctx.db.query(f"{loot['path']}/items")
+    return await found.with_search_index("by_word", lambda q: q.search("word", "word")).take(100)
+
+
+async def search_both(ctx: Any, loot: Loot) -> object:
+    found = await ctx.db.hybrid_search(
+        "items",
+        search_index="by_word",
+        search=lambda q: q.search("word", "word"),
+        vector_index="by_vector",
+        vector=[0.6, 0.8],
+    )
+    return [hit for hit in found if hit["_id"] == loot["id"]]
 
 
 async def search_vectors(ctx: Any, loot: Loot) -> object:
@@ -270,6 +287,16 @@ async def page_by_place(ctx: Any, loot: Loot) -> object:
     return (await items.paginate({"numItems": 9, "cursor": loot["place"]}))["page"]
 
 
+async def page_of_search(ctx: Any, loot: Loot) -> object:
+    found = ctx.db.query("items").with_search_index("by_word", lambda q: q.search("word", "word"))
+    return (await found.paginate({"numItems": 9, "cursor": loot["found"]}))["page"]
+
+
+async def page_of_jobs(ctx: Any, loot: Loot) -> object:
+    jobs = ctx.db.system.query("_scheduled_functions")
+    return (await jobs.paginate({"numItems": 9, "cursor": loot["jobs"]}))["page"]
+
+
 async def page_from_anywhere(ctx: Any, loot: Loot) -> object:
     """A cursor of one's own, at a key before all keys there are."""
     text = loot["own"]["cursor"]
@@ -306,9 +333,27 @@ async def look_at_job(ctx: Any, loot: Loot) -> object:
     return await ctx.db.system.get(loot["job"])
 
 
-async def look_at_jobs(ctx: Any, loot: Loot) -> object:
-    jobs = await ctx.db.system.query("_scheduled_functions").collect()
-    return [job for job in jobs if job["_id"] == loot["job"]]
+async def look_at_job_in_table(ctx: Any, loot: Loot) -> object:
+    return await ctx.db.system.get("_scheduled_functions", loot["job"])
+
+
+async def give_job_as_argument(ctx: Any, loot: Loot) -> object:
+    return await ctx.run_query("functions:item", {"item": loot["job"]})
+
+
+def jobs_of(narrowed: Callable[[Any, Loot], Any]) -> Run:
+    """The victim's job among those that a query of jobs finds."""
+
+    async def look(ctx: Any, loot: Loot) -> object:
+        jobs = narrowed(ctx.db.system.query("_scheduled_functions"), loot)
+        return [job for job in await jobs.collect() if job["_id"] == loot["job"]]
+
+    return look
+
+
+async def jobs_by_component(ctx: Any, loot: Loot) -> object:
+    jobs = ctx.db.system.query("_scheduled_functions")
+    return await jobs.with_index("by_creation_time", component=loot["path"]).collect()
 
 
 async def cancel(ctx: Any, loot: Loot) -> object:
@@ -325,6 +370,19 @@ async def get_cron(ctx: Any, loot: Loot) -> object:
 
 async def list_crons(ctx: Any, loot: Loot) -> object:
     return [cron for cron in await ctx.crons.list() if cron["name"] == loot["cron"]]
+
+
+async def register_its_cron(ctx: Any, loot: Loot) -> object:
+    """A cron of one's own may be called as that of another; they are two."""
+    await ctx.crons.register(loot["cron"], internal.functions.secret, cron="0 0 29 2 *")
+    await ctx.crons.remove(loot["cron"])
+    return None
+
+
+async def insert_where_it_has_a_trigger(ctx: Any, _loot: Loot) -> object:
+    """The trigger of this table is one's own, whatever others call theirs."""
+    await ctx.db.insert("items", {"word": "mine"})
+    return None
 
 
 # Who asks, what is set, and what others have kept.
@@ -349,6 +407,24 @@ async def module_of_mine(ctx: Any, loot: Loot) -> object:
 
 def _stolen(docs: list[Any], loot: Loot) -> list[Any]:
     return [doc for doc in docs if doc["word"] == loot["word"]]
+
+
+JOBS: Final[Mapping[str, Callable[[Any, Loot], Any]]] = {
+    "": lambda jobs, _loot: jobs,
+    ", newest first": lambda jobs, _loot: jobs.order("desc"),
+    " by its id": lambda jobs, loot: jobs.with_index("by_id", _id=loot["job"]),
+    " from its id on": lambda jobs, loot: jobs.with_index(
+        "by_id", lambda r: r.gte("_id", loot["job"])
+    ),
+    " of any time": lambda jobs, _loot: jobs.with_index(
+        "by_creation_time", lambda r: r.gte("_creationTime", 0)
+    ),
+    " without an index": lambda jobs, _loot: jobs.full_table_scan(),
+    " with a filter": lambda jobs, loot: jobs.filter(
+        lambda q: q.eq(q.field("component"), loot["path"])
+    ),
+}
+"""Queries of jobs, each of which finds one's own alone."""
 
 
 # All of them.
@@ -383,6 +459,8 @@ def _of_documents() -> Iterator[Attempt]:
     yield Attempt("table: count", count, None)
     yield Attempt("table: of the same name", all_of_my_table, None)
     yield Attempt("search: of the same name", search, None)
+    yield Attempt("search: by the path", search_by_path, None)
+    yield Attempt("search: with vectors", search_both, None)
     for where, is_action in (("", False), (", in an action", True)):
         yield Attempt(f"vectors: of the same name{where}", search_vectors, None, is_action)
         run = search_vectors_by_path
@@ -390,6 +468,8 @@ def _of_documents() -> Iterator[Attempt]:
     yield Attempt("cursor: of the victim", page_on, InvalidCursor)
     yield Attempt("cursor: to the victim's", page_upto, InvalidCursor)
     yield Attempt("cursor: of the victim's paginator", page_by_place, InvalidCursor)
+    yield Attempt("cursor: of the victim's search", page_of_search, InvalidCursor)
+    yield Attempt("cursor: of the victim's jobs", page_of_jobs, InvalidCursor)
     yield Attempt("cursor: made up", page_from_anywhere, None)
 
 
@@ -441,12 +521,18 @@ def _of_the_rest() -> Iterator[Attempt]:
         yield Attempt(f"system: row of {number} through system", run, InvalidId)
     yield Attempt("job: as a document", get_job, InvalidId)
     yield Attempt("job: get", look_at_job, None)
-    yield Attempt("job: query", look_at_jobs, None)
+    yield Attempt("job: get of a table", look_at_job_in_table, None)
+    yield Attempt("job: an argument", give_job_as_argument, ArgumentValidationError)
+    for what, narrowed in JOBS.items():
+        yield Attempt(f"job: query{what}", jobs_of(narrowed), None)
+    yield Attempt("job: query by component", jobs_by_component, InvalidRange)
     yield Attempt("job: cancel", cancel, DocumentNotFound)
     yield Attempt("job: cancel in an action", cancel, DocumentNotFound, is_action=True)
     yield Attempt("cron: remove", remove_cron, None)
     yield Attempt("cron: get", get_cron, None)
     yield Attempt("cron: list", list_crons, None)
+    yield Attempt("cron: of the same name", register_its_cron, None)
+    yield Attempt("trigger: of the same name", insert_where_it_has_a_trigger, None)
     yield Attempt("who asks", who, None, of_components=True)
     yield Attempt("who asks, of an action", who, None, is_action=True, of_components=True)
     yield Attempt("variable", variable, VariableMissing, of_components=True)

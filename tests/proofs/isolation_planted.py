@@ -19,7 +19,8 @@ from engine.functions.queries import QueryBuilder
 from engine.functions.results import Caller
 from engine.indexes.catalog import TableInfo
 from engine.model.ids import row_key_of
-from engine.server import function_api
+from engine.server import function_api, session
+from engine.server.query_set import Query
 from engine.transaction import transaction
 from engine.transaction.transaction import Transaction
 
@@ -143,14 +144,14 @@ def _with_identity() -> AbstractContextManager[None]:
     return _instead(Caller, "_replace", lenient)
 
 
-def _for_clients() -> AbstractContextManager[None]:
-    read = getattr(function_api, "call_arguments")  # noqa: B009 - it is imported there
+def _for_clients(owner: Any) -> Plant:
+    read = getattr(owner, "call_arguments")  # noqa: B009 - it is imported there
 
     def lenient(path: str, json: Any, *, component: str, who: Any) -> Any:
         del component
         return read(path, json, component="", who=who)
 
-    return _instead(function_api, "call_arguments", lenient)
+    return _replaced(owner, "call_arguments", lenient)
 
 
 PLANTED: Final[Mapping[str, Plant]] = {
@@ -173,6 +174,10 @@ PLANTED: Final[Mapping[str, Plant]] = {
     "tables of ids in documents": _fields_of_all,
     "whose query a cursor is of": _replaced(QueryBuilder, "_fingerprint", lambda *_: b"8 bytes."),
     "whose place a cursor is": _replaced(QueryBuilder, "_place", lambda *_: b"8 bytes."),
+    "whose search a cursor is of": _replaced(
+        QueryBuilder, "_search_fingerprint", lambda *_: b"8 bytes."
+    ),
+    "whose jobs a cursor is of": _replaced(QueryBuilder, "_whose", ""),
     "whose job is canceled": _cancel_any(context),
     "whose job an action cancels": _cancel_any(actions),
     "whose jobs are shown": _present_any,
@@ -185,5 +190,9 @@ PLANTED: Final[Mapping[str, Plant]] = {
     "that components have no variables": _replaced(
         Deployment, "environment_of", lambda self, _component: self.application.environment
     ),
-    "that clients call no components": _for_clients,
+    "that clients call no components": _for_clients(function_api),
+    "that clients call none over a socket": _for_clients(session),
+    "that clients show nothing of them": _replaced(
+        Query, "refusal_for", lambda self, _who: self.refusal
+    ),
 }

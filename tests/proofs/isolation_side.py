@@ -76,6 +76,17 @@ def make(  # noqa: C901 - a function each, and none of them is complex
     async def kept(ctx: QueryCtx) -> list[str]:
         return list(words)
 
+    @internal_query
+    async def first_found(ctx: QueryCtx) -> str:
+        items = ctx.db.query("items")
+        found = items.with_search_index("by_word", lambda q: q.search("word", "word"))
+        return (await found.paginate({"numItems": 1, "cursor": None}))["continueCursor"]
+
+    @internal_query
+    async def first_job(ctx: QueryCtx) -> str:
+        jobs = ctx.db.system.query("_scheduled_functions")
+        return (await jobs.paginate({"numItems": 1, "cursor": None}))["continueCursor"]
+
     @trigger("items")
     async def follow(ctx: TriggerCtx, change: Change[Any]) -> None:
         await ctx.raw_db.insert("followed", {"id": change.id})
