@@ -255,7 +255,7 @@ async def _try_over_a_socket(engine: Engine, story: Story, loot: Loot) -> None:
 
 async def _answer(url: str, kind: str, path: str, component: str | None) -> dict[str, Any]:
     """What a client is told of a query that it would show, or of a call."""
-    asked = {"udfPath": path, "componentPath": component, "args": [{}]}
+    asked: dict[str, Any] = {"udfPath": path, "componentPath": component, "args": [{}]}
     async with opened(url) as socket:
         await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
         if kind != "query":

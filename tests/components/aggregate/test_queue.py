@@ -25,7 +25,7 @@ from engine import (
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
 from tests.components.aggregate.counted import APPLICATION, Numbers, names_of
-from tests.components.restarts import Restarts
+from tests.components.lives import Lives
 
 
 @pytest.fixture
@@ -92,12 +92,11 @@ def test_it_is_told_since_when_the_oldest_waits(numbers: Numbers) -> None:
 
 
 def test_a_loop_that_has_applied_everything_has_no_job_to_come() -> None:
-    lives = Restarts(APPLICATION)
-    put(Numbers(lives.place), 1, 2, 3)
-    lives.t.finish_all_scheduled_functions()
+    with Lives(APPLICATION) as lives:
+        put(Numbers(lives.place), 1, 2, 3)
+        lives.t.finish_all_scheduled_functions()
 
-    assert [] == lives.jobs_to_come()
-    lives.close()
+        assert [] == lives.jobs()
 
 
 def test_a_write_that_fails_leaves_nothing_in_the_queue(

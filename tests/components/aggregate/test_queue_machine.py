@@ -13,8 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine.model.values import normalize
 from tests.components.aggregate.counted import APPLICATION, Numbers, mounts, names_of
 from tests.components.aggregate.model import Model
-from tests.components.lives import lives
-from tests.components.restarts import Restarts
+from tests.components.lives import Lives
 
 MONITOR_MS = 60_000
 REPAIR_MS = 3_600_000
@@ -101,7 +100,7 @@ class History(RuleBasedStateMachine):
 
     @initialize(sizes=st.sampled_from([None, 4]))
     def open(self, sizes: int | None) -> None:
-        self.lives = Restarts(APPLICATION)
+        self.lives = Lives(APPLICATION)
         self.numbers.tell("clear_all", max_node_size=sizes)
 
     @property
@@ -111,18 +110,16 @@ class History(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "lives"):
             return
-        try:
+        with self.lives:
             self.lives.t.advance(5 * MONITOR_MS)
             if self.numbers.ask("pending")["queued"]:
                 self.lives.t.advance(REPAIR_MS)  # a pass and its monitor were both killed
             self.holds()
             assert len(self.queued) == self.done
-            assert [] == self.lives.jobs_to_come()
+            assert [] == self.lives.jobs()
             for namespace in NAMESPACES:
                 self.numbers.verify(**({} if namespace == "" else {"namespace": namespace}))
             assert items_of(self._synchronous()) == items_of(self.numbers)
-        finally:
-            self.lives.close()
 
     def _synchronous(self) -> Numbers:
         """The other aggregate, after the same operations without a queue."""
@@ -177,7 +174,7 @@ class History(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9))
     def kill_a_job(self, which: int) -> None:
-        jobs = self.lives.jobs_to_come()
+        jobs = self.lives.jobs()
         if jobs:
             self.lives.kill_job(jobs[which % len(jobs)]["_id"])
 
@@ -232,7 +229,7 @@ def test_whatever_a_power_cut_leaves_is_applied_once_and_in_order(in_flight: boo
     for operation in OPERATIONS_OF_FEW_KEYS:
         naive.do(operation)
     for batches in range(8):
-        with lives(APPLICATION) as life:
+        with Lives(APPLICATION) as life:
             Numbers(life.place).tell("_write", *OPERATIONS_OF_FEW_KEYS, queued=True)
             life.cut(batches, in_flight=in_flight)
             life.t.finish_all_scheduled_functions()

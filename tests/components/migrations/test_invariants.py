@@ -23,7 +23,7 @@ from engine import FunctionNotFound
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness
 from engine.store.interface import Tree
-from tests.components.lives import Lives, lives
+from tests.components.lives import Lives
 
 APPLICATION = load(Path(__file__).with_name("people.py"))
 
@@ -88,7 +88,7 @@ class Town:
 
 @contextmanager
 def town(*numbers: float) -> Iterator[Town]:
-    with lives(APPLICATION) as life:
+    with Lives(APPLICATION) as life:
         here = Town(life)
         here.add(*numbers)
         yield here

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.components.restarts import Restarts
+from engine.rehearsal.harness import BlockingHarness
+from tests.components.lives import Lives
 from tests.components.workpool import works
 from tests.components.workpool.works import (
     APPLICATION,
-    FIRST_MS,
     RETRY,
     ask,
     enqueue,
@@ -25,8 +27,16 @@ from tests.components.workpool.works import (
 )
 
 KINDS = st.sampled_from(["action", "action", "mutation", "query"])
+COUNTS = st.integers(1, 5)
+TIMES_MS = st.sampled_from([0, 0, 10, 400, 2_000])
+WAITS_MS = st.sampled_from([0, 0, 0, 0.5, 700, 20_000])
 CHECK_MS = 60_000
 REPAIR_MS = 3_600_000
+CALLS = ("perform", "carry_out")
+LOOPS = ("run_pass", "watch")
+FINISHED = {"state": "finished"}
+RUNNING = "running"
+LIMIT = 64
 
 
 @dataclass
@@ -41,51 +51,60 @@ class Expected:
     attempts_max: int
     due_ms: float
     canceled: bool = False
-    never_begins: bool = False
+    begun_when_canceled: int = 0
+    is_disturbed: bool = False
+    """Somebody has killed a job, or the power was cut, before it had ended."""
 
 
 class History(RuleBasedStateMachine):
+    """Whatever happens, each work comes to one end, within its bounds, and is told of once."""
+
     def __init__(self) -> None:
         super().__init__()
+        new_ledger(keeps=False)
+        self.lives = Lives(APPLICATION, at_end=partial(new_ledger, keeps=True))
         self.works: dict[str, Expected] = {}
-        self.is_disturbed = False
+        self.is_killed = False
         self.limit = 3
         self.ceiling = 3
 
-    @initialize()
-    def open(self) -> None:
-        new_ledger(keeps=False)
-        self.lives = Restarts(APPLICATION)
-
     @property
-    def t(self) -> Any:
+    def t(self) -> BlockingHarness:
         return self.lives.t
 
     def teardown(self) -> None:
-        if not hasattr(self, "lives"):
-            return
-        try:
-            self.t.mutation(tell, "configure", [], {"max_parallelism": 50})
-            self.ceiling = self.limit = 50
+        with self.lives:
+            self.configure(50)
             self.t.advance(5 * CHECK_MS)
-            if self.report().get("backlog", 0):
+            if self.report()["backlog"]:
                 self.t.advance(REPAIR_MS)  # a pass and its monitor were both killed
-            self.holds()
             self.everything_has_ended_as_it_should()
-        finally:
-            self.lives.close()
+
+    # What happens.
+
+    @initialize(count=COUNTS, ms=TIMES_MS, fails=st.integers(0, 4), wait_ms=WAITS_MS)
+    def begin(self, count: int, ms: float, fails: int, wait_ms: float) -> None:
+        self.enqueue("mutation", count, ms, fails // 4, False, False, wait_ms)
+        self.enqueue("action", count, ms, fails, False, True, wait_ms)
 
     @rule(
         kind=KINDS,
-        count=st.integers(1, 5),
-        ms=st.sampled_from([0, 0, 10, 400, 2_000]),
+        count=COUNTS,
+        ms=TIMES_MS,
         fails=st.integers(0, 4),
         final=st.booleans(),
         retries=st.booleans(),
-        wait_ms=st.sampled_from([0, 0, 0, 700, 20_000]),
+        wait_ms=WAITS_MS,
     )
     def enqueue(
-        self, kind: str, count: int, ms: float, fails: int, final: bool, retries: bool, wait_ms: int
+        self,
+        kind: str,
+        count: int,
+        ms: float,
+        fails: int,
+        final: bool,
+        retries: bool,
+        wait_ms: float,
     ) -> None:
         retries = retries and kind == "action"
         plans = [
@@ -106,24 +125,21 @@ class History(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 99), times=st.integers(1, 2))
     def cancel(self, which: int, times: int) -> None:
-        if not self.works:
-            return
         work_id = list(self.works)[which % len(self.works)]
-        before = self.t.query(ask, "status", [work_id])["state"]
+        before = self.states()
         for _ in range(times):
             self.t.mutation(tell, "cancel", [work_id], {})
-        self._note_canceled(self.works[work_id], before)
-        if before == "pending":
-            assert {"state": "finished"} == self.t.query(ask, "status", [work_id])
+        self._note_canceled({work_id: before[work_id]})
+        if before[work_id]["state"] == "pending":
+            assert FINISHED == self.states()[work_id]
 
     @rule(page_size=st.integers(1, 5))
     def cancel_all(self, page_size: int) -> None:
-        before = {one: self.t.query(ask, "status", [one])["state"] for one in self.works}
+        before = self.states()
         self.t.mutation(tell, "cancel_all", [], {"page_size": page_size})
-        while any(job["name"].endswith("cancel_all") for job in self.lives.jobs_to_come()):
+        while any(job["name"].endswith("cancel_all") for job in self.lives.jobs()):
             self.t.finish_in_progress_scheduled_functions()
-        for work_id, state in before.items():
-            self._note_canceled(self.works[work_id], state, is_sure=False)
+        self._note_canceled(before, is_sure=False)
 
     @rule(limit=st.integers(0, 5))
     def configure(self, limit: int) -> None:
@@ -134,88 +150,103 @@ class History(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([0, 5, 200, 300, 1_000, 5_000, CHECK_MS + 1_000]))
     def advance(self, ms: float) -> None:
         self.t.advance(ms)
-        if self.report().get("running", 0) <= self.limit:
-            self.ceiling = self.limit
+        self._note_room()
+        if not self.is_killed:
+            self.where_there_is_room_nobody_waits()
 
     @rule()
     def crash(self) -> None:
-        self.is_disturbed = True
-        new_ledger(keeps=True)
+        self._disturb()
         self.lives.crash()
+
+    @rule(
+        batches=st.integers(0, 6),
+        in_flight=st.booleans(),
+        ms=st.sampled_from([0, 0, 300, 5_000]),
+        then=st.sampled_from(["nothing", "kill", "cancel"]),
+    )
+    def crash_on_the_way(self, batches: int, in_flight: bool, ms: float, then: str) -> None:
+        """And have somebody end, or cancel, what was found to be under way."""
+        self._disturb()
+        self.lives.cut(batches, in_flight=in_flight, ms=ms)
+        self._note_room()
+        running = {one: state for one, state in self.states().items() if state["state"] == RUNNING}
+        if then == "kill":
+            self._kill([job for job in self.lives.jobs() if job["name"].endswith(CALLS)])
+        elif then == "cancel" and running:
+            for work_id in running:
+                self.t.mutation(tell, "cancel", [work_id], {})
+            self._note_canceled(running)
 
     @rule(which=st.integers(0, 99))
     def kill_a_job(self, which: int) -> None:
-        own = ("run_pass", "perform", "carry_out", "watch")
-        jobs = [job for job in self.lives.jobs_to_come() if job["name"].endswith(own)]
+        jobs = [job for job in self.lives.jobs() if job["name"].endswith((*CALLS, *LOOPS))]
         if jobs:
-            self.is_disturbed = True
-            self.lives.kill_job(jobs[which % len(jobs)]["_id"])
+            self._kill([jobs[which % len(jobs)]])
 
-    @rule(which=st.integers(0, 99), attempt=st.integers(0, 3))
-    def a_stale_report_changes_nothing(self, which: int, attempt: int) -> None:
-        if not self.works:
-            return
-        work_id = list(self.works)[which % len(self.works)]
-        before = self.t.query(ask, "status", [work_id]), self.report()
-        told = {"work": work_id, "attempt": attempt}
-        late = {"job": "of another attempt", "result": {"kind": "success"}, "context": told}
-        self.t.mutation(mount.ended, late)
+    @rule()
+    def reports_of_other_attempts_change_nothing(self) -> None:
+        before = self.state()
+        for work_id, state in self.states().items():
+            under_way = state["previousAttempts"] if state["state"] == RUNNING else None
+            for attempt in {0, 1, 2, 3} - {under_way}:
+                told = {"work": work_id, "attempt": attempt}
+                late = {"job": "", "result": {"kind": "failed", "error": "late"}, "context": told}
+                self.t.mutation(mount.ended, late)
+                self.t.mutation(mount.carry_out, {"told": told})
+        assert before == self.state()
 
-        assert before == (self.t.query(ask, "status", [work_id]), self.report())
+    @rule()
+    def a_batch_of_an_earlier_moment_begins_no_more_than_there_is_room_for(self) -> None:
+        before = self.report()["running"]
+        batch = {"begin": list(self.works), "check": []}
+        self.t.mutation(mount.run_batch, {"batch": batch})
+        assert self.report()["running"] <= max(before, self.limit)
+
+    # What holds.
 
     @invariant()
-    def holds(self) -> None:
-        if not hasattr(self, "lives"):
-            return
-        told = self.told()
+    def each_is_told_of_once_and_truly(self) -> None:
+        told, states = self.told(), self.states()
         assert len(told) == len({one["work"] for one in told})
+        for one in told:
+            assert FINISHED == states[one["work"]]
+            self._check_told(self.works[one["work"]], one)
+
+    @invariant()
+    def no_more_run_than_there_is_room_for(self) -> None:
         report = self.report()
-        if report:
-            assert report["running"] <= self.ceiling
-        assert works.ledger.most <= max(self.ceiling, 5)
-        by_work = {one["work"]: one for one in told}
-        live = 0
-        for work_id, expected in self.works.items():
-            status = self.t.query(ask, "status", [work_id])
-            live += status["state"] != "finished"
-            if work_id in by_work:
-                assert status["state"] == "finished"
-                self._check_told(expected, by_work[work_id]["result"])
-            begun = works.ledger.begun.get(expected.label, [])
-            assert len(begun) <= expected.attempts_max
-            assert not (begun and expected.never_begins)
-            assert all(at >= expected.due_ms for at in begun)
-            self._check_waits(expected, begun)
-        if report:
-            assert live == report["running"] + report["backlog"]
+        assert report["running"] <= self.ceiling
+        assert works.ledger.most <= self.ceiling
+        batch = self.t.query(mount.get_batch, {"limit": LIMIT}).get("batch", {"begin": []})
+        assert len(batch["begin"]) <= max(0, self.limit - report["running"])
 
-    def _check_told(self, expected: Expected, result: Any) -> None:
-        assert expected.label == self.label_of(expected.id)
-        begun = len(works.ledger.begun.get(expected.label, []))
-        if result["kind"] == "success":
-            assert f"{expected.label} is done" == result["returnValue"]
-            if expected.kind == "action":
-                assert expected.label in works.ledger.succeeded
-            else:
-                assert expected.fails == 0
-        elif result["kind"] == "canceled":
-            assert expected.canceled
-        elif not self.is_disturbed:
-            assert expected.fails > 0
-            if expected.kind == "action" and expected.final:
-                assert begun == 1
-            elif expected.kind == "action":
-                assert begun == expected.attempts_max
-                assert f"ValueError: attempt {begun}" == result["error"]
+    @invariant()
+    def attempts_have_bounds_in_number_and_time(self) -> None:
+        for expected in self.works.values():
+            attempts = self.attempts(expected)
+            assert len(attempts) <= expected.attempts_max
+            assert not expected.canceled or len(attempts) <= expected.begun_when_canceled
+            assert all(attempt.begun >= expected.due_ms for attempt in attempts)
+            for number, (failed, again) in enumerate(itertools.pairwise(attempts), 1):
+                since_ms = failed.begun if failed.ended is None else failed.ended
+                assert again.begun >= since_ms + 0.5 * RETRY.backoff_ms(number)
 
-    def _check_waits(self, expected: Expected, begun: list[float]) -> None:
-        ended = works.ledger.ended.get(expected.label, [])
-        if self.is_disturbed:
-            return
-        for number, (again, failed) in enumerate(zip(begun[1:], ended, strict=False), 1):
-            assert again >= failed + 0.5 * FIRST_MS * 2 ** (number - 1) - 1
+    @invariant()
+    def each_is_pending_or_running_or_over(self) -> None:
+        states, report = [one["state"] for one in self.states().values()], self.report()
+        assert states.count(RUNNING) == report["running"]
+        assert states.count("pending") == report["backlog"]
+
+    def where_there_is_room_nobody_waits(self) -> None:
+        if self.report()["running"] < self.limit:
+            for work_id, state in self.states().items():
+                is_first = state == {"state": "pending", "previousAttempts": 0}
+                assert not (is_first and self.works[work_id].due_ms <= self.now_ms)
 
     def everything_has_ended_as_it_should(self) -> None:
+        self.each_is_told_of_once_and_truly()
+        self.attempts_have_bounds_in_number_and_time()
         told = {one["work"]: one["result"] for one in self.told()}
         assert set(told) == set(self.works)
         written = [row["label"] for row in self.t.query(rows, "written")]
@@ -224,33 +255,76 @@ class History(RuleBasedStateMachine):
             if expected.kind == "mutation":
                 assert (expected.label in written) == (told[work_id]["kind"] == "success")
         report = self.report()
-        assert 0 == report.get("running", 0) == report.get("backlog", 0)
-        names = [job["name"] for job in self.lives.jobs_to_come()]
-        assert [] == names
+        assert 0 == report["running"] == report["backlog"]
+        assert [] == [job["name"] for job in self.lives.jobs()]
 
-    def _note_canceled(self, expected: Expected, before: str, *, is_sure: bool = True) -> None:
-        if before == "finished":
-            return
-        expected.canceled = True
-        begun = works.ledger.begun.get(expected.label, [])
-        if before == "pending" and not begun and is_sure:
-            expected.never_begins = True
+    def _check_told(self, expected: Expected, told: Any) -> None:
+        assert expected.label == told["label"]
+        result, begun = told["result"], len(self.attempts(expected))
+        if result["kind"] == "success":
+            assert f"{expected.label} is done" == result["returnValue"]
+            if expected.kind == "action":
+                assert expected.label in works.ledger.succeeded
+            else:
+                assert expected.fails == 0
+                assert not expected.canceled or expected.begun_when_canceled
+        elif result["kind"] == "canceled":
+            assert expected.canceled
+            assert expected.is_disturbed or expected.label not in works.ledger.succeeded
+        elif not expected.is_disturbed:
+            assert expected.fails > 0
+            if expected.kind == "action" and expected.final:
+                assert begun == 1
+            elif expected.kind == "action":
+                assert begun == expected.attempts_max
+                assert f"ValueError: attempt {begun}" == result["error"]
+
+    def _note_canceled(self, before: dict[str, Any], *, is_sure: bool = True) -> None:
+        """Works that had not ended begin no other attempt, unless one was on its way."""
+        for work_id, state in before.items():
+            expected = self.works[work_id]
+            if state != FINISHED and not expected.canceled:
+                expected.canceled = True
+                begun = len(self.attempts(expected))
+                expected.begun_when_canceled = begun if is_sure else expected.attempts_max
+
+    def _note_room(self) -> None:
+        """Where a lower limit is reached by now, it holds from here on."""
+        if self.report()["running"] <= self.limit:
+            self.ceiling = self.limit
+            works.ledger.most = len(works.ledger.running)
+
+    def _kill(self, jobs: list[Any]) -> None:
+        self._disturb()
+        for job in jobs:
+            self.is_killed = True
+            self.lives.kill_job(job["_id"])
+
+    def _disturb(self) -> None:
+        for work_id, state in self.states().items():
+            self.works[work_id].is_disturbed |= state != FINISHED
+
+    def attempts(self, expected: Expected) -> list[works.Attempt]:
+        return works.ledger.attempts.get(expected.label, [])
+
+    def states(self) -> dict[str, Any]:
+        """How each work is, by its id."""
+        ids = list(self.works)
+        return dict(zip(ids, self.t.query(ask, "status_batch", [ids]), strict=True))
 
     def told(self) -> list[Any]:
-        found: list[Any] = self.t.query(rows, "told")
-        return found
-
-    def label_of(self, work_id: str) -> str:
-        return next(str(one["label"]) for one in self.told() if one["work"] == work_id)
+        return self.t.query(rows, "told")
 
     def report(self) -> Any:
         return self.t.query(ask, "report", [])
 
+    def state(self) -> list[Any]:
+        return [self.report(), self.states(), [job["_id"] for job in self.lives.jobs()]]
+
     @property
     def now_ms(self) -> float:
         """As a mutation is told, in whole milliseconds."""
-        now_ns: int = self.t.now_ns
-        return now_ns // 1_000_000
+        return self.t.now_ns // 1_000_000
 
 
 History.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

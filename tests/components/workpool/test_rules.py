@@ -19,8 +19,6 @@ from components.workpool.rules import (
 from engine.model.values import normalize
 from engine.model.values import size_of as size_as_limits_count
 
-RETRY = {"initial_backoff": 250, "base": 2, "max_attempts": 5}
-
 
 def test_the_golden_report() -> None:
     counted = {"succeeded": 6, "failed": 2, "retries": 2, "canceled": 0}
@@ -41,11 +39,22 @@ def test_a_report_of_nothing_has_no_rates_to_divide_by() -> None:
     assert 0 == report_of(counted, running=0, waiting=0)["failureRate"]
 
 
-@given(st.integers(1, 4), st.floats(0, 1))
-def test_waits_double_and_are_spread_by_half(attempts: int, fraction: float) -> None:
-    mean = 250 * 2 ** (attempts - 1)
+@given(
+    first_ms=st.floats(0, 10_000),
+    base=st.floats(1, 3),
+    attempts=st.integers(1, 5),
+    fraction=st.floats(0, 1),
+)
+def test_waits_grow_by_their_base_and_are_spread_by_half(
+    first_ms: float, base: float, attempts: int, fraction: float
+) -> None:
+    retry = {"initial_backoff": first_ms, "base": base, "max_attempts": 5}
+    mean = first_ms * base ** (attempts - 1)
 
-    assert 0.5 * mean <= wait_ms(RETRY, attempts, fraction) <= 1.5 * mean
+    found = wait_ms(retry, attempts, fraction)
+
+    assert found == pytest.approx(mean * (0.5 + fraction))
+    assert found >= 0.5 * mean
 
 
 @pytest.mark.parametrize(

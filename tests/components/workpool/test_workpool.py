@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from components.workpool import NonRetryable, Workpool, component
 from engine import (
@@ -18,7 +22,7 @@ from engine import (
 )
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
-from tests.components.restarts import Restarts
+from tests.components.lives import Lives
 from tests.components.workpool import works
 from tests.components.workpool.works import (
     APPLICATION,
@@ -33,15 +37,14 @@ from tests.components.workpool.works import (
 
 
 @pytest.fixture
-def lives() -> Iterator[Restarts]:
+def lives() -> Iterator[Lives]:
     new_ledger(keeps=False)
-    lives = Restarts(APPLICATION)
-    yield lives
-    lives.close()
+    with Lives(APPLICATION, at_end=partial(new_ledger, keeps=True)) as lives:
+        yield lives
 
 
 @pytest.fixture
-def t(lives: Restarts) -> BlockingHarness:
+def t(lives: Lives) -> BlockingHarness:
     return lives.t
 
 
@@ -102,18 +105,66 @@ def test_an_action_is_tried_again_later_and_later(t: BlockingHarness) -> None:
     put(t, "action", plan("a", fails=2), retry=True)
     t.finish_all_scheduled_functions()
 
-    first, second, third = works.ledger.begun["a"]
+    first, second, third = (attempt.begun for attempt in works.ledger.attempts["a"])
     assert 125 <= second - first <= 380
     assert 250 <= third - second <= 760
     assert "success" == results(t)["a"]["kind"]
 
 
+@given(
+    first_ms=st.integers(0, 50_000).map(lambda tenths: tenths / 10),
+    base=st.integers(10, 30).map(lambda tenths: tenths / 10),
+    max_attempts=st.integers(1, 4),
+)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_attempt_begins_when_its_wait_is_over_and_not_later(
+    t: BlockingHarness, first_ms: float, base: float, max_attempts: int
+) -> None:
+    new_ledger(keeps=False)
+    retry = {"initial_backoff": first_ms, "base": base, "max_attempts": max_attempts}
+    put(t, "action", plan("a", fails=9), retry=retry)
+    t.finish_all_scheduled_functions()
+
+    attempts = works.ledger.attempts["a"]
+    assert max_attempts == len(attempts)
+    for number, (failed, again) in enumerate(pairwise(attempts), 1):
+        assert failed.ended is not None
+        wait_ms = first_ms * base ** (number - 1)
+        assert 0.5 * wait_ms <= again.begun - failed.ended <= 1.5 * wait_ms + 2
+
+
+def test_waits_are_spread_so_that_what_failed_together_does_not_come_back_together(
+    t: BlockingHarness,
+) -> None:
+    configure(t, 20)
+    plans = [plan(f"{n}", fails=1) for n in range(20)]
+    put(t, "action", *plans, retry={"initial_backoff": 1_000})
+    t.finish_all_scheduled_functions()
+
+    waits_ms = [second.begun - first.begun for first, second in works.ledger.attempts.values()]
+    assert min(waits_ms) < 800
+    assert max(waits_ms) > 1_200
+
+
+def test_what_has_ended_is_counted_once_by_how_it_ended(t: BlockingHarness) -> None:
+    put(t, "action", plan("a"), plan("b", fails=1), plan("c", fails=9), retry={"max_attempts": 2})
+    put(t, "mutation", plan("d"), plan("e", fails=1))
+    (work,) = put(t, "query", plan("f"), run_after=1_000)
+    t.mutation(tell, "cancel", [work], {})
+    t.advance(10_000)
+
+    counted = t.query(ask, "report", [])
+    ended = {name: counted[name] for name in ("succeeded", "failed", "retries", "canceled")}
+    assert {"succeeded": 3, "failed": 2, "retries": 2, "canceled": 1} == ended
+    assert sum(ended.values()) == counted["completed"]
+
+
 def test_a_time_between_two_milliseconds_is_waited_for_without_being_asked_again_and_again(
-    lives: Restarts,
+    lives: Lives,
 ) -> None:
     put(lives.t, "action", plan("a"), run_after=1_000.5)
     lives.t.advance(1_000.6)
-    passes = [job for job in lives.jobs_to_come() if job["name"].endswith("run_pass")]
+    passes = [job for job in lives.jobs() if job["name"].endswith("run_pass")]
 
     assert 1 == len(passes)
     lives.t.finish_all_scheduled_functions()
@@ -126,7 +177,7 @@ def test_attempts_come_to_an_end(t: BlockingHarness) -> None:
     put(t, "action", plan("d", fails=9, final=True), retry=True)
     t.finish_all_scheduled_functions()
 
-    assert [2, 2, 1, 1] == [len(works.ledger.begun[label]) for label in "abcd"]
+    assert [2, 2, 1, 1] == [len(works.ledger.attempts[label]) for label in "abcd"]
     assert {"kind": "failed", "error": "for good"} == results(t)["d"]
 
 
@@ -164,7 +215,7 @@ def test_what_has_not_begun_never_does(t: BlockingHarness) -> None:
     t.finish_all_scheduled_functions()
 
     assert {"a": {"kind": "canceled"}} == results(t)
-    assert {} == works.ledger.begun
+    assert {} == works.ledger.attempts
 
 
 def test_what_is_under_way_goes_on_and_is_not_tried_again(t: BlockingHarness) -> None:
@@ -178,7 +229,7 @@ def test_what_is_under_way_goes_on_and_is_not_tried_again(t: BlockingHarness) ->
     assert {"good": "success", "bad": "canceled"} == {
         label: result["kind"] for label, result in results(t).items()
     }
-    assert 1 == len(works.ledger.begun["bad"])
+    assert 1 == len(works.ledger.attempts["bad"])
 
 
 def test_a_retry_that_waits_is_canceled(t: BlockingHarness) -> None:
@@ -187,12 +238,12 @@ def test_a_retry_that_waits_is_canceled(t: BlockingHarness) -> None:
     t.mutation(tell, "cancel", [work], {})
     t.finish_all_scheduled_functions()
 
-    assert (1, "canceled") == (len(works.ledger.begun["a"]), results(t)["a"]["kind"])
+    assert (1, "canceled") == (len(works.ledger.attempts["a"]), results(t)["a"]["kind"])
 
 
 @pytest.mark.parametrize("page_size", [1, 64])
 def test_all_are_canceled_a_page_at_a_time_and_not_what_comes_later(
-    lives: Restarts, page_size: int
+    lives: Lives, page_size: int
 ) -> None:
     t = lives.t
     configure(t, 0)
@@ -215,7 +266,7 @@ def test_all_are_canceled_also_those_that_run(t: BlockingHarness) -> None:
     t.finish_all_scheduled_functions()
 
     assert {"canceled"} == {result["kind"] for result in results(t).values()}
-    assert 3 == len(works.ledger.begun)
+    assert 3 == len(works.ledger.attempts)
 
 
 # Parallelism.
@@ -311,17 +362,36 @@ async def enqueue_wrong_kind(ctx: MutationCtx) -> None:
 # What goes wrong.
 
 
-def test_a_power_cut_costs_an_action_one_attempt(lives: Restarts) -> None:
+def test_a_power_cut_costs_an_action_one_attempt(lives: Lives) -> None:
     put(lives.t, "action", plan("a", 1_000), retry=True)
     put(lives.t, "action", plan("b", 1_000))
     lives.t.advance(100)
-    new_ledger(keeps=True)
     lives.crash()
     lives.t.finish_all_scheduled_functions()
 
     assert "success" == results(lives.t)["a"]["kind"]
-    assert (2, 1) == (len(works.ledger.begun["a"]), len(works.ledger.begun["b"]))
+    assert (2, 1) == (len(works.ledger.attempts["a"]), len(works.ledger.attempts["b"]))
     assert "the engine stopped while this action ran" in results(lives.t)["b"]["error"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "kill"])
+def test_a_mutation_that_is_ended_between_claim_and_run_has_written_nothing(
+    lives: Lives, how: str
+) -> None:
+    (work,) = put(lives.t, "mutation", plan("a"))
+    lives.cut(0, in_flight=True)
+    assert "running" == status(lives.t, work)["state"]
+    if how == "cancel":
+        lives.t.mutation(tell, "cancel", [work], {})
+    else:
+        (job,) = [job for job in lives.jobs() if job["name"].endswith("carry_out")]
+        lives.kill_job(job["_id"])
+    lives.t.finish_all_scheduled_functions()
+
+    error = {"error": "its scheduled job was canceled"}
+    expected = {"kind": "canceled"} if how == "cancel" else {"kind": "failed", **error}
+    assert {"a": expected} == results(lives.t)
+    assert [] == lives.t.query(rows, "written")
 
 
 def test_works_that_failed_for_good_are_set_aside_and_can_be_done_again(
@@ -340,6 +410,26 @@ def test_works_that_failed_for_good_are_set_aside_and_can_be_done_again(
     assert {"a"} == works.ledger.succeeded
     assert [] == t.query(ask, "failures", [])
     assert t.mutation(tell, "retry_failure", [work], {}) is None
+
+
+def test_what_is_done_again_is_told_of_and_tried_as_at_first(t: BlockingHarness) -> None:
+    (work,) = put(t, "action", plan("a", fails=3), retry={"max_attempts": 2, "initial_backoff": 1})
+    t.finish_all_scheduled_functions()
+    again = t.mutation(tell, "retry_failure", [work], {})
+    t.finish_all_scheduled_functions()
+
+    assert 4 == len(works.ledger.attempts["a"])
+    told = [(one["work"], one["label"], one["result"]["kind"]) for one in t.query(rows, "told")]
+    assert [(work, "a", "failed"), (again, "a", "success")] == told
+
+
+def test_what_was_too_large_to_be_kept_is_not_done_again(t: BlockingHarness) -> None:
+    (work,) = put(t, "action", plan("x" * 60_000, fails=1))
+    t.finish_all_scheduled_functions()
+
+    with pytest.raises(ValueError, match=r"arguments and context of .* were too large to be kept"):
+        t.mutation(tell, "retry_failure", [work], {})
+    assert 1 == len(t.query(ask, "failures", []))
 
 
 def test_a_callback_that_fails_takes_nothing_with_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +24,7 @@ from engine import (
 )
 from engine.functions.loader import load
 
-FIRST_MS = 250
-RETRY = Retry(initial_backoff=FIRST_MS, base=2, max_attempts=3)
+RETRY = Retry(initial_backoff=250.5, base=1.5, max_attempts=3)
 
 app = App()
 mount = app.use(component, name="pool")
@@ -33,11 +33,18 @@ other = Workpool(app.use(component, name="other"), max_parallelism=1)
 
 
 @dataclass
-class Ledger:
-    """What actions did in the world, where nothing is rolled back; times in milliseconds."""
+class Attempt:
+    """One run of an action, by the clock in milliseconds; one that a crash ended has no end."""
 
-    begun: dict[str, list[float]] = field(default_factory=dict)
-    ended: dict[str, list[float]] = field(default_factory=dict)
+    begun: float
+    ended: float | None = None
+
+
+@dataclass
+class Ledger:
+    """What actions did in the world, where nothing is rolled back."""
+
+    attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     succeeded: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
     most: int = 0
@@ -49,27 +56,26 @@ ledger = Ledger()
 def new_ledger(*, keeps: bool) -> None:
     """Begin another; of what ran at a crash nothing more is heard."""
     global ledger
-    old = ledger
-    ledger = Ledger(dict(old.begun), dict(old.ended), set(old.succeeded)) if keeps else Ledger()
+    ledger = Ledger(deepcopy(ledger.attempts), set(ledger.succeeded)) if keeps else Ledger()
 
 
 @internal_action
 async def act(ctx: ActionCtx, label: str, ms: float, fails: int, final: bool) -> str:
-    mine = ledger
-    begun = mine.begun.setdefault(label, [])
-    begun.append(ctx.now_ms)
-    attempt = len(begun)
+    mine, this = ledger, Attempt(ctx.now_ms)
+    attempts = mine.attempts.setdefault(label, [])
+    attempts.append(this)
+    number = len(attempts)
     mine.running.add(label)
     mine.most = max(mine.most, len(mine.running))
     try:
         await trio.sleep(ms / 1000)
-        if attempt <= fails:
-            raise NonRetryable("for good") if final else ValueError(f"attempt {attempt}")
-        mine.succeeded.add(label)
-        return f"{label} is done"
     finally:
         mine.running.discard(label)
-        mine.ended.setdefault(label, []).append(ctx.now_ms)
+    this.ended = ctx.now_ms
+    if number <= fails:
+        raise NonRetryable("for good") if final else ValueError(f"attempt {number}")
+    mine.succeeded.add(label)
+    return f"{label} is done"
 
 
 @internal_mutation
