@@ -1,9 +1,9 @@
 """
 From texts to words, and what a text index has of a document.
 
-A word is a run of letters and digits, as Unicode has them, in lower case.  One that takes
-`SEARCH_TERM_BYTES_MAX` bytes or more before that is nobody's to look for.  There are no stems,
-no stop words and no dictionary.
+A word is a run of letters and digits, as Unicode has them, with the marks that stand on them, in
+lower case.  One that takes `SEARCH_TERM_BYTES_MAX` bytes or more before that is nobody's to look
+for.  There are no stems, no stop words and no dictionary.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any, Final, NamedTuple
+from unicodedata import category
 
 from engine.indexes.catalog import IndexInfo
 from engine.model.keys import encode_key
@@ -21,6 +24,8 @@ from engine.model.values import get_path
 
 _RUN: Final = re.compile(r"[^\W_]+")
 """Exactly the characters of which `str.isalnum` is true."""
+_MARKS: Final = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
+"""Where marks are that combine with a letter: accents, signs of vowels, choices of a variant."""
 _HASH_BYTES: Final = 8
 
 
@@ -48,8 +53,20 @@ def words_of(text: str) -> list[str]:
     if text.isascii():
         return [word for word in _RUN.findall(text.lower()) if len(word) < SEARCH_TERM_BYTES_MAX]
     return [
-        word.lower() for word in _RUN.findall(text) if len(word.encode()) < SEARCH_TERM_BYTES_MAX
+        word.lower()
+        for word in _run_with_marks().findall(text)
+        if len(word.encode()) < SEARCH_TERM_BYTES_MAX
     ]
+
+
+@cache
+def _run_with_marks() -> re.Pattern[str]:
+    """`_RUN`, and marks in it: signs of vowels in Hindi are no letters to `str.isalnum`."""
+    marks = (at for some in _MARKS for at in some if category(chr(at)).startswith("M"))
+    beside = groupby(enumerate(marks), lambda one: one[1] - one[0])
+    ranges = [[chr(at) for _number, at in some] for _gap, some in beside]
+    any_mark = "".join(f"{some[0]}-{some[-1]}" for some in ranges)
+    return re.compile(rf"[^\W_]+(?:[{any_mark}]+[^\W_]*)*")
 
 
 def value_hash(value: Any) -> int:
