@@ -122,6 +122,7 @@ class IndexKeeper:
         self._checkpoints = checkpoints
         self._runtime = runtime
         self._slice_s_max = limits.slice_s_max
+        self._unfolded_bytes_max = limits.index_unfolded_bytes_max // 2
         self._catalog: Catalog | None = None
         self._kept: dict[int, _Kept] = {}
         self._nursery: trio.Nursery | None = None
@@ -152,9 +153,13 @@ class IndexKeeper:
         self._tail.close()
 
     def wake(self) -> None:
-        """Fold what is due."""
+        """Fold what is due, and what would have writers wait before it is."""
         for kept in self._kept.values():
-            if kept.live is not None and kept.live.is_due:
+            if kept.live is None:
+                continue
+            if not kept.live.is_due and kept.live.unfolded_bytes > self._unfolded_bytes_max:
+                kept.live.freeze()
+            if kept.live.is_due:
                 kept.work.set()
 
     async def wait_settled(self, index_id: int, progress: Callable[[int], None]) -> None:

@@ -161,7 +161,7 @@ class Limits:
     small: whoever shares a batch waits a tenth of a second for the others, and not several."""
     index_unfolded_bytes_max: int = 64 << 20
     """Of a text or vector index in memory, before a thread has made a segment of it, which it does
-    from some megabytes on. Who writes faster than that waits his patience, and is then refused."""
+    from some megabytes or half of this on. Who writes faster waits his patience, and is refused."""
     staged_count_max: int = 4_096
     staged_bytes_max: int = 64 << 20
     """Transactions may be ahead of the disk by this much; then mutations wait their patience."""

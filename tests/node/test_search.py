@@ -438,6 +438,31 @@ async def test_a_few_texts_of_very_many_words_are_folded_before_there_is_no_room
         assert 9 == status.documents
 
 
+@mutation
+async def draw(ctx: MutationCtx, first: int) -> None:
+    for n in range(first, first + 30):
+        await ctx.db.insert("notes", {"text": f"w{n}", "direction": [1.0, float(n)] * 32})
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        Table(v.any()).search_index("by_text", search_field="text"),
+        Table(v.any()).vector_index("by_direction", vector_field="direction", dimensions=64),
+    ],
+    ids=["text", "vector"],
+)
+async def test_a_bound_below_what_is_folded_by_itself_holds_nobody_up(
+    autojump_clock: trio.testing.MockClock, notes: Table
+) -> None:
+    limits = Limits(index_unfolded_bytes_max=60_000)
+    async with serving([draw, Schema(notes=notes)], limits=limits) as node:
+        for first in range(0, 900, 30):
+            await mutate(node, draw, first)
+        (status,) = node.keeper.statuses()
+        assert 900 == status.documents
+
+
 async def test_a_search_without_an_index_that_answers_says_why_it_reads_so_much(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

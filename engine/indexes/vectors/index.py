@@ -140,7 +140,8 @@ class VectorIndex:
 
     @property
     def is_due(self) -> bool:
-        return self.tail.count >= self._tail_rows_max or self._to_renew() is not None
+        is_tail_due = self.tail.count >= self._tail_rows_max or self._is_frozen
+        return is_tail_due or self._to_renew() is not None
 
     def forget(self, floor_ts: int) -> None:
         """No view is older than that."""
