@@ -24,8 +24,9 @@ class ReadIndex(Generic[T]):
     __slots__ = ("_entries", "_points", "_ranges", "_searches")
 
     def __init__(self) -> None:
-        self._points: dict[bytes, dict[T, None]] = {}
-        """Readers in the order in which they came: that of a set is the memory's."""
+        self._points: dict[bytes, T | dict[T, None]] = {}
+        """The one reader that most rows have, or several in the order in which they came: that of
+        a set is the memory's."""
         self._ranges: dict[bytes, IntervalMap[T]] = {}
         self._searches: dict[bytes, _Searches[T]] = {}
         self._entries: dict[T, _Entry[T]] = {}
@@ -57,11 +58,11 @@ class ReadIndex(Generic[T]):
         """Let `item` be found by commits that touch `reads`, which nobody changes from now on."""
         assert item not in self._entries, "an item has one read set"
         for row in reads.points:
-            readers = self._points.get(row)
-            if readers is None:
-                self._points[row] = {item: None}
-            else:
+            readers = self._points.setdefault(row, item)
+            if isinstance(readers, dict):
                 readers[item] = None
+            elif readers != item:
+                self._points[row] = {readers: None, item: None}
         handles: list[tuple[bytes, Handle[T]]] = []
         for prefix, intervals in reads.ranges.items():
             ranges = self._ranges.get(prefix)
@@ -81,8 +82,9 @@ class ReadIndex(Generic[T]):
         reads, handles = self._entries.pop(item)
         for row in reads.points:
             readers = self._points[row]
-            del readers[item]
-            if not readers:
+            if isinstance(readers, dict) and len(readers) > 1:
+                del readers[item]
+            else:
                 del self._points[row]
         for prefix, handle in handles:
             intervals = self._ranges[prefix]
@@ -105,8 +107,9 @@ class ReadIndex(Generic[T]):
         the same, when two of its intervals hold one key.
         """
         for row in commit.rows:
-            if readers := self._points.get(row):
-                yield from list(readers)
+            readers = self._points.get(row)
+            if readers is not None:
+                yield from list(readers) if isinstance(readers, dict) else (readers,)
         if not self._ranges and not self._searches:
             return
         for prefix in commit.indexes:

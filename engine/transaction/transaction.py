@@ -330,11 +330,12 @@ class Transaction:
             LimitExceeded: as of any documents that are read.
             StoreDamaged: one is not there, and was not deleted here.
         """
-        images = []
+        images: list[bytes] = []
         gone = []
+        row_of = self._row_reader()
+        self.reads.points.update(keys)
         for at, key in enumerate(keys):
-            self.reads.points.add(key)
-            image = self._row(key)
+            image = row_of(key)
             if image is not None:
                 self.usage.count_read(len(image))
                 images.append(image)
