@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trio.testing import MockClock
 
 from engine.errors import (
     ArgumentValidationError,
@@ -16,8 +17,10 @@ from engine.errors import (
     VariableMissing,
 )
 from engine.functions.loader import load
+from engine.model.limits import Limits
 from engine.rehearsal.harness import BlockingHarness, open_place
 from tests.components.packages import importable, write
+from tests.node import nodes
 
 FILES = {
     "fence_application/__init__.py": "",
@@ -339,3 +342,25 @@ def test_ids_cross_as_text_and_are_good_where_they_come_from(fence: BlockingHarn
         ask(fence, "far", "any_item", id=near)
     with pytest.raises(InvalidId, match="no id of a table that is known here"):
         fence.run(lambda ctx: ctx.db.get(near))
+
+
+@pytest.mark.parametrize("past_bytes_max", [1, 1 << 20], ids=["in an annex", "in memory"])
+async def test_each_mount_has_a_past_of_its_own(
+    application: Any, autojump_clock: MockClock, past_bytes_max: int
+) -> None:
+    def call(mount: str, name: str, **args: Any) -> tuple[str, dict[str, Any]]:
+        return "main:ask", {"mount": mount, "name": name, "args": args}
+
+    async with nodes.serving(application, limits=Limits(past_bytes_max=past_bytes_max)) as node:
+        make = {"name": "new_item", "args": {}}
+        item = await nodes.mutate(node, "main:change", {"mount": "near", **make})
+        ts = node.published.value
+        for mount in ("near", "far", "far"):
+            await nodes.mutate(node, "main:change", {"mount": mount, **make})
+
+        assert [0, 1] == await nodes.ask_at(node, ts, *call("near", "jobs"))
+        assert [1] == await nodes.ask_at(node, ts, *call("near", "spoiled"))
+        assert 1 == await nodes.ask_at(node, ts, *call("near", "item", id=item))
+        assert [0, 0] == await nodes.ask_at(node, ts, *call("far", "jobs"))
+        assert [] == await nodes.ask_at(node, ts, *call("far", "spoiled"))
+        assert [1, 1] == await nodes.ask(node, *call("far", "spoiled"))

@@ -18,6 +18,7 @@ from engine.functions import index_upkeep
 from engine.indexes.recovery import recover
 from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
+from engine.model.limits import Limits
 from engine.node import Node
 from engine.serving import imports
 from engine.store.memory_store import MemoryStore
@@ -172,11 +173,12 @@ async def test_what_a_push_dropped_of_it_is_swept_first(
     assert is_sound(store)
 
 
+@pytest.mark.parametrize("past_bytes_max", [1, 1 << 20], ids=["in an annex", "in memory"])
 async def test_in_the_past_a_table_is_there_until_it_was_dropped(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, past_bytes_max: int
 ) -> None:
-    runtime = VirtualRuntime()
-    async with serving(app(), runtime=runtime) as node:
+    runtime, limits = VirtualRuntime(), Limits(past_bytes_max=past_bytes_max)
+    async with serving(app(), runtime=runtime, limits=limits) as node:
         first, *_ = await mutate(node, add, ROWS)
         whole_ts = node.published.value
         hold = runtime.hold("table.swept", skip=1)
