@@ -35,6 +35,14 @@ def test_a_seed_that_failed_once_fails_no_more(case: Case) -> None:
     assert [] == simulated(case.seed).problems, case.was
 
 
+@pytest.mark.parametrize("case", cases(), ids=lambda case: str(case.seed))
+def test_a_seed_that_is_kept_still_finds_what_it_found(case: Case) -> None:
+    with PLANTED[case.planted]():
+        tale = simulated(case.seed)
+
+    assert tale.problems, f"its history is another by now: keep one in which {case.was}"
+
+
 def test_a_planted_bug_is_caught() -> None:
     with PLANTED[CAUGHT_AT_ONCE]():
         tale = simulated(1)
