@@ -27,10 +27,12 @@ from engine.indexes.vectors.rows import Places
 from engine.model.commits import RowWrite
 from engine.model.values import UNDEFINED
 
-TAIL_ROWS_MIN: Final = 512
-TAIL_PART: Final = 32
+TAIL_ROWS_MIN: Final = 1_024
+TAIL_PART: Final = 16
 """A tail is folded when it has so many rows, or one in so many of the part that takes them: a
-search looks at each, and a fold copies the part."""
+search looks at each, and a fold copies the part, which is then written."""
+JOINED_PART: Final = 32
+"""A part joins the one before it when it has one in so many of its rows."""
 TAIL_BYTES_MAX: Final = 16 << 20
 """Rows of a tail that is folded in any case: more would be too much to have in memory twice."""
 PART_ROWS_MAX: Final = 1 << 17
@@ -177,11 +179,11 @@ class VectorIndex:
 
     def _takes(self, rows: int) -> bool:
         """Whether the last part takes so many."""
-        return bool(self.folded) and self._joins(len(self.folded[-1]), rows)
+        return bool(self.folded) and self._joins(len(self.folded[-1]), rows, TAIL_PART)
 
-    def _joins(self, part: int, rows: int) -> bool:
+    def _joins(self, part: int, rows: int, one_in: int) -> bool:
         """Whether a part of so many takes so many: it has room, and they are worth copying it."""
-        is_worth_it = rows * TAIL_PART >= part or rows * self._row_bytes >= TAIL_BYTES_MAX // 2
+        is_worth_it = rows * one_in >= part or rows * self._row_bytes >= TAIL_BYTES_MAX // 2
         return (is_worth_it or self._is_resting) and part + rows <= self._part_rows_max
 
     def _to_renew(self) -> slice | None:
@@ -190,7 +192,7 @@ class VectorIndex:
             if self._is_worn(part):
                 return slice(at, at + 1)
         for at, (before, part) in enumerate(pairwise(self.folded)):
-            if len(part) <= len(before) and self._joins(len(before), len(part)):
+            if len(part) <= len(before) and self._joins(len(before), len(part), JOINED_PART):
                 return slice(at, at + 2)
         pairs = [len(a) + len(b) for a, b in pairwise(self.folded)]
         if len(self.folded) > PARTS_MIN and min(pairs) <= self._part_rows_max:
