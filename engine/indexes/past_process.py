@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -71,6 +72,9 @@ def refuse_if_trimmed(anchor_ts: int, ts: int) -> None:
 
 def main(_argument: str) -> int:
     """Do the job that comes first; the exit code."""
+    # What a terminal or a supervisor sends to all is for the engine, which ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     job = json.loads(sys.stdin.readline())
     try:
@@ -85,7 +89,7 @@ def main(_argument: str) -> int:
         _tell(error=type(error).__name__, message=str(error))
         return 1
     except BrokenPipeError:
-        pass
+        pass  # the engine is gone, and nobody waits for an answer
     return 0
 
 

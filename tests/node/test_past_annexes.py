@@ -438,6 +438,26 @@ async def test_a_process_that_was_killed_is_told_and_the_next_one_goes_on(tmp_pa
         assert list(range(10)) == await engine.at(ts).query(numbers)
 
 
+async def test_what_is_sent_to_all_processes_is_for_the_engine(tmp_path: Path) -> None:
+    async with opened(tmp_path) as engine:
+        ts = await filled(engine)
+        answers: list[Any] = []
+        async with trio.open_nursery() as nursery:
+
+            async def reader() -> None:
+                answers.append(await engine.at(ts).query(numbers))
+
+            nursery.start_soon(reader)
+            child = stop(await a_child())
+            while not ignored(child) >> (signal.SIGHUP - 1) & 1:
+                os.kill(child, signal.SIGCONT)
+                await trio.sleep(0.002)
+                assert is_running(stop(child)), "it ended before it ignored anything"
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
+                os.kill(child, number)
+    assert [list(range(10))] == answers
+
+
 async def test_so_much_disk_is_taken_and_idle_ones_go_first(tmp_path: Path) -> None:
     limits = Limits(past_bytes_max=1, past_disk_bytes_max=300_000)
     async with opened(tmp_path, limits) as engine:
@@ -602,6 +622,12 @@ async def ended(pid: int) -> None:
     while is_running(pid):
         assert time.monotonic() < deadline, "it goes on"
         await trio.sleep(0.01)
+
+
+def ignored(pid: int) -> int:
+    """The signals that a process ignores."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("SigIgn:")[1].split()[0], 16)
 
 
 def is_running(pid: int) -> bool:
