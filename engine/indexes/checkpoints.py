@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -105,17 +106,27 @@ class Checkpoints:
 
     def remove(self, info: IndexInfo) -> None:
         """Remove the files of an index, if there are some."""
-        shutil.rmtree(self._of(info), ignore_errors=True)
+        _remove(self._of(info))
 
     def remove_others(self, kept: Collection[int]) -> None:
         """Remove the files of all indexes but these."""
+        if not self._folder.is_dir():
+            _remove(self._folder)
         names = {str(index_id) for index_id in kept}
         for folder in self._folder.glob("*"):
             if folder.name not in names:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
     def _of(self, info: IndexInfo) -> Path:
         return self._folder / str(info.index_id)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or what stands in the place of one, if something does."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_file():
+        with suppress(OSError):
+            folder.unlink()
 
 
 def new_index(info: IndexInfo, ts: int) -> LiveIndex | None:

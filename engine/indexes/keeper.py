@@ -178,19 +178,21 @@ class IndexKeeper:
 
     def statuses(self) -> list[IndexStatus]:
         """All indexes that are kept here, or are being built."""
-        catalog = self._snapshots.current.catalog
-        return [
-            self._status(kept, catalog.by_number[kept.info.table_number].label)
-            for kept in self._kept.values()
-            if kept.info.table_number in catalog.by_number
-        ]
+        tables = self._snapshots.current.catalog.by_number
+        kept = [one for one in self._kept.values() if one.info.table_number in tables]
+        return [self._status(one) for one in kept]
 
-    def _status(self, kept: _Kept, label: str) -> IndexStatus:
+    def _name(self, info: IndexInfo) -> str:
+        """As `IndexStatus.name`."""
+        table = self._snapshots.current.catalog.by_number.get(info.table_number)
+        return info.name if table is None else f"{table.label}.{info.name}"
+
+    def _status(self, kept: _Kept) -> IndexStatus:
         live, info = kept.live, kept.info
         newest = self._published.value
         return IndexStatus(
             index_id=info.index_id,
-            name=f"{label}.{info.name}",
+            name=self._name(info),
             kind=info.kind.value,
             state=info.state.value,
             answers=live is not None,
@@ -279,12 +281,13 @@ class IndexKeeper:
         is_read = index is not None
         index = index or new_index(kept.info, self._snapshots.current.ts)
         if index is None:
-            trace.warning("indexes.not_built", index=kept.info.name, advice=ADVICE[kept.info.kind])
+            advice = ADVICE[kept.info.kind]
+            trace.warning("indexes.not_built", index=self._name(kept.info), advice=advice)
             kept.settled.set()
             return
         await self._build(kept, index, ts)
         event = "indexes.read" if is_read else "indexes.built"
-        trace.info(event, index=kept.info.name, documents=kept.done)
+        trace.info(event, index=self._name(kept.info), documents=kept.done)
         await self._look_after(kept, index)
 
     async def _look_after(self, kept: _Kept, index: LiveIndex) -> None:
@@ -315,7 +318,7 @@ class IndexKeeper:
         except (StoreDamaged, OSError) as error:
             trace.warning(
                 "indexes.damaged",
-                index=info.name,
+                index=self._name(info),
                 error=str(error),
                 advice="it is built from the documents; the disk may have done more of this",
             )
@@ -344,7 +347,7 @@ class IndexKeeper:
         try:
             install = await self._away(write)
         except OSError as error:
-            trace.warning("indexes.not_kept", index=index.info.name, error=str(error))
+            trace.warning("indexes.not_kept", index=self._name(index.info), error=str(error))
             return
         install()
         kept.checkpoint_ts = checkpoint.ts
@@ -415,7 +418,7 @@ class IndexKeeper:
             install = await self._away(work)
             install()
             took_ms = round((self._runtime.monotonic() - began) * 1e3, 1)
-            trace.debug("indexes.folded", index=index.info.name, took_ms=took_ms)
+            trace.debug("indexes.folded", index=self._name(index.info), took_ms=took_ms)
             await self._runtime.pause("index.folded")
 
     def _floor_ts(self, index: LiveIndex) -> int:

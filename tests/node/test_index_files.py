@@ -143,6 +143,24 @@ async def test_files_that_are_damaged_are_not_believed(
         assert ["indexes.read"] == events, "they are written anew"
 
 
+def put_a_file_in_place_of(data: Path, name: str) -> None:
+    (folder,) = data.glob(name)
+    shutil.rmtree(folder)
+    folder.write_text("what is this")
+
+
+@pytest.mark.parametrize("name", ["indexes", "indexes/*"])
+async def test_a_file_in_the_place_of_a_folder_makes_room_for_it(tmp_path: Path, name: str) -> None:
+    await filled(tmp_path)
+    put_a_file_in_place_of(tmp_path, name)
+
+    async with opened(tmp_path) as (engine, events):
+        assert "indexes.built" == events[-1]
+        assert FOUND == await engine.query(look, "fox")
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+
+
 async def test_a_segment_that_bears_the_name_of_another_is_not_believed(tmp_path: Path) -> None:
     data, others = tmp_path / "data", tmp_path / "others"
     await filled(data)
