@@ -29,6 +29,7 @@ from components.aggregate.client import (
 )
 from components.aggregate.errors import (
     AggregateError,
+    ItemTooLarge,
     KeyExists,
     KeyMissing,
     OffsetOutOfBounds,
@@ -51,6 +52,7 @@ __all__ = [
     "DirectAggregate",
     "Entry",
     "Item",
+    "ItemTooLarge",
     "ItemsPage",
     "KeyExists",
     "KeyMissing",

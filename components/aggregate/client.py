@@ -404,6 +404,7 @@ class DirectAggregate(Aggregate):
         Add an item.
 
         Raises:
+            ItemTooLarge: key and id have more bytes than a node has for each item.
             KeyExists: the namespace has one with this key and id.
             ValueError: `sum_value` is not finite.
         """

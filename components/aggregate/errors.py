@@ -40,6 +40,12 @@ class OffsetOutOfBounds(AggregateError):
     kind = "OFFSET_OUT_OF_BOUNDS"
 
 
+class ItemTooLarge(AggregateError):
+    """The key and the id are longer than this tree takes; see `growth.item_bytes_max`."""
+
+    kind = "ITEM_TOO_LARGE"
+
+
 class SumTooLarge(AggregateError):
     """Integers add up to more than 64 bits, or floats to more than there are."""
 
@@ -61,6 +67,7 @@ class QueueFull(AggregateError):
 _KINDS = {
     one.kind: one
     for one in (
+        ItemTooLarge,
         KeyExists,
         KeyMissing,
         OffsetOutOfBounds,

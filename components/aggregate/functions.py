@@ -273,6 +273,7 @@ async def write(ctx: MutationCtx, operations: list[Operation]) -> None:
     Do all operations, one after the other, or none.
 
     Raises:
+        ItemTooLarge: a key or an id is too long for a node of its tree.
         KeyExists: something to be inserted is there.
         KeyMissing: something to be taken away is not.
         PendingOperations: others are queued, and come first.

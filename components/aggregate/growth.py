@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from components.aggregate.node import Item, Node, Total, index, is_at, position_of
+from components.aggregate.node import Item, Node, Total, index, is_at, position_of, size_of
 from components.aggregate.order import Cut, at_item
 from components.aggregate.tree import Nodes, Tree
 from engine import Value
@@ -18,6 +18,11 @@ from engine import Value
 SIZE_MIN: Final = 4
 SIZE_MAX: Final = 512
 """Items of a node at most: a write copies the whole node, and one document holds it."""
+
+NODE_BYTES_MAX: Final = (1 << 20) - 1_000
+"""What the database takes as a document, but for the names of a node's fields."""
+SUBTREE_BYTES: Final = 64
+"""Of an item's node for the subtree beside it: an id, a count and a sum."""
 
 
 class KeptNodes(Nodes, Protocol):
@@ -41,6 +46,10 @@ class Missing(Exception):
     """No item with this key and this id is there."""
 
 
+class TooLarge(Exception):
+    """The item has more bytes than a full node has for each."""
+
+
 def check_size(size_max: int) -> None:
     """
     Raises:
@@ -51,6 +60,15 @@ def check_size(size_max: int) -> None:
             f"max_node_size is {size_max}; it must be even and at least {SIZE_MIN}, "
             f"at most {SIZE_MAX}"
         )
+
+
+def item_bytes_max(size_max: int) -> int:
+    """
+    Of an item in a tree whose nodes have `size_max` of them, so that all of a full one fit.
+
+    Otherwise long keys of one user would fill the node in which the short ones of another belong.
+    """
+    return NODE_BYTES_MAX // size_max - SUBTREE_BYTES
 
 
 class GrowingTree(Tree):
@@ -64,7 +82,13 @@ class GrowingTree(Tree):
         """
         Raises:
             Exists: an item with its key and id is there; nothing was changed.
+            TooLarge: its key or its id is too long, likewise.
         """
+        self._check(item)
+        await self.put_back(item)
+
+    async def put_back(self, item: Item) -> None:
+        """Insert an item that was there before, however large it is."""
         root = await self._nodes.get(self.root)
         split = await self._insert(root, item, position_of(item))
         if split is not None:
@@ -72,6 +96,15 @@ class GrowingTree(Tree):
             totals = None if self._is_lazy else [root.total(), right.total()]
             grown = await self._kept.add([middle], [root.id, right.id], totals)
             self.root = grown.id
+
+    def _check(self, item: Item) -> None:
+        size, most = size_of(item), item_bytes_max(self._size_max)
+        if size > most:
+            raise TooLarge(
+                f"an item of {size:,} bytes, key and id; {most:,} is the most with nodes of "
+                f"{self._size_max}: take a shorter key, such as the beginning of a text or a hash "
+                "of it, or smaller nodes by clear(max_node_size=...)"
+            )
 
     async def delete(self, key: Value, id: str) -> Item:  # noqa: A002
         """

@@ -57,6 +57,17 @@ def position_of(item: Item) -> Cut:
     return at_item(item[0], item[1])
 
 
+def size_of(value: Value) -> int:
+    """How many bytes a document takes for a value, or a little more."""
+    if isinstance(value, str):
+        return 2 + len(value.encode())
+    if isinstance(value, bytes):
+        return 2 + len(value)
+    if isinstance(value, dict):
+        return 2 + sum(2 + size_of(name) + size_of(item) for name, item in value.items())
+    return 2 + sum(map(size_of, value)) if isinstance(value, list) else 9
+
+
 def combined(totals: Sequence[Total], items: Sequence[Item]) -> Total:
     """What subtrees and items come to together."""
     size = len(items) + sum([total.size for total in totals])

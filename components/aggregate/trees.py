@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import Final, TypedDict
 
-from components.aggregate.errors import KeyExists, KeyMissing
-from components.aggregate.growth import Exists, GrowingTree, Missing
+from components.aggregate.errors import ItemTooLarge, KeyExists, KeyMissing
+from components.aggregate.growth import Exists, GrowingTree, Missing, TooLarge
 from components.aggregate.node import Item
 from components.aggregate.order import Order, order_of
 from components.aggregate.schema import Entry, Node, Operation
@@ -115,6 +115,7 @@ async def carry_out(trees: WrittenTrees, operation: Operation) -> None:
     Do an operation; one that is refused has changed nothing.
 
     Raises:
+        ItemTooLarge: a key or an id is too long for a node of its tree.
         KeyExists: something to be inserted is there.
         KeyMissing: something to be taken away is not.
         ValueError: a summand cannot be added up.
@@ -128,9 +129,9 @@ async def carry_out(trees: WrittenTrees, operation: Operation) -> None:
         return
     try:
         await _put(trees, operation["new"], item, is_tolerant=is_tolerant)
-    except KeyExists:
+    except (ItemTooLarge, KeyExists):
         if old is not None and taken is not None:
-            await _put(trees, old, taken, is_tolerant=False)
+            await (await trees.made(old.get("namespace", UNDEFINED))).put_back(taken)
         raise
 
 
@@ -156,6 +157,8 @@ async def _put(trees: WrittenTrees, new: Entry, item: Item, *, is_tolerant: bool
             raise KeyExists(f"there is an item {item[0]!r} of {item[1]!r} already") from None
         await tree.delete(item[0], item[1])
         await tree.insert(item)
+    except TooLarge as error:
+        raise ItemTooLarge(str(error)) from None
 
 
 def check_summands(operations: list[Operation]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.aggregate import (
     DirectAggregate,
+    ItemTooLarge,
     KeyExists,
     KeyMissing,
     OffsetOutOfBounds,
@@ -24,6 +25,8 @@ from components.aggregate import (
     incl,
     prefix,
 )
+from components.aggregate.growth import item_bytes_max
+from components.aggregate.node import size_of
 from engine import (
     App,
     ConvexError,
@@ -190,6 +193,31 @@ def test_integers_are_exact_up_to_64_bits_and_refused_beyond(numbers: Numbers) -
     with pytest.raises(SumTooLarge):
         numbers.ask("sum")
     assert 40 == numbers.ask("count")
+
+
+@pytest.mark.parametrize("nodes", [4, 16, 64])
+def test_the_longest_keys_leave_room_beside_them_and_longer_ones_are_refused(
+    numbers: Numbers, nodes: int
+) -> None:
+    numbers.tell("clear", root_lazy=False, max_node_size=nodes)
+    most = item_bytes_max(nodes) - size_of(["", "00000", 0])
+    for number in range(nodes + 8):
+        numbers.tell("insert", key="k" * most, id=f"{number:05}", sum_value=Int64(2**53))
+    numbers.tell("insert", key="l", id="short")
+
+    for key in ("k" * (most + 1), "é" * (most // 2 + 1), ["k" * most], {"k": "k" * most}):
+        with pytest.raises(ItemTooLarge, match=f"nodes of {nodes}: take a shorter key"):
+            numbers.tell("insert", key=key, id="00000")
+    assert nodes + 9 == numbers.ask("count")
+
+
+def test_what_a_key_that_is_too_long_was_to_replace_stays(numbers: Numbers) -> None:
+    put(numbers, 1)
+
+    refused = numbers.survive("replace", {"key": 1, "id": "0"}, {"key": "k" * 100_000})
+
+    assert "ItemTooLarge" == refused
+    assert [1, 1] == [numbers.ask("count"), numbers.ask("min")["key"]]
 
 
 # Transactions.

@@ -55,6 +55,14 @@ def letters(numbers: Numbers) -> list[tuple[str, Any]]:
     ]
 
 
+def test_a_key_that_is_too_long_is_a_dead_letter_and_others_go_on(numbers: Numbers) -> None:
+    put(numbers, "k" * 100_000, 2)
+    numbers.t.finish_all_scheduled_functions()
+
+    assert [("ITEM_TOO_LARGE", "k" * 100_000)] == letters(numbers)
+    assert [2] == applied(numbers)
+
+
 # What waits.
 
 
