@@ -36,6 +36,13 @@ Power of Two Choices in Randomized Load Balancing", 2001).
 ROUNDING: Final = 1e-12
 """Of a capacity: far below a token, and far above what sums of floats are off."""
 
+TIME_MS_MAX: Final = 1000 * 365 * DAY
+"""A thousand years: what would take longer is a mistake, and times have to stay exact as floats."""
+CLOCK_MS_MAX: Final = 2.0**52
+"""Since 1970; with a thousand years more it is a whole number still."""
+TOKENS_MAX: Final = 2.0**53
+"""Beyond, one token more or less makes no difference to a float."""
+
 
 class Level(NamedTuple):
     """How many tokens there were at one moment; below 0 is what was reserved."""
@@ -66,7 +73,7 @@ class RateLimitConfig(ABC):
         period: milliseconds, or a `timedelta`.
         capacity: tokens that are kept at most; `rate` unless said.
         max_reserved: tokens that may be taken in advance by `reserve=True`; any number unless
-            said, none if 0.
+            said, as far as they come within a thousand years; none if 0.
         shards: into how many parts of equal size it is divided. What one part holds, or with more
             than two of them two parts, is the most that can be had at once.
 
@@ -88,9 +95,15 @@ class RateLimitConfig(ABC):
         ):
             if not (math.isfinite(number) and number > 0):
                 raise ValueError(f"{self}: {what} is a number above 0")
+        if max(self.rate, self.size) > TOKENS_MAX:
+            raise ValueError(
+                f"{self}: these are more tokens than can be counted, {TOKENS_MAX:,.0f}"
+            )
+        if max(self.period_ms, self.size / self.rate * self.period_ms) > TIME_MS_MAX:
+            raise ValueError(f"{self}: it takes more than a thousand years to fill")
         if self.max_reserved is not None and not self.max_reserved >= 0:
             raise ValueError(f"{self}: max_reserved is 0 or more")
-        if not (self.shards == int(self.shards) and self.shards > 0):
+        if not (math.isfinite(self.shards) and self.shards == int(self.shards) > 0):
             raise ValueError(f"{self}: shards is a whole number above 0")
 
     @property
@@ -116,7 +129,7 @@ class RateLimitConfig(ABC):
         most = (self.size + in_advance) * read / self.shards
         if count > most + self.slack:
             of_all = f", the part of {read} of its {self.shards} shards" if self.shards > 1 else ""
-            raise ValueError(f"rate limit {name!r}: count {count:g} exceeds {most:g}{of_all}")
+            raise ValueError(f"rate limit {name!r}: count {count:.15g} exceeds {most:.15g}{of_all}")
 
     @property
     def shards_read(self) -> int:
@@ -144,7 +157,9 @@ class RateLimitConfig(ABC):
     @property
     def in_advance(self) -> float:
         """How many tokens may be reserved that are yet to come."""
-        return math.inf if self.max_reserved is None else self.max_reserved
+        come = TIME_MS_MAX / self.period_ms * self.rate
+        allowed = TOKENS_MAX if self.max_reserved is None else self.max_reserved
+        return min(come, allowed, TOKENS_MAX)
 
     @property
     def slack(self) -> float:
@@ -234,7 +249,7 @@ class FixedWindow(RateLimitConfig):
         RateLimitConfig.__post_init__(self)
         if isinstance(self.start, datetime) and self.start.tzinfo is None:
             raise ValueError(f"{self}: start has no time zone; write tzinfo=UTC, or milliseconds")
-        if not math.isfinite(self.start_ms):
+        if not abs(self.start_ms) <= CLOCK_MS_MAX:
             raise ValueError(f"{self}: start is a time")
 
     @property

@@ -455,3 +455,43 @@ def test_the_golden_cases_of_shards(
     changed = sum(a != b for a, b in zip(values, after, strict=False))
     assert changed == (0 if is_refused else updates)
     assert sum(values[:shards]) - sum(after) == (0 if is_refused else options.get("count", 1))
+
+
+@pytest.mark.parametrize("kind", [TokenBucket, FixedWindow])
+@pytest.mark.parametrize("count", [1e17, 1e308])
+def test_what_would_take_ages_is_refused_by_the_name_of_its_limit(kind: Any, count: float) -> None:
+    with pytest.raises(ValueError, match=r"rate limit 'send': count 1e\+.* exceeds"):
+        kind(rate=10, period=60_000).check_count("send", count, reserve=True)
+
+
+async def test_a_reservation_of_a_thousand_years_is_kept_and_what_comes_on_top_is_refused(
+    t: Harness,
+) -> None:
+    most = 1000 * 365 * 24
+
+    first = await t.mutation(take, {"name": "hourly", "count": most, "reserve": True})
+    second = await t.mutation(take, {"name": "hourly", "count": most, "reserve": True})
+
+    assert (True, (most - 1) * HOUR) == (first["ok"], first["retryAfter"])
+    assert not second["ok"]
+
+
+@pytest.mark.parametrize("kind", [TokenBucket, FixedWindow])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"rate": 1, "period": 1, "shards": float("nan")}, "shards is a whole number"),
+        ({"rate": 1, "period": 1, "shards": float("inf")}, "shards is a whole number"),
+        ({"rate": 1e-300, "period": 1, "capacity": 5}, "a thousand years"),
+        ({"rate": 1, "period": 1e300}, "a thousand years"),
+        ({"rate": 1e308, "period": 1e-308}, "more tokens than can be counted"),
+    ],
+)
+def test_numbers_that_no_clock_reaches_are_refused(kind: Any, given: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        kind(**given)
+
+
+async def test_a_count_that_is_hardly_too_large_is_told_to_the_digit(t: Harness) -> None:
+    with pytest.raises(ValueError, match=r"count 3\.0000001 exceeds 3$"):
+        await t.mutation(take, {"count": 3.0000001})
