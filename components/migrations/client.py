@@ -49,6 +49,8 @@ class Options(TypedDict, total=False):
     next: list[str]
     reset: bool
     skipErrors: bool
+    component: str
+    """Where it is expected to be mounted, as `headrace migrations` looks for it there."""
 
 
 class _Given(Options):
@@ -255,10 +257,19 @@ class Migrations:
 
     async def _called(self, ctx: MutationCtx, migrations: Sequence[Any], given: Options) -> Any:
         """What `headrace run` asked for, with a word on how to go on."""
+        self._check_place(get_function_name(migrations[0]), given)
         after = [make_function_reference(name) for name in given.get("next", ())]
         status = await self._run(ctx, [*migrations, *after], given)
-        _tell(status)
+        _tell(status, self._mount.path)
         return status
+
+    def _check_place(self, name: str, given: Options) -> None:
+        path = self._mount.path
+        if given.get("component", path) != path:
+            raise ValueError(
+                f"{name} is a migration of {path!r}, and nothing is known of it in "
+                f"{given['component']!r}: say --component {path}"
+            )
 
     async def _run(
         self, ctx: MutationCtx | ActionCtx, migrations: Sequence[Runnable], options: Options
@@ -350,7 +361,7 @@ async def _dry_run(ctx: MutationCtx | ActionCtx, name: str, options: Options) ->
     raise AssertionError("a dry run ends with an error")
 
 
-def _tell(status: MigrationStatus | DryRun) -> None:
+def _tell(status: MigrationStatus | DryRun, mount: str) -> None:
     """A word for whoever called it from the command line."""
     name = status["name"]
     if "changes" in status:
@@ -361,8 +372,8 @@ def _tell(status: MigrationStatus | DryRun) -> None:
     if status["next"]:
         print(f"after it: {', '.join(status['next'])}")
     if status["state"] == "inProgress":
-        print(f"watch it: headrace migrations status {name} --watch")
-        print(f"stop it: headrace migrations cancel {name}")
+        print(f"watch it: headrace migrations status {name} --watch --component {mount}")
+        print(f"stop it: headrace migrations cancel {name} --component {mount}")
 
 
 def _checked(size: N) -> N:

@@ -77,7 +77,11 @@ def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
 
 def _run(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
     first, *others = options.names
-    asked: dict[str, Any] = {"reset": options.reset, "skipErrors": options.skip_errors}
+    asked: dict[str, Any] = {
+        "component": mount,
+        "reset": options.reset,
+        "skipErrors": options.skip_errors,
+    }
     if options.batch_size is not None:
         asked["batchSize"] = options.batch_size
     if options.dry_run:

@@ -10,6 +10,7 @@ import pytest
 
 from components.migrations.command import main as migrations
 from components.rate_limiter.command import main as rate_limits
+from engine.errors import FunctionFailed
 from tests.node.command_line import headrace, started
 
 APP = """
@@ -101,3 +102,43 @@ def test_operators_run_watch_stop_and_list(
     assert ["ada", "bob"] == [json.loads(line)["key"] for line in limits[1].splitlines()]
     assert "\tbob\t" in some[1]
     assert "" == none[1]
+
+
+TWO = """
+from components import migrations
+from headrace import App, MutationCtx, mutation
+
+app = App()
+old = migrations.Migrations(app.use(migrations.component, name="old"))
+new = migrations.Migrations(app.use(migrations.component, name="new"), default_batch_size=1)
+
+
+@new.define("numbers")
+async def double(ctx: MutationCtx, number: dict) -> dict:
+    return {"n": number["n"] * 2}
+
+
+@mutation
+async def fill(ctx: MutationCtx) -> None:
+    for n in (1, 2):
+        await ctx.db.insert("numbers", {"n": n})
+"""
+
+
+@pytest.mark.slow
+def test_a_migration_is_not_started_where_it_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb
+) -> None:
+    (tmp_path / "app.py").write_text(TWO)
+    monkeypatch.chdir(tmp_path)
+    with started(tmp_path, "serve", "app.py", "--data", "db", "--port", "0") as server:
+        server.wait_said("ready")
+        headrace(tmp_path, "run", "app:fill", "{}", "--data", "db")
+
+        with pytest.raises(FunctionFailed, match="app:double is a migration of 'new'"):
+            verb(migrations, "run app:double --component old")
+        nothing = verb(migrations, "status app:double --component new")
+        ran = verb(migrations, "run app:double --component new")
+
+    assert "unknown" == json.loads(nothing[1])["state"]
+    assert (0, "app:double: success, 2 of 2 documents") == (ran[0], ran[2].splitlines()[-1])

@@ -379,3 +379,16 @@ def test_a_query_starts_nothing(t: BlockingHarness) -> None:
 def test_what_is_no_handle_is_refused(t: BlockingHarness) -> None:
     with pytest.raises(ValueError, match="no function handle"):
         t.mutation(mount.start, {"name": "x", "fn": "people:set_theme", "next": []})
+
+
+def test_what_is_printed_on_how_to_go_on_says_where_it_is_mounted(
+    t: BlockingHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    t.mutation("people:in_batches_of_two", {"component": mount.path})
+
+    name = "people:in_batches_of_two"
+    assert [
+        f"{name}: inProgress, 2 of 10 documents so far",
+        f"watch it: headrace migrations status {name} --watch --component {mount.path}",
+        f"stop it: headrace migrations cancel {name} --component {mount.path}",
+    ] == capsys.readouterr().out.splitlines()
