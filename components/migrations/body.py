@@ -74,8 +74,11 @@ class Body:
 
     async def _plan(self, ctx: MutationCtx) -> Plan:
         if self.custom_ranges:
-            return {"parts": [{} for _ in self.custom_ranges], "total": None}
+            return {"parts": [self._custom() for _ in self.custom_ranges], "total": None}
         return {"parts": await self._bounds(ctx), "total": await ctx.db.count(self.table)}
+
+    def _custom(self) -> Bounds:
+        return {"custom": len(self.custom_ranges)} if self.custom_ranges else {}
 
     async def _bounds(self, ctx: MutationCtx) -> list[Bounds]:
         """Equal times of creation; whatever is created from now on belongs to the last of them."""
@@ -118,7 +121,17 @@ class Body:
         return batch
 
     def _documents(self, ctx: MutationCtx, asked: BatchAsked) -> OrderedQuery[Any]:
+        """
+        Raises:
+            ValueError: the part was made of other ranges, by code that was there before.
+        """
         documents = paginator(ctx.db).query(self.table)
+        begun = int(asked["bounds"].get("custom", 0))
+        if begun != len(self.custom_ranges):
+            raise ValueError(
+                f"it was begun with {begun} ranges of its own, and has {len(self.custom_ranges)} "
+                "now: begin anew, with reset=True"
+            )
         if self.custom_ranges:
             return self.custom_ranges[asked["part"]](documents)
         lower, upper = asked["bounds"].get("lower"), asked["bounds"].get("upper")
@@ -159,7 +172,7 @@ class Body:
         first: BatchAsked = {
             "kind": "batch",
             "part": 0,
-            "bounds": {},
+            "bounds": self._custom(),
             "cursor": asked["cursor"],
             "size": asked.get("size", self.batch_size),
             "one_by_one": False,

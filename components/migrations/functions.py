@@ -296,7 +296,7 @@ async def _batch(ctx: MutationCtx, row: Migration, part: Part, *, one_batch_only
     asked = {
         "kind": "batch",
         "part": int(part["number"]),
-        "bounds": {name: part[name] for name in ("lower", "upper") if name in part},
+        "bounds": {name: part[name] for name in ("lower", "upper", "custom") if name in part},
         "cursor": part["cursor"],
         **({"size": row["batch_size"]} if "batch_size" in row else {}),
     }

@@ -12,16 +12,20 @@ class PlanAsked(TypedDict):
 
 
 class Bounds(TypedDict):
-    """From `lower` to before `upper`, in milliseconds since 1970."""
+    """
+    From `lower` to before `upper`, in milliseconds since 1970; or one of `custom` ranges that the
+    application has of its own.
+    """
 
     lower: NotRequired[float]
     upper: NotRequired[float]
+    custom: NotRequired[float]
 
 
 class Plan(TypedDict):
     """
-    Bounds of each part by creation time, empty for one of the application's own, and how many
-    documents there are, if that can be told without reading them.
+    Bounds of each part, and how many documents there are, if that can be told without reading
+    them.
     """
 
     parts: list[Bounds]

@@ -37,7 +37,8 @@ class Part(Document):
     """
     A range of documents that a migration goes through by itself.
 
-    `cursor` is where its next batch begins, and `job` is what runs that.
+    `cursor` is where its next batch begins, and `job` is what runs that; `custom` is how many
+    ranges of the application's own there were when it was made, if it is one of those.
     """
 
     migration: Id[Migration]
@@ -47,6 +48,7 @@ class Part(Document):
     processed: float
     lower: NotRequired[float]
     upper: NotRequired[float]
+    custom: NotRequired[float]
     job: NotRequired[str]
 
 

@@ -12,6 +12,7 @@ import pytest
 from engine import ConvexError, MutationCtx
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
+from engine.store.memory_store import MemoryStore
 from tests.components.inside import Inside
 from tests.components.migrations.people import mount
 
@@ -392,3 +393,60 @@ def test_what_is_printed_on_how_to_go_on_says_where_it_is_mounted(
         f"watch it: headrace migrations status {name} --watch --component {mount.path}",
         f"stop it: headrace migrations cancel {name} --component {mount.path}",
     ] == capsys.readouterr().out.splitlines()
+
+
+APP = """
+from components.migrations import Migrations, component
+from engine import App, Document, MutationCtx, mutation
+
+app = App()
+migrations = Migrations(app.use(component, name="migrations"), default_batch_size=2)
+RANGES = {ranges}
+
+
+@migrations.define("people", custom_range=RANGES)
+async def see(ctx: MutationCtx, person: Document) -> dict[str, object]:
+    return {{"seen": person.get("seen", 0) + 1}}
+
+
+@mutation
+async def add(ctx: MutationCtx) -> None:
+    for n in range(6):
+        await ctx.db.insert("people", {{"n": n}})
+
+
+@mutation
+async def start_and_stop(ctx: MutationCtx) -> None:
+    await migrations.run_one(ctx, see)
+    await migrations.cancel(ctx, see)
+"""
+ONE, REST = (
+    f'lambda q: q.with_index("by_creation_time").filter(lambda q: q.{condition}(q.field("n"), 1))'
+    for condition in ("lt", "gte")
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "ranges"), [(0, "None"), (1, ONE), (3, f"[{ONE}, {REST}, {REST}]")]
+)
+def test_a_part_that_was_made_of_other_ranges_is_not_gone_on_with(
+    tmp_path: Path, number: int, ranges: str
+) -> None:
+    module = f"with_{number}_ranges"
+    file, store = tmp_path / f"{module}.py", MemoryStore()
+    file.write_text(APP.format(ranges=f"[{ONE}, {REST}]"))
+    with open_place(load(file), store=store) as place:
+        t = BlockingHarness(place)
+        t.mutation(f"{module}:add")
+        t.mutation(f"{module}:start_and_stop")
+        store = store.durable_copy()
+    file.write_text(APP.format(ranges=ranges))
+
+    with open_place(load(file), store=store) as place:
+        t = BlockingHarness(place)
+        found = t.mutation(f"{module}:see")
+        anew = t.mutation(f"{module}:see", {"reset": True})
+
+    assert ("failed", 1) == (found["state"], found["processed"])
+    assert f"was begun with 2 ranges of its own, and has {number} now" in found["error"]
+    assert "failed" != anew["state"]
