@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from engine.app.environment import DEV_VARIABLE
 from engine.cli.failures import Exit, explain
-from engine.errors import UsageError
+from engine.errors import DeclarationError, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             added = _added_verbs()
             if given and given[0] in added:
                 return _run_added(added[given[0]], given[1:])
-            parser = _parser(VERBS, added)
+            parser = _parser(VERBS, added.values())
         options = parser.parse_args(given)
         os.environ.setdefault(DEV_VARIABLE, "1")  # which `serve` takes back
         if "begin" in options:
@@ -102,13 +102,13 @@ def _added_verbs() -> dict[str, EntryPoint]:
     return {each.name: each for each in entry_points(group=GROUP)}
 
 
-def _parser(names: Iterable[str], added: Iterable[str] = ()) -> argparse.ArgumentParser:
+def _parser(names: Iterable[str], added: Iterable[EntryPoint] = ()) -> argparse.ArgumentParser:
     epilog = (
         f"{EXIT_CODES} {TRACE_VARIABLE}={'|'.join(TRACE_LEVELS)}: what is traced on stderr; "
         "by default warning."
     )
     if added:
-        epilog = f"More verbs, of what is installed: {', '.join(sorted(added))}. {epilog}"
+        epilog = f"{_more(added)} {epilog}"
     parser = argparse.ArgumentParser(
         prog="headrace",
         description="A reactive, durable backend engine that runs inside one Python process.",
@@ -119,6 +119,14 @@ def _parser(names: Iterable[str], added: Iterable[str] = ()) -> argparse.Argumen
     for name in names:
         import_module(f"{__package__}.{VERBS[name]}").add(verbs)
     return parser
+
+
+def _more(added: Iterable[EntryPoint]) -> str:
+    """What is installed besides, and what of that is never reached."""
+    others = ", ".join(sorted(each.name for each in added if each.name not in VERBS))
+    hidden = ", ".join(f"{each.name} ({each.value})" for each in added if each.name in VERBS)
+    told = f"More verbs, of what is installed: {others or 'none'}."
+    return f"{told} Left out, as headrace has verbs of these names: {hidden}." if hidden else told
 
 
 def _trace() -> None:
@@ -132,7 +140,23 @@ def _trace() -> None:
 
 def _run_added(entry: EntryPoint, arguments: list[str]) -> int:
     _trace()
-    return int(entry.load()(arguments) or Exit.DONE)
+    return int(_loaded(entry)(arguments) or Exit.DONE)
+
+
+def _loaded(entry: EntryPoint) -> Callable[[list[str]], int | None]:
+    """
+    Raises:
+        DeclarationError: what is installed under this name is no verb.
+    """
+    of = f"the verb {entry.name!r}, {entry.value!r} of {entry.dist.name if entry.dist else '?'}"
+    try:
+        found: Callable[[list[str]], int | None] = entry.load()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise DeclarationError(f"{of}, cannot be loaded: {why}; mend or remove it") from error
+    if not callable(found):
+        raise DeclarationError(f"{of}, is {found!r}; it has to be a function of arguments")
+    return found
 
 
 class _Version(argparse.Action):

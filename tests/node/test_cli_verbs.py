@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -624,20 +625,65 @@ def test_the_exit_code_says_what_kind_of_refusal_it_is(
     assert why in said.err
 
 
+def install_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verbs: str, code: str) -> None:
+    """A distribution that adds them, of a module `greeting`."""
+    installed = tmp_path / "greeting-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(f"[headrace.commands]\n{verbs}\n")
+    (tmp_path / "greeting.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "greeting", raising=False)
+
+
 @pytest.mark.usefixtures("in_process")
 def test_verbs_of_other_distributions_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    installed = tmp_path / "greeting-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[headrace.commands]\ngreet = greeting:main\n")
-    (tmp_path / "greeting.py").write_text(
-        "def main(arguments):\n    print(arguments)\n    return 7\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "def main(arguments):\n    print(arguments)\n    return 7\n"
+    install_verbs(tmp_path, monkeypatch, "greet = greeting:main", code)
 
-    code = main(["greet", "ada", "--loud"])
+    ended = main(["greet", "ada", "--loud"])
 
-    assert 7 == code
+    assert 7 == ended
     assert "['ada', '--loud']\n" == capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import never_installed", "cannot be loaded: ModuleNotFoundError"),
+        ("main = 5", "is 5; it has to be a function"),
+        ("", "cannot be loaded: AttributeError"),
+    ],
+)
+def test_a_verb_of_another_distribution_that_is_none_is_named_with_its_package(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    why: str,
+) -> None:
+    install_verbs(tmp_path, monkeypatch, "greet = greeting:main", code)
+
+    ended = main(["greet"])
+
+    said = capsys.readouterr().err
+    assert 4 == ended
+    assert f"error: the verb 'greet', 'greeting:main' of greeting, {why}" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_verb_that_headrace_has_itself_is_told_to_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_verbs(tmp_path, monkeypatch, "run = greeting:main\ngreet = greeting:main", "")
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert "greet," in said.partition("Left out")[0]
+    assert "verbs of these names: run (greeting:main)." in said

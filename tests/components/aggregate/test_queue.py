@@ -162,14 +162,15 @@ def test_draining_applies_everything_now(numbers: Numbers) -> None:
 
 
 def test_a_batch_that_reads_much_is_cut_and_the_rest_comes_next(numbers: Numbers) -> None:
-    for n in range(8):
-        put(numbers, "x" * 700_000, namespace=n)
+    numbers.tell("clear", max_node_size=4)
+    for n in range(24):
+        put(numbers, "x" * 250_000, namespace=n)
 
     taken = numbers.t.mutation(numbers.mount.queue.drain, {})
 
-    assert 1 < taken < 8
-    assert 8 == numbers.act("drain") + taken
-    assert [1] * 8 == numbers.ask("count_batch", [{"namespace": n} for n in range(8)])
+    assert 1 < taken < 24
+    assert 24 == numbers.act("drain") + taken
+    assert [1] * 24 == numbers.ask("count_batch", [{"namespace": n} for n in range(24)])
 
 
 # What cannot be.
