@@ -243,7 +243,7 @@ class Committer:
         )
         commit = StagedCommit(
             ts,
-            writes,
+            tuple(writes),  # which the garbage collector leaves alone, as it does what is in it
             catalog,
             source.path,
             changes=entries,
@@ -252,6 +252,7 @@ class Committer:
             state_hash=state_hash,
             counts=counts,
             trim=trim,
+            size_bytes=len(record),
             on_publish=on_publish,
         )
         self._head = Head(ts, record_hash, state_hash, catalog, head.epoch, counts)

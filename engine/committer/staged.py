@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from engine.indexes.catalog import Catalog, IndexInfo, by_id_prefix
-from engine.indexes.counts import Counts
+from engine.indexes.counts import NO_COUNTS, Counts
 from engine.indexes.entries import Applied, Change, changes
 from engine.log.retention import Trim
 from engine.model.commits import RowWrite
@@ -30,44 +30,17 @@ DROPPED_MAX: Final = 64
 """Keys of an index that are in its order and no longer staged, beside as many as are."""
 
 
-class StagedCommit(Applied):
+class StagedCommit(Applied, gc=False, eq=False, kw_only=True):
     """One transaction from its decision on; when it is published, followers see it."""
 
-    __slots__ = (
-        "changes",
-        "counts",
-        "on_publish",
-        "record",
-        "record_hash",
-        "size_bytes",
-        "state_hash",
-        "trim",
-    )
-
-    def __init__(
-        self,
-        ts: int,
-        writes: Sequence[RowWrite],
-        catalog: Catalog,
-        writer: str,
-        *,
-        changes: Sequence[Change],
-        record: bytes,
-        record_hash: bytes,
-        state_hash: int,
-        counts: Counts,
-        trim: Trim | None,
-        on_publish: Callable[[], None] | None,
-    ) -> None:
-        super().__init__(ts, writes, catalog, writer)
-        self.changes = changes
-        self.record = record
-        self.record_hash = record_hash
-        self.state_hash = state_hash
-        self.counts = counts
-        self.trim = trim
-        self.size_bytes = len(record)
-        self.on_publish = on_publish
+    changes: Sequence[Change]
+    record: bytes
+    record_hash: bytes
+    state_hash: int
+    counts: Counts
+    trim: Trim | None
+    size_bytes: int
+    on_publish: Callable[[], None] | None
 
     @property
     def changes_count(self) -> int:
@@ -78,6 +51,7 @@ class StagedCommit(Applied):
     def published(self) -> None:
         """It is durable: what only the disk needed is let go."""
         self.record = b""
+        self.counts = NO_COUNTS
         self.trim = None
         if self.on_publish is not None:
             self.on_publish()
@@ -85,6 +59,7 @@ class StagedCommit(Applied):
 
     def followed(self) -> None:
         """Those who follow closely have had it: what they asked it for is let go."""
+        self._keys = self._contents = None
         for write in self.writes:
             write.forget_docs()
 

@@ -20,6 +20,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
+from msgspec import Struct
+
 from engine.errors import IndexNotFound
 from engine.indexes.catalog import (
     SEARCHED,
@@ -126,28 +128,27 @@ def bucketed_fields(index: IndexInfo, lower: bytes, upper: bytes | None) -> byte
     return lower[:end]
 
 
-class Applied:
+class Applied(Struct, gc=False, eq=False):
     """
     A commit as followers see it: what it touched, computed when they ask.
 
-    Args:
-        catalog: the catalog after the commit, which knows the tables that it created.
-        writer: the path of the function whose commit it is.
+    As with `RowWrite`, nothing in it leads back to it.
     """
 
-    __slots__ = ("_contents", "_indexes", "_keys", "catalog", "rows", "ts", "writer", "writes")
+    ts: int
+    writes: Sequence[RowWrite]
+    catalog: Catalog
+    """After the commit: it knows the tables that were created."""
+    writer: str = ""
+    """The path of the function whose commit it is."""
+    _indexes: Mapping[bytes, IndexInfo] | None = None
+    _keys: dict[bytes, Collection[bytes]] | None = None
+    _contents: dict[bytes, list[tuple[bytes, Content]]] | None = None
 
-    def __init__(
-        self, ts: int, writes: Sequence[RowWrite], catalog: Catalog, writer: str = ""
-    ) -> None:
-        self.ts = ts
-        self.writes = writes
-        self.catalog = catalog
-        self.writer = writer
-        self.rows: Collection[bytes] = [write.key for write in writes]
-        self._indexes: Mapping[bytes, IndexInfo] | None = None
-        self._keys: dict[bytes, Collection[bytes]] | None = None
-        self._contents: dict[bytes, list[tuple[bytes, Content]]] | None = None
+    @property
+    def rows(self) -> Collection[bytes]:
+        """As `Touched.rows`."""
+        return [write.key for write in self.writes]
 
     @property
     def indexes(self) -> Collection[bytes]:

@@ -7,33 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from engine.model.codec import decode
 
 
-class RowWrite:
+class RowWrite(Struct, gc=False, eq=False):
     """
     One row as it was and as it is.
 
     Both images are encoded documents; `None` is absent.  They are decoded when
-    somebody asks, and then once until they are forgotten.
+    somebody asks, and then once until they are forgotten.  Nothing in them leads back to
+    this, so the garbage collector need not look at what thousands of commits have written.
     """
 
-    __slots__ = ("_after_doc", "_before_doc", "_is_forgetful", "after", "before", "key")
-
-    def __init__(
-        self,
-        key: bytes,
-        before: bytes | None,
-        after: bytes | None,
-        before_doc: dict[str, Any] | None = None,
-        after_doc: dict[str, Any] | None = None,
-    ) -> None:
-        self.key = key
-        self.before = before
-        self.after = after
-        self._before_doc = before_doc
-        self._after_doc = after_doc
-        self._is_forgetful = False
+    key: bytes
+    before: bytes | None
+    after: bytes | None
+    _before_doc: dict[str, Any] | None = None
+    _after_doc: dict[str, Any] | None = None
+    _is_forgetful: bool = False
 
     def since(self, before: bytes | None) -> RowWrite:
         """The same write, of a row that was as in `before`."""

@@ -57,6 +57,7 @@ def commit(ts: int, entries: Entries) -> StagedCommit:
         record_hash=b"",
         state_hash=0,
         counts={},
+        size_bytes=0,
         trim=None,
         on_publish=None,
     )
