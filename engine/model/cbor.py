@@ -134,6 +134,10 @@ def _encode_text(value: str) -> bytes | None:
     return _TEXT_HEADS[len(value)] + value.encode()
 
 
+def _encode_bytes(value: bytes) -> bytes | None:
+    return _BYTES_HEADS[len(value)] + value if len(value) < _SHORT else None
+
+
 def _encode_integer(value: int) -> bytes | None:
     if 0 <= value < _SMALL:
         return _INTEGERS[value]
@@ -154,6 +158,7 @@ def _encode_float(value: float) -> bytes | None:
 
 _SCALARS: Final[dict[type, Callable[[Any], bytes | None]]] = {
     str: _encode_text,
+    bytes: _encode_bytes,
     int: _encode_integer,
     Int64: _encode_int64,
     float: _encode_float,

@@ -203,6 +203,8 @@ class Protocol:
         self._wake = wake
         self._takes_parts = takes_parts
         self._session_id: UUID | None = None
+        self._session = ""
+        """The same as text."""
         self._clock_skew_ms: int | None = None
         self._client_ts: float | None = None
         self._is_back = False
@@ -250,6 +252,7 @@ class Protocol:
             raise ProtocolViolation("Connect was sent twice")
         try:
             self._session_id = UUID(message.session_id)
+            self._session = str(self._session_id)
         except ValueError:
             # Not said back: who mixes up fields has said something secret.
             raise ProtocolViolation("sessionId is no UUID") from None
@@ -304,7 +307,7 @@ class Protocol:
         return None
 
     def _call(self, message: Mutation | Action) -> Call:
-        assert self._session_id is not None
+        assert self._session, "known from Connect on"
         path, component = speakable(message.udf_path), speakable(message.component_path or "")
         return Call(
             number=message.request_id,
@@ -313,7 +316,7 @@ class Protocol:
             args=message.args.copy(),  # or all of the message would stay
             size_bytes=len(message.args) + len(path) + len(component),
             who=self.who,
-            request_id=request_id_of(self._session_id, message.request_id),
+            request_id=request_id_of(self._session, message.request_id),
         )
 
     @property

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from typing import Final
-from uuid import UUID
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -31,9 +30,14 @@ from engine.server.messages import (
 from engine.server.who import Who
 
 
-def request_id_of(session_id: UUID, request_id: int) -> str:
-    """What a client's request is called in errors and logs: 16 hex digits, the same on a replay."""
-    return hashlib.sha256(f"{session_id}|{request_id}".encode()).hexdigest()[:16]
+def request_id_of(session: str, request_id: int) -> str:
+    """
+    What a client's request is called in errors and logs: 16 hex digits, the same on a replay.
+
+    Args:
+        session: its id, as text.
+    """
+    return hashlib.sha256(f"{session}|{request_id}".encode()).hexdigest()[:16]
 
 
 class Spelling:

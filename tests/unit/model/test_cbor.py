@@ -20,6 +20,7 @@ SCALAR = st.one_of(
     st.integers(-300, 70_000),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(codec="ascii"), max_size=300),
+    st.binary(max_size=300),
 )
 
 
@@ -87,12 +88,12 @@ def test_bytes_of_any_length_have_their_head(length: int) -> None:
         math.nan,
         math.inf,
         2**64,
-        b"bytes",
+        b"b" * 4_096,
         [1],
         {"a": [0] * 9},
         {"a": {str(n): n for n in range(9)}},
         {"a": [{"b": [1]}]},
-        {"a": [b"bytes"]},
+        {"a": [b"b" * 4_096]},
         {"a": math.nan},
         {"a": [math.nan]},
         {"a": "\u00e9"},
