@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine.errors import InvalidValue, ProtocolViolation
 from engine.model.json_values import from_wire
 from engine.model.values import Int64, strictly_equal
 from engine.server.arguments import read_arguments
-from engine.server.json_text import parse
+from engine.server.json_text import UNCOLLECTED_BYTES_MIN, parse
 from engine.server.messages import (
     Action,
     Add,
@@ -211,3 +212,22 @@ def test_every_float_is_spelled_with_a_fraction_or_exponent() -> None:
 
     assert all(set(number) & set(".e") for number in text.strip("[]").split(","))
     assert msgspec.json.decode(text) == [5, 0, -3, 10**15, 2**53, 1e21, 0.1]
+
+
+@pytest.mark.parametrize("end", ["]", "}"])
+def test_nothing_is_collected_while_a_large_text_is_parsed(end: str) -> None:
+    text = "[" + "[1],[2]," * (UNCOLLECTED_BYTES_MIN // 8) + "[3]" + end
+    phases: list[str] = []
+
+    def note(phase: str, _info: dict[str, int]) -> None:
+        phases.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        with contextlib.suppress(ValueError):
+            parse(text)
+    finally:
+        gc.callbacks.remove(note)
+
+    assert len(phases) <= 2, "once, when all is there"
+    assert gc.isenabled()
