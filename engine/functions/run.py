@@ -229,6 +229,10 @@ class Functions:
         """Up to where every `Live` has been told what touched it; follows `published`."""
         return self._subscriptions.processed
 
+    def compared(self, ts: int) -> bool:
+        """As `Subscriptions.compared`."""
+        return self._subscriptions.compared(ts)
+
     # Queries
 
     @contextmanager

@@ -49,6 +49,14 @@ class Backend(Protocol):
         """Up to where every `Live` has been told what touched it; follows `published`."""
         ...
 
+    def compared(self, ts: int) -> bool:
+        """
+        Whether `processed` has come to `ts`, which has been published.
+
+        If what is missing takes little time it is made up for here and now.
+        """
+        ...
+
     def pin(self) -> AbstractContextManager[int]:
         """The newest readable timestamp, kept readable inside the block."""
         ...

@@ -5,7 +5,7 @@ One client's connection as hypercorn serves it, with a shortcut for what is sent
        └─────begin──────────────────────────────────────────┘
 
     kernel ──▶ stream ──▶ wsproto ──▶ hypercorn ──▶ queue ──receive──▶ session
-                                          └────────take───────────────────┘
+       └────────────────────────────────────┴───────take──────────────────┘
 
 On the long way a message goes through a dozen calls, a lock and two turns of the
 scheduler, to a kernel that nearly always has room for it.  So whoever sends asks
@@ -15,14 +15,16 @@ whatever hypercorn sends.
 
 What arrives waits in hypercorn's queue for a task that wants it, which are two turns
 of the scheduler again.  So once that queue is empty the session takes a text where it
-is read; while it does, nothing more is read.
+is read; while it does, nothing more is read.  A text that is whole in one frame, as nearly
+all are, is taken out of it here; anything else is for wsproto, to which it looks as if it
+had come alone.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
@@ -37,6 +39,9 @@ from engine.server.watched import WatchedConnection
 
 _TEXT: Final = 0x81
 """The first byte of a text that is in one frame."""
+_MASKED: Final = 0x80
+"""In the second byte, beside the length: what clients send has a mask."""
+_HEAD_BYTES_MIN: Final = 6
 
 TAKEN_AT_ONCE: Final = 16
 """Texts of one client before others get their turn: less than a millisecond."""
@@ -47,9 +52,12 @@ class Connection(WatchedConnection):
 
     _websocket: WSStream | None = None
     _rest: bytes = b""
-    """Of a frame that the kernel has a part of."""
+    """Of frames that the kernel has a part of."""
     _queue: trio.MemoryReceiveChannel[Any] | None = None
     """Where hypercorn puts what arrives."""
+    _take: Take | None = None
+    _put: Callable[[Any], Awaitable[None]] | None = None
+    """What hypercorn calls with what arrives, as long as the session takes it."""
     _taken: int = 0
 
     async def protocol_send(self, event: Event) -> None:
@@ -93,19 +101,47 @@ class Connection(WatchedConnection):
         assert put is not None, "a WebSocket that was accepted has an application"
 
         async def hand_over(event: Any) -> None:
-            if event["type"] != "websocket.receive":
+            if event["type"] == "websocket.receive":
+                await self._hand_over(event["text"])
+            else:
                 await put(event)
-                return
-            self._taken += 1
-            if self._taken % TAKEN_AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
-            await take(event["text"])
 
-        self._websocket.app_put = hand_over
+        self._take = take
+        self._websocket.app_put = self._put = hand_over
         return True
 
-    def begin(self, message: bytes) -> bool:
-        """Have the kernel take of a text what it has room for; whether that was anything."""
+    async def _hand_over(self, text: str | None) -> None:
+        assert self._take is not None, "somebody listens"
+        self._taken += 1
+        if self._taken % TAKEN_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+        await self._take(text)
+
+    async def _handle(self, data: bytes) -> None:
+        at = 0
+        while self._is_between_messages() and (found := text_at(data, at)) is not None:
+            text, end = found
+            if len(text) > self._limits.message_bytes_max:
+                break  # hypercorn says so
+            at = end
+            await self._hand_over(text)
+            if at == len(data):
+                return
+        await super()._handle(data[at:] if at else data)
+
+    def _is_between_messages(self) -> bool:
+        """Whether the session takes texts, and what comes next begins a frame and a message."""
+        websocket = self._websocket
+        if self._put is None or websocket is None or websocket.app_put is not self._put:
+            return False
+        connection = websocket.connection
+        if websocket.closed or connection.state is not ConnectionState.OPEN:
+            return False
+        frames, message = connection._proto._frame_decoder, connection._proto._message_decoder
+        return frames.header is None and not len(frames.buffer) and message.opcode is None
+
+    def begin(self, *messages: bytes) -> bool:
+        """Have the kernel take of some texts what it has room for; whether that was anything."""
         websocket = self._websocket
         if (
             websocket is None
@@ -116,24 +152,54 @@ class Connection(WatchedConnection):
             or self.send_lock.locked()
         ):
             return False
-        head = frame_head(len(message))
+        pieces: list[bytes] = []
+        for message in messages:
+            pieces += (frame_head(len(message)), message)
         try:
             # The number is asked for each time: when this is closed it may be somebody else's.
-            taken = os.writev(self.stream.socket.fileno(), (head, message))
+            taken = os.writev(self.stream.socket.fileno(), pieces)
         except OSError:  # no room; or a broken connection, as whoever goes the long way is told
             return False
-        if taken < len(head) + len(message):
-            self._rest = (head + message)[taken:]
+        if taken < sum(map(len, pieces)):
+            self._rest = b"".join(pieces)[taken:]
         return True
 
     @property
     def is_begun(self) -> bool:
-        """Whether the kernel has a part of a message, and not the rest."""
+        """Whether the kernel has a part of what was begun, and not the rest."""
         return bool(self._rest)
 
     async def finish(self) -> None:
         """Send the rest of what was begun."""
         await self.protocol_send(RawData(b""))
+
+
+def text_at(data: bytes, at: int) -> tuple[str, int] | None:
+    """
+    The text of the frame that begins at `at`, and where it ends.
+
+    `None` if it is not all there, is no text or not all of one, has no mask or another fault, or
+    is long: those are few.
+    """
+    if len(data) - at < _HEAD_BYTES_MIN or data[at] != _TEXT:
+        return None
+    length, head = data[at + 1] - _MASKED, _HEAD_BYTES_MIN
+    if length == 126:
+        length, head = int.from_bytes(data[at + 2 : at + 4], "big"), _HEAD_BYTES_MIN + 2
+        if length < 126:
+            return None
+    elif not 0 <= length < 126:
+        return None
+    begin = at + head
+    end = begin + length
+    if end > len(data):
+        return None
+    mask = data[begin - 4 : begin] * (length // 4 + 1)
+    masked = int.from_bytes(data[begin:end], "big") ^ int.from_bytes(mask[:length], "big")
+    try:
+        return masked.to_bytes(length, "big").decode(), end
+    except UnicodeDecodeError:
+        return None
 
 
 def frame_head(length: int) -> bytes:

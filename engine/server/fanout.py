@@ -140,6 +140,13 @@ class Fanout:
                 self._filled.unpark_all()
             self._due[subscriber] = None
 
+    def leave_out(self, subscriber: Subscriber) -> bool:
+        """Whether `subscriber` is in no round, and may tell its client by itself what it has to."""
+        if subscriber in self._busy:
+            return False
+        self._due.pop(subscriber, None)
+        return True
+
     def release(self, subscriber: Subscriber) -> None:
         """`subscriber` has been told, or has given up, and may be in another round."""
         self._busy.discard(subscriber)

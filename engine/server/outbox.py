@@ -64,6 +64,7 @@ class Outbox:
         self._is_running = False
         self._is_begun = False
         """Whether the kernel has a part of the first message."""
+        self._is_holding = False
         self._messages: deque[tuple[bytes, int | None]] = deque()
         """Each with the number of parts of a transition that are still to come after it."""
         self._is_torn = False
@@ -106,6 +107,37 @@ class Outbox:
             for left, part in zip(reversed(range(len(parts))), parts, strict=True):
                 self._append(part, left)
 
+    def hold(self) -> None:
+        """
+        Send nothing until `let_go`, which is called in the same step.
+
+        A response and the transition after it then take one call to the kernel, which is most of
+        what they cost.
+        """
+        self._is_holding = self._is_free
+
+    def let_go(self) -> None:
+        """Send what was held."""
+        if not self._is_holding:
+            return
+        self._is_holding = False
+        if self._messages and not self._is_sent_at_once():
+            self._go_on()
+
+    def _is_sent_at_once(self) -> bool:
+        """Whether the kernel has taken all that was held; if a part, it is one message from now."""
+        messages = [message for message, _ in self._messages]
+        if not self._is_begun_with(messages):
+            return False
+        transitions = sum(left == 0 for _, left in self._messages)
+        self._messages.clear()
+        if self._is_begun:
+            self._messages.append((b"".join(messages), 0 if transitions else None))
+            return False
+        self._bytes -= sum(map(len, messages))
+        self._transitions -= transitions
+        return True
+
     def _check_room(self, size: int) -> None:
         if self._messages and self._bytes + size > self._limits.unsent_bytes_max:
             raise Overloaded("SlowClient: what this client has not read (unsent_bytes_max)", 0)
@@ -114,6 +146,7 @@ class Outbox:
         """Send what is here and `farewell`, close with `code`, and take nothing more."""
         if self._ending is not None:
             return
+        self._is_holding = False
         if self._bytes > self._limits.unsent_bytes_max // 2:
             self._messages.clear()
             self._is_begun = False  # what is left of it goes before whatever comes now
@@ -199,25 +232,37 @@ class Outbox:
             self._on_room()
 
     def _append(self, message: bytes, left: int | None) -> None:
-        if self._is_sent(message, left):
+        if not self._is_holding and self._is_sent(message, left):
             return
         self._messages.append((message, left))
         self._bytes += len(message)
-        self._go_on()
+        if not self._is_holding:
+            self._go_on()
 
     def _is_sent(self, message: bytes, left: int | None) -> bool:
         """Whether the kernel has taken all of `message`, which nothing is waiting before."""
-        shortcut = self._shortcut
-        if shortcut is None or self._messages or self._sending_since < math.inf:
+        if not self._is_free or not self._is_begun_with([message]):
             return False
-        if self.finished.is_set() or not shortcut.begin(message):
-            return False
-        self._is_begun = shortcut.is_begun
         self._is_torn = bool(left)
-        self._quiet_since = trio.current_time()
         if left == 0 and not self._is_begun:
             self._transitions -= 1
         return not self._is_begun
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether nothing is on its way that has to come before what is put now."""
+        if self._shortcut is None or self._messages or self._sending_since < math.inf:
+            return False
+        return not self.finished.is_set()
+
+    def _is_begun_with(self, messages: Sequence[bytes]) -> bool:
+        """Whether the kernel has taken any of `messages`, which nothing is waiting before."""
+        shortcut = self._shortcut
+        if shortcut is None or not shortcut.begin(*messages):
+            return False
+        self._is_begun = shortcut.is_begun
+        self._quiet_since = trio.current_time()
+        return True
 
 
 def _fitting(reason: str) -> str:

@@ -333,7 +333,10 @@ class Session:
             result = await self._mutation(call)
             await self._runtime.pause("session.committed")
             ts = self._backend.published.value if result.ts is None else result.ts
+            self._outbox.hold()
             self._outbox.put(self._protocol.mutation_answered(call, result, ts))
+            self._tell_unchanged(ts, call.request_id)
+            self._outbox.let_go()
             self._answered.unpark_all()
             self._lane.unpark_all()
 
@@ -405,6 +408,19 @@ class Session:
             self._home.start_soon(self._tell_later, plan, ts, results, request_id)
         else:
             self._tell(plan, ts, results, request_id)
+
+    def _tell_unchanged(self, ts: int, request_id: str) -> None:
+        """
+        Send the transition that is owed to an answer of `ts` along with it, if there is no more
+        to it: nothing that is shown has changed, and no other answer comes soon.  Else the
+        fan-out does.
+        """
+        if self._protocol.has_mutations or not self._backend.compared(ts):
+            return
+        if self._protocol.queries.has_stale or not self._fanout.leave_out(self):
+            return
+        if (plan := self.plan()) is not None:
+            self._tell(plan, self._backend.processed.value, {}, request_id)
 
     def give_up(self, error: Exception) -> None:
         """A query could not be run: try again a little later, some times, or end."""

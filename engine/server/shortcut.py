@@ -16,13 +16,13 @@ Take: TypeAlias = Callable[["str | None"], Awaitable[None]]
 class WayOut(Protocol):
     """To the client."""
 
-    def begin(self, message: bytes) -> bool:
-        """Have the kernel take of a text what it has room for; whether that was anything."""
+    def begin(self, *messages: bytes) -> bool:
+        """Have the kernel take of some texts what it has room for; whether that was anything."""
         ...
 
     @property
     def is_begun(self) -> bool:
-        """Whether the kernel has a part of a message, and not the rest."""
+        """Whether the kernel has a part of what was begun, and not the rest."""
         ...
 
     async def finish(self) -> None:

@@ -82,13 +82,17 @@ class WatchedConnection(TCPServer):
 
     async def _take_in(self) -> None:
         while (data := await self._heard()) is not None:
-            await self.protocol.handle(RawData(data))
+            await self._handle(data)
             if not data:
                 break
             if any(one.buffer.length > one.buffer.max_length for one in self._websockets()):
                 await self._throw_away()
                 break
         await self.protocol.handle(Closed())
+
+    async def _handle(self, data: bytes) -> None:
+        """Have hypercorn make of `data` what it is."""
+        await self.protocol.handle(RawData(data))
 
     async def _heard(self) -> bytes | None:
         """What arrives next: nothing when the client has hung up, `None` when the line is cut."""

@@ -73,4 +73,6 @@ class SubscriptionsActor:
             if len(commit.rows) > STEP_ROWS_MAX:
                 for _ in self._state.slices(commit):
                     await trio.lowlevel.checkpoint()
-        self._state.advance(commits, upto)
+                # Somebody may have compared those before it meanwhile.
+                seen = self._state.processed.value
+        self._state.advance([commit for commit in commits if commit.ts > seen], upto)

@@ -112,6 +112,21 @@ async def test_a_commit_of_many_rows_leaves_others_their_turn() -> None:
     assert len(keys) <= turns < 2 * len(keys)  # of the index that somebody reads
 
 
+async def test_what_somebody_compares_while_a_commit_is_worked_out_is_compared_once() -> None:
+    node = Node()
+    keys = [bytes([at >> 8, at & 255]) for at in range(2_000)]
+    large = Touch(ts=2, rows=frozenset(keys), entries={INDEXES[0]: keys})
+    async with node.running() as subscribed:
+        lives = [subscribed.subscribe(EVERYTHING, ts) for ts in (0, 1)]
+        node.publish(moved(1, b"a", b"b"), large)
+        await trio.lowlevel.checkpoint()
+        asked = [subscribed.compared(ts) for ts in (2, 1)]
+        await subscribed.processed.wait_reached(2)
+
+    assert [False, True] == asked
+    assert [1, 2] == [live.invalidated_at for live in lives]
+
+
 async def test_one_who_is_outrun_by_commits_is_told_rather_than_forgotten() -> None:
     node = Node(history_max=10)
     async with node.running() as subscribed:

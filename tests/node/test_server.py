@@ -9,19 +9,23 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any, NoReturn
 
 import pytest
 import trio
+from hypercorn.protocol.events import Data
 from hypercorn.protocol.ws_stream import WSStream
 from structlog.testing import capture_logs
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
 from engine.host import Engine
+from engine.model.json_values import decode_ts
 from engine.model.limits import Limits
-from engine.server.connection import TAKEN_AT_ONCE
+from engine.server.connection import TAKEN_AT_ONCE, Connection
 from engine.server.listener import ListenConfig, Listener
 from engine.server.session import Session
 from tests.node.certificates import certificate
@@ -370,6 +374,92 @@ async def test_what_is_said_at_once_is_taken_in_order() -> None:
     assert [str(number) for number in range(100)] == bodies
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_is_said_is_heard_alike_however_it_is_cut(seed: int) -> None:
+    """Into frames by the client, and into pieces by the network; pings come between."""
+    dice = Random(seed)
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        said = b""
+        for number in range(60):
+            call = json.dumps(written(house, number), ensure_ascii=False).encode()
+            cut = sorted(dice.choices(range(len(call)), k=dice.choice([0, 0, 0, 1, 3])))
+            pieces = [call[at:end] for at, end in pairwise([0, *cut, len(call)])]
+            for at, piece in enumerate(pieces):
+                is_last = at == len(pieces) - 1
+                said += masked(TEXT if at == 0 else CONTINUATION, piece, dice, is_last=is_last)
+                if dice.random() < 0.2:
+                    said += masked(PING, b"there?", dice)
+        while said:
+            size = dice.choice([1, 2, 7, 60, 400])
+            await socket.stream.send_all(said[:size])
+            said = said[size:]
+            await trio.testing.wait_all_tasks_blocked(0.0005)
+        for _ in range(60):
+            await socket.hear_until("MutationResponse")
+        bodies = await house.post("query", "bodies")
+
+    assert [str(number) for number in range(60)] == bodies
+
+
+async def test_a_whole_text_takes_no_long_way_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    long_way: list[object] = []
+    handle = WSStream.handle
+
+    async def noted(stream: WSStream, event: Any) -> None:
+        if isinstance(event, Data):
+            long_way.append(event)
+        await handle(stream, event)
+
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        await socket.say(**written(house, 0))
+        await socket.hear_until("Transition")
+        monkeypatch.setattr(WSStream, "handle", noted)
+        for number in range(1, 10):
+            await socket.say(**written(house, number))
+            await socket.hear_until("Transition")
+
+    assert [] == long_way
+
+
+async def test_an_answer_and_what_is_owed_to_it_are_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unless what the client shows has changed."""
+    sent: list[int] = []
+    begin = Connection.begin
+
+    def noted(connection: Connection, *messages: bytes) -> bool:
+        sent.append(len(messages))
+        return begin(connection, *messages)
+
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        await show(socket, house, 0, 1)
+        await socket.hear_until("Transition")
+        monkeypatch.setattr(Connection, "begin", noted)
+        for number in range(10):
+            await socket.say(**written(house, number))
+            answer = await socket.hear_until("MutationResponse")
+            transition = await socket.hear_until("Transition")
+
+            assert [] == transition["modifications"]
+            assert decode_ts(answer["ts"]) <= decode_ts(transition["endVersion"]["ts"])
+
+        add = {"type": "Add", "queryId": 1, "udfPath": house.path("bodies"), "args": [{}]}
+        await socket.say(type="ModifyQuerySet", baseVersion=1, newVersion=2, modifications=[add])
+        await socket.hear_until("Transition")
+        for number in range(10, 20):
+            await socket.say(**written(house, number))
+            await socket.hear_until("MutationResponse")
+            [shown] = (await socket.hear_until("Transition"))["modifications"]
+
+            assert [str(each) for each in range(number + 1)] == shown["value"]
+
+    assert [2] * 10 + [1] * 21 == sent
+
+
 async def test_who_says_much_at_once_leaves_others_their_turn() -> None:
     async with served() as house, opened(house.url) as socket:
         await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
@@ -417,15 +507,37 @@ async def test_a_session_that_ends_while_it_is_not_read_lets_its_connection_go(
         await house.until_connections(0)
 
 
+CONTINUATION = 0
+
+
+def masked(opcode: int, payload: bytes, dice: Random, *, is_last: bool = True) -> bytes:
+    """A frame of at most 125 bytes, or some more, as browsers mask it."""
+    mask, length = dice.randbytes(4), len(payload)
+    head = bytes((opcode | (0x80 if is_last else 0), 0x80 | min(length, 126)))
+    if length > 125:
+        head += length.to_bytes(2, "big")
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
 def written(house: Served, number: int) -> dict[str, Any]:
     """The message of a client that has its number written."""
     call = {"requestId": number, "udfPath": house.path("write"), "args": [{"body": str(number)}]}
     return {"type": "Mutation", **call}
 
 
-async def test_a_message_over_the_limit_ends_its_connection_alone() -> None:
+async def greet(socket: WebSocket, house: Served) -> None:
+    """Have a client be somewhere in its conversation, where the session reads by the shortcut."""
+    await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+    await show(socket, house, 0, 1)
+    await socket.hear_until("Transition")
+
+
+@pytest.mark.parametrize("is_greeted", [False, True])
+async def test_a_message_over_the_limit_ends_its_connection_alone(*, is_greeted: bool) -> None:
     async with served(limits=Limits(message_bytes_max=10_000)) as house:
         async with opened(house.url) as socket:
+            if is_greeted:
+                await greet(socket, house)
             await socket.send(TEXT, b" " * 50_000)
             closed = await socket.hear()
         await house.until_connections(0)
@@ -469,9 +581,12 @@ async def test_garbage_on_one_connection_disturbs_no_other(garbage: bytes) -> No
         b"\x09\xff" + b"\x00" * 12,  # a ping in pieces
     ],
 )
-async def test_a_broken_frame_ends_its_connection_alone(broken: bytes) -> None:
+@pytest.mark.parametrize("is_greeted", [False, True])
+async def test_a_broken_frame_ends_its_connection_alone(broken: bytes, *, is_greeted: bool) -> None:
     async with served() as house:
         async with opened(house.url) as socket:
+            if is_greeted:
+                await greet(socket, house)
             await socket.stream.send_all(broken)
             with trio.fail_after(5):
                 over = await socket.is_over()
@@ -479,6 +594,19 @@ async def test_a_broken_frame_ends_its_connection_alone(broken: bytes) -> None:
         still = await house.post("query", "echo", value=1)
 
     assert (over, still) == (True, 1)
+
+
+async def test_a_text_amid_another_ends_its_connection() -> None:
+    event = json.dumps({"type": "Event", "eventType": "", "event": None}).encode()
+    async with served() as house, opened(house.url) as socket:
+        await greet(socket, house)
+        await socket.stream.send_all(b"\x01\x80" + b"\x00" * 4)
+        await trio.sleep(0.05)  # they are read apart
+        await socket.send(TEXT, event)
+        with trio.fail_after(5):
+            over = await socket.is_over()
+
+    assert over
 
 
 async def test_a_refused_request_leaves_nothing_behind_however_large_it_was() -> None:

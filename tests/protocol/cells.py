@@ -134,6 +134,9 @@ class Cells:
     def oldest_fresh_ts(self) -> int:
         return START_TS
 
+    def compared(self, ts: int) -> bool:
+        return self.is_comparing and self.subscriptions.compared(ts)
+
     @contextmanager
     def pin(self) -> Iterator[int]:
         yield self.published.value

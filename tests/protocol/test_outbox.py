@@ -19,16 +19,19 @@ class Kernel:
         self.room = room
         self.taken = ""
         self._rest = ""
+        self.calls = 0
         self.is_read = trio.Event()
         """Until it is set, whoever waits for room goes on waiting."""
 
-    def begin(self, message: bytes) -> bool:
+    def begin(self, *messages: bytes) -> bool:
+        self.calls += 1
         if self._rest:
             return False
-        part = message.decode()[: self.room]
+        text = b"".join(messages).decode()
+        part = text[: self.room]
         self.taken += part
         self.room -= len(part)
-        self._rest = message.decode()[len(part) :] if part else ""
+        self._rest = text[len(part) :] if part else ""
         return bool(part)
 
     @property
@@ -106,6 +109,66 @@ async def test_a_transition_that_the_kernel_has_a_part_of_is_unsent(
 
     assert (False, True) == (had_room, has_room)
     assert "transition" == taken
+
+
+@pytest.mark.parametrize("room", [0, 3, 8, 11, 20])
+@pytest.mark.parametrize("parts", [[], [b"transition"], [b"transi", b"tion"]])
+async def test_what_is_held_is_sent_in_one_call_and_in_order(
+    room: int, parts: list[bytes], autojump_clock: trio.testing.MockClock
+) -> None:
+    kernel = Kernel(room)
+    async with trio.open_nursery() as nursery:
+        outbox = outbox_of(kernel, nursery, unsent_transitions_max=1)
+        outbox.hold()
+        outbox.put(b"response,")
+        if parts:
+            outbox.put_transition(parts)
+        before = kernel.calls
+        outbox.let_go()
+        outbox.put(b"|next")
+        calls = kernel.calls
+        kernel.is_read.set()
+        await trio.testing.wait_all_tasks_blocked()
+        has_room, unsent = outbox.has_room_for_transition, outbox._bytes
+        outbox.end(None, 1000, "")
+
+    expected = "response," + b"".join(parts).decode()
+    assert expected + "|next[closed]" == kernel.taken
+    assert (0, True, 0) == (before, has_room, unsent)
+    assert (2 if room >= len(expected) else 1) == calls
+
+
+async def test_what_is_held_waits_its_turn_behind_what_has_not_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    kernel = Kernel(room=2)
+    async with trio.open_nursery() as nursery:
+        outbox = outbox_of(kernel, nursery)
+        outbox.put(b"one,")
+        outbox.hold()
+        outbox.put(b"two,")
+        outbox.put_transition([b"three"])
+        outbox.let_go()
+        kernel.is_read.set()
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.end(None, 1000, "")
+
+    assert "one,two,three[closed]" == kernel.taken
+
+
+async def test_a_client_that_is_sent_away_amid_what_is_held_is_told_all_of_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    kernel = Kernel(room=100)
+    kernel.is_read.set()
+    async with trio.open_nursery() as nursery:
+        outbox = outbox_of(kernel, nursery)
+        outbox.hold()
+        outbox.put(b"response,")
+        outbox.end(b"farewell", 1000, "")
+        outbox.let_go()
+
+    assert "response,farewell[closed]" == kernel.taken
 
 
 async def test_parts_of_a_transition_count_as_one_until_the_last_has_left(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.log.recent import Recent
 from engine.model.reads import ReadSet
-from engine.subscriptions.handle import Subscriptions
+from engine.subscriptions.handle import COMPARED_ROWS_MAX, Subscriptions
 from engine.subscriptions.token import Live
 from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, overlaps, reads_of, touches
 
@@ -87,6 +88,23 @@ def test_commits_are_compared_once_and_in_order(stamps: tuple[int, ...]) -> None
         subscribed.advance([moved(ts, b"a", b"b") for ts in stamps], 10)
 
 
+@pytest.mark.parametrize(
+    ("rows", "kept", "is_compared"),
+    [(COMPARED_ROWS_MAX, 1, True), (COMPARED_ROWS_MAX + 1, 1, False), (1, 0, False)],
+)
+def test_who_cannot_wait_compares_little_and_only_what_is_known(
+    rows: int, kept: int, *, is_compared: bool
+) -> None:
+    recent: Recent[Touch] = Recent(1 - kept, count_max=10)
+    recent.append(Touch(ts=1, rows=frozenset(bytes([n >> 8, n & 255]) for n in range(rows))))
+    subscribed = Subscriptions(recent)
+    live = subscribed.subscribe(reads_of(points=[b"\0\0"]), 0)
+
+    assert is_compared == subscribed.compared(1)
+    expected = (1, 1) if is_compared else (0, None)
+    assert expected == (subscribed.processed.value, live.invalidated_at)
+
+
 @dataclass(frozen=True)
 class Commit:
     """Publish one more commit."""
@@ -116,12 +134,21 @@ class Advance:
     count: int
 
 
+@dataclass(frozen=True)
+class Ask:
+    """Ask whether all that was published is compared, by who cannot wait."""
+
+
 STEPS = (
     st.builds(Commit, touches(0))
+    | st.builds(Ask)
     | st.builds(Subscribe, reads=READS, age=st.integers(0, 4))
     | st.builds(Release, st.integers(0, 20))
     | st.builds(Advance, st.integers(0, 4))
 )
+
+
+Step: TypeAlias = Commit | Subscribe | Release | Advance | Ask
 
 
 class World:
@@ -135,7 +162,7 @@ class World:
         self.read_at: dict[Live, int] = {}
         self.woken: list[Live] = []
 
-    def take(self, step: Commit | Subscribe | Release | Advance) -> None:
+    def take(self, step: Step) -> None:
         match step:
             case Commit(touch):
                 ts = len(self.published) + 1
@@ -155,6 +182,9 @@ class World:
                 seen = self.subscribed.processed.value
                 upto = min(seen + count, len(self.published))
                 self.subscribed.advance(self.published[seen:upto], upto)
+            case Ask():
+                assert self.subscribed.compared(len(self.published))
+                assert self.subscribed.processed.value == len(self.published)
 
     def expected(self, live: Live) -> int | None:
         later = self.published[self.read_at[live] : self.subscribed.processed.value]
@@ -163,7 +193,7 @@ class World:
 
 @given(st.lists(STEPS, min_size=20, max_size=60))
 def test_whatever_happens_in_whatever_order_no_touch_is_missed(
-    script: list[Commit | Subscribe | Release | Advance],
+    script: list[Step],
 ) -> None:
     world = World()
     for step in script:
