@@ -39,8 +39,10 @@ from engine.functions.watchdog import Watchdog
 from engine.indexes import keeper
 from engine.indexes.keeper import IndexKeeper
 from engine.indexes.text import index as text_index
+from engine.indexes.text import ranking, runs
 from engine.indexes.text.index import OwnTexts, TextIndex
 from engine.indexes.text.parts import Compacted, Segment, compacted
+from engine.indexes.text.runs import Bound
 from engine.indexes.vectors import index as vector_index
 from engine.indexes.vectors import nearest
 from engine.indexes.vectors.asked import asked
@@ -160,7 +162,10 @@ async def _answer(ctx: QueryCtx, question: list[Any]) -> list[Any]:
         )
         return [question, [h["_id"] for h in hits], await ctx.db.query("notes").collect()]
     notes = ctx.db.query("notes").with_search_index("by_text", lambda s: _asked(s, text, tag))
-    found = [doc["_id"] for doc in await notes.take(int(count))]
+    if len(text) % 2:
+        found = [doc["_id"] for doc in await notes.take(int(count))]
+    else:
+        found = [doc["_id"] async for doc in notes][: int(count)]
     return [question, found, await ctx.db.query("notes").collect()]
 
 
@@ -261,7 +266,9 @@ def play(directory: Path, seed: int, story: Story) -> None:
     options = {"tail_rows_min": 4, "part_rows_max": 40}
     parts = patch.object(VectorIndex.__init__, "__kwdefaults__", options)
     graphs = patch.object(vector_index, "ROWS_MIN", 8), patch.object(nearest, "CANDIDATE_ROWS", 0)
-    with tiny, parts, graphs[0], graphs[1], patch.object(keeper, "SLICE_DOCS", 4):
+    heads = patch.object(ranking, "FEW", 3), patch.object(runs, "HEAD_SLOTS", 2)
+    slices = patch.object(keeper, "SLICE_DOCS", 4)
+    with tiny, parts, graphs[0], graphs[1], heads[0], heads[1], slices:
         try:
             trio.run(history.live, clock=trio.testing.MockClock(autojump_threshold=0))
         except Exception as error:
@@ -605,6 +612,12 @@ def _a_build_forgets_what_is_written_behind_it() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _heads_are_all_that_there_is() -> Iterator[None]:
+    with patch.object(Bound, "rest", 0.0):
+        yield
+
+
 # Those of vectors.
 
 
@@ -693,6 +706,7 @@ PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
     "folds-forget-what-a-view-sees": _folds_forget_what_a_view_sees,
     "the-log-is-not-read-after-a-crash": _the_log_is_not_read_after_a_crash,
     "a-build-forgets-what-is-written-behind-it": _a_build_forgets_what_is_written_behind_it,
+    "heads-are-all-that-there-is": _heads_are_all_that_there_is,
     "own-vectors-forget-a-delete": _own_vectors_forget_a_delete,
     "vectors-of-a-refused-batch-stay": _vectors_of_a_refused_batch_stay,
     "a-fold-of-vectors-loses-what-ended-meanwhile": _a_fold_of_vectors_loses_what_ended_meanwhile,
