@@ -23,6 +23,7 @@ from engine.errors import (
     UsageError,
 )
 from engine.indexes.text import index as text_index
+from engine.indexes.vectors.index import VectorIndex
 from engine.model.limits import Limits
 from engine.model.values import UNDEFINED
 from engine.node import Node
@@ -444,14 +445,29 @@ async def draw(ctx: MutationCtx, first: int) -> None:
         await ctx.db.insert("notes", {"text": f"w{n}", "direction": [1.0, float(n)] * 32})
 
 
-@pytest.mark.parametrize(
-    "notes",
-    [
-        Table(v.any()).search_index("by_text", search_field="text"),
+BOTH = [
+    pytest.param(Table(v.any()).search_index("by_text", search_field="text"), id="text"),
+    pytest.param(
         Table(v.any()).vector_index("by_direction", vector_field="direction", dimensions=64),
-    ],
-    ids=["text", "vector"],
-)
+        id="vector",
+    ),
+]
+
+
+@pytest.mark.parametrize("notes", BOTH)
+async def test_what_cannot_be_folded_is_bounded_whatever_the_index_is(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, notes: Table
+) -> None:
+    limits = Limits(index_unfolded_bytes_max=60_000)
+    async with serving([draw, Schema(notes=notes)], limits=limits) as node:
+        for kind in (text_index.TextIndex, VectorIndex):
+            monkeypatch.setattr(kind, "fold", lambda *_: None)
+        with pytest.raises(Overloaded, match=r"'by_\w+', of which over 60,000 bytes"):
+            for first in range(0, 9000, 30):
+                await mutate(node, draw, first)
+
+
+@pytest.mark.parametrize("notes", BOTH)
 async def test_a_bound_below_what_is_folded_by_itself_holds_nobody_up(
     autojump_clock: trio.testing.MockClock, notes: Table
 ) -> None:
@@ -461,6 +477,38 @@ async def test_a_bound_below_what_is_folded_by_itself_holds_nobody_up(
             await mutate(node, draw, first)
         (status,) = node.keeper.statuses()
         assert 900 == status.documents
+
+
+def noted(*, staged: bool) -> Schema:
+    notes = Table(v.any()).search_index("by_text", search_field="text", staged=staged)
+    notes.vector_index("by_direction", vector_field="direction", dimensions=64, staged=staged)
+    return Schema(notes=notes)
+
+
+@query
+async def drawn_like(ctx: QueryCtx, number: int) -> list[int]:
+    """How many have the word of a number, and point as it does."""
+    words = ctx.db.query("notes").with_search_index(
+        "by_text", lambda s: s.search("text", f"w{number}")
+    )
+    vector = [1.0, float(number)] * 32
+    near = await ctx.db.vector_search("notes", "by_direction", vector=vector, limit=3)
+    return [len(await words.collect()), len(near)]
+
+
+async def test_a_staged_index_answers_when_it_is_staged_no_more_with_all_that_came_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([draw, drawn_like, Schema(notes=Table(v.any()))]) as node:
+        await mutate(node, draw, 0)
+        await node.push(application(draw, drawn_like, noted(staged=True)))
+        await mutate(node, draw, 30)
+        with pytest.raises(IndexNotFound, match=r"'by_\w+' of 'notes' is staged.* staged=True"):
+            await ask(node, drawn_like, 31)
+
+        await node.push(application(draw, drawn_like, noted(staged=False)))
+
+        assert [[1, 3]] * 2 == [await ask(node, drawn_like, number) for number in (29, 59)]
 
 
 async def test_a_search_without_an_index_that_answers_says_why_it_reads_so_much(
