@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
-    count = max(1, options.count)
+    count = max(0, options.count)
     found = list(islice(_rows(client, mount, options.name), count + 1))
     if options.json:
         for row in found[:count]:
@@ -79,6 +79,9 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _reset(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    if next(_rows(client, mount, options.name), None) is None:
+        note(f"{options.name}: nothing was taken of a limit of this name")
+        return Exit.DONE
     function = "clear_all" if options.all_keys else "reset"
     asked = {"name": options.name, **({"key": options.key} if options.key is not None else {})}
     value_of(client, f"functions:{function}", asked, component=mount)

@@ -95,9 +95,14 @@ def _cancel(client: AdminClient, mount: str, options: argparse.Namespace) -> int
     if options.all:
         value_of(client, "functions:cancel_all", {"page_size": PAGE_SIZE}, component=mount)
         note("all works that there were are canceled, a page at a time")
-    for work_id in options.ids:
+    asked = {"work_ids": options.ids}
+    states = value_of(client, "functions:statuses", asked, component=mount)
+    for work_id, found in zip(options.ids, states, strict=True):
+        if found["state"] == "finished":
+            note(f"{work_id} had ended before, or is no work of {mount}")
+            continue
         value_of(client, "functions:cancel", {"work_id": work_id}, component=mount)
-        note(f"canceled {work_id}, unless it had ended")
+        note(f"canceled {work_id}, which was {found['state']}")
     return Exit.DONE
 
 

@@ -29,12 +29,13 @@ def add(verbs: Any) -> None:
         "headrace data messages --json > messages.jsonl",
         "headrace data --shape > shape.py",
         "headrace data old_messages --drop",
+        "headrace data limits/rateLimits",
     )
-    parser.add_argument("table", nargs="?", metavar="TABLE")
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="one of a component as listed")
     parser.add_argument("--limit", type=int, help="documents at most; 100, and with --json all")
     parser.add_argument("--order", choices=("asc", "desc"), default="asc", help="by creation")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument("--component", default="", metavar="PATH", help="whose table it is")
+    parser.add_argument("--component", default="", metavar="PATH", help="whose tables")
     parser.add_argument(
         "--shape",
         action="store_true",
@@ -51,6 +52,9 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.drop and not options.table:
         raise UsageError("--drop needs the name of a table")
+    if options.table and "/" in options.table:
+        inside, _, options.table = options.table.rpartition("/")
+        options.component = f"{options.component}/{inside}".strip("/")
     with connected(options, needs_app=options.drop) as client:
         if options.drop:
             _drop(client, options)
@@ -62,11 +66,29 @@ def run(options: argparse.Namespace) -> int:
         elif options.table:
             _print_documents(_first_documents(client, options))
         elif options.json:
-            for one in client.get("tables"):
-                print(json_text(one))
+            for table in _tables(client, options):
+                print(json_text(table))
         else:
-            _print_tables(client.get("tables"))
+            _print_tables(_tables(client, options))
     return Exit.DONE
+
+
+def _tables(client: AdminClient, options: argparse.Namespace) -> list[Mapping[str, Any]]:
+    """
+    Raises:
+        UsageError: those of a component are asked for, and it has none.
+    """
+    found = client.get("tables")
+    if not options.component:
+        return list(found)
+    of_component = [each for each in found if each["component"] == options.component]
+    if not of_component:
+        others = ", ".join(sorted({each["component"] for each in found} - {""})) or "none"
+        raise UsageError(
+            f"there are no tables of a component {options.component!r}; of these there are some: "
+            f"{others}"
+        )
+    return of_component
 
 
 def _drop(client: AdminClient, options: argparse.Namespace) -> None:

@@ -78,6 +78,10 @@ def test_operators_look_at_pools_and_trees_and_do_something_about_them(
         again = verb(workpool, f"retry {failed[0]['workId']} nobody")
         paused = verb(workpool, "configure --max-parallelism 0")
         canceled = verb(workpool, "cancel --all")
+        unknown = verb(workpool, "cancel nobody")
+        tables = headrace(tmp_path, "data", "--component", "pool", "--data", "db")
+        pools = headrace(tmp_path, "data", "pool/pools", "--json", "--data", "db")
+        missing = headrace(tmp_path, "data", "--component", "pol", "--data", "db")
         with pytest.raises(SystemExit):
             verb(workpool, "cancel")
         for points in (1, 1, 1):
@@ -100,6 +104,10 @@ def test_operators_look_at_pools_and_trees_and_do_something_about_them(
     assert "nobody is not among the failures" in again[2]
     assert "0 at a time" in paused[2]
     assert (0, True) == (canceled[0], "are canceled" in canceled[2])
+    assert "nobody had ended before, or is no work of pool" in unknown[2]
+    assert {"pool"} == {line.partition("/")[0] for line in tables.out.splitlines()[1:]}
+    assert 0 == json.loads(pools.out)["max_parallelism"]
+    assert (2, True) == (missing.code, "no tables of a component 'pol'" in missing.err)
     assert "operations were taken" in drained[2]
     assert ["KEY_EXISTS", "KEY_EXISTS"] == [letter["kind"] for letter in letters]
     assert f"{letters[0]['id']} is forgotten" in discarded[2]

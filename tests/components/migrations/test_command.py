@@ -78,6 +78,8 @@ def test_operators_run_watch_stop_and_list(
         watched = verb(migrations, "status app:fail_at_the_last --watch")
         limits = verb(rate_limits, "list send --json")
         verb(rate_limits, "reset send --key ada")
+        unknown = verb(rate_limits, "reset sendd")
+        headers = verb(rate_limits, "list -n 0")
         some = verb(rate_limits, "list -n 1")
         verb(rate_limits, "reset send --all-keys")
         none = verb(rate_limits, "list --json")
@@ -101,6 +103,8 @@ def test_operators_run_watch_stop_and_list(
     assert (0, True) == (watched[0], "success" in watched[2])
     assert ["ada", "bob"] == [json.loads(line)["key"] for line in limits[1].splitlines()]
     assert "\tbob\t" in some[1]
+    assert (0, "sendd: nothing was taken of a limit of this name\n") == unknown[::2]
+    assert 1 == len(headers[1].splitlines())
     assert "" == none[1]
 
 
