@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import isfunction
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from engine.app.configuration import configuration, plain_configuration, told_to
@@ -91,7 +91,7 @@ class Mount:
     `path` is where it is below the application or component that mounted it.
     """
 
-    __slots__ = ("component", "config", "env", "path")
+    __slots__ = ("component", "config", "env", "path", "where")
 
     def __init__(
         self,
@@ -100,6 +100,8 @@ class Mount:
         config: Mapping[str, Value],
         env: Env = NOTHING,
     ) -> None:
+        self.where = place_of_caller()
+        """File and line of the declaration."""
         self.component = component
         self.path = path
         self.config = config
@@ -161,17 +163,20 @@ class _Mounts:
             DeclarationError: the name is taken, or can be none; `config` is not what it takes.
         """
         if not isinstance(component, Component):
-            raise DeclarationError(f"use({component!r}): not a component")
-        name = check_identifier(name or component.name, "a mount")
+            raise DeclarationError(f"{place_of_caller()}: use({component!r}): {_hint(component)}")
+        name = _checked_name(component.name if name is None else name)
         if name in self._mounts:
             raise DeclarationError(
-                f"two components are mounted as {name!r}; give one of them another name="
+                f"{place_of_caller()}: two components are mounted as {name!r}, the first at "
+                f"{self._mounts[name].where}; give one of them another name="
             )
         try:
             told = self._told(component, config)
         except DeclarationError as error:
             raise DeclarationError(f"{component!r} as {name!r}: {error}") from None
-        mount = Mount(component, name, MappingProxyType(told), _variables(env or {}, name))
+        mount = Mount(
+            component, name, MappingProxyType(told), _variables({} if env is None else env, name)
+        )
         self._mounts[name] = mount
         return mount
 
@@ -179,8 +184,30 @@ class _Mounts:
         return plain_configuration(component.config_class, config)
 
 
+def _hint(given: object) -> str:
+    """What to write in the place of what is no component."""
+    inside = getattr(given, "component", None)
+    if isinstance(given, ModuleType) and isinstance(inside, Component):
+        return f"a module; write use({given.__name__.rpartition('.')[2]}.component)"
+    return "not a component; write what Component(...) makes, mostly `component` of its package"
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise DeclarationError(f"{place_of_caller()}: name={name!r}; the name of a mount is text")
+    try:
+        return check_identifier(name, "a mount")
+    except DeclarationError as error:
+        raise DeclarationError(f"{place_of_caller()}: {error}") from None
+
+
 def _variables(env: Mapping[str, str] | Iterable[str], name: str) -> Env:
     """A copy, in which nothing is hidden that would only be found when it is asked for."""
+    if not isinstance(env, Iterable):
+        raise DeclarationError(
+            f"{place_of_caller()}: env of the mount {name!r} is {env!r}; write variables by name, "
+            "or names of those that are seen"
+        )
     if not isinstance(env, Mapping):
         names = (env,) if isinstance(env, str) else tuple(env)
         return tuple(check_identifier(variable, "a variable") for variable in names)

@@ -21,6 +21,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from engine.app.annotations import where_of
 from engine.app.contexts import TriggerCtx
 from engine.app.documents import table_name_of
+from engine.app.places import place_of_caller
 from engine.app.registered import innermost
 from engine.app.validators import check_identifier
 from engine.errors import DeclarationError
@@ -52,8 +53,11 @@ class Trigger(Generic[D]):
             check_identifier(table, "a table")
         self._table = table
         self.handler = handler
-        self.where = where_of(handler)
-        """File, line and name of the handler."""
+        self.where = f"{place_of_caller()}: {where_of(handler).rpartition(': ')[2]}"
+        """
+        File and line of the declaration and name of the handler, which another package may have
+        made.
+        """
         frame = innermost()
         self.module = frame.module if frame else handler.__module__
         self.path = f"{self.module.replace('.', '/')}:{getattr(handler, '__name__', handler)}"

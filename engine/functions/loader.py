@@ -250,6 +250,7 @@ class _Loading:
         made = self._modules.made
         for source, names in modules:
             _check_replaced(source, names, made[source.name])
+            _check_schema(source, names)
         functions = merged(
             functions_of(source.path, names, made[source.name], component=path)
             for source, names in modules
@@ -285,6 +286,17 @@ class _Loading:
 
     def _is_root(self, name: str) -> bool:
         return name.rpartition(".")[0] == self._sources.name or name == self._sources.name
+
+
+def _check_schema(source: Source, names: Mapping[str, object]) -> None:
+    """
+    Raises:
+        DeclarationError: the module `schema` has something else under that name.
+    """
+    given = names.get("schema")
+    is_missing = "schema" not in names or isinstance(given, Schema | ModuleType)
+    if source.name.rpartition(".")[2] == "schema" and not is_missing:
+        raise DeclarationError(f"{_shown(source.file)}: schema is {given!r}; write Schema(...)")
 
 
 def _check_replaced(

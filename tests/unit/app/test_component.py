@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -120,6 +121,13 @@ def jwt(**changed: Any) -> CustomJwt:
 
 
 NOTHING: Any = "nothing of the kind"
+NO_TEXT: Any = 5
+
+
+def limiter_module() -> Any:
+    module = ModuleType("components.limiter")
+    module.__dict__["component"] = Component("limiter")
+    return module
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,10 @@ NOTHING: Any = "nothing of the kind"
         (lambda: App().use(NOTHING), "not a component"),
         (lambda: App().use(Component("a"), name="a/b"), "cannot be the name of a mount"),
         (lambda: Component("a b"), "cannot be the name of a component"),
+        (lambda: App().use(Component("a"), name=""), "'' cannot be the name of a mount"),
+        (lambda: App().use(Component("a"), name=NO_TEXT), "name=5; the name of a mount is text"),
+        (lambda: App().use(Component("a"), env=NO_TEXT), "env of the mount 'a' is 5"),
+        (lambda: App().use(limiter_module()), "a module; write use(limiter.component)"),
     ],
 )
 def test_what_cannot_be_is_refused(declare: Callable[[], object], why: str) -> None:
@@ -145,7 +157,16 @@ def test_what_cannot_be_is_refused(declare: Callable[[], object], why: str) -> N
 
 def test_two_mounts_of_one_name_are_refused() -> None:
     app = App()
-    app.use(Component("limiter"))
+    first = app.use(Component("limiter"))
+    line = first.where.rpartition(":")[2]
 
-    with pytest.raises(DeclarationError, match="mounted as 'limiter'; give one of them another"):
+    with pytest.raises(
+        DeclarationError, match=rf"^{__file__}:\d+: two .* at {__file__}:{line}; give"
+    ):
         app.use(Component("limiter"))
+
+
+@pytest.mark.parametrize("given", [{"name": "a/b"}, {"name": NO_TEXT}, {"env": NO_TEXT}])
+def test_a_mount_that_is_refused_is_named_with_its_place(given: Any) -> None:
+    with pytest.raises(DeclarationError, match=rf"^{__file__}:\d+: "):
+        App().use(Component("a"), **given)

@@ -151,6 +151,14 @@ def test_a_trigger_follows_a_table_of_the_schema() -> None:
         verify(Application(functions={}, schema=schema, triggers=(lost,)))
 
 
+def test_a_trigger_is_placed_where_it_is_declared_and_not_where_its_handler_was_made() -> None:
+    made: dict[str, Any] = {"__name__": "library"}
+    exec(compile("async def follow(ctx, change): ...", "/a/library.py", "exec"), made)
+
+    assert trigger("gone")(made["follow"]).where.startswith(f"{__file__}:")
+    assert trigger("gone")(made["follow"]).where.endswith(": follow")
+
+
 async def test_a_trigger_can_be_called_as_the_function_it_is() -> None:
     seen = []
 

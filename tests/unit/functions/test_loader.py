@@ -427,6 +427,7 @@ def test_anything_else_in_a_list_is_refused() -> None:
         ({"messages": "from .nothing import x"}, r"messages\.py:2: ModuleNotFoundError: .*nothing"),
         ({"messages": "from .other import x", "other": "\nimport nothing_of_the_sort"},
          r"other\.py:3: ModuleNotFoundError"),
+        ({"schema": "schema = 5"}, r"schema\.py: schema is 5; write Schema"),
         ({"messages": "@query\ndef f(ctx, x: set) -> None: ..."}, r"messages\.py:\d+"),
     ],
 )  # fmt: skip
