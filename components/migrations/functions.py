@@ -23,6 +23,7 @@ from components.migrations.protocol import (
 from components.migrations.schema import Failure, Member, Migration, Part, Series
 from engine import (
     UNDEFINED,
+    ArgumentValidationError,
     ConvexError,
     Id,
     MutationCtx,
@@ -77,6 +78,8 @@ async def start(
         await _queue(ctx, busy["name"], left, reset, skip_errors)
         return await _status(ctx, busy["name"])
     row = await _row(ctx, name)
+    for member in next:
+        await _plan(ctx, member)
     if is_begun:
         if row is not None and row["state"] == "inProgress":
             await _go_on(ctx, row, one_batch_only=one_batch_only)
@@ -240,7 +243,7 @@ async def _begin(
 async def _divide(ctx: MutationCtx, row: Migration, cursor: str | None) -> None:
     """Begin at the beginning, or at `cursor`, with parts as they are made now."""
     await _forget_parts(ctx, row)
-    plan: Plan = await ctx.run_mutation(row["fn"], {"do": {"kind": "plan"}})
+    plan = await _plan(ctx, {"name": row["name"], "fn": row["fn"]})
     if cursor is not None and len(plan["parts"]) > 1:
         raise ValueError(f"{row['name']} has several ranges: one cursor is no place in them")
     total = UNDEFINED if plan["total"] is None else plan["total"]
@@ -248,6 +251,22 @@ async def _divide(ctx: MutationCtx, row: Migration, cursor: str | None) -> None:
     for number, bounds in enumerate(plan["parts"]):
         part = {"migration": row["_id"], "number": number, "cursor": cursor, **bounds}
         await ctx.db.insert(Part, {**part, "is_done": False, "processed": 0})
+
+
+async def _plan(ctx: MutationCtx, member: Member) -> Plan:
+    """
+    The parts that it would have now; whoever has some is a migration.
+
+    Raises:
+        ValueError: it is another function, or has none at the moment.
+    """
+    try:
+        found = await ctx.run_mutation(member["fn"], {"do": {"kind": "plan"}})
+    except ArgumentValidationError as error:
+        raise ValueError(f"{member['name']} is no migration: {error}") from None
+    if not isinstance(found, Mapping) or "parts" not in found:
+        raise ValueError(f"{member['name']} is no migration: it returned {found!r}")
+    return cast("Plan", found)
 
 
 async def _go_on(ctx: MutationCtx, row: Migration, *, one_batch_only: bool) -> None:

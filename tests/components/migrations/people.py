@@ -136,6 +136,11 @@ async def no_migration(ctx: MutationCtx) -> None:
     pass
 
 
+@internal_mutation
+async def anything(ctx: MutationCtx, do: dict[str, Any]) -> str:
+    return "done"
+
+
 FUNCTIONS: Mapping[str, Any] = {
     "set_theme": set_theme,
     "in_batches_of_two": in_batches_of_two,
@@ -150,6 +155,7 @@ FUNCTIONS: Mapping[str, Any] = {
     "end_late_once": end_late_once,
     "never_end": never_end,
     "no_migration": no_migration,
+    "anything": anything,
 }
 
 

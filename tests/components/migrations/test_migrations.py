@@ -450,3 +450,18 @@ def test_a_part_that_was_made_of_other_ranges_is_not_gone_on_with(
     assert ("failed", 1) == (found["state"], found["processed"])
     assert f"was begun with 2 ranges of its own, and has {number} now" in found["error"]
     assert "failed" != anew["state"]
+
+
+@pytest.mark.parametrize("named", ["no_migration", "anything"])
+def test_what_is_no_migration_is_refused_also_where_it_would_come_next(
+    t: BlockingHarness, named: str
+) -> None:
+    for options in ({"next": [f"people:{named}"]}, {"reset": True, "next": [f"people:{named}"]}):
+        with pytest.raises(ValueError, match=f"people:{named} is no migration"):
+            t.mutation("people:set_theme", options)
+    with pytest.raises(ValueError, match=f"people:{named} is no migration"):
+        start(t, named)
+
+    assert [0] * 10 == seen(t)
+    assert "unknown" == status(t, "set_theme")["state"]
+    assert [] == t.query("people:status", {"names": [named]})[0]["next"]
