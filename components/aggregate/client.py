@@ -80,7 +80,10 @@ class ItemsPage(TypedDict):
 
 
 class NamespacesPage(TypedDict):
-    """Some namespaces, `UNDEFINED` among them for the tree without one."""
+    """
+    Some namespaces, `UNDEFINED` among them for the tree without one: no value that a function may
+    return, so whoever hands on a page says something else for it.
+    """
 
     page: list[Any]
     cursor: str
