@@ -25,6 +25,7 @@ from engine.app.annotations import (
     location_of,
     where_of,
 )
+from engine.app.places import place_in
 from engine.app.structures import Annotation
 from engine.app.validators import Validator, check_identifier
 from engine.errors import DeclarationError
@@ -79,6 +80,12 @@ class RegisteredFunction:
         if not inspect.isroutine(handler):
             raise DeclarationError(f"{handler!r} is no function; decorate a `def`")
         self.handler: Handler = handler
+        frame = innermost()
+        self.module: str = frame.module if frame else handler.__module__
+        """The module during whose execution it was made."""
+        # What another package has made for a module is placed at the line of that.
+        name = frame.name if frame else ""
+        self._place = None if name in ("", handler.__module__) else place_in(name)
         self.visibility = visibility
         self.options = options
         self.is_async = inspect.iscoroutinefunction(handler)
@@ -91,9 +98,6 @@ class RegisteredFunction:
         """As in `messages:list`; None until its module is loaded."""
         self.component = ""
         """The mount it was loaded in; the application itself is ""."""
-        frame = innermost()
-        self.module: str = frame.module if frame else handler.__module__
-        """The module during whose execution it was made."""
         self.__doc__ = handler.__doc__
         self.__module__ = handler.__module__
         self.__qualname__ = handler.__qualname__
@@ -148,8 +152,9 @@ class RegisteredFunction:
 
     @property
     def where(self) -> str:
-        """File, line and name of the handler."""
-        return where_of(self.handler)
+        """File and line of the declaration, and name of the handler."""
+        where = where_of(self.handler)
+        return where if self._place is None else f"{self._place}: {where.rpartition(': ')[2]}"
 
     def bind(self, module_path: str, attribute: str, component: str = "") -> None:
         """
@@ -196,6 +201,7 @@ class Loading:
     """A module that is being executed, and the functions made during that."""
 
     module: str
+    name: str = ""
     functions: list[RegisteredFunction] = field(default_factory=list)
 
 
@@ -203,14 +209,15 @@ _stack: Final[ContextVar[tuple[Loading, ...]]] = ContextVar("modules being loade
 
 
 @contextmanager
-def loading(module: str) -> Iterator[Loading]:
+def loading(module: str, name: str = "") -> Iterator[Loading]:
     """
     Around the execution of a module: functions made inside belong to it.
 
     Args:
         module: its path in the application, as in `dir/messages`.
+        name: its `__name__`, by which its code is found in the stack.
     """
-    frame = Loading(module)
+    frame = Loading(module, name)
     token = _stack.set((*_stack.get(), frame))
     try:
         yield frame

@@ -87,7 +87,7 @@ class Modules:
             self._add(name, module)
             try:
                 if code is not None:
-                    with loading(self.sources.modules[name].path) as frame:
+                    with loading(self.sources.modules[name].path, module.__name__) as frame:
                         exec(code, vars(module))
                     self.made[name] = frame.functions
             except BaseException:

@@ -134,6 +134,27 @@ def test_a_function_belongs_to_the_module_that_had_it_made(write: Write, loaded:
     assert application.find("rooms") is application.functions["rooms:default"]
 
 
+def test_what_a_library_makes_for_a_module_is_placed_in_that(
+    write: Write, loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    library = f"library{next(_numbers)}"
+    (tmp_path / "lib" / f"{library}.py").write_text(
+        HEADER + "def make():\n    @query\n    def theirs(ctx) -> None: ...\n    return theirs\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+
+    folder = write(rooms=f"import {library}\n\nfirst = {library}.make()\n\n{SEND}")
+    application = loaded(folder)
+
+    lines = (folder / "rooms.py").read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, start=1) if text.startswith("first = "))
+    assert f"{folder / 'rooms.py'}:{line}: make.<locals>.theirs" == (
+        application.functions["rooms:first"].where
+    )
+    assert application.functions["rooms:send"].where.endswith(": send")
+
+
 def test_what_a_library_makes_while_it_is_imported_is_not_published(
     write: Write, loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
