@@ -419,14 +419,21 @@ async def _end(ctx: MutationCtx, work: Work, outcome: Outcome) -> None:
         await _count(ctx, "retries", work, attempts)
     else:
         await _finish(ctx, {**work, "attempts": attempts}, outcome, ended_as)
-    if ended_as == "retries" or await _first_due(ctx) <= ctx.now_ms:
+    if ended_as == "retries" or await _is_room_for_who_waits(ctx):
         await worker.ping(ctx)
 
 
-async def _first_due(ctx: QueryCtx) -> float:
-    works = ctx.db.query(Work)
-    first = await works.with_index("by_state_due", state="pending").first()
-    return math.inf if first is None else first["due"]
+async def _is_room_for_who_waits(ctx: QueryCtx) -> bool:
+    """
+    Whether a pool that was full before this end has room, and a work for it, due now or later.
+
+    The loop of a full pool sleeps until no time of a work: it is told here to look at those again.
+    """
+    pool = await _there(ctx)
+    if await ctx.db.count(Run) != int(pool["max_parallelism"]) - 1:
+        return False
+    pending = ctx.db.query(Work).with_index("by_state_due", state="pending")
+    return await pending.first() is not None
 
 
 async def _cancel(ctx: MutationCtx, work: Work) -> None:

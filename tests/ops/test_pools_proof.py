@@ -22,6 +22,7 @@ ROUNDS = 60
         "no backoff",
         "one attempt too many",
         "a time that loses its fraction",
+        "an end that wakes nobody whose time is yet to come",
     ],
 )
 def test_a_planted_bug_is_seen(bug: str) -> None:

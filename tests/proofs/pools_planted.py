@@ -152,5 +152,10 @@ OF_POOLS: Final[Mapping[str, Bug]] = {
     ),
     "a context of nobody": _of_pool("_finish", '"context": context', '"context": None'),
     "an end that wakes nobody": _of_pool("_end", "await worker.ping(ctx)", "pass"),
+    "an end that wakes nobody whose time is yet to come": _of_pool(
+        "_is_room_for_who_waits",
+        "await pending.first() is not None",
+        "(first := await pending.first()) is not None and first['due'] <= ctx.now_ms",
+    ),
     "a run that is kept": _of_pool("_end", 'await ctx.db.delete(work["run"])', "pass"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ TIMES_MS = st.sampled_from([0, 0, 10, 400, 2_000])
 WAITS_MS = st.sampled_from([0, 0, 0, 0.5, 700, 20_000])
 CHECK_MS = 60_000
 REPAIR_MS = 3_600_000
+GRACE_MS = 2
+"""Times of retries are rounded up."""
 CALLS = ("perform", "carry_out")
 LOOPS = ("run_pass", "watch")
 FINISHED = {"state": "finished"}
@@ -123,6 +126,15 @@ class History(RuleBasedStateMachine):
                 due_ms=self.now_ms + wait_ms,
             )
 
+    @rule(ms=st.sampled_from([10, 400]), fails=st.integers(0, 1))
+    def fill(self, ms: float, fails: int) -> None:
+        """Take all the room that there is, have something to come, and let time pass."""
+        if room := self.limit - self.report()["running"]:
+            self.enqueue("action", 1, 10, fails, False, True, 0)
+            self.enqueue("action", max(0, room - 1), ms, 0, False, True, 0)
+        self.enqueue("action", 1, 0, 0, False, True, 700)
+        self.advance(1_000)
+
     @rule(which=st.integers(0, 99), times=st.integers(1, 2))
     def cancel(self, which: int, times: int) -> None:
         work_id = list(self.works)[which % len(self.works)]
@@ -167,6 +179,8 @@ class History(RuleBasedStateMachine):
     )
     def crash_on_the_way(self, batches: int, in_flight: bool, ms: float, then: str) -> None:
         """And have somebody end, or cancel, what was found to be under way."""
+        if then == "kill":
+            self.enqueue("mutation", 2, 0, 0, False, False, 0)
         self._disturb()
         self.lives.cut(batches, in_flight=in_flight, ms=ms)
         self._note_room()
@@ -241,8 +255,18 @@ class History(RuleBasedStateMachine):
     def where_there_is_room_nobody_waits(self) -> None:
         if self.report()["running"] < self.limit:
             for work_id, state in self.states().items():
-                is_first = state == {"state": "pending", "previousAttempts": 0}
-                assert not (is_first and self.works[work_id].due_ms <= self.now_ms)
+                if state["state"] == "pending":
+                    due_ms = self.latest_due_ms(self.works[work_id], state["previousAttempts"])
+                    assert self.now_ms < due_ms
+
+    def latest_due_ms(self, expected: Expected, failed: float) -> float:
+        """By when a work with so many attempts may begin the next one, the dice as they may be."""
+        if not failed:
+            return expected.due_ms
+        ended = self.attempts(expected)[-1].ended
+        if ended is None or expected.is_disturbed:
+            return math.inf  # only the engine knows when it took that for a failure
+        return ended + 1.5 * RETRY.backoff_ms(int(failed)) + GRACE_MS
 
     def everything_has_ended_as_it_should(self) -> None:
         self.each_is_told_of_once_and_truly()

@@ -146,6 +146,47 @@ def test_waits_are_spread_so_that_what_failed_together_does_not_come_back_togeth
     assert max(waits_ms) > 1_200
 
 
+def test_a_retry_that_came_due_in_a_full_pool_begins_when_there_is_room(
+    t: BlockingHarness,
+) -> None:
+    configure(t, 1)
+    put(t, "action", plan("a", 10, fails=1), retry={"initial_backoff": 100})
+    put(t, "action", plan("b", 20))
+    t.finish_all_scheduled_functions()
+
+    first, second = works.ledger.attempts["a"]
+    assert first.ended is not None
+    assert second.begun - first.ended <= 150 + 2
+
+
+def test_what_was_put_off_begins_in_time_after_the_pool_was_full(t: BlockingHarness) -> None:
+    configure(t, 1)
+    put(t, "action", plan("a", 500))
+    put(t, "action", plan("b"), run_after=1_000)
+    t.finish_all_scheduled_functions()
+
+    (a,), (b,) = works.ledger.attempts["a"], works.ledger.attempts["b"]
+    assert 1_000 <= b.begun - a.begun <= 1_010
+
+
+def test_a_full_pool_is_not_looked_at_again_and_again(lives: Lives) -> None:
+    configure(lives.t, 1)
+    put(lives.t, "action", plan("long", 30_000))
+    for number in range(20):
+        put(lives.t, "action", plan(f"{number}"), run_after=1_000 * number)
+    lives.t.advance(500)
+    before = passes_done(lives)
+    lives.t.advance(29_000)
+
+    assert before == passes_done(lives) > 0
+    lives.t.finish_all_scheduled_functions()
+    assert 21 == len(works.ledger.succeeded)
+
+
+def passes_done(lives: Lives) -> int:
+    return len([job for job in lives.jobs("success") if job["name"].endswith("run_pass")])
+
+
 def test_what_has_ended_is_counted_once_by_how_it_ended(t: BlockingHarness) -> None:
     put(t, "action", plan("a"), plan("b", fails=1), plan("c", fails=9), retry={"max_attempts": 2})
     put(t, "mutation", plan("d"), plan("e", fails=1))
