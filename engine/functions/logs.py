@@ -5,9 +5,13 @@ What functions print and log becomes lines of whoever is listening.
     logging.info("sent %d", 3)    [INFO] 'sent 3'
     log.warning("late", by=2.0)   [WARN] 'late' { by: 2 }
 
-The handlers of the host get a record of `logging` too.  One that a query or
-mutation makes waits for the answer: until then nobody knows whether what it
-speaks of has happened, and a run that is thrown away has said nothing.
+Lines begin at INFO, without anybody having configured `logging`; where a logger
+has a level, or the root another than it comes with, that holds.
+
+The handlers of the host get a record of `logging` too, by the levels of the
+host.  One that a query or mutation makes waits for the answer: until then nobody
+knows whether what it speaks of has happened, and a run that is thrown away has
+said nothing.
 """
 
 from __future__ import annotations
@@ -95,25 +99,51 @@ def capture_logging() -> None:
     """
     Let log records that functions make become log lines too, once in a process.
 
-    It is the record factory that is wrapped: handlers, levels and
-    `logging.basicConfig` of the host stay as they are.  The records of an action
-    go on at once to wherever they would have gone, those of a query or mutation
-    when they are released.
+    It is the record factory that is wrapped, and whether a logger makes records:
+    handlers, levels and `logging.basicConfig` of the host stay as they are.  The
+    records of an action go on at once to wherever they would have gone, those of
+    a query or mutation when they are released; what the host's levels leave out
+    becomes a line and goes nowhere.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "captures", False):
         return
-    logging.setLogRecordFactory(_capturing(make))
+    is_enabled = logging.Logger.isEnabledFor
+
+    def is_enabled_or_a_line(logger: logging.Logger, level: int) -> bool:
+        return is_enabled(logger, level) or (
+            level >= logging.INFO and listener() is not None and _is_left_as_it_comes(logger, level)
+        )
+
+    logging.Logger.isEnabledFor = is_enabled_or_a_line  # type: ignore[method-assign, assignment]
+    logging.setLogRecordFactory(_capturing(make, is_enabled))
 
 
-def _capturing(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+def _is_left_as_it_comes(logger: logging.Logger, level: int) -> bool:
+    """Whether it is only the root's level of old that leaves out what a function logs."""
+    if logger.disabled or logger.manager.disable >= level or _is_own(logger.name):
+        return False
+    while logger.parent is not None and logger.level == logging.NOTSET:
+        logger = logger.parent
+    return logger.parent is None and logger.level == logging.WARNING
+
+
+def _is_own(name: str) -> bool:
+    return name.partition(".")[0] in OWN_LOGGERS
+
+
+def _capturing(
+    make: Callable[..., logging.LogRecord], is_enabled: Callable[[logging.Logger, int], bool]
+) -> Callable[..., logging.LogRecord]:
     def capture(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
         running = active()
         to = running or _action.get()
-        if to is not None and record.name.partition(".")[0] not in OWN_LOGGERS:
+        if to is not None and not _is_own(record.name):
             to.log(level_of(record.levelno), _message(record))
-            if running is not None:
+            if not is_enabled(logging.getLogger(record.name), record.levelno):
+                record.levelno = UNHANDLED
+            elif running is not None:
                 running.hold(_Held.of(record))
         return record
 

@@ -246,6 +246,32 @@ def test_what_was_never_there_has_finished(t: BlockingHarness) -> None:
     t.mutation(tell, "cancel", ["nothing"], {})
 
 
+def test_what_a_pool_does_is_in_the_logs_as_its_level_says(lives: Lives) -> None:
+    lives.t.mutation(tell, "configure", [], {"log_level": "INFO"})
+    put(lives.t, "action", plan("a", fails=1), retry=True)
+    lives.t.finish_all_scheduled_functions()
+
+    events = [line.split()[1].strip("'") for line in log_lines(lives)]
+    assert ["enqueued", "started", "completed", "started", "completed"] == events
+    assert all(line.startswith("[INFO] '") for line in log_lines(lives))
+
+
+def test_a_pool_reports_once_a_minute_unless_it_is_to_be_quiet(lives: Lives) -> None:
+    for level in ("REPORT", "WARN"):
+        lives.t.mutation(tell, "configure", [], {"log_level": level})
+        put(lives.t, "action", plan(level), run_after=61_000)
+        lives.t.finish_all_scheduled_functions()
+
+    (line,) = log_lines(lives)
+    assert line.startswith('[INFO] \'report {"completed": 0')
+
+
+def log_lines(lives: Lives) -> list[str]:
+    """Of all functions, in the order in which they ran."""
+    executions = lives.place.stage.node.functions.executions
+    return [line for _, record in executions.after(0) for line in record.log_lines]
+
+
 # Cancelling.
 
 

@@ -179,6 +179,48 @@ async def test_logging_becomes_lines_and_goes_on_to_the_host_when_it_is_released
     assert [10, 20, 30, 40, 50] == [record.levelno for record in handled]
 
 
+async def test_lines_begin_at_info_and_handlers_get_what_the_levels_of_the_host_let_through(
+    watchdog: Watchdog, handled: list[logging.LogRecord]
+) -> None:
+    logging.getLogger().setLevel(logging.WARNING)  # as it comes
+    log = logging.getLogger("backend.messages")
+
+    def act() -> None:
+        log.debug("a")
+        log.info("sent %d", 3)
+        log.warning("b")
+
+    running = execution()
+    await run_plain(act, watchdog, within=running)
+    for held in running.held or ():
+        held.release()
+    log.info("nobody's")
+
+    assert ["[INFO] 'sent 3'", "[WARN] 'b'"] == running.log_lines
+    assert ["b"] == [record.getMessage() for record in handled]
+
+
+@pytest.mark.parametrize("quiet", ["", "library", "library.http"])
+async def test_a_level_that_somebody_has_set_holds(
+    watchdog: Watchdog, handled: list[logging.LogRecord], quiet: str
+) -> None:
+    logging.getLogger().setLevel(logging.WARNING)
+    logger = logging.getLogger(quiet or None)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+
+    lines = await lines_of(lambda: logging.getLogger("library.http").info("GET /"), watchdog)
+    logger.setLevel(before)
+
+    assert [] == lines
+
+
+async def test_what_the_engine_itself_notes_is_no_line_at_any_level(watchdog: Watchdog) -> None:
+    capture_logging()
+
+    assert [] == await lines_of(lambda: logging.getLogger("asyncio").info("polling"), watchdog)
+
+
 async def test_a_message_that_does_not_fit_its_arguments_is_shown_without(
     watchdog: Watchdog,
 ) -> None:
