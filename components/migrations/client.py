@@ -108,7 +108,8 @@ class Migrations:
                 before, or back behind, the place that has been reached.
             ranges: into how many parts, of equal times of creation, the table is divided; they go
                 on side by side.
-            parallelize: let the function wait for several documents of a batch at a time.
+            parallelize: call the function for some documents at a time, by `gather`, which takes
+                them one after another, and goes on after one that fails.
 
         Raises:
             ValueError: a number that makes no sense, or both kinds of ranges.

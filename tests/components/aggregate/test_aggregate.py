@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -77,6 +78,17 @@ def filled(numbers: Numbers, keys: list[Any], size: int = 4, lazy: bool = True) 
     numbers.tell("clear", max_node_size=size, root_lazy=lazy, **where)
     put(numbers, *keys, **where)
     return where
+
+
+def test_any_item_may_be_the_one_at_random(numbers: Numbers) -> None:
+    put(numbers, *range(8))
+
+    found: Counter[int] = Counter()
+    for n in range(100):  # not to be given an answer of before
+        found[numbers.ask("random", bounds=between(incl(2 - n / 1000)))["key"]] += 1
+
+    assert set(range(2, 8)) == set(found)
+    assert max(found.values()) < 40
 
 
 # Answers, as the documentation of Convex's has them.

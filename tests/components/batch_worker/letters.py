@@ -18,6 +18,7 @@ from engine import (
 from engine.functions.loader import load
 
 LAG_MS = 30_000
+REST_MS = 1_000
 
 app = App()
 mount = app.use(component, name="loop")
@@ -63,6 +64,37 @@ worker = BatchWorker(
     batch_size=8,
     monitor_lag=LAG_MS,
 )
+
+
+@internal_query
+async def get_batch_of_more(ctx: QueryCtx, limit: int) -> Found:
+    """The same, of a queue that knows whether there is more than this."""
+    found = await get_batch(ctx, limit)
+    if found["kind"] == "work":
+        found["more"] = len(found["batch"]) == limit
+    return found
+
+
+resting = {
+    name: BatchWorker(
+        mount,
+        name,
+        get_batch=looks,
+        run_batch=run_batch,
+        set_aside=set_aside,
+        batch_size=8,
+        debounce=REST_MS,
+    )
+    for name, looks in {"rests": get_batch, "rests when done": get_batch_of_more}.items()
+}
+
+
+@mutation
+async def add_to(ctx: MutationCtx, name: str, first: int, count: int) -> None:
+    """Items for a worker that takes a rest."""
+    for n in range(first, first + count):
+        await ctx.db.insert("items", {"n": n, "poison": False, "due": ctx.now_ms})
+    await resting[name].ping(ctx)
 
 
 @mutation
@@ -112,5 +144,20 @@ async def batches(ctx: QueryCtx) -> list[list[int]]:
 
 
 APPLICATION = load(
-    [app, get_batch, run_batch, set_aside, add, ping, start, stop, status, numbers, times, batches]
+    [
+        app,
+        get_batch,
+        get_batch_of_more,
+        run_batch,
+        set_aside,
+        add,
+        add_to,
+        ping,
+        start,
+        stop,
+        status,
+        numbers,
+        times,
+        batches,
+    ]
 )

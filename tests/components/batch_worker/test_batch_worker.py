@@ -10,13 +10,16 @@ from engine.interface import target_of
 from engine.rehearsal.harness import BlockingHarness, open_place
 from tests.components.batch_worker.letters import (
     APPLICATION,
+    REST_MS,
     add,
+    add_to,
     batches,
     numbers,
     ping,
     start,
     status,
     stop,
+    times,
 )
 from tests.components.lives import Lives
 
@@ -39,6 +42,23 @@ def test_what_is_added_is_done_in_batches_and_in_order(t: BlockingHarness) -> No
 
     assert list(range(20)) == t.query(numbers, "done")
     assert [8, 8, 4] == [len(batch) for batch in t.query(batches)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rests"), [("rests", [1, 2, 3, 4]), ("rests when done", [1, 1, 1, 2])]
+)
+def test_it_rests_before_a_batch_unless_it_was_told_that_there_is_more(
+    t: BlockingHarness, name: str, rests: list[int]
+) -> None:
+    begun_ms = t.now_ns / 1_000_000
+    t.mutation(add_to, name, 0, 20)
+    t.advance(1.5 * REST_MS if rests[2] == 1 else 3.5 * REST_MS)
+    t.mutation(add_to, name, 20, 1)
+    t.finish_all_scheduled_functions()
+
+    done_ms = t.query(times)
+    firsts = [done_ms[n] - begun_ms for n in ("0", "8", "16", "20")]
+    assert rests == [round(ms / REST_MS) for ms in firsts]
 
 
 def test_an_idle_worker_has_no_job_to_come(lives: Lives) -> None:

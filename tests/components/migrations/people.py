@@ -64,6 +64,19 @@ in_three_parts = migrations.define(Person, ranges=3)(see)
 side_by_side = migrations.define(Person, parallelize=True)(see)
 
 
+asked_of: list[float] = []
+
+
+async def refuse_the_first(_: MutationCtx, person: Person) -> None:
+    asked_of.append(person["n"])
+    if person["n"] == 0:
+        raise LookupError("the first one is refused")
+
+
+together = migrations.define(Person, parallelize=True)(refuse_the_first)
+one_by_one = migrations.define(Person)(refuse_the_first)
+
+
 @migrations.define(Person, custom_range=lambda q: q.with_index("by_plan", plan="free"))
 async def only_free(_: MutationCtx, person: Person) -> dict[str, Value]:
     return {"seen": person.get("seen", 0) + 1}
@@ -146,6 +159,8 @@ FUNCTIONS: Mapping[str, Any] = {
     "in_batches_of_two": in_batches_of_two,
     "in_three_parts": in_three_parts,
     "side_by_side": side_by_side,
+    "together": together,
+    "one_by_one": one_by_one,
     "only_free": only_free,
     "two_ranges": two_ranges,
     "set_color": set_color,

@@ -182,6 +182,20 @@ def test_several_ranges_go_on_side_by_side(t: BlockingHarness) -> None:
     assert [1] * 5 + [0, 0] + [1] * 3 == seen(t)
 
 
+@pytest.mark.parametrize(("name", "asked"), [("together", 4), ("one_by_one", 1)])
+def test_one_that_fails_keeps_nobody_of_its_batch_from_being_asked_if_all_are_together(
+    t: BlockingHarness, name: str, asked: int
+) -> None:
+    module: Any = inside.application.functions["people:people"].handler
+    asked_of: list[float] = module.__globals__["asked_of"]
+    asked_of.clear()
+    start(t, name, batch_size=4)
+    t.finish_all_scheduled_functions()
+
+    assert "failed" == status(t, name)["state"]
+    assert set(range(asked)) == set(asked_of)
+
+
 def test_a_series_waits_for_one_that_somebody_else_has_begun_meanwhile(
     t: BlockingHarness,
 ) -> None:

@@ -385,6 +385,26 @@ def test_all_keys_are_reset_a_few_at_a_time(b: BlockingHarness) -> None:
     assert {None: 2, "1": 2} == left, "one of another name, and one that came back since"
 
 
+def test_what_was_first_taken_of_since_a_time_keeps_what_is_left_of_it(b: BlockingHarness) -> None:
+    b.mutation(take, {"key": "old"})
+    b.advance(1_000)
+    since_ms = b.now_ns // 1_000_000
+    b.mutation(take, {"key": "new"})
+    b.advance(1_000)
+
+    b.mutation(limits.clear_all, {"name": "send", "before": since_ms})
+
+    assert ["new"] == [row["key"] for row in inside.rows(b, "rateLimits")]
+
+
+def test_a_limit_that_is_reset_has_all_its_shards_back(b: BlockingHarness) -> None:
+    preset(b, "wide", [0, 0, 0, 0])
+
+    b.mutation(reset, "wide", None)
+
+    assert [] == values_of(b, "wide")
+
+
 def test_limits_that_are_full_again_are_forgotten(b: BlockingHarness) -> None:
     for number in range(250):
         b.mutation(take, {"key": f"{number}"})

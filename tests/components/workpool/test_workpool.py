@@ -75,6 +75,19 @@ def test_twenty_works_are_done_so_many_at_a_time(t: BlockingHarness, limit: int)
     assert {"success"} == {one["kind"] for one in results(t).values()}
 
 
+def test_of_one_more_than_there_is_room_for_one_waits(t: BlockingHarness) -> None:
+    configure(t, 50)
+    put(t, "action", *[plan(f"{n}", 1_000) for n in range(51)])
+    put(t, "action", plan("later"), run_after=60_000)
+    t.advance(10)
+
+    report = t.query(ask, "report", [])
+    assert (50, 2) == (report["running"], report["backlog"])
+    t.advance(3_000)
+    report = t.query(ask, "report", [])
+    assert (0, 1, 51) == (report["running"], report["backlog"], report["succeeded"])
+
+
 @pytest.mark.parametrize("kind", ["action", "mutation", "query"])
 def test_each_kind_is_told_what_it_returned_with_its_context(t: BlockingHarness, kind: str) -> None:
     put(t, kind, plan("a"), plan("b", fails=1))
@@ -445,7 +458,8 @@ def test_a_power_cut_costs_an_action_one_attempt(lives: Lives) -> None:
 def test_a_mutation_that_is_ended_between_claim_and_run_has_written_nothing(
     lives: Lives, how: str
 ) -> None:
-    (work,) = put(lives.t, "mutation", plan("a"))
+    (work,) = put(lives.t, "mutation", plan("a"), run_after=1_000)
+    lives.t.advance(10)  # the loop sleeps until then, so its next commit is the claim
     lives.cut(0, in_flight=True)
     assert "running" == status(lives.t, work)["state"]
     if how == "cancel":
@@ -459,6 +473,35 @@ def test_a_mutation_that_is_ended_between_claim_and_run_has_written_nothing(
     expected = {"kind": "canceled"} if how == "cancel" else {"kind": "failed", **error}
     assert {"a": expected} == results(lives.t)
     assert [] == lives.t.query(rows, "written")
+
+
+def test_an_end_that_is_reported_twice_is_one(t: BlockingHarness) -> None:
+    (work,) = put(t, "action", plan("a", 1_000), retry=True)
+    t.advance(10)
+    for _ in range(2):
+        t.mutation(works.mount.ended, failed(work, attempt=0))
+
+    assert {"state": "pending", "previousAttempts": 1} == status(t, work)
+    assert 1 == t.query(ask, "report", [])["retries"]
+
+
+def test_the_end_of_an_earlier_attempt_is_not_that_of_the_one_under_way(
+    t: BlockingHarness,
+) -> None:
+    (work,) = put(t, "action", plan("a", 1_000, fails=1), retry=True)
+    t.advance(2_000)
+    for attempt in (0, 5):
+        t.mutation(works.mount.ended, failed(work, attempt=attempt))
+
+    assert {"state": "running", "previousAttempts": 1} == status(t, work)
+    t.finish_all_scheduled_functions()
+    assert "success" == results(t)["a"]["kind"]
+
+
+def failed(work: str, *, attempt: int) -> dict[str, Any]:
+    """What the engine tells of the job of an attempt."""
+    told = {"work": work, "attempt": attempt}
+    return {"job": "", "result": {"kind": "failed", "error": "late"}, "context": told}
 
 
 def test_works_that_failed_for_good_are_set_aside_and_can_be_done_again(
