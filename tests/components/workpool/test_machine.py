@@ -126,13 +126,16 @@ class History(RuleBasedStateMachine):
                 due_ms=self.now_ms + wait_ms,
             )
 
-    @rule(ms=st.sampled_from([10, 400]), fails=st.integers(0, 1))
-    def fill(self, ms: float, fails: int) -> None:
+    @rule(ms=st.sampled_from([10, 400]), fails=st.integers(0, 1), cancels=st.booleans())
+    def fill(self, ms: float, fails: int, cancels: bool) -> None:
         """Take all the room that there is, have something to come, and let time pass."""
         if room := self.limit - self.report()["running"]:
             self.enqueue("action", 1, 10, fails, False, True, 0)
             self.enqueue("action", max(0, room - 1), ms, 0, False, True, 0)
         self.enqueue("action", 1, 0, 0, False, True, 700)
+        self.advance(5)
+        if cancels:
+            self.cancel(len(self.works) - 2, 1)
         self.advance(1_000)
 
     @rule(which=st.integers(0, 99), times=st.integers(1, 2))
