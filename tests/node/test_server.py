@@ -374,6 +374,41 @@ async def test_what_is_said_at_once_is_taken_in_order() -> None:
     assert [str(number) for number in range(100)] == bodies
 
 
+@pytest.mark.parametrize("cut", [1, 3, 8], ids=["first byte", "length", "whole head"])
+async def test_what_looks_like_a_frame_within_a_frame_is_a_part_of_it(cut: int) -> None:
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        call = json.dumps(written(house, 0)) + " " * 100
+        around = frame(TEXT, frame(TEXT, call.encode()))
+        await socket.stream.send_all(around[:cut])
+        await trio.sleep(0.05)
+        await socket.stream.send_all(around[cut:])
+        assert await socket.hear() is None, "it is no UTF-8"
+        assert [] == await house.post("query", "bodies")
+
+
+async def test_the_length_of_a_frame_is_not_taken_for_the_beginning_of_one() -> None:
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        around = frame(TEXT, json.dumps(written(house, 7)).encode().ljust(0x8180))
+        assert around[2:4] == frame(TEXT, b"")[:2]
+        await socket.stream.send_all(around[:2])
+        await trio.sleep(0.05)
+        await socket.stream.send_all(around[2:])
+        await socket.hear_until("MutationResponse")
+        assert ["7"] == await house.post("query", "bodies")
+
+
+async def test_a_message_within_a_message_is_refused_and_not_taken() -> None:
+    async with served() as house, opened(house.url) as socket:
+        await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        await socket.stream.send_all(masked(TEXT, b'{"type":', Random(1), is_last=False))
+        await trio.sleep(0.05)
+        await socket.stream.send_all(frame(TEXT, json.dumps(written(house, 0)).encode()))
+        assert await socket.hear() is None
+        assert [] == await house.post("query", "bodies")
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_is_said_is_heard_alike_however_it_is_cut(seed: int) -> None:
     """Into frames by the client, and into pieces by the network; pings come between."""
