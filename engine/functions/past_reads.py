@@ -58,6 +58,8 @@ class _Kept:
     lock: trio.Lock = field(default_factory=trio.Lock)
     """Held by whoever takes back more."""
     annex: Annex | None = None
+    is_dropped: bool = False
+    """Its annex failed: nobody is to begin with it."""
 
     def sheet(self) -> AnnexSheet | None:
         """What the annex has now, to be closed; `None` if it has nothing yet."""
@@ -117,7 +119,7 @@ class PastReads:
             lease: takes the snapshot to begin from, not before `ts`.
 
         Raises:
-            IndexNotLaid: from the block, which then is to be run again; `lay` comes first.
+            IndexNotLaid: from the block, which then is to be run again, within `laid`.
             OutOfRetention: the log does not go back so far any more, or more was changed since
                 than `past_disk_bytes_max`.
             StoreFull: the disk has no room for it.
@@ -139,12 +141,21 @@ class PastReads:
             finally:
                 let_go()
 
-    async def lay(self, ts: int, index: IndexInfo) -> None:
-        """Have an annex get the entries of an index, which a view of `ts` has missed; as `view`."""
-        async with self._found(ts) as asked, asked.kept.lock:
-            annex = asked.kept.annex
-            if annex is not None and index.prefix not in annex.laid:
-                await self._do(asked.kept, partial(annex.lay, index))
+    @asynccontextmanager
+    async def laid(self, ts: int, index: IndexInfo) -> AsyncIterator[None]:
+        """
+        Have an annex get the entries of an index, which a view of `ts` has missed; as `view`.
+
+        What is kept of `ts` stays for the length of the block, however many others ask for other
+        timestamps.  If it has gone since the view, there is nothing to lay the index in: a view
+        takes it back, and comes here once more.
+        """
+        async with self._found(ts) as asked:
+            async with asked.kept.lock:
+                annex = asked.kept.annex
+                if annex is not None and index.prefix not in annex.laid:
+                    await self._do(asked.kept, partial(annex.lay, index))
+            yield
 
     async def close(self) -> None:
         """Who takes back is refused, and what was kept is removed."""
@@ -162,11 +173,12 @@ class PastReads:
     @asynccontextmanager
     async def _found(self, ts: int) -> AsyncIterator[_Asked]:
         """What is kept of a timestamp, which stays for the length of the block."""
-        if ts not in self._asked:
+        asked = self._asked.get(ts) or self._in_use(ts)
+        if asked is None:
             kept = self._near(ts) or _Kept(Base(ts))
-            self._asked[ts] = _Asked(Moment(ts, kept.base), kept)
+            asked = _Asked(Moment(ts, kept.base), kept)
+        self._asked[ts] = asked
         self._asked.move_to_end(ts)
-        asked = self._asked[ts]
         self._used.append(asked)
         try:
             while len(self._asked) > self._limits.past_count_max:
@@ -176,6 +188,11 @@ class PastReads:
         finally:
             self._used.remove(asked)
             await self._remove_if_idle(asked.kept)
+
+    def _in_use(self, ts: int) -> _Asked | None:
+        """What somebody uses still, though others have asked for so many timestamps since."""
+        used = (one for one in self._used if one.moment.ts == ts and not one.kept.is_dropped)
+        return next(used, None)
 
     def _near(self, ts: int) -> _Kept | None:
         """The nearest base that took long to take back, if there is one."""
@@ -192,6 +209,7 @@ class PastReads:
 
     async def _drop(self, kept: _Kept) -> None:
         """Nobody is to begin with it any more."""
+        kept.is_dropped = True
         for ts in [ts for ts, asked in self._asked.items() if asked.kept is kept]:
             del self._asked[ts]
         await self._remove_if_idle(kept)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -327,17 +327,18 @@ class Functions:
             SnapshotTooOld: it was, each time.
         """
         tries = 0
-        while True:
-            try:
-                async with self._past.view(ts, lease) as view:
-                    return await run(view)
-            except IndexNotLaid as missing:
-                await self._past.lay(ts, missing.index)
-            except SnapshotTooOld:
-                note()
-                tries += 1
-                if tries == SNAPSHOTS_TRIED:
-                    raise
+        async with AsyncExitStack() as laid:
+            while True:
+                try:
+                    async with self._past.view(ts, lease) as view:
+                        return await run(view)
+                except IndexNotLaid as missing:
+                    await laid.enter_async_context(self._past.laid(ts, missing.index))
+                except SnapshotTooOld:
+                    note()
+                    tries += 1
+                    if tries == SNAPSHOTS_TRIED:
+                        raise
 
     async def query_at(
         self,

@@ -6,6 +6,7 @@ The first tests have these in memory and the others on a disk, by the process th
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import resource
@@ -201,6 +202,28 @@ async def test_one_that_is_far_from_all_others_gets_its_own(autojump_clock: Mock
         assert list(range(100)) == await ask_at(node, second, numbers)
         assert [0] == await ask_at(node, first, numbers)
         assert 2 == len(node.functions._past._annexed)
+
+
+async def test_more_may_ask_at_once_than_timestamps_are_kept() -> None:
+    limits = dataclasses.replace(NO_MEMORY, past_count_max=2)
+    asked: list[int] = []
+    async with serving(APP, limits=limits) as node:
+        stamps = []
+        for some in range(5):
+            await mutate(node, put, 10 * some, 10)
+            stamps.append(node.published.value)
+        await mutate(node, put, 100, 10)
+
+        async def ask_one(at: int) -> None:
+            assert 10 * (at + 1) == len(await ask_at(node, stamps[at], numbers))
+            asked.append(at)
+
+        with trio.move_on_after(20):
+            async with trio.open_nursery() as nursery:
+                for at in range(len(stamps)):
+                    nursery.start_soon(ask_one, at)
+        assert not node.functions._past._used
+    assert [0, 1, 2, 3, 4] == sorted(asked)
 
 
 async def test_two_ask_for_one_that_is_far_from_all_others(autojump_clock: MockClock) -> None:
