@@ -5,8 +5,9 @@ What functions print and log becomes lines of whoever is listening.
     logging.info("sent %d", 3)    [INFO] 'sent 3'
     log.warning("late", by=2.0)   [WARN] 'late' { by: 2 }
 
-Lines begin at INFO, without anybody having configured `logging`; where a logger
-has a level, or the root another than it comes with, that holds.
+What modules of an application log becomes lines from INFO on, without anybody
+having configured `logging`, and what libraries log from the root's WARNING on;
+where a logger has a level, or the root another than it comes with, that holds.
 
 The handlers of the host get a record of `logging` too, by the levels of the
 host.  One that a query or mutation makes waits for the answer: until then nobody
@@ -22,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, Final, NamedTuple, Protocol
 
 from engine.functions.log_lines import Level, add_line
@@ -112,7 +114,10 @@ def capture_logging() -> None:
 
     def is_enabled_or_a_line(logger: logging.Logger, level: int) -> bool:
         return is_enabled(logger, level) or (
-            level >= logging.INFO and listener() is not None and _is_left_as_it_comes(logger, level)
+            level >= logging.INFO
+            and listener() is not None
+            and _is_left_as_it_comes(logger, level)
+            and _is_called_by_an_application()
         )
 
     logging.Logger.isEnabledFor = is_enabled_or_a_line  # type: ignore[method-assign, assignment]
@@ -128,8 +133,16 @@ def _is_left_as_it_comes(logger: logging.Logger, level: int) -> bool:
     return logger.parent is None and logger.level == logging.WARNING
 
 
-def _is_own(name: str) -> bool:
-    return name.partition(".")[0] in OWN_LOGGERS
+def _is_called_by_an_application() -> bool:
+    """Whether its own code logs, and no library, which may say in INFO what is a secret."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, logging.__name__):
+        frame = frame.f_back
+    return frame is not None and frame.f_builtins.get("print") is print_line
+
+
+def _is_own(name: str | None) -> bool:
+    return name is not None and name.partition(".")[0] in OWN_LOGGERS
 
 
 def _capturing(

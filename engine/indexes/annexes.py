@@ -1,7 +1,7 @@
 """
 Annexes: rows as they were at a timestamp, where they take no memory.
 
-    <data>/past/<number>/     an LMDB environment each, filled by a process of its own
+    <data>/past/<name>.annex/     an LMDB environment each, filled by a process of its own
 
 An annex has the image at its timestamp of every row that was changed since, up to some record, and
 the entries of the indexes that were asked for.  It is filled in slices, and whatever ends that
@@ -14,6 +14,7 @@ it finds.  An engine in memory has its annexes there, too.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from engine.store.lmdb_scratch import LmdbScratch
 from engine.store.memory_scratch import MemoryScratch
 
 FOLDER: Final = "past"
+_SUFFIX: Final = ".annex"
 SLICE_ROWS: Final = 128
 """In memory they are put by trio's own thread: a millisecond or two."""
 
@@ -105,16 +107,22 @@ class DiskAnnexes:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._folder = store.parent / FOLDER
-        self._numbers = count(1)
+        # No name is that of what another engine has left, whose removal may have failed.
+        self._names = map(f"{secrets.token_hex(4)}-{{}}{_SUFFIX}".format, count(1))
 
     def begin(self, ts: int) -> Annex:
         """As `Annexes.begin`."""
-        return _DiskAnnex(self._folder / str(next(self._numbers)), self._store, ts)
+        return _DiskAnnex(self._folder / next(self._names), self._store, ts)
 
     async def clear(self) -> None:
         """As `Annexes.clear`."""
-        if self._folder.exists():
-            await trio.to_thread.run_sync(partial(shutil.rmtree, self._folder, ignore_errors=True))
+        await trio.to_thread.run_sync(self._clear)
+
+    def _clear(self) -> None:
+        for left in self._folder.glob(f"*{_SUFFIX}"):
+            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # it is a link to another disk, or holds what is not ours
+            self._folder.rmdir()
 
 
 class _DiskAnnex:
@@ -134,7 +142,7 @@ class _DiskAnnex:
     def size_bytes(self) -> int:
         try:
             return (self._folder / DATA_FILE).stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     async def take_back(self, bytes_max: int, tell: Tell) -> None:
