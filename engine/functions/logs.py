@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -101,16 +102,15 @@ def capture_logging() -> None:
     """
     Let log records that functions make become log lines too, once in a process.
 
-    It is the record factory that is wrapped, and whether a logger makes records:
-    handlers, levels and `logging.basicConfig` of the host stay as they are.  The
-    records of an action go on at once to wherever they would have gone, those of
-    a query or mutation when they are released; what the host's levels leave out
-    becomes a line and goes nowhere.
+    It is what hands a record from its logger to the handlers that is wrapped, and
+    whether a logger makes records: handlers, levels and `logging.basicConfig` of
+    the host stay as they are.  The records of an action go on at once to wherever
+    they would have gone, those of a query or mutation when they are released;
+    what the host's levels leave out becomes a line and goes nowhere.
     """
-    make = logging.getLogRecordFactory()
-    if getattr(make, "captures", False):
+    is_enabled, handle = logging.Logger.isEnabledFor, logging.Logger.handle
+    if getattr(handle, "captures", False):
         return
-    is_enabled = logging.Logger.isEnabledFor
 
     def is_enabled_or_a_line(logger: logging.Logger, level: int) -> bool:
         return is_enabled(logger, level) or (
@@ -120,8 +120,21 @@ def capture_logging() -> None:
             and _is_called_by_an_application()
         )
 
+    def capture(logger: logging.Logger, record: logging.LogRecord) -> None:
+        running = active()
+        to = running or _action.get()
+        if to is not None and not _is_own(logger.name):
+            to.log(level_of(record.levelno), _message(record))
+            if not is_enabled(logger, record.levelno):
+                return
+            if running is not None:
+                running.hold(_Held(partial(handle, logger), record))
+                return
+        handle(logger, record)
+
+    capture.captures = True  # type: ignore[attr-defined]  # how it is known again
     logging.Logger.isEnabledFor = is_enabled_or_a_line  # type: ignore[method-assign, assignment]
-    logging.setLogRecordFactory(_capturing(make, is_enabled))
+    logging.Logger.handle = capture  # type: ignore[method-assign, assignment]
 
 
 def _is_left_as_it_comes(logger: logging.Logger, level: int) -> bool:
@@ -141,51 +154,20 @@ def _is_called_by_an_application() -> bool:
     return frame is not None and frame.f_builtins.get("print") is print_line
 
 
-def _is_own(name: str | None) -> bool:
-    return name is not None and name.partition(".")[0] in OWN_LOGGERS
-
-
-def _capturing(
-    make: Callable[..., logging.LogRecord], is_enabled: Callable[[logging.Logger, int], bool]
-) -> Callable[..., logging.LogRecord]:
-    def capture(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
-        running = active()
-        to = running or _action.get()
-        if to is not None and not _is_own(record.name):
-            to.log(level_of(record.levelno), _message(record))
-            if not is_enabled(logging.getLogger(record.name), record.levelno):
-                record.levelno = UNHANDLED
-            elif running is not None:
-                running.hold(_Held.of(record))
-        return record
-
-    capture.captures = True  # type: ignore[attr-defined]  # how it is known again
-    return capture
-
-
-UNHANDLED: Final = -sys.maxsize
-"""No handler takes a record of this level."""
+def _is_own(name: str) -> bool:
+    return name.partition(".")[0] in OWN_LOGGERS
 
 
 class _Held(NamedTuple):
-    """A record that no handler has taken yet, and its own level."""
+    """A record that no handler has taken yet, and what hands it to those of its logger."""
 
+    handle: Callable[[logging.LogRecord], None]
     record: logging.LogRecord
-    level: int
-
-    @staticmethod
-    def of(record: logging.LogRecord) -> _Held:
-        """Keep `record`, which its logger is about to hand to the handlers, from all of them."""
-        held = _Held(record, record.levelno)
-        record.levelno = UNHANDLED
-        return held
 
     def release(self) -> None:
         """Hand it to the handlers, as its logger would have; one that fails does no harm."""
-        self.record.levelno = self.level
         try:
-            logging.getLogger(self.record.name).handle(self.record)
+            self.handle(self.record)
         except Exception as error:
             trace.error("logs.handler_failed", logger=self.record.name, error=repr(error))
 

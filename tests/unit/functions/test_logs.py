@@ -132,21 +132,24 @@ async def test_beyond_the_limit_one_line_says_that_lines_are_missing(watchdog: W
     assert ["[LOG] 0", "[LOG] 1", "[LOG] 2", overflow] == journal.lines
 
 
+class Collecting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @pytest.fixture
 def handled() -> Iterator[list[logging.LogRecord]]:
     """What a handler of the host gets."""
     capture_logging()
-    records: list[logging.LogRecord] = []
-
-    class Collecting(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            records.append(record)
-
     handler, root = Collecting(), logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    yield records
+    yield handler.records
     root.setLevel(level)
     root.removeHandler(handler)
 
@@ -255,6 +258,34 @@ async def test_logging_is_captured_once_however_often_it_is_asked_for(watchdog: 
     lines = await lines_of(lambda: logging.getLogger("x").warning("once"), watchdog)
 
     assert ["[WARN] 'once'"] == lines
+
+
+async def test_a_logger_that_logging_does_not_know_keeps_its_handlers(watchdog: Watchdog) -> None:
+    capture_logging()
+    log, handler = logging.Logger("made by hand"), Collecting()
+    log.addHandler(handler)
+    running = execution()
+    await run_plain(lambda: log.info("a"), watchdog, within=running)
+    before = list(handler.records)
+    for held in running.held or ():
+        held.release()
+
+    assert ["[INFO] 'a'"] == running.log_lines
+    assert [] == before
+    assert ["a"] == [record.getMessage() for record in handler.records]
+    assert log.name not in logging.root.manager.loggerDict
+
+
+async def test_a_record_is_a_line_when_a_logger_gets_it(watchdog: Watchdog) -> None:
+    """One that somebody makes and keeps, as a queue of records does, is none."""
+    capture_logging()
+
+    def act() -> None:
+        record = logging.makeLogRecord({"msg": "a", "levelno": logging.WARNING})
+        assert logging.WARNING == record.levelno
+        logging.getLogger("x").handle(record)
+
+    assert ["[WARN] 'a'"] == await lines_of(act, watchdog)
 
 
 async def test_what_others_log_is_nobodys_line(
