@@ -46,13 +46,9 @@ def search(
             continue
         words = texts.get(doc["_id"], [])
         score = 0.0
-        for word in sorted(set(words)):
-            if word in terms:
-                weight = 1.0
-            elif terms and word.startswith(terms[-1]):
-                weight = 0.5
-            else:
-                continue
+        alike = {w for w in words if terms and w != terms[-1] and w.startswith(terms[-1])}
+        looked_for = [(w, 0.5 if w in alike else 1.0) for w in sorted(set(words) & set(terms))]
+        for word, weight in [*looked_for, *((w, 0.5) for w in sorted(alike))]:
             n, count = having[word], words.count(word)
             idf = math.log(1 + (len(docs) - n + 0.5) / (n + 0.5))
             norm = 1.2 * (1 - 0.75 + 0.75 * len(words) / average)

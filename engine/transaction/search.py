@@ -351,23 +351,20 @@ class _Candidates:
     def add(self, doc: Doc, words: Sequence[str], passes: bool) -> None:
         self._documents += 1
         self._length += len(words)
-        found = Counter(w for w in words if self._looked_for.weight_of(w) is not None)
+        looked_for = self._looked_for
+        found = Counter(w for w in words if w in looked_for.words or looked_for.is_alike(w))
         self._frequency.update(found.keys())
         if passes and found:
             self._found.append((doc, found, len(words)))
 
     def ranked(self) -> list[Match]:
         average = self._length / max(1, self._documents)
-        weights = {word: self._weight(word, n) for word, n in self._frequency.items()}
+        idfs = {word: idf(self._documents, n) for word, n in self._frequency.items()}
         matches = []
         for doc, found, length in self._found:
-            counted = [(weights[word], found[word]) for word in sorted(found)]
+            weights = self._looked_for.weights(found)
+            counted = [(weight * idfs[word], found[word]) for word, weight in weights]
             internal = row_key_of(doc["_id"])[4:]
             place = _place(score(counted, length, average), doc["_creationTime"], internal)
             matches.append(Match(place, doc))
         return sorted(matches, key=lambda match: match.place)
-
-    def _weight(self, word: str, found: int) -> float:
-        weight = self._looked_for.weight_of(word)
-        assert weight is not None, "it is looked for"
-        return weight * idf(self._documents, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.indexes.text.scoring import PREFIX_WEIGHT
@@ -35,11 +36,19 @@ class TextSought:
             or any(word.startswith(self.prefix) for word in entry.words)
         )
 
-    def weight_of(self, word: str) -> float | None:
-        """What finding this word counts, or `None` if nobody looks for it."""
-        if word in self.words:
-            return 1.0
-        return PREFIX_WEIGHT if word.startswith(self.prefix) else None
+    def is_alike(self, word: str) -> bool:
+        """Whether a word is longer than the last one, and begins so."""
+        return word != self.prefix and word.startswith(self.prefix)
+
+    def weight_of(self, word: str) -> float:
+        """What one of the words counts: 1, of which one that is alike has a part for that."""
+        return 1.0 - PREFIX_WEIGHT if self.is_alike(word) else 1.0
+
+    def weights(self, found: Iterable[str]) -> list[tuple[str, float]]:
+        """What each counts of some words that a document has, in the order of `scoring`."""
+        in_order = sorted(found)
+        words = [(word, self.weight_of(word)) for word in in_order if word in self.words]
+        return words + [(word, PREFIX_WEIGHT) for word in in_order if self.is_alike(word)]
 
 
 def sought(words: list[str], filters: tuple[tuple[int, int], ...]) -> TextSought:

@@ -163,14 +163,13 @@ class _Scored(Seen):
         if narrowed is not None:
             self._offer(best, self._let_through(narrowed))
             return
-        runs = [*self.runs, *self.more]
-        long = [run for run in runs if len(run.slots) > FEW and self.part.kept is not None]
+        long = [run for run in self.runs if len(run.slots) > FEW and self.part.kept is not None]
         if not long:
             self._offer_all(best)
             return
         self._bounds = {run.name: bound_of(run, self.part, self._average) for run in long}
         bounds = self._bounds.values()
-        short = [run for run in runs if run.name not in self._bounds]
+        short = [run for run in self.runs if run.name not in self._bounds]
         slots = [run.slots for run in short]
         if not best.is_full or sum(bound.top for bound in bounds) >= best.worst:
             slots += [bound.head.slots for bound in bounds]
@@ -203,7 +202,7 @@ class _Scored(Seen):
                 break
             essential.append(name)
             left -= bound.top
-        runs = [run for run in (*self.runs, *self.more) if run.name in essential]
+        runs = [run for run in self.runs if run.name in essential]
         is_all = len(runs) == len(self._bounds)
         slots, added = self._sums(runs)
         reach = added >= (best.worst - (0.0 if is_all else left)) / INEXACT
@@ -214,7 +213,7 @@ class _Scored(Seen):
         good = self._good(slots)
         if good is not None:
             slots, added = slots[good], added[good]
-        if is_all and not self.more and len(slots) > best.wanted:
+        if is_all and len(slots) > best.wanted:
             slots = slots[added >= nth_best(added, best.wanted) / INEXACT]
         self._offer(best, slots)
 

@@ -111,13 +111,8 @@ class Word:
     def factors(self) -> Floats:
         return np.array([self.factor])
 
-    def shares(self, norms: Floats, *, raised: bool = True) -> Floats:  # noqa: ARG002
-        """
-        What each posting adds to the score of its slot.
-
-        Args:
-            raised: with what words among others count more that are looked for themselves.
-        """
+    def shares(self, norms: Floats) -> Floats:
+        """What each posting adds to the score of its slot."""
         return _shares(self.factor, self.counts, norms)
 
     def sums(self, shares: Floats) -> tuple[Slots, Floats]:
@@ -137,33 +132,17 @@ class Word:
 class Alike:
     """Postings of all words in a part that begin as the last one, one word after the other."""
 
-    __slots__ = ("_counted", "_words", "counts", "factors", "name", "slots")
+    __slots__ = ("_offsets", "counts", "factors", "name", "slots")
 
     def __init__(self, name: str, words: Words, factors: Floats) -> None:
         self.name = name
         self.slots, self.counts = words.postings
-        self._words = words
-        self.factors = self._counted = factors
-        """As `Word.factor`, of each, if none is looked for itself."""
+        self._offsets = words.offsets
+        self.factors = factors
+        """As `Word.factor`, of each."""
 
-    def find(self, word: str) -> int | None:
-        """The place of a word among these."""
-        at = int(places_in(self._words.words, np.array([word.encode()]))[0])
-        return None if at < 0 else at
-
-    def raised(self, at: int, name: str, factor: float) -> Word:
-        """Have the word at that place count more; what it adds by that."""
-        if self._counted is self.factors:
-            self._counted = self.factors.copy()
-        self._counted[at] = factor
-        start, end = self._words.offsets[at : at + 2]
-        more = Word(name + "+", Postings(self.slots[start:end], self.counts[start:end]))
-        more.factor = factor - float(self.factors[at])
-        return more
-
-    def shares(self, norms: Floats, *, raised: bool = True) -> Floats:
-        factors = self._counted if raised else self.factors
-        return _shares(np.repeat(factors, np.diff(self._words.offsets)), self.counts, norms)
+    def shares(self, norms: Floats) -> Floats:
+        return _shares(np.repeat(self.factors, np.diff(self._offsets)), self.counts, norms)
 
     def sums(self, shares: Floats) -> tuple[Slots, Floats]:
         return summed(self.slots, shares)
@@ -183,7 +162,7 @@ class Alike:
             at, to = _found(slots, self.slots)
         else:
             at, to = head.by_slot.find(slots)
-        factors = self._counted[self._words.offsets.searchsorted(at, "right") - 1]
+        factors = self.factors[self._offsets.searchsorted(at, "right") - 1]
         # One after the other, as everywhere.
         np.add.at(scores, to, _shares(factors, self.counts[at], norms[to]))
 
@@ -199,7 +178,7 @@ def bound_of(run: Run, part: Part, average: float) -> Bound:
     head: Head | None = kept.get(run.name)
     if head is not None and (growth := _growth(head, factors, average)) <= GROWTH_MAX:
         return Bound(head, growth)
-    slots, added = run.sums(run.shares(norms_of(part, run.slots, average), raised=False))
+    slots, added = run.sums(run.shares(norms_of(part, run.slots, average)))
     at = max(0, len(added) - HEAD_SLOTS)
     order = np.argpartition(added, at)
     chosen = np.sort(order[at:])

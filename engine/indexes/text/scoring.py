@@ -5,8 +5,10 @@ A document's score is the sum, over its words that were looked for, of
 
     weight * idf * count * (k1 + 1) / (count + k1 * (1 - b + b * length / average))
 
-in the order of the words.  So one that is computed here and one that is computed with arrays, by
-the same operations in the same order, are the same number, and ties are ties in both.
+first of the words that were looked for, then of the longer ones that begin as the last of these,
+each in their order; one that is both adds half as each.  So a score that is computed here and one
+that is computed with arrays, by the same operations in the same order, are the same number, and
+ties are ties in both.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Final
 K1: Final = 1.2
 B: Final = 0.75
 PREFIX_WEIGHT: Final = 0.5
-"""Of a word that only begins as the last one that was looked for."""
+"""Of a longer word, for beginning as the last one that was looked for."""
 
 
 @lru_cache(maxsize=4_096)

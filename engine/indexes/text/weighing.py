@@ -36,9 +36,7 @@ class Seen:
             self.present[list(hidden)] = False
         self.alike: Words = part.beginning(sought.prefix)
         self.runs: list[Run] = []
-        """Of all words that it has, in their order."""
-        self.more: list[Word] = []
-        """What words count more that are looked for, among those that begin as the last one."""
+        """Of all words that it has, in the order in which `scoring` adds them up."""
 
     def count(self, slots: Slots) -> int:
         """How many of some slots are there."""
@@ -58,18 +56,12 @@ class Seen:
 
 def weigh(seen: Sequence[Seen], sought: TextSought, documents: int) -> None:
     """Give every part its runs, each with what its words count."""
-    # The last word itself comes first of all that begin so, and is often in most documents.
-    prefix = sought.prefix
     for word in sought.words:
-        if word <= prefix:
-            _weigh_word(seen, word, documents)
-    _weigh_alike([part for part in seen if len(part.alike.words)], sought, documents)
-    for word in sought.words:
-        if word > prefix and not word.startswith(prefix):
-            _weigh_word(seen, word, documents)
+        _weigh_word(seen, word, sought.weight_of(word), documents)
+    _weigh_alike([part for part in seen if len(part.alike.words)], sought.prefix, documents)
 
 
-def _weigh_word(seen: Sequence[Seen], word: str, documents: int) -> None:
+def _weigh_word(seen: Sequence[Seen], word: str, weight: float, documents: int) -> None:
     found, runs = 0, []
     for part in seen:
         postings = part.part.postings(word)
@@ -78,26 +70,21 @@ def _weigh_word(seen: Sequence[Seen], word: str, documents: int) -> None:
             part.runs.append(run)
             runs.append(run)
             found += part.count(run.slots)
-    factor = idf(documents, found)
+    factor = weight * idf(documents, found)
     for run in runs:
         run.factor = factor
 
 
-def _weigh_alike(seen: Sequence[Seen], sought: TextSought, documents: int) -> None:
+def _weigh_alike(seen: Sequence[Seen], prefix: str, documents: int) -> None:
     if not seen:
         return
-    places, count = _numbered(seen, sought.prefix)
+    places, count = _numbered(seen, prefix)
     found = np.zeros(count, np.int64)
     for part, place in zip(seen, places, strict=True):
         found[place] += part.count_each()
     factors = PREFIX_WEIGHT * _idfs(documents, found)
     for part, place in zip(seen, places, strict=True):
-        run = Alike(sought.prefix + "*", part.alike, factors[place])
-        part.runs.append(run)
-        # Of these words, those that are looked for themselves count in full.
-        for word in sought.words:
-            if word.startswith(sought.prefix) and (at := run.find(word)) is not None:
-                part.more.append(run.raised(at, word, idf(documents, int(found[place[at]]))))
+        part.runs.append(Alike(prefix + "*", part.alike, factors[place]))
 
 
 def _idfs(documents: int, found: Places) -> Floats:
