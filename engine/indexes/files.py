@@ -47,10 +47,11 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
         at += _padded(array.nbytes)
     head = encode(places)
     start = _padded(_HEAD_AT + len(head))
-    parts = [head, bytes(start - _HEAD_AT - len(head))]
+    parts: list[bytes | memoryview] = [head, bytes(start - _HEAD_AT - len(head))]
     for array in arrays.values():
-        data = np.ascontiguousarray(array).tobytes()
-        parts += [data, bytes(_padded(len(data)) - len(data))]
+        # As it lies in memory: to copy it would hold everybody up, and take as much once more.
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        parts += [data.data, bytes(_padded(data.nbytes) - data.nbytes)]
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -17,6 +19,7 @@ from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.host import Engine
+from engine.indexes.files import read_arrays, write_arrays
 from engine.indexes.text import index as text_index
 
 TOLD = ("indexes.read", "indexes.built", "indexes.damaged")
@@ -201,3 +204,17 @@ async def test_a_segment_has_its_file_when_it_is_folded_and_those_it_was_made_of
     async with opened(tmp_path) as (engine, events):
         assert ["indexes.read"] == events
         assert [f"fox {n}" for n in range(39, -1, -1)] == await engine.query(look, "fox")
+
+
+def test_to_write_arrays_takes_no_room_beside_them(tmp_path: Path) -> None:
+    rows = np.arange(1 << 20, dtype=np.float32).reshape(-1, 16)
+    arrays = {"rows": rows, "none": rows[:0], "names": np.array([b"a", b"bc"])}
+    tracemalloc.start()
+    write_arrays(tmp_path / "1.arrays", arrays)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < rows.nbytes // 4
+    found = read_arrays(tmp_path / "1.arrays")
+    assert list(arrays) == list(found)
+    assert all(np.array_equal(arrays[name], found[name]) for name in arrays)

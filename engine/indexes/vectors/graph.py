@@ -77,7 +77,7 @@ class Graph:
     def to_bytes(self) -> bytes:
         data = self._index.save()
         assert data is not None, "no path was given"
-        return bytes(data)
+        return data
 
     def nearest(self, row: Row, count: int) -> Places:
         """Places of about the `count` rows that are most like `row`."""
