@@ -89,10 +89,8 @@ def _weigh_alike(seen: Sequence[Seen], prefix: str, documents: int) -> None:
 
 def _idfs(documents: int, found: Places) -> Floats:
     """`idf` of several words: few numbers are those of many."""
-    numbers = np.flatnonzero(np.bincount(found))
-    of_number = np.zeros(numbers[-1] + 1)
-    of_number[numbers] = [idf(documents, n) for n in numbers.tolist()]
-    return of_number[found]
+    numbers, at = np.unique(found, return_inverse=True)
+    return np.array([idf(documents, n) for n in numbers.tolist()])[at]
 
 
 class _Vocabulary(NamedTuple):
