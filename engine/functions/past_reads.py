@@ -7,15 +7,16 @@ Who asks for the past is given a view of it, for as long as a query takes.
                       annex: all of them, by a process of its own, on disk
 
 What is kept of a base serves all who ask for its timestamp, and those who ask for one near by.
-One at a time takes back more of it; readers do not wait for one another.  Whoever gives up half-way
-has lost nothing: who asks next goes on from there.
+One at a time takes back more of it; readers do not wait for one another.  As many timestamps are
+read at a time as are kept, and who asks for another waits for one of them, as for the process, in
+order.  Whoever gives up half-way has lost nothing: who asks next goes on from there.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -23,7 +24,7 @@ from typing import Final
 
 import trio
 
-from engine.errors import EngineError, OutOfRetention, Stopped
+from engine.errors import EngineError, OutOfRetention, Overloaded, Stopped
 from engine.indexes.annexes import Annex, Annexes, AnnexFull
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.past_process import refuse_if_trimmed
@@ -58,8 +59,6 @@ class _Kept:
     lock: trio.Lock = field(default_factory=trio.Lock)
     """Held by whoever takes back more."""
     annex: Annex | None = None
-    is_dropped: bool = False
-    """Its annex failed: nobody is to begin with it."""
 
     def sheet(self) -> AnnexSheet | None:
         """What the annex has now, to be closed; `None` if it has nothing yet."""
@@ -104,6 +103,9 @@ class PastReads:
         self._sheet_bytes_max = limits.past_bytes_max // (2 * limits.past_count_max)
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._used: list[_Asked] = []
+        """Once for each who uses it."""
+        self._places = trio.Semaphore(limits.past_count_max)
+        """Each that is used has one."""
         self._annexed: set[_Kept] = set()
         self._job = trio.Lock()
         self._scopes: set[trio.CancelScope] = set()
@@ -124,6 +126,7 @@ class PastReads:
                 than `past_disk_bytes_max`.
             StoreFull: the disk has no room for it.
             SnapshotTooOld: a snapshot may not be held for as long as it takes.
+            Overloaded: others have kept it waiting for `past_patience_s`.
             Stopped: the engine was closed.
         """
         snapshot = lease()
@@ -134,8 +137,9 @@ class PastReads:
                 self._snapshots.release(snapshot)
             return
         self._snapshots.release(snapshot)
-        async with self._found(ts) as asked:
-            view, let_go = await self._view(asked, lease)
+        until = self._patience_end()
+        async with self._found(ts, until) as asked:
+            view, let_go = await self._view(asked, lease, until)
             try:
                 yield view
             finally:
@@ -146,15 +150,15 @@ class PastReads:
         """
         Have an annex get the entries of an index, which a view of `ts` has missed; as `view`.
 
-        What is kept of `ts` stays for the length of the block, however many others ask for other
-        timestamps.  If it has gone since the view, there is nothing to lay the index in: a view
-        takes it back, and comes here once more.
+        What is kept of `ts` stays for the length of the block.  If it has gone since the view,
+        there is nothing to lay the index in: a view takes it back, and comes here once more.
         """
-        async with self._found(ts) as asked:
+        until = self._patience_end()
+        async with self._found(ts, until) as asked:
             async with asked.kept.lock:
                 annex = asked.kept.annex
                 if annex is not None and index.prefix not in annex.laid:
-                    await self._do(asked.kept, partial(annex.lay, index))
+                    await self._do(asked.kept, partial(annex.lay, index), until)
             yield
 
     async def close(self) -> None:
@@ -171,28 +175,52 @@ class PastReads:
     # What is kept
 
     @asynccontextmanager
-    async def _found(self, ts: int) -> AsyncIterator[_Asked]:
+    async def _found(self, ts: int, until: float) -> AsyncIterator[_Asked]:
         """What is kept of a timestamp, which stays for the length of the block."""
-        asked = self._asked.get(ts) or self._in_use(ts)
+        if not self._is_used(ts):
+            await self._wait_for(self._places, until, "the past (past_count_max)")
+            if self._is_used(ts):  # by somebody who has waited, too
+                self._places.release()
+        asked = self._asked.get(ts)
         if asked is None:
             kept = self._near(ts) or _Kept(Base(ts))
-            asked = _Asked(Moment(ts, kept.base), kept)
-        self._asked[ts] = asked
+            asked = self._asked[ts] = _Asked(Moment(ts, kept.base), kept)
         self._asked.move_to_end(ts)
         self._used.append(asked)
         try:
-            while len(self._asked) > self._limits.past_count_max:
-                _, oldest = self._asked.popitem(last=False)
-                await self._remove_if_idle(oldest.kept)
+            await self._forget_oldest()
             yield asked
         finally:
             self._used.remove(asked)
+            if asked not in self._used:
+                self._places.release()
             await self._remove_if_idle(asked.kept)
 
-    def _in_use(self, ts: int) -> _Asked | None:
-        """What somebody uses still, though others have asked for so many timestamps since."""
-        used = (one for one in self._used if one.moment.ts == ts and not one.kept.is_dropped)
-        return next(used, None)
+    def _is_used(self, ts: int) -> bool:
+        """Whether somebody uses what is kept of a timestamp."""
+        return self._asked.get(ts) in self._used
+
+    async def _forget_oldest(self) -> None:
+        """Keep no more than may be, of which none goes that is used."""
+        while len(self._asked) > self._limits.past_count_max:
+            oldest = next(ts for ts in self._asked if not self._is_used(ts))
+            await self._remove_if_idle(self._asked.pop(oldest).kept)
+
+    def _patience_end(self) -> float:
+        return trio.current_time() + self._limits.past_patience_s
+
+    async def _wait_for(self, one: trio.Semaphore | trio.Lock, until: float, what: str) -> None:
+        """
+        Raises:
+            Overloaded: it was not free by then; nothing is taken.
+        """
+        with suppress(trio.WouldBlock):
+            one.acquire_nowait()  # whoever has no patience left, too
+            return
+        with trio.move_on_at(until) as patience:
+            await one.acquire()
+        if patience.cancelled_caught:
+            raise Overloaded(what, self._limits.past_patience_s)
 
     def _near(self, ts: int) -> _Kept | None:
         """The nearest base that took long to take back, if there is one."""
@@ -209,7 +237,6 @@ class PastReads:
 
     async def _drop(self, kept: _Kept) -> None:
         """Nobody is to begin with it any more."""
-        kept.is_dropped = True
         for ts in [ts for ts, asked in self._asked.items() if asked.kept is kept]:
             del self._asked[ts]
         await self._remove_if_idle(kept)
@@ -228,7 +255,7 @@ class PastReads:
     # Taking back
 
     async def _view(
-        self, asked: _Asked, lease: Callable[[], SharedSnapshot]
+        self, asked: _Asked, lease: Callable[[], SharedSnapshot], until: float
     ) -> tuple[View, Callable[[], None]]:
         """The view of what was asked for, and what lets go of it."""
         sheet_bytes_max: float = self._sheet_bytes_max
@@ -252,7 +279,7 @@ class PastReads:
                     return view_then(snapshot, asked.moment, annex), leased.close
                 except _TooMuch:
                     leased.close()
-                    await self._take_back(kept)
+                    await self._take_back(kept, until)
                     sheet_bytes_max = inf  # what came meanwhile, however much others write
                 except _TooFar:
                     leased.close()
@@ -295,7 +322,7 @@ class PastReads:
             await trio.lowlevel.checkpoint()
             snapshot.check_age()
 
-    async def _take_back(self, kept: _Kept) -> None:
+    async def _take_back(self, kept: _Kept, until: float) -> None:
         """Have an annex take back everything; memory is for what comes after that."""
         if kept.annex is None:
             kept.annex = self._annexes.begin(kept.base.ts)
@@ -311,7 +338,7 @@ class PastReads:
                 trace.info("past.taking_back", ts=kept.base.ts, records=taken.records)
 
         try:
-            await self._do(kept, lambda bytes_max: annex.take_back(bytes_max, tell))
+            await self._do(kept, lambda bytes_max: annex.take_back(bytes_max, tell), until)
         finally:
             kept.base.begin_again(annex.taken)
         trace.info(
@@ -322,23 +349,29 @@ class PastReads:
             seconds=round(self._runtime.monotonic() - began, 1),
         )
 
-    async def _do(self, kept: _Kept, work: Callable[[int], Awaitable[None]]) -> None:
+    async def _do(self, kept: _Kept, work: Callable[[int], Awaitable[None]], until: float) -> None:
         """Have an annex do something, one at a time; if that fails, nothing is kept of it."""
-        async with self._job:
-            if self._is_closed:
-                raise Stopped("the engine was closed while rows were taken back")
-            with trio.CancelScope() as scope:
-                self._scopes.add(scope)
-                try:
-                    await self._do_with_room(kept, work)
-                except EngineError:
-                    await self._drop(kept)
-                    raise
-                finally:
-                    self._scopes.discard(scope)
-                    self._scope_left.unpark_all()
-            if scope.cancelled_caught:
-                raise Stopped("the engine was closed while rows were taken back")
+        await self._wait_for(self._job, until, "taking back, one timestamp at a time,")
+        try:
+            await self._do_alone(kept, work)
+        finally:
+            self._job.release()
+
+    async def _do_alone(self, kept: _Kept, work: Callable[[int], Awaitable[None]]) -> None:
+        if self._is_closed:
+            raise Stopped("the engine was closed while rows were taken back")
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                await self._do_with_room(kept, work)
+            except EngineError:
+                await self._drop(kept)
+                raise
+            finally:
+                self._scopes.discard(scope)
+                self._scope_left.unpark_all()
+        if scope.cancelled_caught:
+            raise Stopped("the engine was closed while rows were taken back")
 
     async def _do_with_room(self, kept: _Kept, work: Callable[[int], Awaitable[None]]) -> None:
         while True:

@@ -360,6 +360,7 @@ class Functions:
             OutOfRetention: `ts` lies in the future, or further back than the log is kept, or what
                 was changed since takes over `past_disk_bytes_max`.
             StoreFull: there is no room on the disk for what was changed since.
+            Overloaded: others who ask for the past have kept it waiting for `past_patience_s`.
             FunctionTimeout: it reads for longer than a snapshot may be held.
         """
         at = await self._reached(ts)

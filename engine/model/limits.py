@@ -195,7 +195,11 @@ class Limits:
     """Of these files: as much as the log, which has every row in them, so that its beginning can
     be read. Beyond, those that nobody reads go first."""
     past_count_max: int = 8
-    """Timestamps of which that is kept: as many screens of operators."""
+    """Timestamps of which that is kept, and which are read at a time: as many screens of
+    operators."""
+    past_patience_s: float = 60.0
+    """Who asks for another waits as long for one of them to be read, and for what is taken back for
+    others before: of two million commits and an index of them that is half of it."""
     data_bytes_max: int = 1 << 40
     executions_kept_max: int = 1_000
     """Records of what ran, for `headrace logs` to begin with."""

@@ -318,6 +318,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_action_places.py",
         "test_whoever_has_waited_its_patience_is_told_why_and_nothing_was_done",
     ),
+    "past_patience_s": (
+        "node/test_past_annexes.py",
+        "test_who_waits_for_the_timestamps_of_others_has_a_patience",
+    ),
     "http_bodies_bytes_max": (
         "protocol/test_http.py",
         "test_more_of_bodies_than_fits_is_refused_and_operators_are_not",

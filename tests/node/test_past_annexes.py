@@ -30,7 +30,7 @@ from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.errors import OutOfRetention, Stopped, StoreFailed, StoreFull
+from engine.errors import OutOfRetention, Overloaded, Stopped, StoreFailed, StoreFull
 from engine.functions.past_reads import PastReads
 from engine.indexes.annexes import FOLDER
 from engine.indexes.catalog import IndexInfo
@@ -205,7 +205,9 @@ async def test_one_that_is_far_from_all_others_gets_its_own(autojump_clock: Mock
         assert 2 == len(node.functions._past._annexed)
 
 
-async def test_more_may_ask_at_once_than_timestamps_are_kept() -> None:
+async def test_more_may_ask_at_once_than_timestamps_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     limits = dataclasses.replace(NO_MEMORY, past_count_max=2)
     asked: list[int] = []
     async with serving(APP, limits=limits) as node:
@@ -219,12 +221,42 @@ async def test_more_may_ask_at_once_than_timestamps_are_kept() -> None:
             assert 10 * (at + 1) == len(await ask_at(node, stamps[at], numbers))
             asked.append(at)
 
+        kept, reads = [], node.functions._past
+        follow = reads._follow
+
+        async def counted(*args: Any) -> None:
+            kept.append(len({*reads._asked.values(), *reads._used}))
+            await follow(*args)
+
+        monkeypatch.setattr(reads, "_follow", counted)
+
         with trio.move_on_after(20):
             async with trio.open_nursery() as nursery:
                 for at in range(len(stamps)):
                     nursery.start_soon(ask_one, at)
-        assert not node.functions._past._used
-    assert [0, 1, 2, 3, 4] == sorted(asked)
+                    nursery.start_soon(ask_one, at)
+        assert not reads._used
+        assert 2 == reads._places.value
+    assert [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] == sorted(asked)
+    assert 2 == max(kept)
+
+
+async def test_who_waits_for_the_timestamps_of_others_has_a_patience(
+    autojump_clock: MockClock,
+) -> None:
+    limits = dataclasses.replace(NO_MEMORY, past_count_max=2, past_patience_s=5.0)
+    async with serving(APP, limits=limits) as node:
+        stamps = []
+        for n in range(4):
+            await mutate(node, put, n, 1)
+            stamps.append(node.published.value)
+        began = trio.current_time()
+        async with then(node, stamps[0]), then(node, stamps[1]):
+            with pytest.raises(Overloaded, match=r"past_count_max.* 5 s; nothing was done"):
+                await ask_at(node, stamps[2], numbers)
+            assert 5 == trio.current_time() - began
+            assert [0, 1] == await ask_at(node, stamps[1], numbers)
+        assert [0, 1, 2] == await ask_at(node, stamps[2], numbers)
 
 
 async def test_two_ask_for_one_that_is_far_from_all_others(autojump_clock: MockClock) -> None:
@@ -381,6 +413,20 @@ async def test_two_who_ask_at_once_are_both_answered(tmp_path: Path) -> None:
             nursery.start_soon(reader, "second", second, texts)
 
     assert {"first": ["old"], "numbers": list(range(10)), "second": ["", "later"]} == answers
+
+
+async def test_who_waits_for_the_annex_of_another_has_a_patience(tmp_path: Path) -> None:
+    limits = dataclasses.replace(NO_MEMORY, past_patience_s=0.1)
+    async with opened(tmp_path, limits) as engine:
+        first = await filled(engine)
+        second = await filled(engine)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asks(engine, first))
+            child = stop(await a_child())
+            with trio.fail_after(20), pytest.raises(Overloaded, match="one timestamp at a time"):
+                await engine.at(second).query(count)
+            os.kill(child, signal.SIGCONT)
+        assert 318 == await engine.at(second).query(count)
 
 
 async def test_who_gives_up_has_lost_nothing(tmp_path: Path) -> None:
