@@ -253,10 +253,12 @@ class IndexKeeper:
         kept.settled.set()
         if kept.live is not None:
             self._live.remove(index_id)
-        if self._checkpoints is not None:
-            assert self._nursery is not None, "who drops it runs"
-            remove = partial(self._checkpoints.remove, kept.info)
-            self._nursery.start_soon(trio.to_thread.run_sync, remove)
+        assert self._nursery is not None, "who drops it runs"
+        self._nursery.start_soon(self._remove_dropped, kept)
+
+    async def _remove_dropped(self, kept: _Kept) -> None:
+        await kept.ended.wait()
+        await self._remove_files(kept.info)
 
     async def _keep(self, kept: _Kept, before: _Kept | None = None) -> None:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,8 +20,10 @@ from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.host import Engine
+from engine.indexes.checkpoints import Checkpoints
 from engine.indexes.files import read_arrays, write_arrays
 from engine.indexes.text import index as text_index
+from tests.node.nodes import application
 
 TOLD = ("indexes.read", "indexes.built", "indexes.damaged")
 SCHEMA = Schema(notes=Table(v.any()).search_index("by_text", search_field="text"))
@@ -204,6 +207,36 @@ async def test_a_segment_has_its_file_when_it_is_folded_and_those_it_was_made_of
     async with opened(tmp_path) as (engine, events):
         assert ["indexes.read"] == events
         assert [f"fox {n}" for n in range(39, -1, -1)] == await engine.query(look, "fox")
+
+
+async def test_of_an_index_that_goes_while_it_is_written_no_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "TAIL_SLOTS_MAX", 1)
+    write = Checkpoints.write
+    begun, may_go_on, written = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(*args: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(10)
+        install = write(*args)
+        written.set()
+        return install
+
+    async with opened(tmp_path) as (engine, _):
+        (folder,) = (tmp_path / "indexes").iterdir()
+        monkeypatch.setattr(Checkpoints, "write", slowly)
+        await engine.mutation(add, ["fox"])
+        assert await trio.to_thread.run_sync(begun.wait, 10)
+
+        await engine.node.push(application(add, Schema(notes=Table(v.any()))))
+        await trio.sleep(0.1)
+        may_go_on.set()
+        assert await trio.to_thread.run_sync(written.wait, 10)
+
+        with trio.fail_after(5):
+            while folder.exists():  # noqa: ASYNC110 - nobody tells when it is gone
+                await trio.sleep(0.01)
 
 
 def test_to_write_arrays_takes_no_room_beside_them(tmp_path: Path) -> None:
