@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 
 from components.aggregate.command import main as aggregate
 from components.workpool.command import main as workpool
-from tests.node.command_line import headrace, started
+from tests.components.verbs import served
+from tests.node.command_line import headrace
 
 APP = """
 from components import aggregate, workpool
@@ -45,26 +45,12 @@ async def score_later(ctx: MutationCtx, points: float) -> None:
     await scores.insert(ctx, key=points, id="a", queued=True)
 """
 
-Verb = Callable[[Callable[[list[str]], int], str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def verb(capfd: pytest.CaptureFixture[str]) -> Verb:
-    def said(main: Callable[[list[str]], int], line: str) -> tuple[int, str, str]:
-        code = main([*line.split(), "--data", "db"])
-        return (int(code or 0), *capfd.readouterr())
-
-    return said
-
 
 @pytest.mark.slow
 def test_operators_look_at_pools_and_trees_and_do_something_about_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "app.py").write_text(APP)
-    monkeypatch.chdir(tmp_path)
-    with started(tmp_path, "serve", "app.py", "--data", "db", "--port", "0") as server:
-        server.wait_said("ready")
+    with served(tmp_path, APP, capfd) as verb:
         headrace(tmp_path, "run", "app:enqueue", '{"count": 2}', "--data", "db")
         for points in (3, 4):
             headrace(tmp_path, "run", "app:score", f'{{"points": {points}}}', "--data", "db")

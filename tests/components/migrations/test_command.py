@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ import pytest
 from components.migrations.command import main as migrations
 from components.rate_limiter.command import main as rate_limits
 from engine.errors import FunctionFailed
-from tests.node.command_line import headrace, started
+from tests.components.verbs import served
+from tests.node.command_line import headrace
 
 APP = """
 from components import migrations, rate_limiter
@@ -42,27 +42,12 @@ async def fill(ctx: MutationCtx, count: int) -> None:
         await limiter.limit(ctx, "send", key=key, config=hourly)
 """
 
-Verb = Callable[[Callable[[list[str]], int], str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Verb:
-    def said(main: Callable[[list[str]], int], line: str) -> tuple[int, str, str]:
-        code = main([*line.split(), "--data", "db"])
-        out, err = capfd.readouterr()
-        return int(code or 0), out, err
-
-    return said
-
 
 @pytest.mark.slow
 def test_operators_run_watch_stop_and_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "app.py").write_text(APP)
-    monkeypatch.chdir(tmp_path)
-    with started(tmp_path, "serve", "app.py", "--data", "db", "--port", "0") as server:
-        server.wait_said("ready")
+    with served(tmp_path, APP, capfd) as verb:
         assert 0 == headrace(tmp_path, "run", "app:fill", '{"count": 300}', "--data", "db").code
 
         dry = verb(migrations, "run app:double --dry-run --batch-size 2")
@@ -131,12 +116,9 @@ async def fill(ctx: MutationCtx) -> None:
 
 @pytest.mark.slow
 def test_a_migration_is_not_started_where_it_is_not_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "app.py").write_text(TWO)
-    monkeypatch.chdir(tmp_path)
-    with started(tmp_path, "serve", "app.py", "--data", "db", "--port", "0") as server:
-        server.wait_said("ready")
+    with served(tmp_path, TWO, capfd) as verb:
         headrace(tmp_path, "run", "app:fill", "{}", "--data", "db")
 
         with pytest.raises(FunctionFailed, match="app:double is a migration of 'new'"):
