@@ -52,12 +52,6 @@ from tests.components.aggregate.model import IDS, KEYS, SUMMANDS
 FEW = settings(max_examples=15)
 
 
-@pytest.fixture
-def numbers() -> Iterator[Numbers]:
-    with open_place(APPLICATION) as place:
-        yield Numbers(place)
-
-
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Numbers]:
     """One engine for many examples, each in a namespace of its own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,12 +25,6 @@ from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
 from tests.components.aggregate.counted import APPLICATION, Numbers, names_of
 from tests.components.lives import Lives
-
-
-@pytest.fixture
-def numbers() -> Iterator[Numbers]:
-    with open_place(APPLICATION) as place:
-        yield Numbers(place)
 
 
 def put(numbers: Numbers, *keys: Any, **more: Any) -> None:
