@@ -34,6 +34,8 @@ REPAIR_MS = 3_600_000
 COUNTS = st.integers(1, 20)
 RARELY = st.sampled_from([False] * 5 + [True])
 WAITS_MS = st.sampled_from([0, 0, 0, 5, 7.5, 1_000, 50_000])
+PASS = ("run_pass",)
+WATCH = ("watch",)
 
 
 class History(RuleBasedStateMachine):
@@ -118,12 +120,12 @@ class History(RuleBasedStateMachine):
         self.reasons += 1
         self.lives.cut(batches, in_flight=in_flight, ms=ms)
 
-    @rule(name=st.sampled_from(["run_pass", "run_pass", "watch"]))
-    def kill_a_job(self, name: str) -> None:
+    @rule(names=st.sampled_from([PASS, PASS, WATCH, (*PASS, *WATCH)]))
+    def kill_jobs(self, names: tuple[str, ...]) -> None:
         for job in self.lives.jobs():
-            if job["name"].endswith(name):
+            if job["name"].endswith(names):
                 self.reasons += 1
-                self.is_watched = self.is_watched and name == "run_pass"
+                self.is_watched = self.is_watched and names == PASS
                 self.killed.add(job["_id"])
                 self.lives.kill_job(job["_id"])
 
@@ -138,11 +140,18 @@ class History(RuleBasedStateMachine):
     @rule()
     def a_pass_that_was_canceled_does_nothing(self) -> None:
         """Each that the worker canceled is of an earlier loop, should it come all the same."""
+        self.wake_it_before_its_time()
         before = self.state()
         for job in self.lives.jobs("canceled"):
-            if job["name"].endswith("run_pass") and job["_id"] not in self.killed:
+            if job["name"].endswith(PASS) and job["_id"] not in self.killed:
                 self.t.mutation(mount.run_pass, job["args"][0])
         assert before == self.state()
+
+    def wake_it_before_its_time(self) -> None:
+        """Have it sleep until something is due, and cancel that pass by a ping."""
+        self.add(1, False, 50_000)
+        self.t.advance(1)
+        self.ping()
 
     # What holds.
 
@@ -172,7 +181,7 @@ class History(RuleBasedStateMachine):
             return
         assert self.generation <= found["generation"]
         self.generation = found["generation"]
-        passes = [job for job in self.lives.jobs() if job["name"].endswith("run_pass")]
+        passes = [job for job in self.lives.jobs() if job["name"].endswith(PASS)]
         current = [job for job in passes if job["args"][0]["generation"] == self.generation]
         assert len(current) <= (found["state"] != "stopped")
 
@@ -184,7 +193,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def it_looks_no_more_often_than_there_is_reason_to(self) -> None:
-        passes = [job for job in self.lives.jobs("success") if job["name"].endswith("run_pass")]
+        passes = [job for job in self.lives.jobs("success") if job["name"].endswith(PASS)]
         with_work = len(self.t.query(batches)) + 12 * len(self.poison)
         assert len(passes) <= with_work + 2 * self.reasons + len(set(self.due.values()))
 
