@@ -90,7 +90,12 @@ async def drain(ctx: MutationCtx, limit: int = BATCH_OPERATIONS) -> int:
 
     Returns:
         How many operations were taken from the queue; 0 if there is none.
+
+    Raises:
+        ValueError: `limit` is not positive.
     """
+    if limit < 1:
+        raise ValueError(f"limit is {limit}; it must be positive")
     return await _apply(ctx, limit)
 
 

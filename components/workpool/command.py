@@ -95,6 +95,7 @@ def _cancel(client: AdminClient, mount: str, options: argparse.Namespace) -> int
     if options.all:
         value_of(client, "functions:cancel_all", {"page_size": PAGE_SIZE}, component=mount)
         note("all works that there were are canceled, a page at a time")
+        return Exit.DONE
     asked = {"work_ids": options.ids}
     states = value_of(client, "functions:statuses", asked, component=mount)
     for work_id, found in zip(options.ids, states, strict=True):

@@ -154,6 +154,16 @@ def test_draining_applies_everything_now(numbers: Numbers) -> None:
     assert 0 == numbers.tell("drain")
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_draining_nothing_is_refused(numbers: Numbers, limit: int) -> None:
+    put(numbers, 1)
+
+    with pytest.raises(ValueError, match=f"limit is {limit}; it must be positive"):
+        numbers.t.mutation(numbers.mount.queue.drain, {"limit": limit})
+
+    assert 1 == pending(numbers)["queued"]
+
+
 def test_a_batch_that_reads_much_is_cut_and_the_rest_comes_next(numbers: Numbers) -> None:
     numbers.tell("clear", max_node_size=4)
     for n in range(24):
