@@ -78,8 +78,6 @@ async def start(
         await _queue(ctx, busy["name"], left, reset, skip_errors)
         return await _status(ctx, busy["name"])
     row = await _row(ctx, name)
-    for member in next:
-        await _plan(ctx, member)
     if is_begun:
         if row is not None and row["state"] == "inProgress":
             await _go_on(ctx, row, one_batch_only=one_batch_only)
@@ -420,9 +418,16 @@ async def _call_off(ctx: MutationCtx, row: Migration, under_way: Id[Part] | None
 async def _queue(
     ctx: MutationCtx, waits_for: str, left: list[Member], reset: bool, skip_errors: bool
 ) -> None:
-    """Have migrations run after another one; the same ones once, however often that is said."""
+    """
+    Have migrations run after another one; the same ones once, however often that is said.
+
+    Raises:
+        ValueError: one of them is none.
+    """
     if not left:
         return
+    for member in left:
+        await _plan(ctx, member)
     wanted = {"waits_for": waits_for, "left": left, "reset": reset, "skip_errors": skip_errors}
     async for series in _waiting(ctx, waits_for):
         if all(series[name] == value for name, value in wanted.items()):

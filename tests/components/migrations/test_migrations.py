@@ -479,3 +479,18 @@ def test_what_is_no_migration_is_refused_also_where_it_would_come_next(
     assert [0] * 10 == seen(t)
     assert "unknown" == status(t, "set_theme")["state"]
     assert [] == t.query("people:status", {"names": [named]})[0]["next"]
+
+
+@pytest.mark.parametrize("named", ["no_migration", "anything"])
+def test_what_is_no_migration_is_refused_also_while_another_is_in_progress(
+    t: BlockingHarness, named: str
+) -> None:
+    start(t, "set_theme")
+    before = seen(t)
+
+    for names in (["set_theme", named], [named, "set_theme"]):
+        with pytest.raises(ValueError, match=f"people:{named} is no migration"):
+            t.mutation("people:serially", {"names": names})
+
+    assert "inProgress" == status(t, "set_theme")["state"]
+    assert ([], before) == (status(t, "set_theme")["next"], seen(t))
