@@ -43,7 +43,7 @@ _UNREADABLE: Final = (
 )
 _NOTHING_WRITTEN: Final = (lmdb.MapFullError, lmdb.TxnFullError, lmdb.BadValsizeError)
 """Raised by a put, or by a commit that has not begun to write."""
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """A disk without room; EIO is what LMDB makes of a write that was cut short by it."""
 
 # fdatasync, as LMDB itself: macOS has none.
@@ -104,7 +104,7 @@ def _allocate_readers(file: Path) -> None:
     try:
         os.posix_fallocate(descriptor, 0, READERS_FILE_BYTES)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise
         # A file system that cannot promise room, such as one that never writes in place.
     finally:
@@ -113,8 +113,7 @@ def _allocate_readers(file: Path) -> None:
 
 def _check_length(env: lmdb.Environment, file: Path) -> None:
     """A page past the end of the file cannot be read: the process would end by SIGBUS."""
-    pages = env.info()["last_pgno"] + 1
-    wanted, found = pages * env.stat()["psize"], file.stat().st_size
+    wanted, found = file_bytes(env), file.stat().st_size
     if found < wanted:
         env.close()
         raise StoreDamaged(
@@ -169,6 +168,12 @@ def open_trees(env: lmdb.Environment, path: Path, *, reader: str) -> Trees:
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
     check_header(header, where=str(path), reader=reader)
     return trees
+
+
+def file_bytes(env: lmdb.Environment) -> int:
+    """Bytes of the file up to the last page that its newest state has ever used."""
+    last_page: int = env.info()["last_pgno"]
+    return (last_page + 1) * env.stat()["psize"]
 
 
 def bytes_in_use(txn: lmdb.Transaction, trees: Trees) -> int:
@@ -289,7 +294,7 @@ class LmdbWriter:
     def _fate(self, error: Exception) -> Fate:
         if isinstance(error, (SizeLimitReached, *_NOTHING_WRITTEN)):
             return Fate.REFUSED
-        no_room = isinstance(error, lmdb.Error) and error.code in _NO_ROOM
+        no_room = isinstance(error, lmdb.Error) and error.code in NO_ROOM
         return Fate.REFUSED if no_room and self._is_sound() else Fate.UNKNOWN
 
     def _is_sound(self) -> bool:

@@ -6,22 +6,24 @@ Nothing of it is flushed: whatever a crash leaves of it is removed.
 
 from __future__ import annotations
 
-import errno
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import NoReturn, Self
 
 import lmdb
 
 from engine.errors import StoreDamaged, StoreFailed, StoreFull
 from engine.store.interface import Tree
-from engine.store.lmdb_environment import TREE_NAMES, Trees, open_environment
+from engine.store.lmdb_environment import (
+    NO_ROOM,
+    TREE_NAMES,
+    Trees,
+    file_bytes,
+    open_environment,
+)
 from engine.store.lmdb_snapshot import LmdbSnapshot
 from engine.store.scratch import Items
-
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""As LMDB has it too: a write that was cut short is EIO to it."""
 
 
 class LmdbScratch:
@@ -92,7 +94,7 @@ class LmdbScratchWriter:
 
     def size_bytes(self) -> int:
         """As `ScratchWriter.size_bytes`: of the file."""
-        return _file_bytes(self._env)
+        return file_bytes(self._env)
 
     def close(self) -> None:
         """What was added stays for those who read."""
@@ -116,14 +118,9 @@ def _open_trees(env: lmdb.Environment, folder: Path, *, create: bool) -> Trees:
 
 def _refuse(error: BaseException, folder: Path) -> NoReturn:
     code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
-    if code in _NO_ROOM or isinstance(error, lmdb.MapFullError):
+    if code in NO_ROOM or isinstance(error, lmdb.MapFullError):
         raise StoreFull(
             f"{folder} has no room for rows as they were: {error}. Make room on the disk, or ask "
             "for a newer ts"
         ) from error
     raise StoreFailed(f"{folder} cannot be written: {error}") from error
-
-
-def _file_bytes(env: lmdb.Environment) -> int:
-    last_page: int = env.info()["last_pgno"]
-    return (last_page + 1) * env.stat()["psize"]

@@ -35,6 +35,7 @@ from engine.store.lmdb_environment import (
     LmdbWriter,
     Trees,
     bytes_in_use,
+    file_bytes,
     open_environment,
     open_trees,
 )
@@ -180,7 +181,7 @@ class LmdbStore:
             "map_bytes": info["map_size"],
             "data_bytes_max": opened.data_bytes_max,
             "size_bytes": size_bytes,
-            "file_bytes": (info["last_pgno"] + 1) * opened.env.stat()["psize"],
+            "file_bytes": file_bytes(opened.env),
             "readers": len(opened.env.readers().splitlines()) - 1,
             "readers_max": info["max_readers"],
             "snapshots": len(self._snapshots),
