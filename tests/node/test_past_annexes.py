@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -569,18 +569,7 @@ async def test_what_could_not_be_removed_is_not_gone_on_from(
 async def test_what_a_killed_engine_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         ts = await filled(engine)
-    lines = [
-        "import sys, trio",
-        "from pathlib import Path",
-        "from tests.node.test_past_annexes import opened, numbers",
-        "async def main():",
-        "    async with opened(Path(sys.argv[1])) as engine:",
-        "        await engine.at(int(sys.argv[2])).query(numbers)",
-        "        print('told: there', flush=True)",
-        "        await trio.sleep_forever()",
-        "trio.run(main)",
-    ]
-    with running(lines, tmp_path, ts) as (process, told):
+    with running(take_back_and_stay, tmp_path, ts) as (process, told):
         assert "there" == await trio.to_thread.run_sync(told)
         process.kill()
     assert 1 == len(annexes(tmp_path))
@@ -596,18 +585,7 @@ async def test_what_a_killed_engine_leaves_is_removed_by_the_next(tmp_path: Path
 async def test_a_process_ends_with_its_engine(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         ts = await filled(engine)
-        lines = [
-            "import os, sys, trio",
-            "from pathlib import Path",
-            "from tests.node.test_past_annexes import a_child, asks, opened, stop",
-            "async def main():",
-            "    async with opened(Path(sys.argv[1])) as engine, trio.open_nursery() as nursery:",
-            "        nursery.start_soon(asks(engine, int(sys.argv[2])))",
-            "        print('told:', stop(await a_child()), flush=True)",
-            "        await trio.sleep_forever()",
-            "trio.run(main)",
-        ]
-    with running(lines, tmp_path, ts) as (process, told):
+    with running(stop_who_takes_back_and_stay, tmp_path, ts) as (process, told):
         child = int(await trio.to_thread.run_sync(told))
         process.kill()
     os.kill(child, signal.SIGCONT)
@@ -669,12 +647,36 @@ def asks(engine: Engine, ts: int) -> Any:
     return partial(engine.at(ts).query, numbers)
 
 
+async def take_back_and_stay(data: Path, ts: int) -> None:
+    async with opened(data) as engine:
+        await engine.at(ts).query(numbers)
+        tell("there")
+        await trio.sleep_forever()
+
+
+async def stop_who_takes_back_and_stay(data: Path, ts: int) -> None:
+    async with opened(data) as engine, trio.open_nursery() as nursery:
+        nursery.start_soon(asks(engine, ts))
+        tell(stop(await a_child()))
+        await trio.sleep_forever()
+
+
+def tell(what: object) -> None:
+    sys.stdout.write(f"told: {what}\n")
+    sys.stdout.flush()
+
+
 @contextmanager
 def running(
-    lines: list[str], *args: object
+    act: Callable[[Path, int], Awaitable[None]], data: Path, ts: int
 ) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
-    """A process that runs these lines, and what waits for what it tells."""
-    command = [sys.executable, "-c", "\n".join(lines), *map(str, args)]
+    """A process that does this, and what waits for what it tells."""
+    script = (
+        "import pathlib, sys, trio\n"
+        f"from {__name__} import {act.__name__} as act\n"
+        "trio.run(act, pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", script, str(data), str(ts)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         output = process.stdout
