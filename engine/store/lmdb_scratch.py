@@ -123,4 +123,7 @@ def _refuse(error: BaseException, folder: Path) -> NoReturn:
             f"{folder} has no room for rows as they were: {error}. Make room on the disk, or ask "
             "for a newer ts"
         ) from error
-    raise StoreFailed(f"{folder} cannot be written: {error}") from error
+    raise StoreFailed(
+        f"{folder} cannot be written: {error}. {folder.parent} has to be a folder, or a link to "
+        "one, that this process may write to"
+    ) from error

@@ -494,6 +494,26 @@ async def test_a_full_disk_refuses_the_past_and_nothing_else(tmp_path: Path) -> 
         assert list(range(10)) == await engine.at(ts).query(numbers)
 
 
+@pytest.mark.parametrize("obstacle", ["a file", "a link to nowhere"])
+async def test_what_is_in_the_way_of_the_past_is_told_and_left_alone(
+    tmp_path: Path, obstacle: str
+) -> None:
+    place = tmp_path / FOLDER
+    if obstacle == "a file":
+        place.write_text("somebody's")
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    async with opened(tmp_path) as engine:
+        ts = await filled(engine)
+        with pytest.raises(StoreFailed, match=f"{place} has to be a folder, or a link to one"):
+            await engine.at(ts).query(numbers)
+        assert 308 == await engine.query(count)
+        aside = place.rename(tmp_path / "aside")
+
+        assert list(range(10)) == await engine.at(ts).query(numbers)
+    assert aside.is_file() or aside.is_symlink()
+
+
 async def test_a_process_that_was_killed_is_told_and_the_next_one_goes_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as engine:
         ts = await filled(engine)
