@@ -204,6 +204,7 @@ class AsOf:
             OutOfRetention: `ts` lies in the future, or further back than the log is kept, or more
                 was changed since than `past_disk_bytes_max`.
             FunctionTimeout: more was committed since than can be taken back in time; ask again.
+            Overloaded: others who ask for the past have kept it waiting for `past_patience_s`.
             Exception: what the function raised.
         """
         answer = await self._callee.query(target_of(fn, args, kwargs), self.ts)
