@@ -24,6 +24,9 @@ One who waited for a run that failed runs the query himself, since a failure
 is never shared; one whose leader was cancelled asks again, and the first of
 those leads.  Memory is bounded by bytes, the estimated weight of read sets
 included: what was not used for longest goes first, and lets go of its `Live`.
+
+An answer that a commit has touched is not looked for: whoever asks again finds
+that it does not hold, and otherwise it goes when there is time.
 """
 
 from __future__ import annotations
@@ -33,7 +36,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -129,7 +131,6 @@ class _Entry(Generic[R]):
     fresh_until: float
     slots: list[_Slot]
     hits: _Hits
-    unwatch: Callable[[], None]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -195,10 +196,12 @@ class QueryCache(Generic[R]):
     ) -> None:
         self._bytes_max = bytes_max
         self._processed = subscriptions.processed
+        subscriptions.keep_until_touched(self._let_go)
         self._monotonic = monotonic
         self._time_age_s_max = time_age_s_max
         self._entries: dict[_Slot, _Entry[R]] = {}
         self._by_use: OrderedDict[_Entry[R], None] = OrderedDict()
+        self._by_live: dict[Live, _Entry[R]] = {}
         self._flights: dict[_Slot, _Flight[R]] = {}
         self._personal: set[tuple[str, str]] = set()
         """Functions whose last answer depended on who asked: their callers wait for themselves."""
@@ -365,10 +368,9 @@ class QueryCache(Generic[R]):
             fresh_until=fresh_until,
             slots=slots,
             hits=self._hits_of.setdefault((key.component, key.path), _Hits()),
-            unwatch=_unwatched,
         )
         result.live.retain()
-        entry.unwatch = result.live.watch(partial(self._drop, entry))
+        self._by_live[result.live] = entry
         self._entries.update(dict.fromkeys(slots, entry))
         self._by_use[entry] = None
         self._size_bytes += size_bytes
@@ -405,8 +407,13 @@ class QueryCache(Generic[R]):
         for slot in entry.slots:
             del self._entries[slot]
         self._size_bytes -= entry.size_bytes
-        entry.unwatch()
+        del self._by_live[entry.result.live]
         entry.result.live.release()
+
+    def _let_go(self, live: Live) -> None:
+        """Forget an answer that was touched, unless it has gone."""
+        if (entry := self._by_live.get(live)) is not None:
+            self._drop(entry)
 
     def _is_personal(self, key: CacheKey) -> bool:
         return (key.component, key.path) in self._personal
@@ -435,7 +442,3 @@ def _wait_for_after(flight: _Flight[R], identity_key: str | None, wait_for: _Wai
 
 def _is_about_another(result: CachedResult, flight: _Flight[R], identity_key: str | None) -> bool:
     return result.observed_identity and flight.identity_key != identity_key
-
-
-def _unwatched() -> None:
-    """Stands in until the entry is watched."""

@@ -120,6 +120,11 @@ class ReadSet:
         if sought not in searches:
             searches.append(sought)
 
+    def count(self) -> int:
+        """How many points, intervals and searches it has."""
+        ranges = sum(map(len, self.ranges.values()))
+        return len(self.points) + ranges + sum(map(len, self.searches.values()))
+
     def is_touched_by(self, commit: Touched) -> bool:
         """Whether an old or new key of `commit` lies in this read set."""
         if not self.points.isdisjoint(commit.rows):

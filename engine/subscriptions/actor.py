@@ -6,12 +6,12 @@ A step of it goes through these stages:
     follow    wait until something was published past what is processed
     read      the commits in between, a bounded number of them
     prepare   those that wrote many rows: what their keys are takes the time
-    compare   their old and new keys with every read set
-    advance   `processed`
-    wake      whoever watches what was touched
+    compare   their old and new keys with every read set, and mark what they touch
+    finish    advance `processed`, and wake whoever watches what was touched
+    tidy      free what belonged to what was touched, until the next commit comes
 
-From `compare` on it is plain code, so nobody sees a commit that was compared
-with some read sets and not with others.  What is staged is never looked at.
+What is asked as of a commit waits for `processed`, so nobody is shown what was
+compared with some read sets and not with others.  What is staged is never looked at.
 If commits were published faster than they are kept, those that are gone may
 have touched anything, and everything is invalidated: too often, never too late.
 """
@@ -48,6 +48,7 @@ class SubscriptionsActor:
     name = "subscriptions"
 
     def __init__(self, published: Watermark, recent: Recent, state: Subscriptions) -> None:
+        self._published = published
         self._tail = published.follow()
         self._recent = recent
         self._state = state
@@ -56,6 +57,12 @@ class SubscriptionsActor:
         task_status.started()
         while upto := await self._tail.past(self._state.processed.value):
             await self._step(upto)
+            while self._state.tidy() and not self._is_behind:
+                await trio.lowlevel.checkpoint()
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._published.value > self._state.processed.value
 
     def close(self) -> None:
         self._tail.close()
@@ -73,6 +80,9 @@ class SubscriptionsActor:
             if len(commit.rows) > STEP_ROWS_MAX:
                 for _ in self._state.slices(commit):
                     await trio.lowlevel.checkpoint()
-                # Somebody may have compared those before it meanwhile.
-                seen = self._state.processed.value
-        self._state.advance([commit for commit in commits if commit.ts > seen], upto)
+            # Somebody may have compared it and those before it meanwhile.
+            if commit.ts > self._state.processed.value:
+                for _ in self._state.compare(commit):
+                    await trio.lowlevel.checkpoint()
+        if upto > self._state.processed.value:
+            self._state.finish(upto)

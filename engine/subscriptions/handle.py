@@ -8,11 +8,15 @@ code: a commit is before a subscription or after it, never beside it.
                     processed        published
     subscribe at ts <= processed: compared with `recent` here and now
     subscribe at ts >  processed: compared as the actor comes past `ts`
+
+A commit may touch thousands of read sets, most of them of answers that are kept in case somebody
+asks again.  So it only marks them, some thousands at a time, and tells those who watch when it has
+marked them all; what it leaves behind is freed later, in slices (`tidy`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -23,6 +27,12 @@ from engine.subscriptions.token import Callback, Live
 
 COMPARED_ROWS_MAX: Final = 256
 """By whoever cannot wait for the actor: some two milliseconds."""
+SLICE_LIVES: Final = 1_024
+"""Marked before others get their turn: some two milliseconds."""
+SLICE_READS: Final = 1_024
+"""Points, ranges and searches that are taken out of the index before others get theirs: likewise.
+What is freed with a read set counts as `FREED_READS`."""
+FREED_READS: Final = 40
 
 
 class Recent(Protocol):
@@ -59,6 +69,11 @@ class Subscriptions:
     def __init__(self, recent: Recent, *, processed_ts: int = 0) -> None:
         self._recent = recent
         self._index: ReadIndex[Live] = ReadIndex()
+        self._begun_ts = processed_ts
+        """Commits up to here, from `processed` on, have been compared with some read sets."""
+        self._hit: list[Live] = []
+        """Those who watch them are told when that is all."""
+        self._free: Callable[[Live], None] = _nothing
         self.processed = Watermark(processed_ts)
         """Up to here every commit has been compared with every read set."""
 
@@ -75,6 +90,10 @@ class Subscriptions:
         if live.invalidated_at is None:
             self._index.add(reads, live)
         return live
+
+    def keep_until_touched(self, free: Callable[[Live], None]) -> None:
+        """Have `free` called, some time after a `Live` was invalidated: of whoever only keeps."""
+        self._free = free
 
     def slices(self, commit: Touched) -> Iterator[None]:
         """Work out what comparing `commit` will ask of it; nothing is compared yet."""
@@ -97,34 +116,70 @@ class Subscriptions:
         commits = list(self._recent.between(seen, ts))
         if sum(len(commit.rows) for commit in commits) > COMPARED_ROWS_MAX:
             return False
-        self.advance(commits, ts)
+        for commit in commits:
+            for _ in self.compare(commit):
+                return False  # what was marked is marked
+        self.finish(ts)
         return True
 
     def advance(self, commits: Iterable[Touched], upto: int) -> None:
-        """
-        Compare `commits`, which are all from `processed` up to `upto`, oldest first.
-
-        Watchers are called last, once each, when `processed` has advanced: what
-        they ask or subscribe to is answered as of `upto`.
-        """
-        hit: list[Live] = []
+        """Compare `commits`, which are all from `processed` up to `upto`, oldest first."""
         before = self.processed.value
         for commit in commits:
             assert before < commit.ts <= upto, "each commit once, in order"
             before = commit.ts
-            if self._index:
-                hit += self._invalidate(commit)
+            for _ in self.compare(commit):
+                pass
+        self.finish(upto)
+
+    def compare(self, commit: Touched) -> Iterator[None]:
+        """
+        Mark what `commit` touches, and stop after each slice so that others get their turn.
+
+        It may be begun again, by whoever else: what is marked is not looked at twice.
+        """
+        self._begun_ts = max(self._begun_ts, commit.ts)
+        if not self._index:
+            return
+        for count, live in enumerate(self._index.touched_by(commit), 1):
+            # One that was read at this commit or after it has seen what it wrote.
+            if live.invalidated_at is None and live.ts < commit.ts:
+                live.invalidated_at = commit.ts
+                self._index.leave(live)
+                if live.is_watched:
+                    self._hit.append(live)
+            if count % SLICE_LIVES == 0:
+                yield
+
+    def finish(self, upto: int) -> None:
+        """
+        Advance `processed`, as all commits up to `upto` have been compared.
+
+        Watchers are called last, once each, when that is done: what they ask or
+        subscribe to is answered as of `upto`.
+        """
+        self._begun_ts = max(self._begun_ts, upto)
         self.processed.advance(upto)
-        _wake(hit)
+        self._wake()
+
+    def tidy(self) -> bool:
+        """Free a slice of what belonged to those that were invalidated; whether there is more."""
+        done = 0
+        for live, reads in self._index.clean():
+            self._free(live)
+            done += FREED_READS + reads.count()
+            if done > SLICE_READS:
+                return True
+        return False
 
     def invalidate_all(self, upto: int) -> None:
         """Advance to `upto` over commits that nobody knows: they may have touched anything."""
         unknown = [live for live in self._index if live.ts < upto]
         for live in unknown:
             live.invalidated_at = max(live.ts, self.processed.value) + 1
-            self._index.remove(live)
-        self.processed.advance(upto)
-        _wake(unknown)
+            self._index.leave(live)
+        self._hit += unknown
+        self.finish(upto)
 
     def statistics(self) -> SubscriptionStatistics:
         return SubscriptionStatistics(
@@ -135,28 +190,23 @@ class Subscriptions:
         )
 
     def _first_touch(self, reads: ReadSet, ts: int) -> int | None:
-        processed = self.processed.value
-        if ts >= processed:
+        if ts >= self._begun_ts:
             return None
         if not self._recent.covers(ts):
             return ts + 1
-        missed = self._recent.between(ts, processed)
+        missed = self._recent.between(ts, self._begun_ts)
         return next((commit.ts for commit in missed if reads.is_touched_by(commit)), None)
-
-    def _invalidate(self, commit: Touched) -> Iterator[Live]:
-        for live in self._index.touched_by(commit):
-            # One that was read at this commit or after it has seen what it wrote.
-            if live.invalidated_at is None and live.ts < commit.ts:
-                live.invalidated_at = commit.ts
-                self._index.remove(live)
-                yield live
 
     def _forget(self, live: Live) -> None:
         if live in self._index:
             self._index.remove(live)
 
+    def _wake(self) -> None:
+        hit, self._hit = self._hit, []
+        woken: set[Callback] = set()
+        for live in hit:
+            live.wake(woken)
 
-def _wake(hit: Iterable[Live]) -> None:
-    woken: set[Callback] = set()
-    for live in hit:
-        live.wake(woken)
+
+def _nothing(_live: Live) -> None:
+    """Stands in until somebody keeps what may be freed."""

@@ -5,11 +5,15 @@ A `ReadIndex` is the question that `ReadSet.is_touched_by` answers for one read
 set, asked of all of them at once.  Points stand in a dictionary by row key,
 ranges in one interval map for each index of the data, searches by their words:
 a commit is looked up by what it wrote, and what nobody reads costs nothing.
+
+An item that is found leaves at once, and what it had read is taken out later, a bit at a time:
+ten thousand may have read one range, and each of them many documents besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from engine.model.reads import Content, ReadSet, Sought, Touched
@@ -21,7 +25,7 @@ T = TypeVar("T", bound=Hashable)
 class ReadIndex(Generic[T]):
     """Read sets, each with the item that stands for it."""
 
-    __slots__ = ("_entries", "_points", "_ranges", "_searches")
+    __slots__ = ("_entries", "_left", "_points", "_ranges", "_searches")
 
     def __init__(self) -> None:
         self._points: dict[bytes, T | dict[T, None]] = {}
@@ -30,6 +34,8 @@ class ReadIndex(Generic[T]):
         self._ranges: dict[bytes, IntervalMap[T]] = {}
         self._searches: dict[bytes, _Searches[T]] = {}
         self._entries: dict[T, _Entry[T]] = {}
+        self._left: deque[tuple[T, _Entry[T]]] = deque()
+        """Of these something may still stand here."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -79,48 +85,96 @@ class ReadIndex(Generic[T]):
 
     def remove(self, item: T) -> None:
         """Forget `item`, and whatever only it had read."""
-        reads, handles = self._entries.pop(item)
+        self._take_out(item, self._entries.pop(item))
+
+    def leave(self, item: T) -> None:
+        """Find `item` no more; what it had read is for `clean` to take out."""
+        self._left.append((item, self._entries.pop(item)))
+
+    def clean(self) -> Iterator[tuple[T, ReadSet]]:
+        """Forget whatever only those had read that have left; yields each, and what it was."""
+        while self._left:
+            item, entry = self._left.popleft()
+            self._take_out(item, entry)
+            yield item, entry[0]
+
+    def _take_out(self, item: T, entry: _Entry[T]) -> None:
+        reads, handles = entry
         for row in reads.points:
-            readers = self._points[row]
-            if isinstance(readers, dict) and len(readers) > 1:
-                del readers[item]
-            else:
-                del self._points[row]
+            self._take_point(row, item)
         for prefix, handle in handles:
-            intervals = self._ranges[prefix]
-            intervals.remove(handle)
-            if not intervals:
-                del self._ranges[prefix]
+            if (intervals := self._ranges.get(prefix)) is not None:
+                intervals.remove(handle)
+                if not intervals:
+                    del self._ranges[prefix]
         for prefix, sought in reads.searches.items():
-            searches = self._searches[prefix]
-            for one in sought:
-                searches.remove(one, item)
-            if not searches:
-                del self._searches[prefix]
+            if (searches := self._searches.get(prefix)) is not None:
+                searches.remove(sought, item)
+                if not searches:
+                    del self._searches[prefix]
+
+    def _take_point(self, row: bytes, item: T) -> None:
+        readers = self._points.get(row)
+        if isinstance(readers, dict):
+            readers.pop(item, None)
+            if not readers:
+                del self._points[row]
+        elif readers == item:
+            del self._points[row]
 
     def touched_by(self, commit: Touched) -> Iterator[T]:
         """
         Yield the items whose read set `commit` touches.
 
-        The caller may remove an item as soon as it has it, and then a commit
-        of many keys does not find it by each of them.  It may come twice all
-        the same, when two of its intervals hold one key.
+        The caller may let an item leave as soon as it has it, and then neither a
+        commit of many keys nor a later one finds it by each of them.  It may come
+        twice all the same, when two of its intervals hold one key.
         """
         for row in commit.rows:
             readers = self._points.get(row)
             if readers is not None:
-                yield from list(readers) if isinstance(readers, dict) else (readers,)
+                yield from self._at_point(row, readers)
         if not self._ranges and not self._searches:
             return
         for prefix in commit.indexes:
-            intervals = self._ranges.get(prefix)
-            if intervals is not None:
+            if prefix in self._ranges:
                 for key in commit.keys(prefix):
-                    yield from intervals.stab(key)
-            searches = self._searches.get(prefix)
-            if searches is not None:
+                    yield from self._in_ranges(prefix, key)
+            if prefix in self._searches:
                 for _, content in commit.contents(prefix):
-                    yield from searches.finding(content)
+                    yield from self._searching(prefix, content)
+
+    def _at_point(self, row: bytes, readers: T | dict[T, None]) -> Iterator[T]:
+        entries = self._entries
+        if not isinstance(readers, dict):
+            if readers in entries:
+                yield readers
+            return
+        yield from [item for item in readers if item in entries]
+        for item in [item for item in readers if item not in entries]:
+            del readers[item]
+        if not readers and self._points.get(row) is readers:
+            del self._points[row]
+
+    def _in_ranges(self, prefix: bytes, key: bytes) -> Iterator[T]:
+        intervals = self._ranges.get(prefix)
+        if intervals is None:
+            return  # the last one has left meanwhile
+        entries = self._entries
+        found = intervals.stab(key)
+        yield from [item for item in found if item in entries]
+        if any(item not in entries for item in found):
+            intervals.prune(key, entries.__contains__)
+
+    def _searching(self, prefix: bytes, content: Content) -> Iterator[T]:
+        searches = self._searches.get(prefix)
+        if searches is None:
+            return
+        entries = self._entries
+        for askers in searches.finding(content):
+            yield from [item for item in askers if item in entries]
+            for item in [item for item in askers if item not in entries]:
+                del askers[item]
 
 
 class _Searches(Generic[T]):
@@ -135,8 +189,9 @@ class _Searches(Generic[T]):
 
     def __init__(self) -> None:
         self._asked: dict[Sought, dict[T, None]] = {}
-        self._by_hook: dict[str, dict[Sought, None]] = {}
-        self._anywhere: dict[Sought, None] = {}
+        self._by_hook: dict[str, dict[Sought, dict[T, None]]] = {}
+        """Those who have asked are in one dictionary, here and there."""
+        self._anywhere: dict[Sought, dict[T, None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._asked)
@@ -146,17 +201,21 @@ class _Searches(Generic[T]):
         if askers is not None:
             askers[item] = None
             return
-        self._asked[sought] = {item: None}
+        askers = self._asked[sought] = {item: None}
         if sought.hooks is None:
-            self._anywhere[sought] = None
+            self._anywhere[sought] = askers
         for hook in sought.hooks or ():
-            self._by_hook.setdefault(hook, {})[sought] = None
+            self._by_hook.setdefault(hook, {})[sought] = askers
 
-    def remove(self, sought: Sought, item: T) -> None:
-        askers = self._asked[sought]
-        del askers[item]
-        if askers:
-            return
+    def remove(self, several: Sequence[Sought], item: T) -> None:
+        for sought in several:
+            askers = self._asked.get(sought)
+            if askers is not None:
+                askers.pop(item, None)
+                if not askers:
+                    self._take_down(sought)
+
+    def _take_down(self, sought: Sought) -> None:
         del self._asked[sought]
         self._anywhere.pop(sought, None)
         for hook in dict.fromkeys(sought.hooks or ()):
@@ -165,15 +224,16 @@ class _Searches(Generic[T]):
             if not hanging:
                 del self._by_hook[hook]
 
-    def finding(self, content: Content) -> Iterator[T]:
+    def finding(self, content: Content) -> Iterator[dict[T, None]]:
         """Who has asked a search that finds a document of which the index has `content`."""
-        near = dict(self._anywhere)
+        near = [self._anywhere]
         if self._by_hook:
-            for hook in content.hooks:
-                near.update(self._by_hook.get(hook, {}))
-        for sought in near:
-            if sought.holds(content):
-                yield from list(self._asked.get(sought, ()))
+            near += filter(None, map(self._by_hook.get, content.hooks))
+        for hanging in near:
+            # Those who have asked leave as they are found, and of most there is nobody any more.
+            for sought, askers in list(hanging.items()):
+                if askers and sought.holds(content):
+                    yield askers
 
 
 _Entry = tuple[ReadSet, list[tuple[bytes, Handle[T]]]]

@@ -22,6 +22,7 @@ the whole of an index cost the tree no more than one.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,11 +44,12 @@ NODE_SPANS_MAX: Final = 32
 class Handle(Generic[T]):
     """One interval in a map, as its owner holds it."""
 
-    __slots__ = ("item", "span")
+    __slots__ = ("is_removed", "item", "span")
 
     def __init__(self, span: Span, item: T) -> None:
         self.span = span
         self.item = item
+        self.is_removed = False
 
 
 class IntervalMap(Generic[T]):
@@ -84,9 +86,12 @@ class IntervalMap(Generic[T]):
         return handle
 
     def remove(self, handle: Handle[T]) -> None:
-        """Remove what `add` returned `handle` for, once."""
-        sharing = self._handles[handle.span]
-        assert handle in sharing, "an interval is removed once"
+        """Remove what `add` returned `handle` for, once; nothing if it was pruned."""
+        assert not handle.is_removed, "an interval is removed once"
+        handle.is_removed = True
+        sharing = self._handles.get(handle.span)
+        if sharing is None or handle not in sharing:
+            return
         del sharing[handle]
         self._count -= 1
         if not sharing:
@@ -95,10 +100,25 @@ class IntervalMap(Generic[T]):
 
     def stab(self, key: bytes) -> list[T]:
         """Return the items of all intervals that hold `key`, one for each interval."""
+        handles = self._handles
+        return [handle.item for span in self._holding(key) for handle in handles[span]]
+
+    def prune(self, key: bytes, keeps: Callable[[T], bool]) -> None:
+        """Remove the intervals that hold `key` of all items that `keeps` is not true of."""
+        for span in self._holding(key):
+            sharing = self._handles[span]
+            kept = {handle: None for handle in sharing if keeps(handle.item)}
+            self._count -= len(sharing) - len(kept)
+            if kept:
+                self._handles[span] = kept
+            else:
+                del self._handles[span]
+                self._discard(span)
+
+    def _holding(self, key: bytes) -> list[Span]:
         found: list[Span] = []
         self._root.find((key, _TOP), _FINITE + key, found)
-        handles = self._handles
-        return [handle.item for span in found for handle in handles[span]]
+        return found
 
     def _insert(self, span: Span) -> None:
         if right := self._root.insert(span):

@@ -70,6 +70,11 @@ class Live:
         """Whether what was found by searches would still be found in this order."""
         return all(ranking.changed_ts <= self.ts for ranking in self.reads.rankings)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody wants to know at once."""
+        return bool(self._watchers)
+
     def watch(self, callback: Callback) -> Callback:
         """
         Call `callback` once when this is invalidated; return what takes that back.

@@ -112,9 +112,11 @@ class House:
         if process:
             self.process()
 
-    def process(self) -> None:
+    def process(self, *, tidy: bool = True) -> None:
         seen = self.subscribed.processed.value
         self.subscribed.advance(self.recent.between(seen, self.ts), self.ts)
+        if tidy:
+            assert not self.subscribed.tidy()
 
 
 @pytest.fixture
@@ -254,6 +256,22 @@ async def test_its_age_begins_when_the_run_began(
     await house.ask("third", clock)
 
     assert house.ran == ["first", "third"]
+
+
+async def test_an_answer_that_was_touched_is_given_to_nobody_before_it_is_freed(
+    house: House,
+) -> None:
+    old = await house.ask("ada")
+    house.commit(b"row", process=False)
+    house.process(tidy=False)
+
+    new = [await house.ask("ada"), await house.ask("bob")]
+    kept = house.cache.statistics().entries
+    past = await house.ask("ada", ts=old.ts)
+    house.process()
+
+    assert [answer.ts for answer in (old, *new, past)] == [1, 2, 2, 1]
+    assert (house.ran, kept, house.cache.statistics().entries) == (["ada"] * 3, 1, 1)
 
 
 async def test_a_failure_is_never_kept(house: House) -> None:

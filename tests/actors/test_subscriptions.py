@@ -19,7 +19,7 @@ from engine.log.recent import Recent
 from engine.model.reads import Interval, ReadSet
 from engine.subscriptions import actor
 from engine.subscriptions.actor import SubscriptionsActor
-from engine.subscriptions.handle import Subscriptions
+from engine.subscriptions.handle import FREED_READS, SLICE_LIVES, SLICE_READS, Subscriptions
 from engine.subscriptions.token import Live
 from tests.unit.subscriptions.touch import INDEXES, Touch, moved, overlaps, reads_of
 
@@ -67,6 +67,20 @@ async def test_a_commit_invalidates_whoever_read_what_it_wrote(
     assert subscribed.processed.value == 1
 
 
+async def test_what_was_kept_is_freed_with_no_more_commits_to_come() -> None:
+    node = Node()
+    kept: list[int] = []
+    async with node.running() as subscribed:
+        subscribed.keep_until_touched(lambda live: kept.append(live.ts))
+        for _ in range(1_000):
+            subscribed.subscribe(EVERYTHING, 0)
+        node.publish(moved(1, b"a", b"b"))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert len(kept) == 1_000
+        assert subscribed.statistics().ranges == 0
+
+
 async def test_closing_compares_what_was_published_before() -> None:
     node = Node()
     async with node.running() as subscribed:
@@ -110,6 +124,23 @@ async def test_a_commit_of_many_rows_leaves_others_their_turn() -> None:
 
     assert live.invalidated_at == 1
     assert len(keys) <= turns < 2 * len(keys)  # of the index that somebody reads
+
+
+async def test_a_commit_that_touches_very_many_leaves_others_their_turn() -> None:
+    node = Node()
+    waited = freed = 0
+    async with node.running() as subscribed:
+        lives = [subscribed.subscribe(EVERYTHING, 0) for _ in range(3 * SLICE_LIVES)]
+        node.publish(moved(1, b"a", b"b"))
+        while not subscribed.processed.value:
+            waited += 1
+            await trio.lowlevel.checkpoint()
+        while subscribed.tidy():
+            freed += 1
+
+    assert {1} == {live.invalidated_at for live in lives}
+    assert waited > 2
+    assert freed > len(lives) * FREED_READS / SLICE_READS / 2
 
 
 async def test_what_somebody_compares_while_a_commit_is_worked_out_is_compared_once() -> None:

@@ -32,7 +32,7 @@ from engine.model.json_values import decode_ts, encode_ts
 from engine.model.reads import Touched
 from engine.server.listener import ListenConfig
 from engine.server.server import ServerConfig
-from engine.subscriptions.handle import Subscriptions
+from engine.subscriptions.index import ReadIndex
 from engine.subscriptions.token import Live
 from tests.node.sockets import dialled, exchange, opened, post
 from tests.proofs.board import main as board
@@ -332,20 +332,18 @@ class Ends:
 def _dropping(dice: random.Random) -> Iterator[Counter[str]]:
     """The planted bug: now and then nobody is told."""
     counted: Counter[str] = Counter()
-    original = Subscriptions._invalidate
+    original = ReadIndex.touched_by
 
-    def forgetful(self: Subscriptions, commit: Touched) -> Iterator[Live]:
+    def forgetful(self: ReadIndex[Live], commit: Touched) -> Iterator[Live]:
         for live in original(self, commit):
             counted["all"] += 1
             if dice.randrange(DROPPED_IN):
                 yield live
-                continue
-            counted["dropped"] += 1
-            live.invalidated_at = None
-            self._index.add(live.reads, live)
+            else:
+                counted["dropped"] += 1
 
-    setattr(Subscriptions, "_invalidate", forgetful)  # noqa: B010 - a method is not assigned to
+    setattr(ReadIndex, "touched_by", forgetful)  # noqa: B010 - a method is not assigned to
     try:
         yield counted
     finally:
-        setattr(Subscriptions, "_invalidate", original)  # noqa: B010
+        setattr(ReadIndex, "touched_by", original)  # noqa: B010

@@ -31,10 +31,18 @@ class TextSought:
 
     def holds(self, entry: TextEntry, /) -> bool:
         """Whether a document with this entry is found."""
-        return all(entry.filters[at] == value for at, value in self.filters) and (
-            any(word in entry.words for word in self.words)
-            or any(word.startswith(self.prefix) for word in entry.words)
-        )
+        # No any() and all(), which take three times as long: a commit asks thousands.
+        for at, value in self.filters:
+            if entry.filters[at] != value:
+                return False
+        words = entry.words
+        for word in self.words:
+            if word in words:
+                return True
+        for word in words:  # noqa: SIM110
+            if word.startswith(self.prefix):
+                return True
+        return False
 
     def is_alike(self, word: str) -> bool:
         """Whether a word is longer than the last one, and begins so."""

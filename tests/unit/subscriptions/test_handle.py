@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,8 @@ from hypothesis import strategies as st
 
 from engine.log.recent import Recent
 from engine.model.reads import ReadSet
-from engine.subscriptions.handle import COMPARED_ROWS_MAX, Subscriptions
+from engine.subscriptions import handle
+from engine.subscriptions.handle import COMPARED_ROWS_MAX, SLICE_LIVES, Subscriptions
 from engine.subscriptions.token import Live
 from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, overlaps, reads_of, touches
 
@@ -105,6 +109,40 @@ def test_who_cannot_wait_compares_little_and_only_what_is_known(
     assert expected == (subscribed.processed.value, live.invalidated_at)
 
 
+def test_who_is_touched_by_thousands_is_told_of_none_before_all_are_marked() -> None:
+    commit = moved(1, b"a", b"b")
+    subscribed = Subscriptions(history(commit))
+    lives = [subscribed.subscribe(EVERYTHING, 0) for _ in range(SLICE_LIVES + 10)]
+    woken: list[int] = []
+    for live in (lives[0], lives[-1]):
+        live.watch(lambda: woken.append(subscribed.processed.value))
+
+    is_compared = subscribed.compared(1)
+    told = list(woken)
+    for _ in subscribed.compare(commit):
+        pass
+    subscribed.finish(1)
+
+    assert (is_compared, told, woken) == (False, [], [1, 1])
+    assert {1} == {live.invalidated_at for live in lives}
+
+
+def test_who_subscribes_between_two_slices_is_compared_with_that_commit() -> None:
+    commit = Touch(ts=1, rows=frozenset({b"row"}), entries={INDEXES[0]: [b"a"]})
+    subscribed = Subscriptions(history(commit))
+    for _ in range(SLICE_LIVES + 10):
+        subscribed.subscribe(EVERYTHING, 0)
+
+    slices = subscribed.compare(commit)
+    next(slices)
+    late = [subscribed.subscribe(EVERYTHING, ts) for ts in (0, 1)]
+    for _ in slices:
+        pass
+    subscribed.finish(1)
+
+    assert [1, None] == [live.invalidated_at for live in late]
+
+
 @dataclass(frozen=True)
 class Commit:
     """Publish one more commit."""
@@ -135,6 +173,18 @@ class Advance:
 
 
 @dataclass(frozen=True)
+class Begin:
+    """Compare the next commit with some read sets, and leave the others."""
+
+    slices: int
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """Free what belonged to those that were invalidated."""
+
+
+@dataclass(frozen=True)
 class Ask:
     """Ask whether all that was published is compared, by who cannot wait."""
 
@@ -142,13 +192,15 @@ class Ask:
 STEPS = (
     st.builds(Commit, touches(0))
     | st.builds(Ask)
+    | st.builds(Begin, st.integers(1, 3))
+    | st.builds(Tidy)
     | st.builds(Subscribe, reads=READS, age=st.integers(0, 4))
     | st.builds(Release, st.integers(0, 20))
     | st.builds(Advance, st.integers(0, 4))
 )
 
 
-Step: TypeAlias = Commit | Subscribe | Release | Advance | Ask
+Step: TypeAlias = Commit | Subscribe | Release | Advance | Begin | Tidy | Ask
 
 
 class World:
@@ -178,13 +230,28 @@ class World:
             case Release(at):
                 if self.held:
                     self.held.pop(at % len(self.held)).release()
+            case _:
+                self.process(step)
+
+    def process(self, step: Advance | Begin | Tidy | Ask) -> None:
+        match step:
             case Advance(count):
                 seen = self.subscribed.processed.value
                 upto = min(seen + count, len(self.published))
                 self.subscribed.advance(self.published[seen:upto], upto)
+            case Begin(slices):
+                for commit in self.unprocessed[:1]:
+                    deque(islice(self.subscribed.compare(commit), slices), 0)
+            case Tidy():
+                assert not self.subscribed.tidy()
             case Ask():
-                assert self.subscribed.compared(len(self.published))
+                if not self.subscribed.compared(len(self.published)):
+                    self.subscribed.advance(self.unprocessed, len(self.published))
                 assert self.subscribed.processed.value == len(self.published)
+
+    @property
+    def unprocessed(self) -> list[Touch]:
+        return self.published[self.subscribed.processed.value :]
 
     def expected(self, live: Live) -> int | None:
         later = self.published[self.read_at[live] : self.subscribed.processed.value]
@@ -196,8 +263,9 @@ def test_whatever_happens_in_whatever_order_no_touch_is_missed(
     script: list[Step],
 ) -> None:
     world = World()
-    for step in script:
-        world.take(step)
+    with mock.patch.object(handle, "SLICE_LIVES", 1):
+        for step in [*script, Ask()]:
+            world.take(step)
 
     assert [world.expected(live) for live in world.held] == [
         live.invalidated_at for live in world.held
@@ -207,3 +275,8 @@ def test_whatever_happens_in_whatever_order_no_touch_is_missed(
     assert world.subscribed.statistics().lives == sum(
         live.invalidated_at is None for live in world.held
     )
+    for live in world.held:
+        live.release()
+    assert not world.subscribed.tidy()
+    left = world.subscribed.statistics()
+    assert (left.lives, left.points, left.ranges) == (0, 0, 0)

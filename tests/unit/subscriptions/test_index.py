@@ -60,11 +60,46 @@ def test_what_is_removed_as_soon_as_it_is_found_is_found_by_one_key_alone() -> N
     assert sorted(found) == ["one", "two"]
 
 
-def test_readers_are_found_in_the_order_in_which_they_came() -> None:
+def test_a_range_that_many_have_read_is_looked_through_once() -> None:
     index: ReadIndex[str] = ReadIndex()
     names = [f"reader {number}" for number in range(20)]
     for name in names:
         index.add(reads_of(points=[b"row"], ranges=[(FIRST, (b"", None))]), name)
+    commit = Touch(ts=1, rows=frozenset(), entries={FIRST: [b"%d" % n for n in range(99)]})
+
+    found = []
+    for name in index.touched_by(commit):
+        index.leave(name)
+        found.append(name)
+
+    assert found == names
+    assert (len(index), index.point_count, index.range_count) == (0, 1, 0)
+    assert names == [name for name, _reads in index.clean()]
+    assert index.point_count == 0
+
+
+def test_who_has_left_is_not_found_and_takes_nothing_along_of_those_who_come() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    reads = reads_of(points=[b"row"], ranges=[(FIRST, (b"", None))])
+    commit = Touch(ts=1, rows=frozenset({b"row"}), entries={FIRST: [b"key"]})
+    for name in ("one", "two"):
+        index.add(reads, name)
+    for name in index.touched_by(commit):
+        index.leave(name)
+
+    index.add(reads, "three")
+    found = [found_by(index, commit), [name for name, _reads in index.clean()]]
+
+    assert [["three", "three"], ["one", "two"]] == found
+    assert ["three", "three"] == found_by(index, commit)
+
+
+def test_readers_are_found_in_the_order_in_which_they_came() -> None:
+    index: ReadIndex[str] = ReadIndex()
+    names = [f"reader {number}" for number in range(20)]
+    for name in (*names, "gone"):
+        index.add(reads_of(points=[b"row"], ranges=[(FIRST, (b"", None))]), name)
+    index.leave("gone")
 
     by_row = list(index.touched_by(Touch(ts=1, rows=frozenset({b"row"}))))
     by_range = list(index.touched_by(Touch(ts=2, rows=frozenset(), entries={FIRST: [b"key"]})))
@@ -80,7 +115,7 @@ def test_it_finds_what_comparing_every_key_with_every_interval_finds(
     for item, reads in enumerate(read_sets):
         index.add(reads, item)
     for item in gone & set(range(len(read_sets))):
-        index.remove(item)
+        (index.leave if item % 2 else index.remove)(item)
 
     found = set(index.touched_by(commit))
 
@@ -99,7 +134,9 @@ def test_it_is_empty_when_everybody_has_left(read_sets: list[ReadSet], dice: ran
     dice.shuffle(leaving)
 
     for item in leaving:
-        index.remove(item)
+        dice.choice((index.remove, index.leave))(item)
+    for _ in index.clean():
+        pass
 
     assert (len(index), index.point_count, index.range_count) == (0, 0, 0)
     assert index._points == {}

@@ -161,8 +161,11 @@ def test_an_invalidated_one_leaves_the_index_though_it_is_still_held() -> None:
     live = subscribed.subscribe(reads_of(points=[b"row"], ranges=[(INDEXES[1], (b"", None))]), 0)
 
     subscribed.advance([Touch(ts=1, rows=frozenset({b"row"}))], 1)
+    found = subscribed.statistics()
+    is_more = subscribed.tidy()
 
     left = subscribed.statistics()
+    assert (found.lives, is_more) == (0, False)
     assert (left.lives, left.points, left.ranges) == (0, 0, 0)
     live.release()
     assert live.invalidated_at == 1
