@@ -119,7 +119,10 @@ class Signature:
     """Of the argument object."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "validator", self._validator())
+        try:
+            object.__setattr__(self, "validator", self._validator())
+        except DeclarationError as refused:
+            raise DeclarationError(f"{self.where}: {refused}") from None
 
     @staticmethod
     def of(

@@ -334,8 +334,10 @@ class Table:
         Raises:
             DeclarationError: a field cannot be; names file and line.
         """
-        fields = v.object(self._fields) if isinstance(self._fields, Mapping) else self._fields
+        fields = self._fields
         try:
+            if isinstance(fields, Mapping):
+                fields = v.object(fields)
             validator = shape_of(fields, self._scope).validator
         except (Unsupported, InvalidValue, DeclarationError) as refused:
             raise self._error(str(refused)) from None

@@ -42,10 +42,12 @@ from engine.app.validators import (
     Union,
     Validator,
     shown,
+    too_deep,
     v,
 )
 from engine.errors import DeclarationError, InvalidValue, UsageError
 from engine.model.ids import Id
+from engine.model.limits import VALIDATOR_NESTING_MAX
 from engine.model.values import INT64_MAX, INT64_MIN, Int64, Undefined, Value, normalize
 
 Loaded: TypeAlias = Any
@@ -94,6 +96,8 @@ class Scope:
     """What the type variables of a generic class stand for."""
     within: tuple[type, ...] = ()
     """Classes being read, to notice one that contains itself."""
+    nesting: int = 0
+    """How many annotations are around the one that is being read."""
 
     @staticmethod
     def of_frame(frame: types.FrameType) -> Scope:
@@ -118,6 +122,17 @@ class Scope:
                 "import what it names at the top of the module, not under TYPE_CHECKING"
             ) from error
 
+    def deeper(self) -> Scope:
+        """
+        The same within one more annotation.
+
+        Raises:
+            Unsupported: there are too many around it.
+        """
+        if self.nesting == VALIDATOR_NESTING_MAX:
+            raise Unsupported(too_deep())
+        return replace(self, nesting=self.nesting + 1)
+
     def of_class(self, cls: type, parameters: Mapping[object, Shape]) -> Scope:
         """The scope in which the annotations of `cls` were written."""
         if cls in self.within:
@@ -125,7 +140,7 @@ class Scope:
                 f"`{cls.__name__}` contains itself, which no validator can say; write Any there"
             )
         return replace(
-            self.of_module(cls.__module__),
+            self.of_module(cls.__module__).deeper(),
             local={**self.local, cls.__name__: cls},
             parameters={**_inherited_parameters(cls, self), **parameters},
             within=(*self.within, cls),
@@ -299,6 +314,7 @@ def _spelled(annotation: Annotation) -> str:
 
 
 def _of_generic(annotation: Annotation, origin: Annotation, scope: Scope) -> Shape:
+    scope = scope.deeper()
     args = typing.get_args(annotation)
     if origin is _ANNOTATED:
         return _of_annotated(args[0], args[1:], scope)

@@ -28,7 +28,12 @@ from engine.errors import DeclarationError, InvalidId, InvalidValue
 from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.ids import row_key_of
 from engine.model.json_values import to_wire
-from engine.model.limits import IDENTIFIER_LENGTH_MAX, SHOWN_LENGTH_MAX
+from engine.model.limits import (
+    IDENTIFIER_LENGTH_MAX,
+    SHOWN_LENGTH_MAX,
+    VALIDATOR_NESTING_MAX,
+    VALUE_NESTING_MAX,
+)
 from engine.model.values import Int64, Refusal, Value, check_field_name, normalize
 
 Tables: TypeAlias = Callable[[str], int | None]
@@ -86,6 +91,9 @@ def _cut(text: str) -> str:
 
 class Validator(ABC):
     """Accepts some values and refuses all others."""
+
+    nesting: int = 0
+    """How many validators are one within the other, besides this."""
 
     @property
     def kind(self) -> str:
@@ -146,6 +154,14 @@ class Validator(ABC):
     @abstractmethod
     def _make_check(self) -> Check: ...
 
+    def __post_init__(self) -> None:
+        parts = [part.nesting for part in self.parts()]
+        if parts:
+            nesting = 1 + max(parts)
+            if nesting > VALIDATOR_NESTING_MAX:
+                raise DeclarationError(too_deep())
+            object.__setattr__(self, "nesting", nesting)
+
     def parts(self) -> Iterable[Validator]:
         """The validators directly within this one."""
         return ()
@@ -155,6 +171,13 @@ class Validator(ABC):
         yield self
         for part in self.parts():
             yield from part.walk()
+
+
+def too_deep() -> str:
+    return (
+        f"a validator nests more than {VALIDATOR_NESTING_MAX} deep (VALIDATOR_NESTING_MAX), and "
+        f"values at most {VALUE_NESTING_MAX}; write v.any() or Any for what is inside"
+    )
 
 
 class _OfTypes(Validator):

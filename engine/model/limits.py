@@ -28,6 +28,9 @@ VALUE_BYTES_MAX: Final = 32 << 20
 """Any value at all, the data of an error too; the clients assume it."""
 VALUE_NESTING_MAX: Final = 64
 """Deep enough for people, shallow enough for recursion in C and Python alike."""
+VALIDATOR_NESTING_MAX: Final = 2 * VALUE_NESTING_MAX
+"""Of two validators one within the other, one may be a union: as deep as values, and shallow
+enough to be walked by recursion."""
 ARRAY_ITEMS_MAX: Final = 8192
 OBJECT_FIELDS_MAX: Final = 1024
 FIELD_NAME_BYTES_MAX: Final = 1024
@@ -73,6 +76,8 @@ CREATION_TIME_MAX: Final = 2.0**53
 
 QUERY_FILTERS_MAX: Final = 256
 """Of one query, as in Convex: each is asked of every document that is read."""
+FILTER_NESTING_MAX: Final = 64
+"""Of an expression, as deep as a value: each document that is read evaluates it by recursion."""
 PAGE_ITEMS_MAX: Final = 32_000
 """As many as a function may read in Convex; clients ask for no more."""
 SEARCH_TERMS_MAX: Final = 16

@@ -2,7 +2,8 @@
 Filter expressions: what `query.filter(lambda q: ...)` builds, and how it is evaluated.
 
 Comparisons use the total order of values, a missing field is `UNDEFINED`.
-Arithmetic takes two float64 or two Int64, never a mix.
+Arithmetic takes two float64 or two Int64, never a mix.  A chain of `&` or of `|` is one level deep,
+however long it is.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 from engine.errors import FilterError
+from engine.model.limits import FILTER_NESTING_MAX
+from engine.model.text import brief
 from engine.model.values import (
     INT64_MAX,
     INT64_MIN,
@@ -27,16 +30,37 @@ from engine.model.values import (
 
 Doc = dict[str, Any]
 Evaluate = Callable[[Doc], Any]
+_Conditions: TypeAlias = "tuple[Expression, ...]"
+Parts: TypeAlias = tuple[str, _Conditions]
+"""What its conditions are joined with, and these."""
 
 
 class Expression:
     """A value computed from a document; comparisons of expressions are expressions."""
 
-    __slots__ = ("evaluate", "text")
+    __slots__ = ("evaluate", "nesting", "parts", "text")
 
-    def __init__(self, evaluate: Evaluate, text: str) -> None:
+    def __init__(
+        self, evaluate: Evaluate, text: str, nesting: int = 1, parts: Parts | None = None
+    ) -> None:
+        """
+        Args:
+            nesting: how many expressions are one within the other, this one included.
+            parts: of a chain.
+
+        Raises:
+            FilterError: it would be nested too deep.
+        """
         self.evaluate = evaluate
         self.text = text
+        self.nesting = nesting
+        self.parts = parts
+        if nesting > FILTER_NESTING_MAX:
+            raise FilterError(
+                f"the filter {brief(text)} is nested more than {FILTER_NESTING_MAX} deep "
+                "(FILTER_NESTING_MAX); give q.and_ and q.or_ all their conditions at once, "
+                "or filter with Python: .where(lambda doc: ...)"
+            )
 
     def __bool__(self) -> NoReturn:
         raise FilterError("a filter is built, not decided: write & | ~ instead of and, or, not")
@@ -90,7 +114,7 @@ class Expression:
         return _computed("mod", other, self)
 
     def __neg__(self) -> Expression:
-        return Expression(_negated(self), f"neg({self.text})")
+        return Expression(_negated(self), f"neg({self.text})", _around(self))
 
     def __and__(self, other: Any) -> Expression:
         return _all(self, _lift(other))
@@ -105,7 +129,7 @@ class Expression:
         return _any(_lift(other), self)
 
     def __invert__(self) -> Expression:
-        return Expression(lambda doc: not _truth(self, doc), f"not({self.text})")
+        return Expression(lambda doc: not _truth(self, doc), f"not({self.text})", _around(self))
 
     __hash__ = None  # type: ignore[assignment]  # equality builds an expression
 
@@ -200,6 +224,7 @@ def _compared(name: str, a: Any, b: Any) -> Expression:
     return Expression(
         lambda doc: decide(left.evaluate(doc), right.evaluate(doc)),
         f"{name}({left.text}, {right.text})",
+        _around(left, right),
     )
 
 
@@ -208,6 +233,7 @@ def _computed(name: str, a: Any, b: Any) -> Expression:
     return Expression(
         lambda doc: _arithmetic(name, left.evaluate(doc), right.evaluate(doc)),
         f"{name}({left.text}, {right.text})",
+        _around(left, right),
     )
 
 
@@ -271,13 +297,32 @@ def _negated(operand: Expression) -> Evaluate:
 
 
 def _all(*conditions: Expression) -> Expression:
-    text = f"and({', '.join(c.text for c in conditions)})"
-    return Expression(lambda doc: all(_truth(c, doc) for c in conditions), text)
+    parts, text, nesting = _joined("and", conditions)
+    return Expression(
+        lambda doc: all(_truth(c, doc) for c in parts), text, nesting, parts=("and", parts)
+    )
 
 
 def _any(*conditions: Expression) -> Expression:
-    text = f"or({', '.join(c.text for c in conditions)})"
-    return Expression(lambda doc: any(_truth(c, doc) for c in conditions), text)
+    parts, text, nesting = _joined("or", conditions)
+    return Expression(
+        lambda doc: any(_truth(c, doc) for c in parts), text, nesting, parts=("or", parts)
+    )
+
+
+def _joined(name: str, conditions: tuple[Expression, ...]) -> tuple[_Conditions, str, int]:
+    """All conditions, also those of a chain that goes on; how it is written, and its nesting."""
+    text = f"{name}({', '.join(c.text for c in conditions)})"
+    first = conditions[0] if conditions else None
+    if first is None or first.parts is None or first.parts[0] != name:
+        return conditions, text, _around(*conditions)
+    more = conditions[1:]
+    return (*first.parts[1], *more), text, max(first.nesting, _around(*more))
+
+
+def _around(*within: Expression) -> int:
+    """The nesting of what is computed from these."""
+    return 1 + max([one.nesting for one in within], default=0)
 
 
 def _truth(condition: Expression, doc: Doc) -> bool:

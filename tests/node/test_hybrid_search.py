@@ -12,7 +12,7 @@ from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.types import VectorHit
 from engine.app.validators import v
-from engine.errors import IndexNotFound, InvalidValue, NotAllowed
+from engine.errors import IndexNotFound, InvalidRange, InvalidValue, NotAllowed
 from engine.functions.targets import call_target
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
@@ -87,6 +87,13 @@ async def test_it_is_asked_again_when_either_search_would_be(
         shown.live.release()
 
 
+def nested(q: Any) -> Any:
+    condition = q.eq("color", "red")
+    for _ in range(5_000):
+        condition = q.or_(condition)
+    return condition
+
+
 async def test_what_cannot_be_is_refused_as_by_the_searches(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -111,6 +118,7 @@ async def test_what_cannot_be_is_refused_as_by_the_searches(
         ({"vector_index": "by_color"}, IndexNotFound),
         ({"vector": [1]}, InvalidValue),
         ({"limit": 0}, InvalidValue),
+        ({"filter": nested}, InvalidRange),
         ({"system": True}, NotAllowed),
     ):
         refused = searching(**options)

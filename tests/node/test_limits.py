@@ -518,6 +518,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "node/test_query_rules.py",
         "test_a_query_that_cannot_be_is_refused_by_name",
     ),
+    "FILTER_NESTING_MAX": (
+        "node/test_query_rules.py",
+        "test_a_query_that_cannot_be_is_refused_by_name",
+    ),
     "SEARCH_CANDIDATES_MAX": (
         "node/test_search.py",
         "test_nobody_looks_at_more_than_the_first_1024_that_are_found",
@@ -557,6 +561,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "CRON_NAME_LENGTH_MAX": (
         "unit/app/test_crons.py",
         "test_what_cannot_be_is_refused_at_its_line",
+    ),
+    "VALIDATOR_NESTING_MAX": (
+        "unit/app/test_validators.py",
+        "test_validators_nest_128_deep_and_no_deeper",
     ),
     "INDEX_FIELDS_MAX": (
         "unit/app/test_schema.py",

@@ -12,6 +12,7 @@ import trio.testing
 from engine import (
     UNDEFINED,
     Engine,
+    FilterError,
     Id,
     IndexNotFound,
     InvalidCursor,
@@ -155,6 +156,11 @@ async def test_a_cursor_of_an_index_is_none_of_one_with_other_fields(
             InvalidRange,
             r"at most 256 filters \(QUERY_FILTERS_MAX\)",
         ),
+        (
+            lambda db: db.query("notes").filter(lambda q: nested(q, 5_000)),
+            FilterError,
+            r"nested more than 64 deep \(FILTER_NESTING_MAX\)",
+        ),
     ],
     ids=[
         "spaces",
@@ -167,6 +173,7 @@ async def test_a_cursor_of_an_index_is_none_of_one_with_other_fields(
         "hidden",
         "system",
         "filters",
+        "nested",
     ],
 )
 async def test_a_query_that_cannot_be_is_refused_by_name(
@@ -179,6 +186,13 @@ async def test_a_query_that_cannot_be_is_refused_by_name(
     async with Engine.open(":memory:", app=[schema, look]) as engine:
         with pytest.raises(error, match=said):
             await engine.query(look)
+
+
+def nested(q: Any, count: int) -> Any:
+    condition = q.field("n") == 5
+    for _ in range(count):
+        condition = q.not_(condition)
+    return condition
 
 
 def filtered(notes: Any, count: int) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from engine.errors import (
 )
 from engine.functions.targets import call_target
 from engine.kernel.runtime import VirtualRuntime
+from engine.model.limits import FILTER_NESTING_MAX
 from engine.model.values import UNDEFINED
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
@@ -191,6 +194,27 @@ async def test_a_filter_field_that_becomes_null_or_goes_is_another_value(
             assert [] == await found(node, filter=lambda q, v=other: q.eq("cuisine", v))
 
 
+def nested(q: Any, count: int) -> Any:
+    """A condition within so many others."""
+    condition = q.eq("cuisine", "French")
+    for n in range(count):
+        condition = (q.and_ if n % 2 else q.or_)(condition)
+    return condition
+
+
+async def test_conditions_nest_64_deep(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving([add, names_of, SCHEMA]) as node:
+        await mutate(node, add, list(FOODS))
+
+        french = await found(node, filter=lambda q: nested(q, FILTER_NESTING_MAX))
+        either = await found(
+            node, filter=lambda q: reduce(or_, [q.eq("cuisine", n) for n in [*range(63), "Thai"]])
+        )
+
+        assert [["north", 1.0], ["east", 0.0]] == french
+        assert [["north east", 0.707107]] == either
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
@@ -209,9 +233,15 @@ async def test_a_filter_field_that_becomes_null_or_goes_is_another_value(
             InvalidRange,
             "at most 64 filter values",
         ),
+        (
+            {"filter": lambda q: reduce(or_, [q.eq("cuisine", n) for n in range(5_000)])},
+            InvalidRange,
+            "at most 64 filter values",
+        ),
+        ({"filter": lambda q: nested(q, 5_000)}, InvalidRange, r"64 deep \(FILTER_NESTING_MAX"),
         ({"filter": lambda q: q.neq("cuisine", "x")}, AttributeError, "neq"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 async def test_a_search_that_cannot_be_is_refused(
     options: Any, error: type[Exception], said: str, autojump_clock: trio.testing.MockClock

@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 from engine.errors import InvalidRange, InvalidValue
 from engine.model.keys import encode_key
-from engine.model.limits import VECTOR_FILTERS_MAX, VECTOR_RESULTS_MAX
+from engine.model.limits import FILTER_NESTING_MAX, VECTOR_FILTERS_MAX, VECTOR_RESULTS_MAX
 from engine.model.text import brief
 from engine.model.values import UNDEFINED, get_path, normalize
 
@@ -55,20 +55,13 @@ def asked(
     """
     Raises:
         InvalidValue: the vector is none, or the limit cannot be.
-        InvalidRange: the filter is no condition, or has too many values.
+        InvalidRange: the filter is no condition, has too many values or is nested too deep.
     """
-    condition = None if build is None else condition_of(build)
-    values = sum(1 for _ in leaves(condition))
-    if values > VECTOR_FILTERS_MAX:
-        raise InvalidRange(
-            f"a vector search has at most {VECTOR_FILTERS_MAX} filter values "
-            f"(VECTOR_FILTERS_MAX), not {values}; look through what it finds"
-        )
     return VectorSearch(
         index_name=index_name,
         vector=_numbers(vector),
         limit=_limit(limit),
-        condition=condition,
+        condition=None if build is None else condition_of(build),
     )
 
 
@@ -113,14 +106,19 @@ class Condition:
 
     __slots__ = ()
 
+    count = 1
+    """Of the comparisons that it is made of."""
+    nesting = 0
+    """How many conditions are one within the other, besides this."""
+
     def __bool__(self) -> NoReturn:
         raise InvalidRange("a filter is built, not decided: write & and | instead of and, or")
 
     def __and__(self, other: object) -> Condition:
-        return All((self, _condition(other)))
+        return All((*(self.parts if isinstance(self, All) else (self,)), _condition(other)))
 
     def __or__(self, other: object) -> Condition:
-        return AnyOf((self, _condition(other)))
+        return AnyOf((*(self.parts if isinstance(self, AnyOf) else (self,)), _condition(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +131,37 @@ class Equal(Condition):
     """Canonical, or `UNDEFINED` for a field that is missing; the key stands for it."""
 
 
+class _Several(Condition):
+    """Made of others."""
+
+    __slots__ = ("count", "nesting")
+
+    parts: tuple[Condition, ...]
+
+    def __post_init__(self) -> None:
+        count = sum(part.count for part in self.parts)
+        if count > VECTOR_FILTERS_MAX:
+            raise InvalidRange(
+                f"a vector search has at most {VECTOR_FILTERS_MAX} filter values "
+                "(VECTOR_FILTERS_MAX); look through what it finds"
+            )
+        nesting = 1 + max(part.nesting for part in self.parts)
+        if nesting > FILTER_NESTING_MAX:
+            raise InvalidRange(
+                f"the filter of a vector search is nested more than {FILTER_NESTING_MAX} deep "
+                "(FILTER_NESTING_MAX); give q.and_ and q.or_ all their conditions at once"
+            )
+        object.__setattr__(self, "count", count)
+        object.__setattr__(self, "nesting", nesting)
+
+
 @dataclass(frozen=True, slots=True)
-class All(Condition):
+class All(_Several):
     parts: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class AnyOf(Condition):
+class AnyOf(_Several):
     parts: tuple[Condition, ...]
 
 
@@ -162,7 +184,7 @@ class ConditionBuilder:
 def condition_of(build: Callable[[ConditionBuilder], object]) -> Condition:
     """
     Raises:
-        InvalidRange: it makes no condition.
+        InvalidRange: it makes no condition, or one of too many values or nested too deep.
     """
     return _condition(build(ConditionBuilder()))
 

@@ -9,7 +9,7 @@ import math
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict, TypeVar, Unpack
 
 import pytest
@@ -27,6 +27,7 @@ from engine.app.types import Document, Id, Page, PaginationOptions, Secret, User
 from engine.app.validators import Validator, v
 from engine.errors import ArgumentValidationError, DeclarationError, ReturnsValidationError
 from engine.model.ids import encode_id
+from engine.model.limits import VALIDATOR_NESTING_MAX
 from engine.model.values import UNDEFINED, Int64, Undefined
 
 TABLES = {"users": 10_001, "posts": 10_002}.get
@@ -287,6 +288,44 @@ def test_null_meets_a_bound_and_what_cannot_be_compared_with_it_does_not(
 
 class Shared(TypedDict):
     among: Annotated[float, MultipleOf(0)]
+
+
+@pytest.mark.parametrize("count", [VALIDATOR_NESTING_MAX + 1, 5_000])
+def test_annotations_nest_128_deep_and_no_deeper(count: int) -> None:
+    def nested(count: int, cls: Any = str) -> Any:
+        for number in range(count):
+            cls = dict[str, cls] if number % 2 else list[cls]
+        return cls
+
+    deepest = nested(VALIDATOR_NESTING_MAX)
+    said = rf"{re.escape(__file__)}:\d+: .*128 deep \(VALIDATOR_NESTING_MAX\)"
+
+    returns = returning(deepest).returns
+    assert returns is not None
+    assert returns.validator.nesting == VALIDATOR_NESTING_MAX
+    for make in (
+        lambda: returning(nested(count)),
+        lambda: taking(nested(count)),
+        lambda: taking(deepest),  # within the object of the arguments
+        lambda: Table(one_field(nested(count))).validator,
+        lambda: Table({"x": returns.validator}).validator,
+    ):
+        with pytest.raises(DeclarationError, match=said):
+            make()
+
+
+def one_field(annotation: Any) -> type:
+    made: Any = TypedDict
+    return made("OneField", {"x": annotation})  # type: ignore[no-any-return]
+
+
+def test_classes_nest_no_deeper_either() -> None:
+    cls: Any = str
+    for _ in range(1_000):
+        cls = make_dataclass("OneField", [("x", cls)])
+
+    with pytest.raises(DeclarationError, match="VALIDATOR_NESTING_MAX"):
+        returning(cls)
 
 
 def test_a_multiple_of_nothing_is_refused_where_it_is_declared() -> None:

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from annotated_types import MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.app.bounds import bounded
 from engine.app.validators import Validator, v
 from engine.errors import DeclarationError, InvalidValue
 from engine.model.ids import encode_id
 from engine.model.json_values import from_wire
+from engine.model.limits import VALIDATOR_NESTING_MAX
 from engine.model.values import Int64, normalize
 
 TABLES = {"users": 10_001, "posts": 10_002}.get
@@ -334,3 +337,45 @@ def test_printing_a_validator_loses_nothing(validator: Validator) -> None:
 
     assert validator == again
     assert validator.to_json() == again.to_json()
+
+
+def nested(count: int) -> Validator:
+    """A validator within so many others of all kinds."""
+    validator: Validator = v.string()
+    for number in range(count):
+        validator = NESTS[number % len(NESTS)](validator)
+    return validator
+
+
+NESTS: list[Callable[[Validator], Validator]] = [
+    v.array,
+    v.nullable,
+    lambda one: v.object({"a": one}),
+    lambda one: v.record(v.string(), one),
+    lambda one: bounded(one, [MinLen(0)]),
+]
+
+
+def test_validators_nest_128_deep_and_no_deeper() -> None:
+    deepest = nested(VALIDATOR_NESTING_MAX)
+
+    assert (deepest.nesting, len({deepest, nested(VALIDATOR_NESTING_MAX)})) == (128, 1)
+    assert str(deepest).count("v.array(") == str(deepest.to_json()).count("'array'") == 26
+    assert "does not match" in refusal(deepest, 3)
+    for count in (VALIDATOR_NESTING_MAX + 1, 5_000):
+        with pytest.raises(DeclarationError, match=r"128 deep \(VALIDATOR_NESTING_MAX\)"):
+            nested(count)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [v.array, v.nullable, v.optional, lambda one: v.record(v.string(), one)],
+    ids=["array", "nullable", "optional", "record"],
+)
+def test_none_of_them_goes_deeper(make: Callable[[Validator], Validator]) -> None:
+    deepest = nested(VALIDATOR_NESTING_MAX)
+
+    with pytest.raises(DeclarationError, match="VALIDATOR_NESTING_MAX"):
+        make(deepest)
+    with pytest.raises(DeclarationError, match="VALIDATOR_NESTING_MAX"):
+        v.object({"a": deepest})

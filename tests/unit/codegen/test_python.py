@@ -16,7 +16,7 @@ from engine.app.validators import Validator, v
 from engine.codegen import python
 from engine.functions.loader import load, withdraw
 from engine.model.ids import Id
-from engine.model.limits import VALUE_NESTING_MAX
+from engine.model.limits import VALIDATOR_NESTING_MAX, VALUE_NESTING_MAX
 from engine.model.values import Int64
 from tests.architecture.source_tree import ROOT
 
@@ -63,7 +63,7 @@ def test_a_validator_has_a_type(validator: Validator, expected: str) -> None:
 
 def test_what_nests_deeper_than_values_may_is_cut_off() -> None:
     validator: Validator = v.string()
-    for _ in range(VALUE_NESTING_MAX * 3):
+    for _ in range(VALIDATOR_NESTING_MAX):
         validator = v.array(validator)
 
     @query(returns=validator)

@@ -13,7 +13,7 @@ from engine.app.schema import Schema, Table
 from engine.app.validators import Validator, v
 from engine.codegen import typescript
 from engine.functions.loader import load
-from engine.model.limits import VALUE_NESTING_MAX
+from engine.model.limits import VALIDATOR_NESTING_MAX, VALUE_NESTING_MAX
 from engine.model.values import Int64
 from tests.architecture.source_tree import ROOT
 
@@ -52,7 +52,7 @@ def test_a_validator_has_a_type(validator: Validator, expected: str) -> None:
 
 def test_what_nests_deeper_than_values_may_is_cut_off() -> None:
     validator: Validator = v.string()
-    for _ in range(VALUE_NESTING_MAX * 3):
+    for _ in range(VALIDATOR_NESTING_MAX // 2):
         validator = v.object({"a": v.array(validator)})
 
     written = returned(validator)

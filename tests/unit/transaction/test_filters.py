@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import FilterError
+from engine.model.limits import FILTER_NESTING_MAX
 from engine.model.values import UNDEFINED, Int64, compare
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
 from tests.unit.model.canonical import MAYBE_VALUE, same
@@ -144,3 +147,38 @@ def test_a_field_is_named_by_its_path() -> None:
 def test_a_filter_is_not_decided_while_it_is_built() -> None:
     with pytest.raises(FilterError, match=r"write & \| ~"):
         bool(q.eq(1, 1))
+
+
+def test_an_expression_nests_64_deep_and_no_deeper() -> None:
+    deepest = reduce(lambda one, _n: one + 1, range(FILTER_NESTING_MAX - 2), q.field("n"))
+    condition = deepest > 0
+
+    assert predicate_of(condition)(DOC)
+    deepers: list[Callable[[], Expression]] = [
+        lambda: ~condition,
+        lambda: condition & True,
+        lambda: q.or_(False, condition),
+        lambda: condition == True,  # noqa: E712
+        lambda: q.neg(deepest + 1) < 0,
+    ]
+    for deeper in deepers:
+        with pytest.raises(FilterError, match=r"more than 64 deep \(FILTER_NESTING_MAX\)"):
+            deeper()
+
+
+@pytest.mark.parametrize(("join", "holds"), [(operator.or_, True), (operator.and_, False)])
+def test_a_chain_is_as_long_as_it_is(
+    join: Callable[[Any, Any], Expression], *, holds: bool
+) -> None:
+    chain = reduce(join, [q.field("n") == n for n in range(2_000)])
+
+    assert holds == predicate_of(chain)(DOC)
+    assert chain.nesting == 3
+    assert (q.field("n") == 7).parts is None
+
+
+def test_what_is_joined_by_and_within_or_stays_together() -> None:
+    yes, no = q.eq(1, 1), q.eq(1, 2)
+    joined = [(yes | yes) & no, (no & no) | yes, no | (yes & no)]
+
+    assert [False, True, False] == [predicate_of(one)(DOC) for one in joined]
