@@ -5,6 +5,7 @@ A mutation's writes go through five stages:
 
     stage     stamp and encode them, let later mutations see them     plain code
     gather    whatever is staged while a batch is on its way          no timer
+              and the rest of a series, of which nobody waits for one at most 5 ms
     persist   one store transaction for the batch, flushed            the only await
     publish   let readers and followers see it                        plain code
     answer    wake whoever waits for it                               plain code
@@ -18,8 +19,8 @@ the log what became of it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +53,10 @@ trace = tracer(__name__)
 FOLLOWED_BATCHES: Final = 8
 """Of which documents stay decoded, for followers: those of thousands of commits, a million objects,
 had the garbage collector hold everybody up for 0.7 s now and then."""
+
+
+SERIES_S_MAX: Final = 0.005
+"""A batch waits no longer for the rest of a series: what queries see may not be older."""
 
 
 class RunAgain(Exception):
@@ -112,6 +117,7 @@ class Committer:
         """How many views there are of each snapshot."""
         self._waiters = DurableWaiters()
         self._work = trio.Event()
+        self._is_in_series = False
         self._is_closed = False
         self._refusal: StoreFull | None = None
         self.generation = 0
@@ -260,8 +266,25 @@ class Committer:
         self._live.stage(ts, writes)
         self._pending.append(commit)
         self._staged_bytes += commit.size_bytes
-        self._work.set()
+        if not self._is_in_series or len(self._pending) == 1:
+            self._work.set()
         return ts
+
+    @contextmanager
+    def series(self) -> Iterator[None]:
+        """
+        One transaction after another is staged inside, and none of them waited for before the end.
+
+        They share a batch, as long as nobody else waits for what is staged, and it does not take
+        longer than `SERIES_S_MAX`.
+        """
+        assert not self._is_in_series, "there is one series at a time"
+        self._is_in_series = True
+        try:
+            yield
+        finally:
+            self._is_in_series = False
+            self._work.set()
 
     async def settled(self, ts: int, generation: int) -> None:
         """
@@ -277,6 +300,7 @@ class Committer:
             await trio.lowlevel.checkpoint()  # who calls in a loop lets others run
             return
         self._check_open()
+        self._work.set()
         await self._waiters.wait(ts)
 
     async def wait_settled(self) -> None:
@@ -310,8 +334,9 @@ class Committer:
         while not self._pending:
             if self._is_closed:
                 return []
-            self._work = trio.Event()
-            await self._work.wait()
+            await self._more_work()
+        if self._is_in_series:
+            await self._rest_of_series()
         limits = self._limits
         batch: list[StagedCommit] = []
         size = changes = 0
@@ -322,6 +347,15 @@ class Committer:
                 break
             batch.append(self._pending.popleft())
         return batch
+
+    async def _rest_of_series(self) -> None:
+        with trio.move_on_after(SERIES_S_MAX):
+            while self._is_in_series and not self._waiters:
+                await self._more_work()
+
+    async def _more_work(self) -> None:
+        self._work = trio.Event()
+        await self._work.wait()
 
     async def _persist(self, batch: list[StagedCommit]) -> None:
         self._in_flight = batch

@@ -20,6 +20,9 @@ class DurableWaiters:
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, trio.lowlevel.Task]] = deque()
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     async def wait(self, ts: int) -> None:
         """Return when `release` has been called with `ts` or later; raises what `fail` is given."""
         entry = (ts, trio.lowlevel.current_task())

@@ -102,6 +102,8 @@ class Mutations:
         self._executor = executor
         self._runtime = runtime
         self._limits = limits
+        self._jobs_turn = trio.Lock()
+        """Of one series of jobs after the other, which runs while the first is being written."""
 
     async def run(self, request: Request, session: SessionRequest | None) -> MutationResult:
         """As `Functions.mutation`."""
@@ -126,17 +128,23 @@ class Mutations:
         """
         if self._runtime.interleave is not None:
             return await self._jobs_beside_others(next_key)
-        runs: list[_JobRun] = []
-        began = self._runtime.monotonic()
-        while (key := await next_key()) is not None:
-            runs.append(run := await self._run_in_lane(key))
-            if isinstance(run.refusal, Overloaded) or run.is_behind:
-                break
-            if self._runtime.monotonic() - began > JOBS_SLICE_S:
-                await trio.lowlevel.checkpoint()
-                began = self._runtime.monotonic()
+        async with self._jobs_turn:
+            runs = await self._staged_jobs(next_key)
         are_durable = await self._settled(runs)
         return [await self._come_of(run, is_durable=are_durable) for run in runs]
+
+    async def _staged_jobs(self, next_key: NextKey) -> list[_JobRun]:
+        runs: list[_JobRun] = []
+        began = self._runtime.monotonic()
+        with self._committer.series():
+            while (key := await next_key()) is not None:
+                runs.append(run := await self._run_in_lane(key))
+                if isinstance(run.refusal, Overloaded) or run.is_behind:
+                    break
+                if self._runtime.monotonic() - began > JOBS_SLICE_S:
+                    await trio.lowlevel.checkpoint()
+                    began = self._runtime.monotonic()
+        return runs
 
     async def _jobs_beside_others(self, next_key: NextKey) -> list[JobResult]:
         results: dict[bytes, JobResult] = {}
