@@ -29,7 +29,6 @@ from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
 from engine.kernel.runtime import Runtime
 from engine.model.codec import decode
-from engine.model.ids import row_key_of
 from engine.model.limits import Limits
 from engine.model.reads import ReadSet
 from engine.subscriptions.handle import Subscriptions
@@ -67,10 +66,10 @@ class Job(NamedTuple):
         return of_component(self.target, self.name)
 
 
-def as_job(row: Any, kind: Kind, place: bytes) -> Job:
-    """A row of `_scheduled_functions`, as those see it who run it."""
+def as_job(key: bytes, row: Any, kind: Kind, place: bytes) -> Job:
+    """The row of `_scheduled_functions` at `key`, as those see it who run it."""
     return Job(
-        row_key_of(row["_id"]),
+        key,
         kind,
         row["name"],
         row["target"],
@@ -257,7 +256,7 @@ class DueJobs:
                 # Its arguments, which may be megabytes, are let go of before the next row is read.
                 image = view.row(key) or b""
                 size += len(image)
-                job = self._job(decode(image), place)
+                job = self._job(key, decode(image), place)
                 line = component.lines[job.kind]
                 if line in lines:
                     self._put(line, job)
@@ -272,8 +271,8 @@ class DueJobs:
             elif place > line.upto:
                 line.upto, line.next_due_ms = place, component.stand.due_ms(place)
 
-    def _job(self, row: Any, place: bytes) -> Job:
-        return as_job(row, self.kind_of(row["name"], row["target"]), place)
+    def _job(self, key: bytes, row: Any, place: bytes) -> Job:
+        return as_job(key, row, self.kind_of(row["name"], row["target"]), place)
 
     def _put(self, line: _Line, job: Job) -> None:
         if not line.waiting:

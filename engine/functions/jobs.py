@@ -325,7 +325,7 @@ def _fail_begun(turn: Transaction) -> list[tuple[Job, Ended]]:
             row = turn.get(key)
             assert row is not None, "an entry leads to a row"
             room.take(size_of(row))
-            ended.append((as_job(row, Kind.ACTION, b""), end_action(turn, key, row, failed)))
+            ended.append((as_job(key, row, Kind.ACTION, b""), end_action(turn, key, row, failed)))
         if ended:
             return ended
     return []
