@@ -171,7 +171,7 @@ def _add_index(turn: Transaction, table: TableInfo, wanted: IndexInfo) -> None:
             "indexId": turn.catalog.next_index_id,
             "name": wanted.name,
             "table": table.number,
-            "fields": wanted.field_names,
+            "fields": list(wanted.field_names),
             "kind": wanted.kind.value,
             "state": IndexState.BACKFILLING.value,
             "unique": wanted.unique,

@@ -32,7 +32,7 @@ from engine.transaction.pagination import (
     narrowed,
     read_options,
 )
-from engine.transaction.ranges import Bounds, interval_of
+from engine.transaction.ranges import EVERYTHING, Bounds, interval_of
 from engine.transaction.scan import Plan, Predicate, Scan
 from engine.transaction.search import Match, SearchBuilder, growing, search
 from engine.transaction.transaction import Reading, Transaction
@@ -109,6 +109,16 @@ class QueryBuilder(Query[Any]):
         present: what is shown of a row; nothing at all if it is `None`.
     """
 
+    # What it is before any step; a step sets its own in the query that it returns.
+    _index_name = "by_creation_time"
+    _has_index = False
+    _bounds: Bounds = EVERYTHING
+    _reverse = False
+    _has_order = False
+    _predicates: tuple[Predicate, ...] = ()
+    _texts: tuple[str, ...] = ()
+    _search: SearchBuilder | None = None
+
     def __init__(
         self,
         transaction: Transaction,
@@ -129,14 +139,6 @@ class QueryBuilder(Query[Any]):
         self._pagination = pagination
         self._slice_rows_max = slice_rows_max
         self._present = present
-        self._index_name = "by_creation_time"
-        self._has_index = False
-        self._bounds = Bounds()
-        self._reverse = False
-        self._has_order = False
-        self._predicates: tuple[Predicate, ...] = ()
-        self._texts: tuple[str, ...] = ()
-        self._search: SearchBuilder | None = None
 
     # Steps
 
@@ -227,7 +229,7 @@ class QueryBuilder(Query[Any]):
                 f"{self._table!r} is a system table; it has by_id, by_creation_time"
             )
         is_as_of = self._transaction.view.is_as_of
-        index = find_index(table, self._index_name, self._bounds.fields, is_as_of=is_as_of)
+        index = find_index(table, self._index_name, self._bounds, is_as_of=is_as_of)
         lower, upper = self._interval(index)
         return Plan(
             index=index,
@@ -235,7 +237,7 @@ class QueryBuilder(Query[Any]):
             upper=upper,
             reverse=self._reverse,
             predicates=self._tests(),
-            reading=self._reading(self._bounds.text, "desc" if self._reverse else "asc"),
+            reading=self._reading(self._bounds, "desc" if self._reverse else "asc"),
         )
 
     def _interval(self, index: IndexInfo) -> tuple[bytes, bytes | None]:
@@ -259,14 +261,14 @@ class QueryBuilder(Query[Any]):
 
         return (tested,)
 
-    def _reading(self, where: str, order: str) -> Reading | None:
+    def _reading(self, asked: Bounds | SearchBuilder, order: str) -> Reading | None:
         readings = self._transaction.readings
         if readings is None:
             return None
         reading = Reading(
             table=self._table,
             index=self._index_name,
-            range=where,
+            range=asked.text,
             order=order,
             filters=len(self._predicates),
         )
@@ -353,7 +355,7 @@ class QueryBuilder(Query[Any]):
 
     def _reading_of_search(self) -> Reading | None:
         assert self._search is not None, "it is a search"
-        return self._reading(self._search.text, "score")
+        return self._reading(self._search, "score")
 
     def _first(self) -> Steps[Any]:
         found = yield from self.read(1)
@@ -583,14 +585,12 @@ def _check_absent(table: str, index_name: str) -> None:
         )
 
 
-def find_index(
-    table: TableInfo, name: str, fields: Sequence[str], *, is_as_of: bool = False
-) -> IndexInfo:
+def find_index(table: TableInfo, name: str, bounds: Bounds, *, is_as_of: bool = False) -> IndexInfo:
     """
     The index of that name, ready for queries.
 
     Args:
-        fields: what the range is on, for the index to declare where there is none.
+        bounds: what is asked of it, for the index to declare where there is none.
         is_as_of: it is asked for in the past, where there is also what was dropped since.
 
     Raises:
@@ -603,7 +603,7 @@ def find_index(
         raise IndexNotFound(
             f"the table {table.name!r} has no index {name!r}; it has "
             f"{', '.join(sorted(table.indexes))}.{hint} "
-            f"To add it: Table(...).index({name!r}, {list(fields) or ['...']}) in the schema."
+            f"To add it: Table(...).index({name!r}, {bounds.fields or ['...']}) in the schema."
             f"{_DROPPED_SINCE if is_as_of else ''}"
         )
     if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):

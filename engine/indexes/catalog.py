@@ -97,14 +97,12 @@ class IndexInfo:
     """What a search or vector index is declared with."""
     row: bytes | None = None
     """Key of its `_index` row; `None` for those that every table has."""
+    prefix: bytes = field(init=False, repr=False, compare=False)
+    field_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def prefix(self) -> bytes:
-        return self.index_id.to_bytes(4, "big")
-
-    @property
-    def field_names(self) -> list[str]:
-        return [".".join(path) for path in self.fields]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", self.index_id.to_bytes(4, "big"))
+        object.__setattr__(self, "field_names", tuple(".".join(path) for path in self.fields))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

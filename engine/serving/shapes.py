@@ -112,7 +112,7 @@ def _inferred(table: TableInfo, seen: Seen, rule: Json) -> Inferred:
 def _index(index: IndexInfo) -> IndexSpec:
     return IndexSpec(
         name=index.name,
-        fields=tuple(index.field_names[:-1]),
+        fields=index.field_names[:-1],
         unique=index.unique,
         staged=index.state is not IndexState.ENABLED,
     )

@@ -11,9 +11,11 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from engine.errors import InvalidCursor, InvalidValue, LimitExceeded, StoreDamaged
 from engine.model.codec import decode, encode

@@ -87,6 +87,10 @@ class Bounds:
             raise InvalidRange(f"{bounded[0]!r} has both an eq and a bound; leave one of them out")
 
 
+EVERYTHING: Final = Bounds()
+"""Asks for nothing in particular; not to be added to."""
+
+
 def _less(inclusive: bool) -> str:
     return "<=" if inclusive else "<"
 

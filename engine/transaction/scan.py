@@ -9,8 +9,9 @@ next slice starts after the last key and sees what is there by then.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from engine.indexes.catalog import IndexInfo
 from engine.transaction.transaction import Reading, Transaction
@@ -19,8 +20,7 @@ Doc = dict[str, Any]
 Predicate = Callable[[Doc], bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """One query, ready to read: an interval, an order and what must hold."""
 
     index: IndexInfo | None
