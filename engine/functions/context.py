@@ -67,9 +67,12 @@ class Scope(NamedTuple):
     callers: tuple[str, ...] = ()
     """The functions and triggers that this is in, the outermost first."""
 
-    def within(self, component: str, path: str) -> Scope:
+    def within(self, component: str, path: str, *, at_beginning: bool = False) -> Scope:
         """
-        The scope of what this calls.
+        The scope of what this calls; a component is not told who the caller is.
+
+        Args:
+            at_beginning: what it reads is as it was before this transaction wrote anything.
 
         Raises:
             LimitExceeded: it is in too many others.
@@ -86,7 +89,21 @@ class Scope(NamedTuple):
                 "functions inside functions",
                 f"They are {calls}.",
             )
-        return self._replace(component=component, path=path, callers=chain)
+        caller = self.caller
+        if component != self.component and caller.identity is not None:
+            caller = caller._replace(identity=None)
+        return Scope(
+            self.execution,
+            self.transaction.beginning() if at_beginning else self.transaction,
+            self.deployment,
+            caller,
+            self.limits,
+            self.slice,
+            self.pagination,
+            component,
+            path,
+            chain,
+        )
 
 
 @absences.lacking(absences.CONTEXT[Kind.QUERY])
@@ -165,11 +182,7 @@ class QueryContext(QueryCtx):
         function = scope.deployment.find(
             path, kind, component=component, may_call_internal=may_call_internal
         )
-        inner = scope.within(component, path)
-        if component != scope.component:
-            inner = inner._replace(caller=scope.caller._replace(identity=None))
-        if at_beginning:
-            inner = inner._replace(transaction=scope.transaction.beginning())
+        inner = scope.within(component, path, at_beginning=at_beginning)
         if budget is None:
             return run_nested(function, raw, inner)
         return _within_budget(run_nested(function, raw, inner), scope.transaction.usage, budget)

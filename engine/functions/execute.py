@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from engine.app.environment import current_variables
+from engine.app.environment import using
 from engine.app.registered import Kind, RegisteredFunction
 from engine.committer.actor import RunAgain
 from engine.errors import (
@@ -274,16 +274,13 @@ class Executor:
         )
         ctx = MutationContext(scope) if kind is Kind.MUTATION else QueryContext(scope)
         handler = function.handler if wrap is None else wrap(function)
-        outside = current_variables.set(deployment.environment_of(component))
-        try:
+        with using(deployment.environment_of(component)):
             value = await drive(
                 run_handler(function, handler, ctx, args, tables),
                 execution,
                 limits=self._limits,
                 watchdog=self._watchdog,
             )
-        finally:
-            current_variables.reset(outside)
         if value is not None:
             check_size("result_bytes_max", function, value, transaction.usage)
         return value
