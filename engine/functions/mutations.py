@@ -355,18 +355,20 @@ class Mutations:
             return Attempt(None, view.begin_ts)
         execution.path = job["name"]
         request = job_request(Kind.MUTATION, job)
-        if self._is_action_now(request):
-            return Attempt(None, view.begin_ts)
+        kind = self._executor.kind_of(request.path, request.caller, request.component)
+        if kind is Kind.ACTION:
+            return Attempt(None, view.begin_ts)  # since a push
         outcome = await self._executor.run(request, execution, transaction, PaginationState(None))
         ts = view.begin_ts
         if outcome.failure is None:
-            ts = self._stage_ended(key, {"kind": SUCCESS}, request, outcome, transaction, execution)
+            succeeded = {"kind": SUCCESS}
+            ts = self._stage_ended(key, job, succeeded, request, outcome, transaction, execution)
         # Also what was only refused when it was staged.
         if outcome.failure is not None:
             failed = {"kind": FAILED, "error": outcome.failure.message}
             ended = Outcome(value=None, failure=None, log_lines=(), request=request)
             transaction = self._executor.transaction(view, execution)
-            ts = self._stage_ended(key, failed, request, ended, transaction, execution)
+            ts = self._stage_ended(key, job, failed, request, ended, transaction, execution)
             assert ended.failure is None, "a job can always be ended"
         result = MutationResult(
             ts=ts, value=outcome.value, failure=outcome.failure, log_lines=outcome.log_lines
@@ -377,15 +379,10 @@ class Mutations:
         """Whether a push has not taken away the component whose job it is."""
         return self._executor.deployment.application.at(job["component"]) is not None
 
-    def _is_action_now(self, request: Request) -> bool:
-        """Whether a push has made an action of what was a mutation when the job was found."""
-        application = self._executor.deployment.application
-        function = application.find(request.path, request.component)
-        return function is not None and function.kind is Kind.ACTION
-
     def _stage_ended(
         self,
         key: bytes,
+        job: dict[str, Any],
         state: dict[str, Any],
         request: Request,
         outcome: Outcome,
@@ -393,10 +390,9 @@ class Mutations:
         execution: Execution,
     ) -> int:
         """Stage what a job's run wrote together with its end."""
-        job = transaction.own_row(key)
         try:
-            if job is not None:  # the tick of a cron may have removed that cron
-                finish_job(transaction, key, job, state)
+            # As it was read: a run cannot change its own job, other than by removing its cron.
+            finish_job(transaction, key, job, state)
         except UsageError as error:
             outcome.value, outcome.failure = None, failure_of(error)
             return transaction.view.begin_ts

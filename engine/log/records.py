@@ -25,7 +25,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from engine.errors import StoreDamaged
-from engine.model.cbor import NULL, add_items, bytes_head
+from engine.model.cbor import NULL, add_items, bytes_head, encode_name
 from engine.model.codec import decode, encode
 from engine.model.commits import Kind, RowWrite, Source
 
@@ -93,10 +93,10 @@ def encode_record(
         state_hash.to_bytes(HASH_BYTES, "big"),
         _HASH_HEAD,
         previous,
-        encode(path),
-        encode(component),
+        encode_name(path),
+        encode_name(component),
         encode(request_id),
-        encode(code),
+        encode_name(code),
         encode(args),
         NULL if identity is None else encode(identity),
         _BACK.pack(_UINT, seed, _UINT, now_ns),

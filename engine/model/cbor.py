@@ -60,6 +60,11 @@ def bytes_head(length: int) -> bytes:
     return _head(_BYTES, length)
 
 
+def encode_name(name: str) -> bytes:
+    """Of a text that comes again and again, as names of fields and of functions do."""
+    return _NAMES[name]
+
+
 def array_head(count: int) -> bytes:
     """What comes before the `count` items of an array."""
     return _head(_ARRAY, count)

@@ -678,11 +678,11 @@ async def test_what_is_put_off_does_not_hold_up_what_is_due_behind_it(
 
 async def test_a_job_that_was_left_alone_and_is_still_there_is_looked_at_again() -> None:
     async with serving(app()) as node:
-        mutations = node.functions._mutations
+        executor = node.functions._mutations._executor
         with pytest.MonkeyPatch.context() as patch:
             # As when a push makes an action of it after it was taken.
-            turned = iter([True])
-            patch.setattr(mutations, "_is_action_now", lambda _: next(turned, False))
+            turned = iter([Kind.ACTION])
+            patch.setattr(executor, "kind_of", lambda *_: next(turned, Kind.MUTATION))
             await mutate(node, later, 0, "hello")
             await node.scheduler.wait_resting()
 
