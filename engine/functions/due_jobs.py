@@ -28,7 +28,7 @@ from engine.indexes.entries import entry_key
 from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
 from engine.kernel.runtime import Runtime
-from engine.model.codec import decode
+from engine.model.codec import decode, encode
 from engine.model.limits import Limits
 from engine.model.reads import ReadSet
 from engine.subscriptions.handle import Subscriptions
@@ -78,6 +78,17 @@ def as_job(key: bytes, row: Any, kind: Kind, place: bytes) -> Job:
         place,
         row.get("cron"),
     )
+
+
+def beginning_of(image: bytes, job: Job) -> bytes:
+    """What rows of jobs begin with that are of the same function and component; no others do."""
+    fields = {"name": job.name, "component": job.component, "target": job.target}
+    pairs = encode(fields)[1:]
+    assert image.startswith(pairs, 1), "these come first in a row of a job, behind its head"
+    return image[: 1 + len(pairs)]
+
+
+NOTHING_PASSED_OVER: Final = (b"\xff", Kind.QUERY)
 
 
 class _Line:
@@ -145,6 +156,8 @@ class DueJobs:
         self._seen_ts = -1
         """Commits up to here have moved what they move."""
         self._now_ms = -math.inf
+        self._passed_over = NOTHING_PASSED_OVER
+        """How rows of one function begin, and its kind: others of it need not be decoded."""
 
     # Looking
 
@@ -175,6 +188,7 @@ class DueJobs:
 
     def renew(self) -> None:
         """Other code is deployed: what was a mutation may be an action now."""
+        self._passed_over = NOTHING_PASSED_OVER
         waiting = list(self.all_waiting)
         for line in self._lines():
             line.waiting.clear()
@@ -256,6 +270,8 @@ class DueJobs:
                 # Its arguments, which may be megabytes, are let go of before the next row is read.
                 image = view.row(key) or b""
                 size += len(image)
+                if self._is_passed_over(image, component, lines):
+                    continue
                 job = self._job(key, decode(image), place)
                 line = component.lines[job.kind]
                 if line in lines:
@@ -263,6 +279,8 @@ class DueJobs:
                     if len(line.waiting) >= self._waiting_max:
                         lines.remove(line)
                         line.upto, line.next_due_ms = place + b"\0", job.due_ms
+                else:
+                    self._passed_over = beginning_of(image, job), job.kind
         else:
             place = None
         for line in lines:
@@ -270,6 +288,11 @@ class DueJobs:
                 line.upto, line.next_due_ms = end, math.inf
             elif place > line.upto:
                 line.upto, line.next_due_ms = place, component.stand.due_ms(place)
+
+    def _is_passed_over(self, image: bytes, component: _Component, lines: list[_Line]) -> bool:
+        """Whether it is seen without decoding a row that it is of a line that wants no more."""
+        beginning, kind = self._passed_over
+        return image.startswith(beginning) and component.lines[kind] not in lines
 
     def _job(self, key: bytes, row: Any, place: bytes) -> Job:
         return as_job(key, row, self.kind_of(row["name"], row["target"]), place)

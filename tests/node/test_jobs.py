@@ -769,6 +769,31 @@ async def test_neither_mutations_nor_actions_wait_behind_many_of_the_other() -> 
         assert 1 + 9 + 9 + 1 == len(await ask(node, notes))
 
 
+@internal_action(name="note")
+async def note_by_an_action(ctx: ActionCtx, text: str) -> None:
+    began.append(text)
+
+
+async def test_what_a_push_makes_an_action_is_found_where_it_was_passed_over_as_a_mutation() -> (
+    None
+):
+    async with serving(app(), limits=Limits(jobs_waiting_max=2)) as node:
+        node.scheduler.pause()
+        for _ in range(2):
+            await mutate(node, run, path(fail))
+        for text in "abc":
+            await mutate(node, later, 0, text)
+        due = node.scheduler.jobs.due
+        while due.look(node.scheduler.wake):
+            pass
+        await node.push(application(fail, later, run, jobs, note_by_an_action))
+        node.scheduler.resume()
+        await node.scheduler.wait_resting()
+
+        assert 2 * ["failed"] + 3 * ["success"] == await states(node)
+        assert ["a", "b", "c"] == began
+
+
 async def test_who_asks_for_jobs_of_a_function_is_found_them_behind_many_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
