@@ -364,8 +364,10 @@ class Transaction:
 
     def _row_reader(self) -> Callable[[bytes], bytes | None]:
         """`_row` as of now, by the shortest way: most scans have no write above them."""
-        is_clean = all(layer.is_empty for layer in self._layers)
-        return self.view.row_reader() if is_clean else self._row
+        for layer in self._layers:
+            if not layer.is_empty:
+                return self._row
+        return self.view.row_reader()
 
     def _row(self, key: bytes) -> bytes | None:
         layers = self._layers
