@@ -118,12 +118,9 @@ class Connection(WatchedConnection):
         await self._take(text)
 
     async def _handle(self, data: bytes) -> None:
-        at = 0
-        while self._is_between_messages() and (found := text_at(data, at)) is not None:
-            text, end = found
-            if len(text) > self._limits.message_bytes_max:
-                break  # hypercorn says so
-            at = end
+        at, bytes_max = 0, self._limits.message_bytes_max
+        while self._is_between_messages() and (found := text_at(data, at, bytes_max)) is not None:
+            text, at = found
             await self._hand_over(text)
             if at == len(data):
                 return
@@ -174,12 +171,12 @@ class Connection(WatchedConnection):
         await self.protocol_send(RawData(b""))
 
 
-def text_at(data: bytes, at: int) -> tuple[str, int] | None:
+def text_at(data: bytes, at: int, bytes_max: int) -> tuple[str, int] | None:
     """
     The text of the frame that begins at `at`, and where it ends.
 
     `None` if it is not all there, is no text or not all of one, has no mask or another fault, or
-    is long: those are few.
+    is long, or longer than `bytes_max`: those are few.
     """
     if len(data) - at < _HEAD_BYTES_MIN or data[at] != _TEXT:
         return None
@@ -192,7 +189,7 @@ def text_at(data: bytes, at: int) -> tuple[str, int] | None:
         return None
     begin = at + head
     end = begin + length
-    if end > len(data):
+    if end > len(data) or length > bytes_max:
         return None
     mask = data[begin - 4 : begin] * (length // 4 + 1)
     masked = int.from_bytes(data[begin:end], "big") ^ int.from_bytes(mask[:length], "big")

@@ -29,6 +29,7 @@ from engine.kernel.actor import running
 from engine.kernel.trace import traceback_of, tracer
 from engine.model.limits import Limits
 from engine.server.connection import Connection
+from engine.server.peer import StrictHandshake
 from engine.server.server import SHORTCUT, Server
 
 trace = tracer(__name__)
@@ -176,7 +177,9 @@ class Listener:
             if not isinstance(websocket, WSStream):
                 await self._server(scope, receive, send)
                 return
-            _decline_compression(websocket)
+            websocket.handshake = StrictHandshake(
+                scope["headers"], scope["http_version"], self._limits.message_bytes_max
+            )
             if connection.shorten(websocket, receive):
                 scope["extensions"][SHORTCUT] = connection
             try:
@@ -294,16 +297,6 @@ def _is_of_a_protocol(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_of_a_protocol, error.exceptions))
     return type(error).__module__.partition(".")[0] in _PROTOCOLS
-
-
-def _decline_compression(stream: WSStream) -> None:
-    """
-    Forget which extensions the client offered, which hypercorn has no setting for.
-
-    Compressing each transition for each client anew would cost more than sending
-    it, and 300 kB of memory a client.
-    """
-    stream.handshake.extensions = None
 
 
 def _take_no_more(receive: Callable[..., object], stream: WSStream) -> None:

@@ -19,20 +19,22 @@ from typing import Any, Final
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import EndData, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from wsproto.events import Ping
+from wsproto.events import CloseConnection, Ping
 
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits
+from engine.server.peer import fault_of
 
 trace = tracer(__name__)
 
 LAST_WORDS_S: Final = 0.5
-"""For a client to be told that its message is too large, while the rest of it is thrown away."""
+"""For a client to be told what it did wrong, while the rest of that is thrown away."""
 
 
 class WatchedConnection(TCPServer):
@@ -83,10 +85,10 @@ class WatchedConnection(TCPServer):
     async def _take_in(self) -> None:
         while (data := await self._heard()) is not None:
             await self._handle(data)
+            for websocket in self._websockets():
+                if (fault := fault_of(websocket)) is not None:
+                    await self._refuse(websocket, fault)
             if not data:
-                break
-            if any(one.buffer.length > one.buffer.max_length for one in self._websockets()):
-                await self._throw_away()
                 break
         await self.protocol.handle(Closed())
 
@@ -108,8 +110,17 @@ class WatchedConnection(TCPServer):
     async def _received(self) -> bytes:
         return bytes(await self.stream.receive_some(MAX_RECV))
 
+    async def _refuse(self, websocket: WSStream, fault: CloseConnection) -> None:
+        """Tell a client what it did wrong, and hang up."""
+        trace.info("connection.refused", code=fault.code, reason=fault.reason)
+        await websocket._send_wsproto_event(fault)
+        if not isinstance(self.protocol.protocol, H2Protocol):
+            await self._throw_away()
+        await websocket.send(EndData(stream_id=websocket.stream_id))
+        await websocket.send(StreamClosed(stream_id=websocket.stream_id))
+
     async def _throw_away(self) -> None:
-        """hypercorn has refused a message and would go on to keep all that is sent of it."""
+        """What is not read when a line is cut takes along what was said last."""
         with trio.move_on_after(LAST_WORDS_S):
             while await self._heard():
                 pass

@@ -47,6 +47,11 @@ export class Cable {
     for (const [client] of this.pairs) client.resume();
   }
 
+  /** Say something to the server that no client has said. */
+  slip(data) {
+    for (const [, server] of this.pairs) server.write(data);
+  }
+
   /** Drop every connection; `isUp` decides about the next ones. */
   cut() {
     for (const pair of [...this.pairs]) for (const end of pair) end.destroy();

@@ -39,6 +39,7 @@ class WebSocket:
         self._buffer = bytearray(rest)
         self.close_code: int | None = None
         self.close_reason = ""
+        self.pongs: list[bytes] = []
         self.answers_pings = False
 
     async def say(self, **message: Any) -> None:
@@ -66,6 +67,8 @@ class WebSocket:
                 return None
             if opcode == TEXT:
                 return payload.decode()
+            if opcode == PONG:
+                self.pongs.append(payload)
             if opcode == PING and self.answers_pings:
                 await self.send(PONG, payload)
 
@@ -119,16 +122,24 @@ class WebSocket:
         return True
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    """A masked frame, as clients send them."""
-    length = len(payload)
+def frame(opcode: int, payload: bytes, *, is_last: bool = True, mask: bytes = bytes(4)) -> bytes:
+    """A masked frame, as clients send them; more of its message comes if it is not the last."""
+    first, length = (0x80 if is_last else 0) | opcode, len(payload)
     if length < 126:
-        head = struct.pack(">BB", 0x80 | opcode, 0x80 | length)
+        head = struct.pack(">BB", first, 0x80 | length)
     elif length < 65536:
-        head = struct.pack(">BBH", 0x80 | opcode, 0x80 | 126, length)
+        head = struct.pack(">BBH", first, 0x80 | 126, length)
     else:
-        head = struct.pack(">BBQ", 0x80 | opcode, 0x80 | 127, length)
-    return head + b"\x00\x00\x00\x00" + payload
+        head = struct.pack(">BBQ", first, 0x80 | 127, length)
+    return head + mask + masked(payload, mask)
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """What a mask makes of a payload, and the payload of that."""
+    masks = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(masks, "big")).to_bytes(
+        len(payload), "big"
+    )
 
 
 @asynccontextmanager

@@ -383,7 +383,8 @@ async def test_what_looks_like_a_frame_within_a_frame_is_a_part_of_it(cut: int) 
         await socket.stream.send_all(around[:cut])
         await trio.sleep(0.05)
         await socket.stream.send_all(around[cut:])
-        assert await socket.hear() is None, "it is no UTF-8"
+        assert await socket.hear() is None
+        assert socket.close_code == 1007, "it is no UTF-8"
         assert [] == await house.post("query", "bodies")
 
 
@@ -567,18 +568,57 @@ async def greet(socket: WebSocket, house: Served) -> None:
     await socket.hear_until("Transition")
 
 
+ACCENTED = "é".encode()
+
+
 @pytest.mark.parametrize("is_greeted", [False, True])
-async def test_a_message_over_the_limit_ends_its_connection_alone(*, is_greeted: bool) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        frame(TEXT, b" " * 50_000),
+        frame(TEXT, ACCENTED * 5_001),
+        frame(TEXT, ACCENTED * 3_000, is_last=False)
+        + frame(PING, b"")
+        + frame(0, ACCENTED * 2_001),
+        frame(2, b"\xff" * 10_001),
+    ],
+    ids=["in characters", "in bytes", "in pieces", "no text"],
+)
+async def test_a_message_over_the_limit_ends_its_connection_alone(
+    said: bytes, *, is_greeted: bool
+) -> None:
     async with served(limits=Limits(message_bytes_max=10_000)) as house:
         async with opened(house.url) as socket:
             if is_greeted:
                 await greet(socket, house)
-            await socket.send(TEXT, b" " * 50_000)
+            await socket.stream.send_all(said)
             closed = await socket.hear()
         await house.until_connections(0)
         still = await house.post("query", "echo", value=1)
 
     assert (closed, socket.close_code, still) == (None, 1009, 1)
+
+
+@pytest.mark.parametrize("is_greeted", [False, True])
+async def test_messages_up_to_the_limit_are_taken_whole_and_in_pieces(*, is_greeted: bool) -> None:
+    event = '{"type":"Event","eventType":"","event":"%s"}'
+    text = (event % ("é" * ((10_000 - len(event) + 2) // 2))).encode().ljust(10_000)
+    async with (
+        served(limits=Limits(message_bytes_max=10_000)) as house,
+        opened(house.url) as socket,
+    ):
+        if is_greeted:
+            await greet(socket, house)
+        else:
+            await socket.say(type="Connect", sessionId=SESSION, connectionCount=0)
+        for cut in (0, 5_000, 5_001, 10_000):
+            await socket.send(TEXT, text)
+            await socket.stream.send_all(frame(TEXT, text[:cut], is_last=False))
+            await socket.stream.send_all(frame(0, text[cut:]))
+        await socket.say(**written(house, 3))
+        answer = await socket.hear_until("MutationResponse")
+
+    assert answer["success"]
 
 
 @pytest.mark.parametrize(
@@ -606,29 +646,34 @@ async def test_garbage_on_one_connection_disturbs_no_other(garbage: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("broken", "code"),
     [
-        frame(TEXT, b"\xff\xfe"),  # no UTF-8
-        frame(3, b"reserved opcode"),
-        b"\x81\x05hello",  # not masked
-        frame(CLOSE, b"x"),  # a code has two bytes
-        frame(CLOSE, b"") + frame(TEXT, b"after the end"),
-        b"\x09\xff" + b"\x00" * 12,  # a ping in pieces
+        (frame(TEXT, b"\xff\xfe"), 1007),
+        (frame(TEXT, ACCENTED[:1]), 1007),
+        (frame(TEXT, ACCENTED[:1], is_last=False) + frame(0, b"x"), 1007),
+        (frame(3, b"reserved opcode"), 1002),
+        (b"\x81\x05hello", 1002),  # not masked
+        (frame(CLOSE, b"x"), 1002),  # a code has two bytes
+        (frame(CLOSE, b"") + frame(TEXT, b"after the end"), None),
+        (frame(PING, b"", is_last=False), 1002),
+        (frame(0, b"of nothing"), 1002),
     ],
 )
 @pytest.mark.parametrize("is_greeted", [False, True])
-async def test_a_broken_frame_ends_its_connection_alone(broken: bytes, *, is_greeted: bool) -> None:
+async def test_a_broken_frame_ends_its_connection_alone(
+    broken: bytes, code: int | None, *, is_greeted: bool
+) -> None:
     async with served() as house:
         async with opened(house.url) as socket:
             if is_greeted:
                 await greet(socket, house)
             await socket.stream.send_all(broken)
             with trio.fail_after(5):
-                over = await socket.is_over()
+                closed = await socket.hear()
         await house.until_connections(0)
         still = await house.post("query", "echo", value=1)
 
-    assert (over, still) == (True, 1)
+    assert (closed, socket.close_code, still) == (None, code, 1)
 
 
 async def test_a_text_amid_another_ends_its_connection() -> None:

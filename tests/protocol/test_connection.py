@@ -94,7 +94,7 @@ def test_a_text_is_found_as_the_library_finds_it_or_left_to_it(
     frame = _frame(first, payload, spelled, mask if is_masked else None)
     frame = frame[: len(frame) - cut]
 
-    found = text_at(before + frame, len(before))
+    found = text_at(before + frame, len(before), 1 << 20)
 
     if found is not None:
         text_found, end = found

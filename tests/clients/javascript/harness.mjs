@@ -19,6 +19,8 @@ export class Clients {
     this.t = t;
     /** What each WebSocket said and heard, in order. */
     this.wires = [];
+    /** The codes that connections were closed with. */
+    this.closings = [];
   }
 
   http(auth) {
@@ -44,7 +46,7 @@ export class Clients {
   }
 
   options() {
-    const wires = this.wires;
+    const { wires, closings } = this;
     return {
       logger: false,
       unsavedChangesWarning: false,
@@ -55,6 +57,7 @@ export class Clients {
           const wire = [];
           wires.push(wire);
           this.on("message", (data) => wire.push({ heard: JSON.parse(data.toString()) }));
+          this.on("close", (code) => closings.push(code));
           this.said = (message) => wire.push({ said: message });
         }
         send(text, ...rest) {

@@ -74,6 +74,23 @@ test("mutations stay in order across broken connections", async (t) => {
   assert.deepEqual(await Promise.all(answers), upTo(40));
 });
 
+test("a client whose text was spoiled on its way is told so, and comes back", async (t) => {
+  const clients = new Clients(t, server);
+  const cable = await clients.cable();
+  const client = clients.live({ url: cable.url });
+  const channel = freshName();
+  const shown = client.onUpdate(api.list, { channel }, () => {});
+  await until(() => shown.getCurrentValue() !== undefined);
+
+  const spoiled = Buffer.from([0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe]);
+  cable.slip(spoiled);
+  await until(() => clients.closings.length > 0);
+  await client.mutation(api.send, { channel, body: "after" });
+
+  await until(() => shown.getCurrentValue().length === 1);
+  assert.deepEqual(clients.closings, [1007]);
+});
+
 test("an action that was under way is given up and not repeated", async (t) => {
   const clients = new Clients(t, server);
   const cable = await clients.cable();
