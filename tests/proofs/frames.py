@@ -32,7 +32,7 @@ from engine.host import Engine
 from engine.model.limits import Limits
 from engine.server.listener import ListenConfig
 from engine.server.server import ServerConfig
-from tests.node.sockets import CLOSE, WebSocket, frame, opened
+from tests.node.sockets import CLOSE, TEXT, WebSocket, frame, opened
 from tests.proofs.frames_planted import PLANTED
 from tests.proofs.hostile_frames import PROBE, TOKEN, Conversation, End, Loot, conversation
 from tests.proofs.proof import Plan, Verdict, too_few
@@ -68,6 +68,8 @@ CONNECTION_NOTES: Final = 50
 """What a user writes before there are others, and on each connection."""
 PACE_S: Final = 0.005
 """Between two writes of a user."""
+APART_S: Final = 0.002
+"""For what was sent to have been read."""
 ANSWER_S_MAX: Final = 20.0
 QUIET_S_MAX: Final = 10.0
 BLOCKS_GROWTH_MAX: Final = 1_000
@@ -343,10 +345,11 @@ class Crowd:
 
     async def _by_socket(self, heard: Heard) -> None:
         said = heard.conversation
-        data = b"".join(each if isinstance(each, bytes) else _text(each) for each in said.frames)
         async with opened(self._url) as socket:
             try:
-                await socket.stream.send_all(data)
+                for part in _sent_apart(said):
+                    await socket.stream.send_all(part)
+                    await trio.sleep(APART_S)
                 if said.end is End.LEFT:
                     return
                 while not heard.is_over:
@@ -355,6 +358,7 @@ class Crowd:
                         heard.closed(socket.close_code, socket.close_reason)
                     else:
                         heard.take(message)
+                heard.take_pongs(socket.pongs)
                 if heard.is_open:
                     await socket.send(CLOSE, b"")
                     await socket.is_over()
@@ -400,8 +404,20 @@ class Crowd:
             self._story.note(f"{left} sessions go on without a client")
 
 
-def _text(text: str) -> bytes:
-    return frame(1, text.encode())
+def _sent_apart(said: Conversation) -> Iterator[bytes]:
+    """
+    What is sent at a time: the first frame, and the rest cut somewhere, or before the last text.
+
+    A session reads texts where they arrive once it has read one and nothing more waits.
+    """
+    dice = Random(said.number)
+    first, *others = (
+        each if isinstance(each, bytes) else frame(TEXT, each.encode(), mask=dice.randbytes(4))
+        for each in said.frames
+    )
+    rest = b"".join(others)
+    cut = dice.choice([dice.randint(0, len(rest)), max(rest.rfind(b"\x81"), 0)])
+    yield from filter(None, (first, rest[:cut], rest[cut:]))
 
 
 class Heard:
@@ -462,6 +478,12 @@ class Heard:
             case kind:
                 self.problems.append(f"a message of type {kind}")
 
+    def take_pongs(self, pongs: list[bytes]) -> None:
+        """Of the whole conversation; what follows them is said in the same order."""
+        pings = self.conversation.pings
+        if self.conversation.end in (End.OPEN, End.FATAL, End.AUTH) and pongs != pings:
+            self.problems.append(f"{len(pings)} pings, and the pongs were {pongs}")
+
     def _look(self, text: str) -> None:
         for canary in CANARY.findall(text):
             if not (self.conversation.is_mallory and canary == "canary of mallory"):
@@ -492,7 +514,7 @@ class Heard:
             End.FATAL: way == ("FatalError", 1000),
             End.AUTH: way == ("AuthError", 1000),
             End.AHEAD: way == (None, 1011) and "a later state" in reason,
-            End.SHUT: code != 1011,
+            End.SHUT: code != 1011 and self.conversation.code in (None, code),
             End.ANY: code != 1011 or "a later state" in reason,
             End.LEFT: True,
         }

@@ -9,16 +9,22 @@ from typing import Any, Final
 
 import msgspec
 import trio
+from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.ws_stream import WSStream
+from wsproto.events import Event, Message, Ping, Pong
 
 from engine.errors import ProtocolViolation
 from engine.functions.results import QueryResult
-from engine.server import listener, messages, query_set, session
+from engine.server import connection, listener, messages, query_set, session
 from engine.server.fanout import _Question, _Round
 from engine.server.identity import Verifier
 from engine.server.keys import KeyStore
+from engine.server.peer import Peer
 from engine.server.protocol import Protocol
 from engine.server.session import Session
+from engine.server.watched import WatchedConnection
 from engine.server.who import NOBODY, Who
+from tests.node.sockets import masked
 
 Plant = Callable[[], AbstractContextManager[None]]
 
@@ -137,11 +143,100 @@ def _unread_queue() -> AbstractContextManager[None]:
     return _instead(listener, "_take_no_more", lambda _receive, _send: None)
 
 
+def _shifted_mask() -> AbstractContextManager[None]:
+    """A text that is read where it arrives is unmasked from the second byte of the mask on."""
+    text_at = connection.text_at
+
+    def shifted(data: bytes, at: int, bytes_max: int) -> tuple[str, int] | None:
+        if (found := text_at(data, at, bytes_max)) is None:
+            return None
+        text, end = found
+        begin = end - len(text.encode())
+        mask = data[begin - 4 : begin]
+        wrong = masked(data[begin:end], mask[1:] + mask[:1])
+        return wrong.decode(errors="replace"), end
+
+    return _instead(connection, "text_at", shifted)
+
+
+def _text_amid_pieces() -> AbstractContextManager[None]:
+    """A text is read where it arrives also when there is more to come of another."""
+
+    def is_between(self: connection.Connection) -> bool:
+        websocket = self._websocket
+        return (
+            self._put is not None
+            and websocket is not None
+            and websocket.app_put is self._put
+            and websocket.connection._proto._frame_decoder.header is None
+        )
+
+    return _instead(connection.Connection, "_is_between_messages", is_between)
+
+
+def _lost_piece() -> AbstractContextManager[None]:
+    """What comes after a control frame amid a message, and is not the last of it, is lost."""
+    return _heard_without(
+        lambda event, before: (
+            isinstance(event, Message)
+            and not event.message_finished
+            and isinstance(before, Ping | Pong)
+        )
+    )
+
+
+def _unanswered_ping() -> AbstractContextManager[None]:
+    """A ping amid the pieces of a message is not answered."""
+    return _heard_without(
+        lambda event, before: isinstance(event, Ping) and isinstance(before, Message)
+    )
+
+
+def _heard_without(
+    is_lost: Callable[[Event, Event | None], bool],
+) -> AbstractContextManager[None]:
+    """Some of what a client says is not heard, by that and what it has said before it."""
+    events = Peer.events
+
+    def losing(peer: Peer) -> Iterator[Event]:
+        before = None
+        for event in events(peer):
+            if not is_lost(event, before):
+                yield event
+            before = event
+
+    return _instead(Peer, "events", losing)
+
+
+def _unbounded_pieces() -> AbstractContextManager[None]:
+    """What is bounded is each piece of a message."""
+
+    def is_too_large(peer: Peer, part: Message[Any]) -> bool:
+        return len(part.data) > peer._message_bytes_max
+
+    return _instead(Peer, "_is_too_large_with", is_too_large)
+
+
+def _silent_end() -> AbstractContextManager[None]:
+    """Who did something wrong is hung up on without a word."""
+
+    async def refuse(self: WatchedConnection, websocket: WSStream, _fault: object) -> None:
+        await websocket.send(StreamClosed(stream_id=websocket.stream_id))
+
+    return _instead(WatchedConnection, "_refuse", refuse)
+
+
 PLANTED: Final[Mapping[str, Plant]] = {
     "an error of decoding that nobody handles": _undecoded,
     "an object kept of each refused frame": _kept,
     "a task left behind by each": _left_task,
     "a connection whose reader waits for ever": _unread_queue,
+    "a mask that is applied from its second byte": _shifted_mask,
+    "a text that is taken amid the pieces of another": _text_amid_pieces,
+    "a piece of a message that is lost": _lost_piece,
+    "a ping amid pieces that is not answered": _unanswered_ping,
+    "pieces that are bounded one by one": _unbounded_pieces,
+    "a fault that nobody is told of": _silent_end,
     "an identity kept from the connection before": _inherited,
     "tokens that are not verified": _unsigned,
     "an admin key that is not compared": _any_key,

@@ -55,6 +55,8 @@ class Conversation:
     query_set, identity: the versions that it comes to.
     mutations: numbers of those that are answered, in order; `actions` in whatever order.
     hidden: ids of queries that may only fail.
+    pings: what is to be said back, in order.
+    code: what it is closed with, if that is known.
     is_mallory: whether it shows a token that is good.
     """
 
@@ -67,6 +69,8 @@ class Conversation:
     mutations: list[int] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     hidden: set[int] = field(default_factory=set)
+    pings: list[bytes] = field(default_factory=list)
+    code: int | None = None
     is_mallory: bool = False
 
     @property
@@ -178,10 +182,19 @@ class _Speaker:
         parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
         said = bytearray()
         for at, part in enumerate(parts):
-            said += _frame(TEXT if at == 0 else 0, part, is_last=at == len(parts) - 1)
-            if at < len(parts) - 1:
-                said += frame(dice.choice([PING, PONG]), dice.randbytes(dice.choice([0, 1, 125])))
+            is_last = at == len(parts) - 1
+            mask = dice.randbytes(4)
+            said += frame(TEXT if at == 0 else 0, part, is_last=is_last, mask=mask)
+            if not is_last:
+                said += self._control_frame()
         return bytes(said)
+
+    def _control_frame(self) -> bytes:
+        dice = self._dice
+        opcode, payload = dice.choice([PING, PONG]), dice.randbytes(dice.choice([0, 1, 125]))
+        if opcode == PING:
+            self.done.pings.append(payload)
+        return frame(opcode, payload, mask=dice.randbytes(4))
 
     # What keeps a connection open.
 
@@ -301,10 +314,8 @@ class _Speaker:
         """Frames that are no message."""
         if not self._uses_frames:
             return
-        dice = self._dice
         self.done.hostile += 1
-        payload = dice.randbytes(dice.choice([0, 1, 125]))
-        self.done.frames.append(frame(dice.choice([PING, PONG]), payload))
+        self.done.frames.append(self._control_frame())
 
     # How it ends.
 
@@ -390,7 +401,8 @@ class _Speaker:
     def _end_in_frames(self) -> None:
         """With what is no text message at all."""
         dice = self._dice
-        data, self.done.end = dice.choice(_frames_that_end(self._loot.message_bytes_max))
+        frames = _frames_that_end(self._loot.message_bytes_max)
+        data, self.done.end, self.done.code = dice.choice(frames)
         self.done.hostile += 1
         self.done.frames.append(data)
 
@@ -592,43 +604,45 @@ _NO_MESSAGES: Final = (
 # Frames.
 
 
-def _frame(opcode: int, payload: bytes, *, is_last: bool = True) -> bytes:
-    whole = bytearray(frame(opcode, payload))
-    if not is_last:
-        whole[0] &= 0x7F
-    return bytes(whole)
-
-
 @cache
-def _frames_that_end(message_bytes_max: int) -> Sequence[tuple[bytes, End]]:
-    """Frames after which there is no going on."""
+def _frames_that_end(message_bytes_max: int) -> Sequence[tuple[bytes, End, int | None]]:
+    """Frames after which there is no going on, and what they are closed with if that is ours."""
     event = b'{"type":"Event"}'
     unmasked = bytes([0x80 | TEXT, len(event)]) + event
     half = frame(TEXT, event)[:-3]
+    accented = "é".encode() * (message_bytes_max // 2)
     return (
-        (frame(2, event), End.FATAL),  # binary
-        (frame(2, b""), End.FATAL),
-        (frame(TEXT, b""), End.FATAL),
-        (frame(TEXT, b"\xff\xfe"), End.SHUT),
-        (frame(TEXT, b'{"type":"\xed\xa0\x80"}'), End.SHUT),  # half a surrogate pair
-        (frame(TEXT, b" " * (message_bytes_max + 1)), End.SHUT),
-        (_frame(TEXT, b" " * message_bytes_max, is_last=False) + frame(0, b"  "), End.SHUT),
-        (_frame(TEXT, b"a", is_last=False) + frame(TEXT, event), End.SHUT),
-        (frame(0, event), End.SHUT),  # goes on with nothing
-        (frame(3, event), End.SHUT),  # no such opcode
-        (frame(11, b""), End.SHUT),
-        (bytes([0xF0 | TEXT, *frame(TEXT, event)[1:]]), End.SHUT),  # reserved bits
-        (unmasked, End.SHUT),
-        (frame(PING, b"x" * 126), End.SHUT),
-        (_frame(PING, b"x", is_last=False), End.SHUT),
-        (frame(CLOSE, b""), End.SHUT),
-        (frame(CLOSE, b"\x03"), End.SHUT),
-        (frame(CLOSE, struct.pack(">H", 1005)), End.SHUT),
-        (frame(CLOSE, struct.pack(">H", 1000) + b"\xff"), End.SHUT),
-        (struct.pack(">BBQ", 0x80 | TEXT, 0x80 | 127, 2**63) + b"\0\0\0\0", End.SHUT),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", End.SHUT),
-        (half, End.LEFT),
-        (_frame(TEXT, event, is_last=False), End.LEFT),
-        (struct.pack(">BBQ", 0x80 | TEXT, 0x80 | 127, 2**40) + b"\0\0\0\0x", End.LEFT),
-        (b"\x81", End.LEFT),
+        (frame(2, event), End.FATAL, 1000),  # binary
+        (frame(2, b""), End.FATAL, 1000),
+        (frame(TEXT, b""), End.FATAL, 1000),
+        (frame(TEXT, b"\xff\xfe"), End.SHUT, 1007),
+        (frame(TEXT, b'{"type":"\xed\xa0\x80"}'), End.SHUT, 1007),  # half a surrogate pair
+        (_pieces(b"\xc3", b"("), End.SHUT, 1007),
+        (frame(TEXT, b" " * (message_bytes_max + 1)), End.SHUT, 1009),
+        (frame(TEXT, accented + b"  "), End.SHUT, 1009),  # with fewer characters than may be
+        (_pieces(b" " * message_bytes_max, b"  "), End.SHUT, 1009),
+        (_pieces(accented, b"  ", frame(PING, b"")), End.SHUT, 1009),
+        (frame(TEXT, b"a", is_last=False) + frame(TEXT, event), End.SHUT, 1002),
+        (frame(0, event), End.SHUT, 1002),  # goes on with nothing
+        (frame(3, event), End.SHUT, 1002),  # no such opcode
+        (frame(11, b""), End.SHUT, 1002),
+        (bytes([0xF0 | TEXT, *frame(TEXT, event)[1:]]), End.SHUT, 1002),  # reserved bits
+        (unmasked, End.SHUT, 1002),
+        (frame(PING, b"x" * 126), End.SHUT, 1002),
+        (frame(PING, b"x", is_last=False), End.SHUT, 1002),
+        (frame(CLOSE, b""), End.SHUT, None),
+        (frame(CLOSE, b"\x03"), End.SHUT, 1002),
+        (frame(CLOSE, struct.pack(">H", 1005)), End.SHUT, 1002),
+        (frame(CLOSE, struct.pack(">H", 1000) + b"\xff"), End.SHUT, 1007),
+        (struct.pack(">BBQ", 0x80 | TEXT, 0x80 | 127, 2**63) + b"\0\0\0\0", End.SHUT, 1002),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", End.SHUT, 1002),
+        (half, End.LEFT, None),
+        (frame(TEXT, event, is_last=False), End.LEFT, None),
+        (struct.pack(">BBQ", 0x80 | TEXT, 0x80 | 127, 2**40) + b"\0\0\0\0x", End.LEFT, None),
+        (b"\x81", End.LEFT, None),
     )
+
+
+def _pieces(first: bytes, last: bytes, between: bytes = b"") -> bytes:
+    """A text in two frames, and what is said between them."""
+    return frame(TEXT, first, is_last=False) + between + frame(0, last)
