@@ -419,13 +419,13 @@ class LocalResults(Results[Any]):
     async def _touched(self, shown: QueryResult) -> None:
         """Wait until what was read has changed, or the engine is closed."""
         touched = trio.Event()
-        unwatch = shown.live.watch(touched.set)
+        shown.live.watch(touched.set)
         self._home.waiting.add(touched)
         try:
             await touched.wait()
         finally:
             self._home.waiting.discard(touched)
-            unwatch()
+            shown.live.unwatch(touched.set)
 
 
 def told(failure: Failure, target: Target, caller: Caller) -> Exception:

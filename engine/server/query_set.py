@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import assert_never
 
@@ -21,7 +22,7 @@ from engine.model.values import Value
 from engine.server.arguments import component_hidden, read_arguments, refusal_of
 from engine.server.messages import Add, ModifyQuerySet, Remove
 from engine.server.who import Who
-from engine.subscriptions.token import Live
+from engine.subscriptions.token import Callback, Live
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -41,10 +42,11 @@ class Query:
     """Why it cannot be asked at all: its arguments are no values."""
     size_bytes: int
     journal: str | None
+    touched: Callback = field(repr=False)
+    """Called when what was last sent is no longer so."""
     shown: bytes | None = None
     """Digest of the result that the client has."""
     live: Live | None = None
-    unwatch: Callable[[], None] | None = field(default=None, repr=False)
 
     def args(self) -> dict[str, Value]:
         """What it is asked with."""
@@ -58,19 +60,18 @@ class Query:
             return refusal_of(component_hidden(self.path, self.component))
         return self.refusal
 
-    def watch(self, live: Live, callback: Callable[[], None]) -> None:
+    def watch(self, live: Live) -> None:
         """Follow `live`, of which one hold is handed over, instead of what was followed before."""
         self.forget()
         self.live = live
-        self.unwatch = live.watch(callback)
+        live.watch(self.touched)
 
     def forget(self) -> None:
         """Follow nothing."""
-        if self.unwatch is not None:
-            self.unwatch()
         if self.live is not None:
+            self.live.unwatch(self.touched)
             self.live.release()
-        self.live = self.unwatch = None
+            self.live = None
 
     def is_news(self, digest: bytes) -> bool:
         """Whether the client has another result than this; from now on it has this one."""
@@ -155,7 +156,7 @@ class QuerySet:
         self._stale.pop(query.query_id, None)
         if result.failure is None:
             query.journal = result.journal
-        query.watch(result.live, lambda: self._touched(query))
+        query.watch(result.live)
 
     def settle_refused(self, query: Query) -> None:
         """`query` cannot be asked, which no commit will change."""
@@ -173,15 +174,15 @@ class QuerySet:
         self._queries.clear()
         self._stale.clear()
 
-    def _touched(self, query: Query) -> None:
-        if self._queries.get(query.query_id) is query and query.query_id not in self._stale:
-            self._stale[query.query_id] = query
+    def _touched(self, query_id: int) -> None:
+        if query_id not in self._stale:
+            self._stale[query_id] = self._queries[query_id]
             self._wake()
 
     def _add(self, add: Add) -> None:
         if add.query_id in self._queries:
             raise ProtocolViolation(f"query id {add.query_id} was added twice")
-        query = _query_of(add)
+        query = _query_of(add, partial(self._touched, add.query_id))
         self._size_bytes += query.size_bytes
         self._queries[query.query_id] = self._stale[query.query_id] = query
         self._check_room()
@@ -208,7 +209,7 @@ class QuerySet:
         self._removed[query_id] = None
 
 
-def _query_of(add: Add) -> Query:
+def _query_of(add: Add, touched: Callback) -> Query:
     component, path = speakable(add.component_path or ""), speakable(add.udf_path)
     journal = None if add.journal is None else speakable(add.journal)
     args: dict[str, Value] = {}
@@ -228,4 +229,5 @@ def _query_of(add: Add) -> Query:
         refusal=refusal,
         size_bytes=len(encoded_args) + len(path) + len(component) + len(journal or ""),
         journal=journal,
+        touched=touched,
     )

@@ -51,7 +51,7 @@ class Live:
         self._processed = processed
         self._forget = forget
         self._holders = 1
-        self._watchers: dict[object, Callback] = {}
+        self._watchers: dict[Callback, None] = {}
 
     def valid_at(self, ts: int) -> bool:
         """
@@ -75,25 +75,24 @@ class Live:
         """Whether somebody wants to know at once."""
         return bool(self._watchers)
 
-    def watch(self, callback: Callback) -> Callback:
+    def watch(self, callback: Callback) -> None:
         """
-        Call `callback` once when this is invalidated; return what takes that back.
+        Call `callback` once when this is invalidated, unless that is taken back by `unwatch`.
 
         If it is already invalidated, `callback` is called before this returns.
         A callback that watches several is called once for all that one step of
         the log invalidated.  It runs amid the engine's work: it takes note, it
-        does not wait, and it raises nothing.
+        does not wait, and it raises nothing.  Nothing is made for it here: thousands
+        of clients watch one result, and anew after each commit.
         """
         if self.invalidated_at is not None:
             callback()
-            return _nothing
-        registration = object()
-        self._watchers[registration] = callback
+        else:
+            self._watchers[callback] = None
 
-        def unwatch() -> None:
-            self._watchers.pop(registration, None)
-
-        return unwatch
+    def unwatch(self, callback: Callback) -> None:
+        """Do not call `callback`, if it has not been called."""
+        self._watchers.pop(callback, None)
 
     @property
     def holders(self) -> int:
@@ -120,13 +119,11 @@ class Live:
 
     def wake(self, woken: set[Callback]) -> None:
         """Call the watchers that are not among `woken`, and add them to it."""
-        for registration in list(self._watchers):
+        watchers = self._watchers
+        for callback in list(watchers):
             # A callback may have taken back a watch further down this list.
-            callback = self._watchers.pop(registration, None)
-            if callback is not None and callback not in woken:
-                woken.add(callback)
-                callback()
-
-
-def _nothing() -> None:
-    """Take back what has already happened."""
+            if callback in watchers:
+                del watchers[callback]
+                if callback not in woken:
+                    woken.add(callback)
+                    callback()

@@ -74,11 +74,12 @@ def test_one_who_took_back_the_watch_is_not_called() -> None:
     subscribed = subscriptions()
     calls: list[str] = []
     live = subscribed.subscribe(B_TO_D, 0)
-    unwatch = live.watch(lambda: calls.append("gone"))
+    gone = Recorder(calls, "gone")
+    live.watch(gone)
     live.watch(lambda: calls.append("here"))
 
-    unwatch()
-    unwatch()
+    live.unwatch(gone)
+    live.unwatch(gone)
     hit(subscribed, 1)
 
     assert calls == ["here"]
@@ -88,8 +89,9 @@ def test_a_watcher_may_take_back_the_watch_of_the_one_after_it() -> None:
     subscribed = subscriptions()
     calls: list[str] = []
     live = subscribed.subscribe(B_TO_D, 0)
-    live.watch(lambda: unwatch_second())
-    unwatch_second = live.watch(lambda: calls.append("second"))
+    second = Recorder(calls, "second")
+    live.watch(lambda: live.unwatch(second))
+    live.watch(second)
 
     hit(subscribed, 1)
 
@@ -102,8 +104,9 @@ def test_watching_what_is_already_invalidated_calls_at_once() -> None:
     live = subscribed.subscribe(B_TO_D, 0)
     hit(subscribed, 1)
 
-    unwatch = live.watch(lambda: calls.append("look"))
-    unwatch()
+    look = Recorder(calls, "look")
+    live.watch(look)
+    live.unwatch(look)
 
     assert calls == ["look"]
 
