@@ -19,10 +19,10 @@ and does so at once the next time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain, islice, zip_longest
+from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -312,9 +312,11 @@ class _Round:
             self._fanout.personal.discard(function)
 
 
-def _in_turns(parts: list[_Part]) -> Iterable[tuple[_Part, Query]]:
+def _in_turns(parts: list[_Part]) -> Iterator[tuple[_Part, Query]]:
     """The queries of all parts, the first of each part first: one with many delays no other."""
-    rows = ([(part, query) for query in part.plan.asked] for part in parts)
-    if len(parts) == 1:
-        return next(iter(rows))
-    return (each for each in chain.from_iterable(zip_longest(*rows)) if each is not None)
+    turn = 0
+    while parts:
+        for part in parts:
+            yield part, part.plan.asked[turn]
+        turn += 1
+        parts = [part for part in parts if turn < len(part.plan.asked)]

@@ -145,7 +145,7 @@ def _with_raw_args(message: Json) -> Json:
 # From the server.
 
 
-class StateVersion(Struct, frozen=True, kw_only=True, rename="camel"):
+class StateVersion(Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
     """Where a connection is: two counters of the client's, one timestamp of ours."""
 
     query_set: int
@@ -165,7 +165,7 @@ class QueryRemoved(Outgoing, frozen=True, kw_only=True, tag="QueryRemoved"):
     query_id: int
 
 
-class Transition(Outgoing, frozen=True, kw_only=True, tag="Transition"):
+class Transition(Outgoing, frozen=True, kw_only=True, gc=False, tag="Transition"):
     """`modifications` are the JSON of QueryUpdated, QueryFailed and QueryRemoved."""
 
     start_version: StateVersion

@@ -37,12 +37,12 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 from uuid import UUID
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from engine.errors import InvalidValue, LimitExceeded, Overloaded, ProtocolViolation
 from engine.functions.results import (
@@ -86,8 +86,7 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
+class Version(Struct, frozen=True, kw_only=True, gc=False):
     """Where a connection is: what its client asked for, and as of when it was answered."""
 
     query_set: int = 0
@@ -160,16 +159,15 @@ class Refuse:
 Step: TypeAlias = Greeted | Verify | Start | Answered | Nothing | Refuse
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True, gc=False):
     """One transition to come: for which versions, and what has to be evaluated."""
 
     query_set: int
     identity: int
     who: Who
-    asked: tuple[Query, ...]
+    asked: Sequence[Query]
     """To be evaluated, all at the transition's timestamp."""
-    refused: tuple[tuple[Query, Failure], ...]
+    refused: Sequence[tuple[Query, Failure]]
     """What this client cannot ask, and why."""
     removed: tuple[int, ...]
     behind: Call | None
@@ -429,13 +427,20 @@ class Protocol:
         Its timestamp has to be chosen before this is called, and every commit up
         to it has to have reached the queries that are shown.
         """
-        stale = [(query, query.refusal_for(self.who)) for query in self.queries.stale()]
+        asked: list[Query] = []
+        refused: list[tuple[Query, Failure]] = []
+        for query in self.queries.stale():
+            refusal = query.refusal_for(self.who)
+            if refusal is None:
+                asked.append(query)
+            else:
+                refused.append((query, refusal))
         return Plan(
             query_set=self.queries.version,
             identity=self._identity,
             who=self.who,
-            asked=tuple(query for query, refusal in stale if refusal is None),
-            refused=tuple((query, refusal) for query, refusal in stale if refusal is not None),
+            asked=asked,
+            refused=refused,
             removed=self.queries.removed(),
             behind=self._running,
         )
