@@ -478,7 +478,7 @@ class _CommitClock:
         if now - expected > self._jump_ns_max:
             self._warn(now - expected)
             now = expected
-        if after - now > self._jump_ns_max:
+        if after - max(last, now) > self._jump_ns_max:
             after = 0
         return max(last + 1, now, after + 1)
 

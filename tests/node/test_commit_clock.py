@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import trio.testing
 
-from engine.app.contexts import MutationCtx
-from engine.app.decorators import mutation
+from engine.app.contexts import MutationCtx, QueryCtx
+from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.kernel.runtime import VirtualRuntime
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
-from tests.node.nodes import mutate, serving
+from tests.node.nodes import ask, mutate, serving
 
 SECOND_NS = 10**9
 DAY_S = 86_400.0
@@ -23,7 +23,18 @@ async def write(ctx: MutationCtx) -> None:
     await ctx.db.insert("ticks", {})
 
 
-APP = [write, Schema(ticks=Table({"note": v.optional(v.string())}))]
+@mutation
+async def write_some(ctx: MutationCtx) -> None:
+    for _ in range(3):
+        await ctx.db.insert("ticks", {})
+
+
+@query
+async def times(ctx: QueryCtx) -> list[float]:
+    return [tick["_creationTime"] async for tick in ctx.db.query("ticks")]
+
+
+APP = [write, write_some, times, Schema(ticks=Table({"note": v.optional(v.string())}))]
 
 
 async def commit_ts(node: Node) -> int:
@@ -43,6 +54,21 @@ async def test_timestamps_rise_while_the_clock_goes_back(
 
     assert sorted({before, *after}) == [before, *after]
     assert after[-1] - before < SECOND_NS
+
+
+async def test_times_of_creation_rise_after_the_clock_went_back_by_a_day(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    runtime = VirtualRuntime()
+    async with serving(APP, runtime=runtime) as node:
+        await mutate(node, write_some)
+        runtime.jump(-DAY_S)
+
+        for _ in range(3):
+            await mutate(node, write_some)
+        created = await ask(node, times)
+
+    assert sorted(set(created)) == created
 
 
 async def test_timestamps_rise_over_a_restart_although_the_clock_went_back_meanwhile(
