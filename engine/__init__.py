@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Search,
         TableQuery,
         TriggerCtx,
+        Vars,
         VectorFilter,
     )
     from engine.app.crons import (
@@ -230,6 +231,7 @@ _NAMES = {
         "Search",
         "TableQuery",
         "TriggerCtx",
+        "Vars",
         "VectorFilter",
     ),
     "engine.app.crons": (
@@ -494,6 +496,7 @@ __all__ = [
     "Validator",
     "Value",
     "VariableMissing",
+    "Vars",
     "VectorFilter",
     "VectorHit",
     "WrongFunctionKind",

@@ -50,7 +50,7 @@ from engine.app.types import (
 )
 from engine.model.ids import Id
 from engine.model.limits import VECTOR_RESULTS
-from engine.model.values import Value
+from engine.model.values import Int64, Value
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -535,6 +535,24 @@ class DatabaseReader(ABC):
         """The engine's own tables, such as `_scheduled_functions`, to be read."""
 
 
+class Vars(ABC):
+    """What a transaction may write of its own commit."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def commit_ts(self) -> Int64:
+        """
+        The timestamp of the commit, in nanoseconds: what `engine.commit` returns as `ts`.
+
+        It is one in the whole transaction, functions that it calls as parts of it included, and
+        later than that of every commit before: who reads an index of it on from the last that
+        was seen misses nothing.  Whoever asks for it commits, also without a write, and has
+        another when it runs again.
+        """
+
+
 class DatabaseWriter(DatabaseReader):
     """
     The database, to be changed.
@@ -544,6 +562,11 @@ class DatabaseWriter(DatabaseReader):
     """
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def vars(self) -> Vars:
+        """What this transaction may write of its own commit."""
 
     @overload
     async def insert(self, table: type[D], doc: Mapping[str, Value], /) -> Id[D]: ...

@@ -725,6 +725,10 @@ class Validators:
         """The same as `int64`."""
         return BigInt()
 
+    def commit_ts(self) -> BigInt:
+        """The same as `int64`, for a field that is `ctx.db.vars.commit_ts`."""
+        return BigInt()
+
     def string(self) -> String:
         """Text."""
         return String()

@@ -173,16 +173,24 @@ class Committer:
             del self._pins[snapshot.ts]
             self._forget_staged()
 
-    def validate(self, reads: ReadSet, begin_ts: int, path: str) -> None:
+    def validate(self, reads: ReadSet, begin_ts: int, path: str, ts: int) -> None:
         """
         For a transaction of `path` that ran outside the lane: has nobody changed what it read?
 
+        Args:
+            ts: what it is to be staged with.
+
         Raises:
-            Conflict: somebody has, or it began so long ago that nobody knows.
+            Conflict: somebody has, or it began so long ago that nobody knows, or `ts` has passed.
         """
         self._check_open()
         if self.lane.is_held:
             raise Conflict("a transaction that runs alone has the lane; run this one again")
+        if ts <= self._head.ts:
+            raise Conflict(
+                f"the timestamp {ts} that it asked for has passed, as others have committed since; "
+                "run it again"
+            )
         if not self._recent.covers(min(begin_ts, self._durable.ts)):
             raise Conflict("it began before the commits that are remembered; run it again")
         published = self._recent.between(begin_ts, self._durable.ts)
@@ -222,7 +230,7 @@ class Committer:
         Args:
             changes: entry changes, besides those of `writes`.
             trim: records that go with this one.
-            ts: what `next_ts` gave, if nothing was staged since.
+            ts: what `next_ts` gave, if nothing was staged with it or a later one since.
             on_publish: called when it is durable, before any reader sees it.
 
         Returns its timestamp.  It is durable when `settled` returns.

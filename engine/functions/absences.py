@@ -98,7 +98,10 @@ def _dir(instance: object) -> list[str]:
     return [name for name in names if not isinstance(getattr(kind, name, None), _Missing)]
 
 
-READER: Final = {name: _WRITE.format(f"ctx.db.{name}") for name in _WRITES}
+READER: Final = {name: _WRITE.format(f"ctx.db.{name}") for name in _WRITES} | {
+    "vars": "a query is not committed, so it has no ctx.db.vars: ask in the mutation that calls "
+    "it, `ctx.db.vars.commit_ts`, and hand that on as an argument"
+}
 SYSTEM: Final = {
     name: f"the engine's own tables are read, so ctx.db.system has no {name}" for name in _WRITES
 }

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from engine.errors import LimitExceeded, NotAllowed, NotAwaited, SnapshotTooOld, StoreError
 from engine.functions.driver import CHECKPOINT
+from engine.transaction.transaction import TimestampTooEarly
 
 T = TypeVar("T")
 Steps = Generator[Any, Any, T]
@@ -74,6 +75,16 @@ class Calls:
             return call
         finally:
             marks.enter()
+
+    def now(self, work: Callable[[], T]) -> T:
+        """Do `work`, which takes no time and touches no document, for an attribute of a context."""
+        self.marks.leave()
+        try:
+            if self._is_closed:
+                raise self._ended()
+            return work()
+        finally:
+            self.marks.enter()
 
     def defer(self, steps: Callable[[], Steps[T]]) -> Call[T]:
         """
@@ -212,7 +223,7 @@ def _failing(error: Exception) -> Steps[Any]:
     raise error
 
 
-_ENGINES_OWN: Final = (SnapshotTooOld, StoreError)
+_ENGINES_OWN: Final = (SnapshotTooOld, StoreError, TimestampTooEarly)
 """What a call raises that the application can do nothing about: nothing may be made of it."""
 _PENDING: Final = object()
 

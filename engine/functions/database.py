@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from engine.app.contexts import DatabaseReader, DatabaseWriter
+from engine.app.contexts import DatabaseReader, DatabaseWriter, Vars
 from engine.app.documents import table_name_of
 from engine.errors import IndexNotFound, InvalidId, InvalidValue, NotAllowed
 from engine.functions import absences
@@ -187,6 +187,10 @@ class Writer(Reader, DatabaseWriter):
 
     __slots__ = ()
 
+    @property
+    def vars(self) -> OwnCommit:
+        return OwnCommit(self._access)
+
     def insert(self, table: Any, doc: Mapping[str, Any], /) -> Call[Any]:
         return self._access.calls.run(self._insert, table, doc)
 
@@ -242,6 +246,20 @@ class Writer(Reader, DatabaseWriter):
         """Whether a delete may be about more than its own document."""
         schema = self._access.transaction.schema
         return schema is not None and bool(schema.referring)
+
+
+class OwnCommit(Vars):
+    """`db.vars`."""
+
+    __slots__ = ("_access",)
+
+    def __init__(self, access: DatabaseAccess) -> None:
+        self._access = access
+
+    @property
+    def commit_ts(self) -> Int64:
+        access = self._access
+        return Int64(access.calls.now(access.transaction.reserve_ts))
 
 
 @absences.lacking(absences.SYSTEM)

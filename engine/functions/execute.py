@@ -35,7 +35,7 @@ from engine.kernel.runtime import Runtime
 from engine.model.commits import Source
 from engine.model.limits import WARNING_RATIO, Limits
 from engine.model.values import size_of
-from engine.transaction.transaction import Transaction
+from engine.transaction.transaction import Stamp, TimestampTooEarly, Transaction
 from engine.transaction.usage import Usage
 from engine.transaction.view import View
 
@@ -124,8 +124,10 @@ class Executor:
             limits=self._limits,
         )
 
-    def transaction(self, view: View, execution: Execution) -> Transaction:
-        """A transaction over `view` for an execution."""
+    def transaction(
+        self, view: View, execution: Execution, stamp: Stamp | None = None
+    ) -> Transaction:
+        """A transaction over `view` for an execution; if that may commit, with a `stamp`."""
         return Transaction(
             view,
             usage=Usage(self._limits),
@@ -133,6 +135,7 @@ class Executor:
             dice=IdDice(execution.seed),
             schema=self.deployment.schemas,
             marks=execution,
+            stamp=stamp,
         )
 
     async def run(
@@ -152,18 +155,19 @@ class Executor:
 
         Raises:
             RunAgain, SnapshotTooOld: what it saw does not hold; nothing may be made of it.
+            TimestampTooEarly: nor of what it was told of its commit.
         """
         began = self._runtime.monotonic()
         value: Any = None
         failure: Failure | None = None
         try:
             value = await self._call(request, execution, transaction, pagination, wrap)
-        except (RunAgain, SnapshotTooOld):
+        except (RunAgain, SnapshotTooOld, TimestampTooEarly):
             raise
         except Exception as error:
             failure = last_slice(execution, failure_of, error) or undescribed(error)
         if (spoiled_by := execution.spoiled_by) is not None:
-            if isinstance(spoiled_by, SnapshotTooOld):
+            if isinstance(spoiled_by, SnapshotTooOld | TimestampTooEarly):
                 raise spoiled_by
             value, failure = None, failure_of(spoiled_by)
         limits, usage = self._limits, transaction.usage

@@ -31,7 +31,7 @@ FORMAT: Final = 1
 class Retry(NamedTuple):
     """A run that was thrown away, of which nobody was told; of a conflict also with what."""
 
-    reason: Literal["batch refused", "snapshot too old", "conflict"]
+    reason: Literal["batch refused", "snapshot too old", "timestamp too early", "conflict"]
     table: str = ""
     document: str = ""
     index_name: str = ""
@@ -52,6 +52,7 @@ class Retry(NamedTuple):
 
 BATCH_REFUSED: Final = Retry("batch refused")
 SNAPSHOT_TOO_OLD: Final = Retry("snapshot too old")
+TIMESTAMP_TOO_EARLY: Final = Retry("timestamp too early")
 
 
 @dataclass(slots=True)

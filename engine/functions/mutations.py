@@ -31,7 +31,13 @@ from engine.functions import idempotence
 from engine.functions.crons import is_tick
 from engine.functions.driver import Execution
 from engine.functions.execute import Executor, Outcome, Request
-from engine.functions.history import BATCH_REFUSED, SNAPSHOT_TOO_OLD, Retry, Way
+from engine.functions.history import (
+    BATCH_REFUSED,
+    SNAPSHOT_TOO_OLD,
+    TIMESTAMP_TOO_EARLY,
+    Retry,
+    Way,
+)
 from engine.functions.job_rows import FAILED, SUCCESS, is_pending, request_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, MutationResult, Origin, failure_of
@@ -41,13 +47,20 @@ from engine.indexes.live import LiveIndex
 from engine.kernel.runtime import Runtime
 from engine.model.commits import SessionRequest, Source
 from engine.model.limits import Limits
-from engine.transaction.transaction import Transaction
+from engine.transaction.transaction import TimestampTooEarly, Transaction
 from engine.transaction.view import View
 
 INDEX_LOOK_S: Final = 0.05
 """Between two looks whether an index has room again."""
 SNAPSHOTS_TRIED: Final = 3
 """A mutation that outlived its snapshot runs again, so often."""
+CREATED_ROOM_NS: Final = 62_500
+"""
+Between what a mutation has created and the timestamp that it asks for: 256 times of creation.  Most
+take longer than that, so however many ask, timestamps do not run ahead of the clock.
+"""
+ROOM_GROWTH: Final = 64
+"""Of that where it was too little: then for 16,384 documents, as many as a function may write."""
 JOBS_SLICE_S: Final = 0.0002
 """Jobs run for so long, one or two of them, before others have their turn."""
 
@@ -109,7 +122,7 @@ class Mutations:
         """As `Functions.mutation`."""
         way = Way()
         try:
-            result = await self._committed(partial(self._attempt, request, session), way)
+            result = await self._committed(partial(self._attempt, request, session, way), way)
         except EngineError as error:
             self._executor.tell_refused(request, way, error)
             raise
@@ -161,7 +174,7 @@ class Mutations:
     async def _run_job(self, key: bytes, way: Way) -> JobResult:
         """Run one by itself."""
         try:
-            return await self._committed(partial(self._attempt_job, key), way)
+            return await self._committed(partial(self._attempt_job, key, way), way)
         except Exception as error:
             return error
 
@@ -175,7 +188,7 @@ class Mutations:
             try:
                 view = pinned(self._committer)
                 try:
-                    run.done = await self._attempt_job(key, view)
+                    run.done = await self._attempt_job(key, run.way, view)
                     run.generation = view.generation
                 finally:
                     self._committer.unpin(view.snapshot)
@@ -185,6 +198,8 @@ class Mutations:
             run.way.retries += (BATCH_REFUSED,)
         except SnapshotTooOld:
             run.way.retries += (SNAPSHOT_TOO_OLD,)
+        except TimestampTooEarly:
+            run.way.retries += (TIMESTAMP_TOO_EARLY,)
         except _IndexBehind:
             run.is_behind = True
         except Exception as error:
@@ -222,6 +237,8 @@ class Mutations:
                 return await run(attempt, way)
             except _IndexBehind as error:
                 await self._wait_for_index(error.index)
+            except TimestampTooEarly:
+                way.retries += (TIMESTAMP_TOO_EARLY,)
 
     async def _beside_others(self, attempt: Try, way: Way) -> MutationResult | None:
         """Run outside the lane, validated; after too many conflicts, or a failed batch, in it."""
@@ -320,11 +337,16 @@ class Mutations:
             self._executor.tell(done.outcome, way, commit_ts=done.result.ts)
         return done.result
 
+    def _stamp(self, way: Way, created_ns: int) -> int:
+        """A timestamp with room for what is created until the commit, and more after each retry."""
+        retries = way.retries.count(TIMESTAMP_TOO_EARLY)
+        return self._committer.next_ts(created_ns + CREATED_ROOM_NS * ROOM_GROWTH**retries)
+
     async def _attempt(
-        self, request: Request, session: SessionRequest | None, view: View
+        self, request: Request, session: SessionRequest | None, way: Way, view: View
     ) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, request.path)
-        transaction = self._executor.transaction(view, execution)
+        transaction = self._executor.transaction(view, execution, partial(self._stamp, way))
         if session is not None and self._is_there(request, session):
             again = _answered(transaction, session)
             if again is not None:
@@ -347,9 +369,9 @@ class Mutations:
         path, caller, component = request.path, request.caller, request.component
         return not session.call or self._executor.kind_of(path, caller, component) is Kind.MUTATION
 
-    async def _attempt_job(self, key: bytes, view: View) -> Attempt:
+    async def _attempt_job(self, key: bytes, way: Way, view: View) -> Attempt:
         execution = self._executor.begin(Kind.MUTATION, "")
-        transaction = self._executor.transaction(view, execution)
+        transaction = self._executor.transaction(view, execution, partial(self._stamp, way))
         job = transaction.own_row(key)
         if job is None or not is_pending(job) or not self._is_mounted(job):
             return Attempt(None, view.begin_ts)
@@ -410,7 +432,7 @@ class Mutations:
         begin_ts = transaction.view.begin_ts
         if transaction.view.generation != self._committer.generation:
             raise RunAgain
-        ts = self._committer.next_ts(transaction.created_upto)
+        ts = transaction.commit_ts or self._committer.next_ts(transaction.created_upto)
         try:
             if session is not None:
                 idempotence.record(
@@ -428,8 +450,8 @@ class Mutations:
         if transaction.view.is_validated:
             if transaction.schema is not self._executor.deployment.schemas:
                 raise Conflict("a push has changed what writes have to meet; run it again")
-            self._committer.validate(transaction.reads, begin_ts, request.path)
-        if not writes:
+            self._committer.validate(transaction.reads, begin_ts, request.path, ts)
+        if not writes and not transaction.commit_ts:
             return begin_ts
         if (behind := self._committer.index_behind(writes)) is not None:
             raise _IndexBehind(behind)

@@ -53,12 +53,14 @@ async def replay(
     source: Source,
     writes: Sequence[RowWrite],
     *,
+    ts: int,
     debugs: bool = False,
 ) -> Replayed:
     """
     Run the mutation of `source` on `view`, the state before it, and compare with `writes`.
 
     Args:
+        ts: of its commit then.
         debugs: stop at its first line in a debugger on this process's terminal.
 
     Raises:
@@ -70,6 +72,7 @@ async def replay(
     identity = None if source.identity is None else Identity.of_value(source.identity)
     execution = executor.again(Kind.MUTATION, source)
     transaction = executor.transaction(view, execution)
+    transaction.commit_ts = ts
     caller = Caller(admin=True, identity=identity)
     request = Request(Kind.MUTATION, path, source.args or {}, caller, component)
     outcome = await executor.run(

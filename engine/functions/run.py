@@ -494,7 +494,13 @@ class Functions:
         return self._mutations.run(Request(Kind.MUTATION, path, args, caller, component), request)
 
     async def replay(
-        self, source: Source, writes: Sequence[RowWrite], *, after: int, debugs: bool = False
+        self,
+        source: Source,
+        writes: Sequence[RowWrite],
+        *,
+        ts: int,
+        after: int,
+        debugs: bool = False,
     ) -> Replayed:
         """
         Run a mutation of the past again, on the state of `after`, and compare what it writes.
@@ -502,7 +508,7 @@ class Functions:
         Nothing is written, and nobody is told.
 
         Args:
-            source, writes: of its log record.
+            source, writes, ts: of its log record.
             after: the ts of the commit before it.
             debugs: stop at its first line in a debugger on this process's terminal.
 
@@ -514,7 +520,7 @@ class Functions:
 
         async def run(view: View) -> Replayed:
             then = with_its_catalog(view)
-            return await replay(self._executor, then, source, writes, debugs=debugs)
+            return await replay(self._executor, then, source, writes, ts=ts, debugs=debugs)
 
         return await self._run_then(after, self._snapshots.acquire, run)
 

@@ -373,7 +373,7 @@ class Administration:
             catalog = recover(snapshot).catalog
         refuse_unless_replayable(record)
         replayed = await self._node.functions.replay(
-            record.source, record.writes, after=after, debugs=debugs
+            record.source, record.writes, ts=ts, after=after, debugs=debugs
         )
         digest = self._deployer.application.digest
         return json_response(compared(record, replayed, catalog, digest))

@@ -59,6 +59,10 @@ from engine.transaction.view import NOWHERE, View
 Doc = dict[str, Any]
 
 
+class TimestampTooEarly(Exception):
+    """More was created than its timestamp has room for: run it again, with one that has more."""
+
+
 class Dice(Protocol):
     """Where the random part of ids comes from."""
 
@@ -72,6 +76,8 @@ class Marks(Protocol):
     def leave(self) -> None: ...
 
 
+Stamp: TypeAlias = Callable[[int], int]
+"""Gives a timestamp for a commit, which is later than its argument and leaves room after that."""
 Relations: TypeAlias = Mapping[tuple[str, str], Sequence[Relation]]
 """By component and table."""
 
@@ -141,6 +147,7 @@ class Transaction:
         dice: seeded; ids come from it.
         schema: checks documents; `None` where only system rows are written.
         marks: of the execution, if it runs code of the application.
+        stamp: asked for the timestamp of its commit, if the function that runs wants to know.
     """
 
     def __init__(
@@ -152,6 +159,7 @@ class Transaction:
         dice: Dice,
         schema: SchemaCheck | None,
         marks: Marks | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
         self.view = view
         self.usage = usage
@@ -164,6 +172,10 @@ class Transaction:
         self._dice = dice
         self.now_ms = now_ns // 1_000_000
         self._created_from = self._creation_time = max(view.begin_ts + 1, now_ns) / 1e6
+        self._created_before = math.inf
+        self.commit_ts = 0
+        """At which it is to be committed; 0 for whatever comes then, as nobody has asked."""
+        self._stamp = stamp
         self._layers: list[Overlay] = [Overlay()]
         self._saved: list[tuple[Catalog, tuple[int, int, int, int]]] = []
         self._originals: dict[bytes, bytes | None] = {}
@@ -550,7 +562,23 @@ class Transaction:
         """
         if self._creation_time == self._created_from:
             return 0
-        return int(self._creation_time * 1e6) + _FRACTION_NS
+        return self._next_created_ns
+
+    def reserve_ts(self) -> int:
+        """
+        The timestamp of its commit, which is given when it is first asked for.
+
+        It may pass before the commit where others commit meanwhile, and then this one has to run
+        again.  Creating more documents than it leaves room for raises `TimestampTooEarly`.
+        """
+        if not self.commit_ts:
+            assert self._stamp is not None, "who may ask is going to be committed"
+            created_ns = self._next_created_ns
+            self.commit_ts = self._stamp(created_ns)
+            # Where the wall clock has leapt ahead no commit follows it, and documents do.
+            if self.commit_ts > created_ns:
+                self._created_before = (self.commit_ts - 2 * _FRACTION_NS) / 1e6
+        return self.commit_ts
 
     # Sub-transactions
 
@@ -647,9 +675,15 @@ class Transaction:
         ):
             _refuse_document(doc, size, nesting)
 
+    @property
+    def _next_created_ns(self) -> int:
+        return int(self._creation_time * 1e6) + _FRACTION_NS
+
     def _next_creation_time(self) -> float:
         current = self._creation_time
         self._creation_time = math.nextafter(current, math.inf)
+        if self._creation_time >= self._created_before:
+            raise TimestampTooEarly
         return int(current) if current.is_integer() else current
 
     def _check_unique(self) -> None:

@@ -93,7 +93,7 @@ FILES = {
         @mutation
         async def clocks(ctx: MutationCtx) -> bool:
             inside = await ctx.run_mutation(near.clock)
-            return inside == [ctx.now_ms, str(time.time_ns())]
+            return inside == [ctx.now_ms, str(time.time_ns()), ctx.db.vars.commit_ts]
     """,
     "fence_component/__init__.py": """
         from dataclasses import dataclass
@@ -169,7 +169,7 @@ FILES = {
 
         @mutation
         async def clock(ctx: MutationCtx) -> list[object]:
-            return [ctx.now_ms, str(time.time_ns())]
+            return [ctx.now_ms, str(time.time_ns()), ctx.db.vars.commit_ts]
 
         @mutation
         async def new_item(ctx: MutationCtx) -> Id[Literal["items"]]:
@@ -328,7 +328,7 @@ def test_a_trigger_of_the_application_keeps_a_component_in_step(fence: BlockingH
     assert 3 == fence.mutation("main:note", {"text": "c"})
 
 
-def test_the_clock_of_a_component_is_that_of_its_caller(fence: BlockingHarness) -> None:
+def test_clock_and_commit_of_a_component_are_those_of_its_caller(fence: BlockingHarness) -> None:
     assert fence.mutation("main:clocks")
 
 

@@ -153,6 +153,7 @@ PITFALLS = [
 COMPONENTS = [
     "reads that do not bind",
     "pages of components",
+    "timestamps of commits",
     "handles",
     "function metadata",
     "mounts",

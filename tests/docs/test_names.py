@@ -33,6 +33,7 @@ PLACES: tuple[Any, ...] = (
     engine.Scheduler,
     engine.DatabaseReader,
     engine.DatabaseWriter,
+    engine.Vars,
     engine.TableQuery,
     engine.Query,
     engine.OrderedQuery,
@@ -70,7 +71,7 @@ def promised() -> list[tuple[str, str]]:
 
 def is_name(text: str) -> bool:
     """A name or a method, not an example of how to write something."""
-    return bool(re.fullmatch(r"(?:v|db|ctx|ctx\.\w+)?\.?[a-z_][a-z0-9_]*(?:\(\))?", text))
+    return bool(re.fullmatch(r"(?:v|db|db\.vars|ctx|ctx\.\w+)?\.?[a-z_][a-z0-9_]*(?:\(\))?", text))
 
 
 @pytest.mark.parametrize(("theirs", "ours"), promised())

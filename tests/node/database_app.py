@@ -71,6 +71,10 @@ async def _step(ctx: MutationCtx, step: Any, known: Any) -> Any:
         case "insert":
             docs.append(await ctx.db.insert(TABLE, _present(given[0])))
             return await ctx.db.get(docs[-1])
+        case "stamp":
+            fields = _present(given[0]) | {"a": ctx.db.vars.commit_ts}
+            docs.append(await ctx.db.insert(TABLE, fields))
+            return await ctx.db.get(docs[-1])
         case "patch" | "replace" | "delete" if docs:
             return await _change(ctx, verb, docs[given[0] % len(docs)], *given[1:])
         case "look":

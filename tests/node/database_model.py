@@ -8,7 +8,7 @@ from functools import cmp_to_key
 from itertools import combinations
 from typing import Any
 
-from engine.model.values import UNDEFINED
+from engine.model.values import UNDEFINED, Int64
 from tests.node.database_app import MISSING, NOTES, UNIQUE, Indexes, has_kind
 from tests.node.javascript import Doc, FilterFails, accepts, at_path, order, same, shown
 
@@ -38,6 +38,8 @@ class Model:
     """How many there are, in each of their tables."""
     known: list[list[str]] = field(default_factory=lambda: [[], []])
     """Ids of all documents and jobs there ever were, in the order in which they came."""
+    ts: int = 0
+    """Of the newest commit."""
 
     def copy(self) -> Model:
         return Model(
@@ -45,6 +47,7 @@ class Model:
             {job_id: replace(job) for job_id, job in self.jobs.items()},
             list(self.notes),
             [list(ids) for ids in self.known],
+            self.ts,
         )
 
     # Writing
@@ -58,7 +61,7 @@ class Model:
 
     def _foresee(self, step: Any) -> None:
         verb, *given = step
-        if verb == "insert":
+        if verb in ("insert", "stamp"):
             made_up = {"_id": f"new {len(self.known[0])}", "_creationTime": 0}
             self._insert(given[0], _present(given[0]) | made_up)
         elif verb in ("patch", "replace", "delete"):
@@ -68,15 +71,16 @@ class Model:
                 self._foresee(inner)
 
     def transact(self, steps: list[Any], answers: list[Any], indexes: Indexes) -> None:
-        """Follow the steps, and compare what the database answered to each."""
+        """Follow the steps of a commit at `ts`, and compare what was answered to each."""
         for step, answer in zip(steps, answers, strict=True):
             self._follow(step, answer, indexes)
 
     def _follow(self, step: Any, answer: Any, indexes: Indexes) -> None:
         verb, *given = step
         match verb:
-            case "insert":
-                self._insert(given[0], answer)
+            case "insert" | "stamp":
+                stamp = {"a": Int64(self.ts)} if verb == "stamp" else {}
+                self._insert({**given[0], **stamp}, answer)
             case "patch" | "replace" | "delete" if self.known[0]:
                 doc_id = self.known[0][given[0] % len(self.known[0])]
                 self._change(verb, doc_id, given[1] if len(given) > 1 else {}, answer)

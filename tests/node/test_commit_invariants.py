@@ -244,7 +244,7 @@ async def test_what_changes_nothing_is_no_commit_and_wakes_and_refuses_nobody(
         assert (None, before) == (result.failure, result.ts)
         assert records == log_of(store)
         assert before == node.committer.head.ts == node.published.value
-        node.committer.validate(shown.live.reads, shown.ts, "test")
+        node.committer.validate(shown.live.reads, shown.ts, "test", node.committer.next_ts())
         assert shown.live.invalidated_at is None
         shown.live.release()
 

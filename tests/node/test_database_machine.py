@@ -145,7 +145,7 @@ def steps(indexes: Indexes, depth: int = 0) -> st.SearchStrategy[list[Any]]:
 
 writes = st.one_of(
     st.tuples(st.just("insert"), fields),
-    st.tuples(st.just("insert"), fields),
+    st.tuples(st.sampled_from(["insert", "stamp"]), fields),
     st.tuples(st.sampled_from(["patch", "replace"]), places, fields),
     st.tuples(st.just("delete"), places),
 )
@@ -320,6 +320,8 @@ class DatabaseMachine(RuleBasedStateMachine):
             return
         assert error is None, error
         answers, known = answer
+        before, self.model.ts = self.model.ts, self.life.node.published.value
+        assert before <= self.model.ts
         self.model.transact(todo, answers, self.indexes)
         self.model.learn(known)
         self.note()

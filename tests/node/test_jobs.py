@@ -658,12 +658,12 @@ async def test_what_is_put_off_does_not_hold_up_what_is_due_behind_it(
         await trio.sleep(1)
         refused = 10
 
-        async def refuse(key: bytes, view: Any) -> Any:
+        async def refuse(key: bytes, way: Any, view: Any) -> Any:
             nonlocal refused
             if refused:
                 refused -= 1
                 raise StoreFull("no room for it")
-            return await attempt(key, view)
+            return await attempt(key, way, view)
 
         mutations = node.functions._mutations
         attempt = mutations._attempt_job
@@ -727,7 +727,7 @@ async def test_while_too_many_are_put_off_no_others_of_their_kind_begin(
         await mutate(node, run, path(slow), {"name": "a"})
         tried: list[bytes] = []
 
-        async def refuse(key: bytes, view: Any) -> Any:
+        async def refuse(key: bytes, way: Any, view: Any) -> Any:
             tried.append(key)
             raise StoreFull("no room for it")
 

@@ -172,7 +172,9 @@ def read_range(reader: Transaction, low: int, high: int) -> None:
 
 def conflicts(node: Node, reader: Transaction) -> bool:
     try:
-        node.committer.validate(reader.reads, reader.view.begin_ts, "test")
+        node.committer.validate(
+            reader.reads, reader.view.begin_ts, "test", node.committer.next_ts()
+        )
     except Conflict:
         return True
     return False
@@ -260,7 +262,9 @@ async def test_who_began_before_what_is_remembered_runs_again_and_never_passes(
                 await mutate(node, put, n, n + 1)
 
             with pytest.raises(Conflict, match="run it again"):
-                node.committer.validate(early.reads, early.view.begin_ts, "test")
+                node.committer.validate(
+                    early.reads, early.view.begin_ts, "test", node.committer.next_ts()
+                )
         with reading(node) as fresh:
             read_range(fresh, 15, 40)
             assert not conflicts(node, fresh)

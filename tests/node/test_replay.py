@@ -70,7 +70,7 @@ def records(store: MemoryStore) -> list[Record]:
 
 
 async def replayed(node: Node, record: Record, before: Record) -> Replayed:
-    return await node.functions.replay(record.source, record.writes, after=before.ts)
+    return await node.functions.replay(record.source, record.writes, ts=record.ts, after=before.ts)
 
 
 async def all_replayed(node: Node, store: MemoryStore, prefix: str) -> list[Replayed]:
@@ -230,4 +230,4 @@ async def test_a_mutation_that_is_gone_is_named(autojump_clock: MockClock) -> No
         source = Source("gone:send", args={}, seed=random.Random(1).getrandbits(64))
 
         with pytest.raises(FunctionNotFound, match="gone:send"):
-            await node.functions.replay(source, [], after=node.published.value)
+            await node.functions.replay(source, [], ts=0, after=node.published.value)

@@ -469,7 +469,7 @@ async def test_a_mutation_with_triggers_writes_the_same_again() -> None:
         with store.snapshot() as snapshot:
             records = [decode_record(data) for _, data in snapshot.range(Tree.LOG, b"", None)]
         again = [
-            await node.functions.replay(record.source, record.writes, after=before.ts)
+            await node.functions.replay(record.source, record.writes, ts=record.ts, after=before.ts)
             for before, record in pairwise(records)
             if record.source.path.startswith(PATH)
         ]

@@ -220,10 +220,19 @@ class Meaning:
             docs[write.key] = write.after_doc
         if write.table_number == TABLES and (doc := write.after_doc):
             self._names[int(doc["number"])] = doc["name"]
+        if self._names.get(write.table_number) == "items":
+            self._check_added(record, write)
         if write.table_number == SCHEDULED_FUNCTIONS:
             self._check_job(record, write, latest_ms)
         if write.key == DEPLOYMENT_KEY and write.after_doc is not None:
             self._state.digest = write.after_doc["digest"]
+
+    def _check_added(self, record: Record, write: RowWrite) -> None:
+        """An item has the timestamp of the commit that has brought it, wherever it is moved."""
+        before, after = write.before_doc, write.after_doc
+        added = record.ts if before is None else before["added"]
+        if after is not None and after["added"] != added:
+            self._wrong(record, f"has an item that was added at {after['added']}, not {added}")
 
     # Calls.
 

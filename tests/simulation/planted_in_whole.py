@@ -13,7 +13,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from engine.committer import retention
-from engine.committer.actor import _CommitClock
+from engine.committer.actor import Committer, _CommitClock
 from engine.errors import StoreFailed, StoreFull
 from engine.functions import due_jobs, idempotence, jobs, scheduling
 from engine.functions.crons import tick_ended
@@ -139,6 +139,21 @@ def _wall_clock(turns: Turns) -> int:
     return turns._runtime.now_ns()
 
 
+def _stamped_in_vain(transaction: Transaction) -> int:
+    """What is told of the commit is forgotten when it comes."""
+    assert transaction._stamp is not None
+    return transaction._stamp(0)
+
+
+_validate = Committer.validate
+
+
+def _whatever_has_passed(
+    committer: Committer, reads: Any, begin_ts: int, path: str, _ts: int
+) -> None:
+    _validate(committer, reads, begin_ts, path, 1 << 63)
+
+
 def _trim_early(snapshot: Any, *, before_ts: int, excess_bytes: int, floor_ts: int) -> Any:
     """Whatever is older than half a second goes, however little there is of it."""
     upto_ts = floor_ts + int(LATER_S * 1e9)
@@ -211,6 +226,8 @@ PLANTED: Final[Mapping[str, Plant]] = {
         _CommitClock, "next_ts", _as_the_clock_says
     ),
     "a session that a leap of the clock makes silent": in_place_of(Turns, "next_ts", _wall_clock),
+    "a commit that is stamped anew": in_place_of(Transaction, "reserve_ts", _stamped_in_vain),
+    "a timestamp that has passed": in_place_of(Committer, "validate", _whatever_has_passed),
     "a log that is trimmed too early": in_place_of(retention, "next_trim", _trim_early),
     "a choice without a seed": in_place_of(VirtualRuntime, "random_bytes", _unseeded),
 }

@@ -56,8 +56,13 @@ outside: Outside = _Nowhere()
 @mutation
 async def add(ctx: MutationCtx, token: float, group: float, rank: float) -> int:
     """Put an item in a group; how many there are then."""
-    await ctx.db.insert("items", {"token": token, "group": group, "rank": rank})
+    await _insert(ctx, token, group, rank)
     return len(await ctx.db.query("items").with_index("by_group", group=group).collect())
+
+
+async def _insert(ctx: MutationCtx, token: float, group: float, rank: float) -> None:
+    item = {"token": token, "group": group, "rank": rank, "added": ctx.db.vars.commit_ts}
+    await ctx.db.insert("items", item)
 
 
 @mutation
@@ -97,7 +102,7 @@ async def drop(ctx: MutationCtx, token: float, group: float) -> float | None:
 @internal_mutation
 async def spoil(ctx: MutationCtx, token: float, group: float) -> None:
     """Change a few things and fail."""
-    await ctx.db.insert("items", {"token": token, "group": group, "rank": 0})
+    await _insert(ctx, token, group, 0)
     await ctx.run_mutation(bump, token=token, key=DROPS, by=1_000_000)
     await ctx.scheduler.run_after(0, land, token=token)
     raise ConvexError("as planned")
@@ -243,7 +248,9 @@ FUNCTIONS: Final[tuple[Any, ...]] = (
     tally, of_group, counted, tallied, sizes, page_of, jobs,
 )  # fmt: skip
 
-ITEM: Final = v.object({"token": v.number(), "group": v.number(), "rank": v.number()})
+ITEM: Final = v.object(
+    {"token": v.number(), "group": v.number(), "rank": v.number(), "added": v.commit_ts()}
+)
 
 
 def _schema(change: Callable[[Table], Table] = lambda items: items) -> Schema:

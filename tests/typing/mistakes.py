@@ -53,6 +53,8 @@ async def contexts(read: QueryCtx, act: ActionCtx, channel: Id[Channel]) -> None
     # mypy attr-defined; pyright reportAttributeAccessIssue reportUnknownMemberType
     await read.db.insert(Channel, {"name": "x"})
     # mypy attr-defined; pyright reportAttributeAccessIssue reportUnknownMemberType
+    assert read.db.vars
+    # mypy attr-defined; pyright reportAttributeAccessIssue reportUnknownMemberType
     await read.run_mutation(prune, 3)
     # mypy attr-defined; pyright reportAttributeAccessIssue reportUnknownMemberType
     assert act.db

@@ -10,6 +10,7 @@ from engine import (
     Committed,
     Engine,
     Id,
+    Int64,
     MutationCtx,
     Page,
     PaginationOptions,
@@ -43,6 +44,7 @@ async def functions_give_what_their_handlers_give(ctx: MutationCtx, channel: Id[
     paged = paginator(ctx.db).query(Message).order("desc")
     assert_type(await paged.paginate(opts), Page[Message])
     assert_type((await ctx.meta.get_transaction_metrics())["bytes_read"]["remaining"], int)
+    assert_type(ctx.db.vars.commit_ts, Int64)
 
 
 async def the_past_has_the_same_types(engine: Engine, channel: Id[Channel]) -> None:
