@@ -2,7 +2,7 @@
 Who asks for the past is given a view of it, for as long as a query takes.
 
     ts ──▶ moment ──▶ base: records after it, taken back in slices, in memory
-                        │ once these are too many
+                        │ once these are too many, or an index is read that is no more
                         ▼
                       annex: all of them, by a process of its own, on disk
 
@@ -20,12 +20,12 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from engine.errors import EngineError, OutOfRetention, Overloaded, Stopped
-from engine.indexes.annexes import Annex, Annexes, AnnexFull
+from engine.indexes.annexes import Annex, Annexes, AnnexFull, Tell
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.past_process import refuse_if_trimmed
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
@@ -74,6 +74,18 @@ class _Asked:
 
     moment: Moment
     kept: _Kept
+
+
+Work: TypeAlias = Callable[[Annex, Tell, int], Awaitable[None]]
+"""What an annex is to do, in so many bytes."""
+
+
+async def _take_back(annex: Annex, tell: Tell, bytes_max: int) -> None:
+    await annex.take_back(bytes_max, tell)
+
+
+async def _lay_all(index: IndexInfo, annex: Annex, tell: Tell, bytes_max: int) -> None:
+    await annex.lay_all(index, bytes_max, tell)
 
 
 class PastReads:
@@ -150,15 +162,15 @@ class PastReads:
         """
         Have an annex get the entries of an index, which a view of `ts` has missed; as `view`.
 
+        If the index is no more, these are those of all documents, and there is an annex for them.
+
         What is kept of `ts` stays for the length of the block.  If it has gone since the view,
         there is nothing to lay the index in: a view takes it back, and comes here once more.
         """
         until = self._patience_end()
         async with self._found(ts, until) as asked:
             async with asked.kept.lock:
-                annex = asked.kept.annex
-                if annex is not None and index.prefix not in annex.laid:
-                    await self._do(asked.kept, partial(annex.lay, index), until)
+                await self._lay(asked.kept, index, until)
             yield
 
     async def close(self) -> None:
@@ -322,8 +334,21 @@ class PastReads:
             await trio.lowlevel.checkpoint()
             snapshot.check_age()
 
+    async def _lay(self, kept: _Kept, index: IndexInfo, until: float) -> None:
+        if kept.annex is not None and index.prefix in kept.annex.laid:
+            return
+        if not index.is_of_then:
+            if kept.annex is not None:
+                await self._do(kept, partial(kept.annex.lay, index), until)
+        elif kept.base.knows(index):  # and not another, in whose place this one came
+            await self._fill(kept, partial(_lay_all, index), until)
+
     async def _take_back(self, kept: _Kept, until: float) -> None:
-        """Have an annex take back everything; memory is for what comes after that."""
+        """Have an annex take back everything."""
+        await self._fill(kept, _take_back, until)
+
+    async def _fill(self, kept: _Kept, work: Work, until: float) -> None:
+        """Have an annex do something on whose way it takes back; memory is for what comes after."""
         if kept.annex is None:
             kept.annex = self._annexes.begin(kept.base.ts)
             self._annexed.add(kept)
@@ -338,7 +363,7 @@ class PastReads:
                 trace.info("past.taking_back", ts=kept.base.ts, records=taken.records)
 
         try:
-            await self._do(kept, lambda bytes_max: annex.take_back(bytes_max, tell), until)
+            await self._do(kept, partial(work, annex, tell), until)
         finally:
             kept.base.begin_again(annex.taken)
         trace.info(

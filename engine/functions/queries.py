@@ -604,7 +604,7 @@ def find_index(table: TableInfo, name: str, bounds: Bounds, *, is_as_of: bool = 
             f"the table {table.name!r} has no index {name!r}; it has "
             f"{', '.join(sorted(table.indexes))}.{hint} "
             f"To add it: Table(...).index({name!r}, {bounds.fields or ['...']}) in the schema."
-            f"{_DROPPED_SINCE if is_as_of else ''}"
+            f"{_NOR_THEN if is_as_of else ''}"
         )
     if index.kind not in (IndexKind.BY_ID, IndexKind.RANGE):
         use = "ctx.db.vector_search" if index.kind is IndexKind.VECTOR else "with_search_index"
@@ -613,9 +613,9 @@ def find_index(table: TableInfo, name: str, bounds: Bounds, *, is_as_of: bool = 
     return index
 
 
-_DROPPED_SINCE: Final = (
-    " The past is read by the indexes that there are now: the entries of one that was dropped "
-    "since are gone, and one that is added now serves all of the past."
+_NOR_THEN: Final = (
+    " The past is read by the indexes that there are now and those that there were then; one that "
+    "is added now serves all of the past."
 )
 
 

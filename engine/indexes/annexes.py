@@ -29,9 +29,15 @@ import trio
 from engine import errors
 from engine.indexes import past_process
 from engine.indexes.catalog import IndexInfo
-from engine.indexes.past_process import FULL, lay_job, refuse_if_trimmed, take_back_job
+from engine.indexes.past_process import (
+    FULL,
+    lay_all_job,
+    lay_job,
+    refuse_if_trimmed,
+    take_back_job,
+)
 from engine.indexes.snapshot import Snapshots
-from engine.indexes.taken_back import Taken, lay, take_back
+from engine.indexes.taken_back import Taken, first_row, lay, lay_all, take_back
 from engine.store.children import command_of
 from engine.store.interface import Snapshot
 from engine.store.lmdb_environment import DATA_FILE
@@ -81,6 +87,13 @@ class Annex(Protocol):
 
     async def lay(self, index: IndexInfo, bytes_max: int) -> None:
         """Put the entries of an index; raises as `take_back` does."""
+
+    async def lay_all(self, index: IndexInfo, bytes_max: int, tell: Tell) -> None:
+        """
+        Put those of an index that is no more, also of rows that are as they were.
+
+        It takes back everything on its way, and raises as `take_back` does.
+        """
 
     async def close(self) -> None:
         """Remove it; nobody has a snapshot of it any more."""
@@ -146,6 +159,22 @@ class _DiskAnnex:
             return 0
 
     async def take_back(self, bytes_max: int, tell: Tell) -> None:
+        await self._run(self._take_back_job(), bytes_max, self._teller(tell))
+
+    async def lay(self, index: IndexInfo, bytes_max: int) -> None:
+        await self._run(lay_job(index), bytes_max, lambda _: None)
+        self.laid[index.prefix] = index
+
+    async def lay_all(self, index: IndexInfo, bytes_max: int, tell: Tell) -> None:
+        job = lay_all_job(self._take_back_job(), index)
+        await self._run(job, bytes_max, self._teller(tell))
+        self.laid[index.prefix] = index
+
+    def _take_back_job(self) -> dict[str, Any]:
+        return take_back_job(self._store, self._ts, self.taken.upto, self.laid.values())
+
+    def _teller(self, tell: Tell) -> Callable[[dict[str, Any]], None]:
+        """What takes in how far the process is, from here on."""
         before = self.taken
 
         def told(line: dict[str, Any]) -> None:
@@ -155,12 +184,7 @@ class _DiskAnnex:
             self.taken = Taken(line["upto"], grown, before.records + line["records"])
             tell(self.taken)
 
-        job = take_back_job(self._store, self._ts, before.upto, self.laid.values())
-        await self._run(job, bytes_max, told)
-
-    async def lay(self, index: IndexInfo, bytes_max: int) -> None:
-        await self._run(lay_job(index), bytes_max, lambda _: None)
-        self.laid[index.prefix] = index
+        return told
 
     async def close(self) -> None:
         if self._scratch is not None:
@@ -264,6 +288,25 @@ class _MemoryAnnex:
     async def lay(self, index: IndexInfo, bytes_max: int) -> None:
         for _ in lay(self._scratch, index, rows_max=SLICE_ROWS):
             await self._breathe(bytes_max)
+        self.laid[index.prefix] = index
+
+    async def lay_all(self, index: IndexInfo, bytes_max: int, tell: Tell) -> None:
+        lower = first_row(index)
+        is_behind = True
+        while is_behind:
+            await self.take_back(bytes_max, tell)
+            snapshot = self._snapshots.acquire()
+            assert snapshot.ts == self.taken.upto, "what a row is in it is what it was"
+            is_behind = False
+            try:
+                rows = snapshot.rows
+                for reached in lay_all(rows, self._scratch, index, lower, rows_max=SLICE_ROWS):
+                    lower = reached
+                    await self._breathe(bytes_max)
+                    if is_behind := snapshot is not self._snapshots.current:
+                        break
+            finally:
+                self._snapshots.release(snapshot)
         self.laid[index.prefix] = index
 
     async def close(self) -> None:

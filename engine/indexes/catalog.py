@@ -34,6 +34,8 @@ USER_INDEX_ID_MIN: Final = 1001
 OF_EVERY_TABLE: Final = ("by_id", "by_creation_time")
 _BY_ID: Final = 0x8000_0000
 _BY_CREATION_TIME: Final = 0x4000_0000
+OF_THEN: Final = 0x2000_0000
+"""Ids of indexes that are no more, within one annex: those that they had may be others' since."""
 _COUNT: Final = 0xC000_0000
 
 DEPLOYMENT_KEY: Final = row_key(DEPLOYMENTS, b"current".ljust(16, b"\0"))
@@ -97,6 +99,8 @@ class IndexInfo:
     """What a search or vector index is declared with."""
     row: bytes | None = None
     """Key of its `_index` row; `None` for those that every table has."""
+    is_of_then: bool = False
+    """Of a state of the past, and none any more: an annex has all of its entries, or nobody."""
     prefix: bytes = field(init=False, repr=False, compare=False)
     field_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 

@@ -17,12 +17,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from engine.errors import EngineError, OutOfRetention
 from engine.indexes.catalog import IndexInfo, IndexKind
-from engine.indexes.taken_back import Taken, lay, take_back
+from engine.indexes.taken_back import Taken, first_row, lay, lay_all, take_back
 from engine.log.records import ts_key
 from engine.log.retention import read_anchor
 from engine.store.interface import Tree
@@ -58,6 +59,11 @@ def lay_job(index: IndexInfo) -> Fields:
     return {"lay": _fields_of(index)}
 
 
+def lay_all_job(take_back: Fields, index: IndexInfo) -> Fields:
+    """To put those of an index that is no more, of all rows, and to take back what it needs."""
+    return {**take_back, "lay_all": _fields_of(index)}
+
+
 def refuse_if_trimmed(anchor_ts: int, ts: int) -> None:
     """
     Raises:
@@ -79,8 +85,7 @@ def main(_argument: str) -> int:
     job = json.loads(sys.stdin.readline())
     try:
         with LmdbScratchWriter(Path(job["scratch"])) as scratch:
-            work = _lay(scratch, job) if "lay" in job else _take_back(scratch, job)
-            for told in work:
+            for told in _work(scratch, job):
                 _tell(**told)
                 if scratch.size_bytes() > job["bytes_max"]:
                     _tell(error=FULL)
@@ -93,10 +98,24 @@ def main(_argument: str) -> int:
     return 0
 
 
+def _work(scratch: LmdbScratchWriter, job: Fields) -> Iterator[Fields]:
+    """What is to be told of each slice."""
+    if "lay" in job:
+        return ({} for _ in lay(scratch, _index_of(job["lay"])))
+    return _take_back(scratch, job)
+
+
 def _take_back(scratch: LmdbScratchWriter, job: Fields) -> Iterator[Fields]:
     path = Path(job["store"])
     laid = [_index_of(fields) for fields in job["laid"]]
+    index = _index_of(job["lay_all"]) if "lay_all" in job else None
+    lower = b"" if index is None else first_row(index)
     taken = Taken(job["upto"])
+
+    def told() -> Fields:
+        grown = list(taken.grown.items())
+        return {"upto": taken.upto, "grown": grown, "records": taken.records}
+
     with open_environment(path, readonly=True, sync=True) as env:
         trees = open_trees(env, path, reader="")
         is_behind = True
@@ -107,15 +126,18 @@ def _take_back(scratch: LmdbScratchWriter, job: Fields) -> Iterator[Fields]:
                 refuse_if_trimmed(read_anchor(snapshot).ts, job["ts"])
                 log = (data for _, data in snapshot.range(Tree.LOG, ts_key(taken.upto + 1), None))
                 for _ in take_back(log, scratch, laid, taken):
-                    grown = list(taken.grown.items())
-                    yield {"upto": taken.upto, "grown": grown, "records": taken.records}
+                    yield told()
                     if is_behind := time.monotonic() > until:
                         break
-
-
-def _lay(scratch: LmdbScratchWriter, job: Fields) -> Iterator[Fields]:
-    for _ in lay(scratch, _index_of(job["lay"])):
-        yield {}
+                if is_behind or index is None:
+                    continue
+                # What a row is in this snapshot is what it was, unless it was taken back.
+                now = partial(snapshot.range, Tree.ROWS)
+                for reached in lay_all(now, scratch, index, lower):
+                    lower = reached
+                    yield told()
+                    if is_behind := time.monotonic() > until:
+                        break
 
 
 def _fields_of(index: IndexInfo) -> Fields:

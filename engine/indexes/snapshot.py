@@ -110,6 +110,10 @@ class SharedSnapshot:
             return decode_record(data).hash
         return None
 
+    def rows(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys of `[lower, upper)` and their images, in order."""
+        return self._store.range(Tree.ROWS, lower, upper)
+
     def log(self, after: int, upto: int) -> Iterator[bytes]:
         """Encoded records with `after < ts <= upto`, in order."""
         lower, upper = (after + 1).to_bytes(8, "big"), (upto + 1).to_bytes(8, "big")

@@ -8,10 +8,12 @@ that there was no row too.  The entries of an index follow from the images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import islice
-from typing import Final
+from operator import itemgetter
+from typing import Final, TypeAlias
 
 from engine.indexes.catalog import IndexInfo, IndexKind
 from engine.indexes.entries import entry_key, stored
@@ -27,6 +29,9 @@ SLICE_BYTES: Final = 16 << 20
 """Of images that are put at once: a page of the scratch is written for few of them otherwise."""
 SLICE_ROWS: Final = 20_000
 """Likewise; in memory they are several times as large."""
+
+Row: TypeAlias = tuple[bytes, bytes]
+"""A key and its image."""
 
 
 @dataclass(slots=True)
@@ -93,17 +98,54 @@ def lay(scratch: ScratchWriter, index: IndexInfo, *, rows_max: int = SLICE_ROWS)
     Raises:
         StoreFull: there is no room.
     """
-    lower = index.table_number.to_bytes(4, "big")
-    end = (index.table_number + 1).to_bytes(4, "big")
-    while True:
-        # A snapshot each: pages that one can see are not used again, and the file would grow.
-        with scratch.snapshot() as snapshot:
-            rows = list(islice(snapshot.range(Tree.ROWS, lower, end), rows_max))
-        scratch.add((), sorted(_entry(index, key, image) for key, image in rows if image != GONE))
+    for _ in lay_all(lambda *_: iter(()), scratch, index, first_row(index), rows_max=rows_max):
         yield
-        if len(rows) < rows_max:
-            return
-        lower = rows[-1][0] + b"\0"
+
+
+def first_row(index: IndexInfo) -> bytes:
+    """Where the rows of an index's table begin."""
+    return index.table_number.to_bytes(4, "big")
+
+
+def lay_all(
+    now: Callable[[bytes, bytes], Iterator[Row]],
+    scratch: ScratchWriter,
+    index: IndexInfo,
+    lower: bytes,
+    *,
+    rows_max: int = SLICE_ROWS,
+) -> Iterator[bytes]:
+    """
+    Put the entries of an index, of all rows that there were: also of those that are as they were.
+
+    Args:
+        now: the rows of an interval as they are after the last record that was taken back.
+        lower: the first row that is missing.
+
+    Yields:
+        The first row that is missing yet; what went before stays right, whatever is taken back.
+
+    Raises:
+        StoreFull: there is no room.
+    """
+    end = (index.table_number + 1).to_bytes(4, "big")
+    while lower < end:
+        # A snapshot each: pages that one can see are not used again, and the file would grow.
+        with scratch.snapshot() as then:
+            found = _then(then.range(Tree.ROWS, lower, end), now(lower, end))
+            rows = list(islice(found, rows_max))
+        scratch.add((), sorted(_entry(index, key, image) for key, image in rows if image != GONE))
+        lower = rows[-1][0] + b"\0" if len(rows) == rows_max else end
+        yield lower
+
+
+def _then(taken: Iterator[Row], now: Iterator[Row]) -> Iterator[Row]:
+    """All rows, of which those that were taken back hide what they are now."""
+    last = b""
+    for key, image in merge(taken, now, key=itemgetter(0)):  # of equal ones the first comes first
+        if key != last:
+            last = key
+            yield key, image
 
 
 def _put(images: dict[bytes, bytes], scratch: ScratchWriter, laid: Sequence[IndexInfo]) -> None:

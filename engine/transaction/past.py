@@ -15,7 +15,7 @@ has more rows than it needs says the same of them as the snapshot does.
 
 The documents are those of then, found by the indexes of now: an index that is kept up has an entry
 for every document there is, and a sheet works out those of its own.  So one that was added since
-can be used, and one that was dropped since cannot.
+can be used.  One that was dropped since is of then: an annex has the entries of all its documents.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from engine.errors import SnapshotTooOld
 from engine.indexes.buckets import Buckets
 from engine.indexes.catalog import (
     INDEXES,
+    OF_THEN,
     TABLES,
     Catalog,
     IndexInfo,
     IndexKind,
+    IndexState,
+    Path,
     TableInfo,
-    index_of_row,
 )
 from engine.indexes.counts import Counts
 from engine.indexes.entries import entry_key
@@ -65,6 +67,8 @@ LOOK_EVERY: Final = 64
 
 _END: Final = b"\xff" * 64
 """Above all entry keys."""
+_COMPLETE: Final = frozenset({IndexState.ENABLED, IndexState.STAGED})
+"""States of an index that has entries of all documents."""
 _SYSTEM_ROWS: Final = (TABLES.to_bytes(4, "big"), INDEXES.to_bytes(4, "big"))
 
 
@@ -281,6 +285,17 @@ class Base:
         self.counts: Counts | None = None
         """Rows of each table at `ts`, once all was taken back."""
         self._runs: dict[bytes, _Runs] = {}
+        self._of_then: dict[tuple[int, tuple[Path, ...]], int] = {}
+
+    def of_then(self, index: IndexInfo) -> IndexInfo:
+        """An index that is no more, as an annex of this base has it; of the same fields as one."""
+        what = index.table_number, index.fields
+        index_id = self._of_then.setdefault(what, OF_THEN | len(self._of_then))
+        return replace(index, index_id=index_id, is_of_then=True)
+
+    def knows(self, index: IndexInfo) -> bool:
+        """Whether `of_then` has said so of this one."""
+        return self._of_then.get((index.table_number, index.fields)) == index.index_id
 
     def begin_again(self, taken: Taken) -> None:
         """An annex has everything up to here, so memory need not; views keep what they have."""
@@ -367,7 +382,7 @@ class Then:
     """
 
     __slots__ = (
-        "_base",
+        "_annex",
         "_base_rows",
         "_edition",
         "_lower",
@@ -375,13 +390,15 @@ class Then:
         "_snapshot",
         "_taken",
         "_upper",
+        "base",
     )
 
     def __init__(
         self, snapshot: SharedSnapshot, base: Base, annex: Sheet | None, upper: Sheet | None
     ) -> None:
         self._snapshot = snapshot
-        self._base = base
+        self.base = base
+        self._annex = annex
         self._edition, self._taken = base.edition, base.taken
         self._upper = upper
         self._base_rows = base.recent.rows
@@ -398,6 +415,8 @@ class Then:
 
     def prepare(self, index: IndexInfo, rows_max: int) -> bool:
         """As `Sheet.prepare`, of all of them."""
+        if index.is_of_then and self._annex is None:
+            raise IndexNotLaid(index)
         return all(sheet.prepare(index, rows_max) for sheet in reversed(self._sheets))
 
     def entries(
@@ -414,10 +433,14 @@ class Then:
 
         Among them are some that lead to `NOWHERE`, where many rows were passed.
         """
-        found = self._unchanged(index, lower, upper, reverse=reverse, buckets=buckets)
-        for sheet in self._lower:
-            then = sheet.entries(index, lower, upper, reverse=reverse)
-            found = merged(found, then, reverse=reverse)
+        if index.is_of_then:
+            assert self._annex is not None, "it was prepared"
+            found = self._annex.entries(index, lower, upper, reverse=reverse)
+        else:
+            found = self._unchanged(index, lower, upper, reverse=reverse, buckets=buckets)
+            for sheet in self._lower:
+                then = sheet.entries(index, lower, upper, reverse=reverse)
+                found = merged(found, then, reverse=reverse)
         if (sheet_above := self._upper) is not None:
             found = (entry for entry in found if sheet_above.find(entry[1]) is None)
             then = sheet_above.entries(index, lower, upper, reverse=reverse)
@@ -449,7 +472,7 @@ class Then:
         buckets: Buckets | None,
     ) -> Iterator[Entry]:
         """Entries of the snapshot whose rows no sheet of the base has."""
-        runs, hides = self._base.runs(index), self._hides
+        runs, hides = self.base.runs(index), self._hides
         edge = (upper or _END) if reverse else lower  # from here to where we are all are hidden
         is_jumping = True
         while is_jumping:
@@ -503,17 +526,22 @@ def view_then(snapshot: SharedSnapshot, moment: Moment, annex: Sheet | None) -> 
 
 
 def with_its_catalog(view: View) -> View:
-    """
-    The view with the tables that there were then, for who writes.
-
-    Indexes that were dropped since are left out: their entries are gone.
-    """
+    """The view with the tables and indexes that there were then, for who writes."""
     then = view.past
     if not isinstance(then, Then):
         return view
-    known = {prefix for table in view.catalog.by_number.values() for prefix in table.by_prefix}
-    kept = [(key, image) for key, image in _rows_of(then) if _is_known(key, image, known)]
-    return view.with_catalog(Catalog.of_rows(kept))
+    kept_up = {
+        index.row
+        for table in view.snapshot.catalog.by_number.values()
+        for index in table.indexes.values()
+        if index.state in _COMPLETE
+    }
+    catalog = Catalog.of_rows(_rows_of(then))
+    tables = [
+        _with_indexes(table, {n: i for n, i in table.indexes.items() if i.row in kept_up}, then)
+        for table in catalog.by_number.values()
+    ]
+    return view.with_catalog(_with_tables(catalog, tables))
 
 
 def _slices(log: Iterator[bytes]) -> Iterator[list[tuple[int, Sequence[RowWrite]]]]:
@@ -545,29 +573,49 @@ def _catalog_of(now: Catalog, then: Then) -> Catalog:
     if not then.has_other_catalog:
         return now
     tables_then = {
-        number: _with_indexes_of(now, table)
+        number: _with_indexes_of(now, table, then)
         for number, table in Catalog.of_rows(_rows_of(then)).by_number.items()
     }
-    later = {number: table for number, table in now.by_number.items() if number not in tables_then}
-    tables = [*later.values(), *tables_then.values()]
+    later = [table for number, table in now.by_number.items() if number not in tables_then]
+    return _with_tables(now, [*later, *tables_then.values()])
+
+
+def _with_tables(catalog: Catalog, tables: Sequence[TableInfo]) -> Catalog:
     return replace(
-        now,
-        by_number={**later, **tables_then},
+        catalog,
+        by_number={table.number: table for table in tables},
         by_name={(t.component, t.name): t for t in tables if not t.is_dropping},
     )
 
 
-def _with_indexes_of(now: Catalog, table: TableInfo) -> TableInfo:
-    """
-    The table of then, to be read with what there is now.
-
-    One that is no more has only what every table has: its rows are all in a sheet.
-    """
+def _with_indexes_of(now: Catalog, table: TableInfo, then: Then) -> TableInfo:
+    """The table of then, to be read with what there is now, and with what else there was."""
     same = now.by_number.get(table.number)
-    if same is not None and same.row == table.row:
-        return replace(same, is_dropping=table.is_dropping)
+    if same is None or same.row != table.row:  # its rows are all in a sheet
+        same = replace(
+            table, indexes={n: one for n, one in table.indexes.items() if one.row is None}
+        )
+    kept = {
+        name: index for name, index in same.indexes.items() if index.state is IndexState.ENABLED
+    }
+    found = _with_indexes(table, kept, then)
+    return replace(found, indexes={**same.indexes, **found.indexes})
+
+
+def _with_indexes(table: TableInfo, kept: Mapping[str, IndexInfo], then: Then) -> TableInfo:
+    """
+    A table of then with the indexes that are kept up, and what it had besides as it was.
+
+    Args:
+        kept: by name, which means these and no others of then.
+    """
+    of_then = {
+        name: then.base.of_then(index)
+        for name, index in table.indexes.items()
+        if name not in kept and index.kind is IndexKind.RANGE and index.state is IndexState.ENABLED
+    }
     every = {name: one for name, one in table.indexes.items() if one.row is None}
-    return replace(table, indexes=every)
+    return replace(table, indexes={**every, **kept, **of_then})
 
 
 def _rows_of(then: Then) -> Iterator[tuple[bytes, bytes]]:
@@ -577,9 +625,3 @@ def _rows_of(then: Then) -> Iterator[tuple[bytes, bytes]]:
             image = then.row(key)
             if image is not None:
                 yield key, image
-
-
-def _is_known(key: bytes, image: bytes, known: Collection[bytes]) -> bool:
-    if int.from_bytes(key[:4], "big") != INDEXES:
-        return True
-    return index_of_row(key, decode(image)).prefix in known
