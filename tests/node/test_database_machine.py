@@ -281,7 +281,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.indexes: Indexes = ()
         self.lives = 0
         self.model = Model()
-        self.states: list[tuple[int, Model]] = []
+        self.states: list[tuple[int, Model, Indexes]] = []
         self.readers: list[Reader] = []
         self.is_open = False
 
@@ -336,7 +336,7 @@ class DatabaseMachine(RuleBasedStateMachine):
             return
         assert not is_refused
         self.indexes = indexes
-        self.readers = [r for r in self.readers if r.fields == dict(indexes).get(r.spec["index"])]
+        self.readers = [r for r in self.readers if r.fields == self.fields_of(r.spec, r.moment)]
         self.note()
 
     @rule(has_crashed=st.booleans())
@@ -362,21 +362,25 @@ class DatabaseMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def read(self, data: st.DataObject) -> None:
         for spec in data.draw(st.lists(reads(self.indexes), min_size=1, max_size=3), "reads"):
-            self.compare(plain(spec), None)
+            self.compare(plain(spec), self.model, self.indexes, None)
 
     @rule(data=st.data(), back=places, just_before_the_next=st.booleans())
     def read_as_of(self, data: st.DataObject, back: int, just_before_the_next: bool) -> None:
         moment = self.back_to(back)
-        ts, _ = self.states[moment]
+        ts, model, _ = self.states[moment]
+        indexes = self.indexes_at(moment)
         if just_before_the_next and moment + 1 < len(self.states):
             ts = max(ts, self.states[moment + 1][0] - 1)
-        for spec in data.draw(st.lists(reads(self.indexes), min_size=1, max_size=3), "reads"):
-            self.compare(plain(spec), moment, ts)
+            # A push may have been at work then.
+            stayed = set(indexes) & {*self.indexes, *self.indexes_at(moment + 1)}
+            indexes = tuple(each for each in indexes if each in stayed)
+        for spec in data.draw(st.lists(reads(indexes), min_size=1, max_size=3), "reads"):
+            self.compare(plain(spec), model, indexes, ts)
         self.count(back)
 
     def count(self, back: int | None) -> None:
         """How many documents there are, and which jobs."""
-        ts, model = (None, self.model) if back is None else self.states[self.back_to(back)]
+        ts, model = self.state_of(None if back is None else self.back_to(back))
         ticks = sum(job.state == "success" for job in model.jobs.values())
         assert [len(model.docs), ticks, *model.notes] == self.value(app.count, ts=ts)
         found = {job_id: (state, n) for job_id, state, n in self.value(app.jobs, ts=ts)}
@@ -384,9 +388,9 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), back=st.one_of(st.none(), st.none(), places), n=st.integers(1, 4))
     def open_pages(self, data: st.DataObject, back: int | None, n: int) -> None:
-        spec = plain(data.draw(reads(self.indexes, is_tame=True), "of"))
         moment = None if back is None else self.back_to(back)
-        reader = Reader(spec, dict(self.indexes).get(spec["index"]), moment)
+        spec = plain(data.draw(reads(self.indexes_at(moment), is_tame=True), "of"))
+        reader = Reader(spec, self.fields_of(spec, moment), moment)
         self.readers = [*self.readers[-3:], reader]
         self.turn(reader, n)
 
@@ -397,14 +401,15 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.turn(open_ones[which % len(open_ones)], n)
 
     def turn(self, reader: Reader, n: int) -> None:
-        ts, model = self.state_of(reader)
-        rest = list(model.beyond(reader.spec, self.indexes, reader.positions[-1], None))
+        ts, model = self.state_of(reader.moment)
+        indexes = self.indexes_at(reader.moment)
+        rest = list(model.beyond(reader.spec, indexes, reader.positions[-1], None))
         opts = {"numItems": n, "cursor": reader.cursors[-1]}
         shown = self.value(app.page, reader.spec, opts, ts=ts)
         assert same(rest[:n], shown["page"]), (reader, rest[:n], shown["page"])
         assert shown["isDone"] is (len(rest) < n)
         reader.is_done = shown["isDone"]
-        last = None if reader.is_done else place(rest[n - 1], reader.spec, self.indexes)
+        last = None if reader.is_done else place(rest[n - 1], reader.spec, indexes)
         reader.cursors.append(shown["continueCursor"])
         reader.positions.append(last)
 
@@ -415,11 +420,12 @@ class DatabaseMachine(RuleBasedStateMachine):
             self.read_again(reader, by_journal=len(self.states) % 2 == 0)
 
     def read_again(self, reader: Reader, *, by_journal: bool) -> None:
-        ts, model = self.state_of(reader)
+        ts, model = self.state_of(reader.moment)
+        indexes = self.indexes_at(reader.moment)
         for number, cursor in enumerate(reader.cursors[:-1]):
             end = reader.cursors[number + 1]
             after, upto = reader.positions[number : number + 2]
-            expected = list(model.beyond(reader.spec, self.indexes, after, upto))
+            expected = list(model.beyond(reader.spec, indexes, after, upto))
             found = self.page(reader, cursor, end, ts, by_journal=by_journal)
             assert same(expected, found["page"]), (reader, number, expected, found["page"])
             if (middle := found["splitCursor"]) is not None:
@@ -433,7 +439,7 @@ class DatabaseMachine(RuleBasedStateMachine):
     @invariant()
     def everything_is_there(self) -> None:
         if self.is_open:
-            self.compare(EVERYTHING, None)
+            self.compare(EVERYTHING, self.model, self.indexes, None)
             self.count(None)
 
     # Within.
@@ -464,7 +470,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     def note(self) -> None:
         """Remember the state that was reached."""
-        self.states.append((self.life.node.published.value, self.model.copy()))
+        self.states.append((self.life.node.published.value, self.model.copy(), self.indexes))
 
     def ask(
         self, how: str, fn: Any, *args: Any, ts: int | None = None, journal: str | None = None
@@ -501,14 +507,21 @@ class DatabaseMachine(RuleBasedStateMachine):
             return self.value(app.page, reader.spec, opts, journal=end)
         return self.value(app.page, reader.spec, {**opts, "endCursor": end}, ts=ts)
 
-    def state_of(self, reader: Reader) -> tuple[int | None, Model]:
-        return (None, self.model) if reader.moment is None else self.states[reader.moment]
+    def state_of(self, moment: int | None) -> tuple[int | None, Model]:
+        return (None, self.model) if moment is None else self.states[moment][:2]
 
-    def compare(self, spec: dict[str, Any], place: int | None, ts: int | None = None) -> None:
-        model = self.model if place is None else self.states[place][1]
+    def indexes_at(self, moment: int | None) -> Indexes:
+        """Those that a state can be read by: of now, and of then if there is none of the name."""
+        then = () if moment is None else self.states[moment][2]
+        return tuple({**dict(then), **dict(self.indexes)}.items())
+
+    def fields_of(self, spec: dict[str, Any], moment: int | None) -> tuple[str, ...] | None:
+        return dict(self.indexes_at(moment)).get(spec["index"])
+
+    def compare(self, spec: dict[str, Any], model: Model, indexes: Indexes, ts: int | None) -> None:
         found, error = self.ask("query", app.read, spec, ts=ts)
         try:
-            expected = model.read(spec, self.indexes)
+            expected = model.read(spec, indexes)
         except Refused:
             assert isinstance(error, FilterError | InvalidValue), (spec, found, error)
         else:
