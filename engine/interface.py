@@ -265,9 +265,9 @@ class AsyncInterface:
 
             await engine.at(committed.ts).query(list_page, channel, options)
 
-        The code, its schema and its indexes are those of now, so a document of then may lack what
-        the code takes for granted, and an index that was dropped since is refused, as text search
-        is. The first query at a `ts` goes through all commits since; what they took away is kept
+        The code and its schema are those of now, so a document of then may lack what the code takes
+        for granted. Indexes are those of now, and those of then whose names none has now; text
+        search is refused. The first query at a `ts` goes through all commits since; what they took away is kept
         in memory for those that follow. `engine.at` itself asks nothing, and keeps nothing from
         being trimmed.
 

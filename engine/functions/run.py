@@ -352,7 +352,8 @@ class Functions:
         """
         Run a query on the state as it was at `ts`, however long ago; text search is refused.
 
-        Code, schema and indexes are those of now.  It has nothing to do with the cache: who asks
+        Code and schema are those of now, and so are indexes, but for names of then that none has
+        now.  It has nothing to do with the cache: who asks
         for the newest state neither waits for this nor is answered with it.  The first who asks for
         a ts waits until all records since were gone through; see `PastReads` for what is kept.
 

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -82,7 +83,9 @@ def main(_argument: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
-    job = json.loads(sys.stdin.readline())
+    if not (line := sys.stdin.readline()):
+        return 0  # the engine was gone before it said anything
+    job = json.loads(line)
     try:
         with LmdbScratchWriter(Path(job["scratch"])) as scratch:
             for told in _work(scratch, job):
@@ -91,7 +94,8 @@ def main(_argument: str) -> int:
                     _tell(error=FULL)
                     return 1
     except EngineError as error:
-        _tell(error=type(error).__name__, message=str(error))
+        with suppress(BrokenPipeError):
+            _tell(error=type(error).__name__, message=str(error))
         return 1
     except BrokenPipeError:
         pass  # the engine is gone, and nobody waits for an answer

@@ -22,6 +22,7 @@ from engine.functions.results import Caller
 from engine.log.records import Record, decode_record
 from engine.model.commits import SessionRequest, Source
 from engine.model.identity import Identity
+from engine.model.limits import Limits
 from engine.node import Node
 from engine.store.interface import Tree
 from engine.store.memory_store import MemoryStore
@@ -97,6 +98,31 @@ async def test_every_mutation_of_a_history_writes_the_same_again(
     assert 30 >= len(again) > 20
     assert [[]] * len(again) == [list(each.differences) for each in again]
     assert sum(each.compared for each in again) > 30
+
+
+@mutation
+async def add_next(ctx: MutationCtx) -> None:
+    last = await ctx.db.query("things").with_index("by_n").order("desc").first()
+    await ctx.db.insert("things", {"n": last["n"] + 1 if last else 0, "drawn": []})
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(past_bytes_max=1)], ids=["memory", "annex"])
+async def test_indexes_that_were_dropped_since_are_there_again(
+    autojump_clock: MockClock, limits: Limits
+) -> None:
+    store = MemoryStore()
+    things = Table(v.object({"n": v.number(), "drawn": v.array(v.any())}))
+    unique = Schema(things=things.index("by_n", ["n"], unique=True))
+    async with serving([add_next, unique], store=store, limits=limits) as node:
+        for _ in range(5):
+            await mutate(node, add_next)
+        await node.push(application(add_next, Schema(things=things)))
+
+        again = await all_replayed(node, store, PATH)
+
+    assert [(None, 1, [])] * 5 == [
+        (each.outcome.failure, each.compared, list(each.differences)) for each in again
+    ]
 
 
 async def test_what_the_engine_writes_beside_a_mutation_is_left_out(

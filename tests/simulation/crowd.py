@@ -17,7 +17,7 @@ from uuid import UUID
 
 import trio
 
-from engine.errors import EngineError, OutOfRetention, StoreFull
+from engine.errors import EngineError, IndexNotFound, OutOfRetention, StoreFull
 from engine.functions.results import Caller
 from engine.model.json_values import decode_ts, encode_ts
 from engine.node import Node
@@ -67,6 +67,7 @@ class Watched(Protocol):
     def saw(self, seen: Seen) -> None: ...
     def problem(self, text: str) -> None: ...
     def note(self, event: str) -> None: ...
+    def looked_back(self, came_of: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -338,10 +339,26 @@ async def call_by_http(world: Watched, house: House, scope: trio.CancelScope) ->
             world.note(f"{name} was answered {reply.status}")
 
 
-async def look_back(world: Watched, node: Node, ts: int, is_kept: Callable[[], bool]) -> None:
-    """Ask for a state of the past, which is there for a time."""
+async def look_back(
+    world: Watched,
+    node: Node,
+    ts: int,
+    is_kept: Callable[[], bool],
+    was_ranked: Callable[[], bool],
+) -> None:
+    """
+    Ask for a state of the past, which is there for a time.
+
+    Args:
+        was_ranked: whether it had an index that some versions do not have.
+    """
     name, args = world.dice.choice(
-        [("of_group", {"group": world.dice.randrange(GROUPS)}), ("counted", {})]
+        [
+            ("of_group", {"group": world.dice.randrange(GROUPS)}),
+            ("ranked_then", {"rank": world.dice.randrange(RANKS)}),
+            ("counted", {}),
+            ("sizes", {}),
+        ]
     )
     try:
         result = await node.functions.query_at(PATHS[name], args, caller=CALLER, ts=ts)
@@ -349,7 +366,15 @@ async def look_back(world: Watched, node: Node, ts: int, is_kept: Callable[[], b
         if is_kept():
             world.problem(f"{ts} cannot be read any more: {error}")
     except EngineError as error:
+        world.looked_back(type(error).__name__)
         world.note(f"{name} of the past came to nothing: {type(error).__name__}")
     else:
+        if name == "ranked_then" and result.failure is not None:
+            assert isinstance(result.failure.error, IndexNotFound), result.failure
+            world.looked_back("no index")
+            if was_ranked():
+                world.problem(f"{ts} had an index that is not found: {result.failure.error}")
+            return
         assert result.failure is None, result.failure
+        world.looked_back(name)
         world.saw(Seen("a look back", ts, name, args, result.value, is_first=False))

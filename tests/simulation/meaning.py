@@ -97,10 +97,13 @@ class State:
             case "jobs":
                 return sorted([token, state] for token, state in self.jobs.items())
             case "ranked" if self.digest == RANKED.digest:
-                return sorted(
-                    item.token for item in self.items.values() if item.rank == args["rank"]
-                )
+                return self._ranked(args["rank"])
+            case "ranked_then":
+                return self._ranked(args["rank"])
         return None
+
+    def _ranked(self, rank: float) -> list[float]:
+        return sorted(item.token for item in self.items.values() if item.rank == rank)
 
     def bump(self, key: float, by: float) -> float:
         self.counters[key] = self.counters.get(key, 0) + by

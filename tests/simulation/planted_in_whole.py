@@ -8,9 +8,9 @@ Bugs that the simulation of a whole engine has to catch, each planted for the le
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from engine.committer import retention
 from engine.committer.actor import Committer, _CommitClock
@@ -19,12 +19,17 @@ from engine.functions import due_jobs, idempotence, jobs, scheduling
 from engine.functions.crons import tick_ended
 from engine.functions.job_rows import PENDING, add_job, standing
 from engine.functions.mutations import Mutations
+from engine.functions.run import Functions
 from engine.functions.turns import Turns
+from engine.indexes import annexes
 from engine.indexes.catalog import JOBS_BY_DUE
+from engine.indexes.taken_back import lay_all, take_back
 from engine.kernel.runtime import VirtualRuntime
+from engine.log.records import decode_record
 from engine.log.retention import next_trim
 from engine.model.ids import row_key_of
 from engine.store.interface import Batch, Tree, decode_batch
+from engine.store.memory_scratch import MemoryScratch
 from engine.store.memory_store import MemoryStore
 from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
@@ -36,6 +41,29 @@ WAKE_UPS: Final = 10
 """One in so many is lost."""
 LATER_S: Final = 2.5
 """Of the three seconds for which the log is kept in these runs."""
+
+
+# The past.
+
+
+def _take_back_but_the_last(log: Iterable[bytes], *rest: Any, **options: Any) -> Iterator[None]:
+    return take_back(list(log)[:-1], *rest, **options)
+
+
+async def _reached_the_next(functions: Functions, ts: int) -> int:
+    newest = functions._snapshots.current
+    return next((decode_record(data).ts for data in newest.log(ts, newest.ts)), ts)
+
+
+def _lay_what_changed(_now: Any, *rest: Any, **options: Any) -> Iterator[bytes]:
+    return lay_all(lambda *_: iter(()), *rest, **options)
+
+
+def _lay_what_is(now: Any, _scratch: Any, *rest: Any, **options: Any) -> Iterator[bytes]:
+    """Into the scratch, but without looking at what it has."""
+    blind = Mock(wraps=_scratch)
+    blind.snapshot = MemoryScratch().snapshot
+    return lay_all(now, blind, *rest, **options)
 
 
 # Jobs and crons.
@@ -229,6 +257,10 @@ PLANTED: Final[Mapping[str, Plant]] = {
     "a commit that is stamped anew": in_place_of(Transaction, "reserve_ts", _stamped_in_vain),
     "a timestamp that has passed": in_place_of(Committer, "validate", _whatever_has_passed),
     "a log that is trimmed too early": in_place_of(retention, "next_trim", _trim_early),
+    "an annex without its last record": in_place_of(annexes, "take_back", _take_back_but_the_last),
+    "a past that has the next commit": in_place_of(Functions, "_reached", _reached_the_next),
+    "an index of then without what stayed": in_place_of(annexes, "lay_all", _lay_what_changed),
+    "an index of then with what came since": in_place_of(annexes, "lay_all", _lay_what_is),
     "a choice without a seed": in_place_of(VirtualRuntime, "random_bytes", _unseeded),
 }
 """The last one is only caught by comparing two schedules."""

@@ -243,9 +243,16 @@ async def ranked(ctx: QueryCtx, rank: float) -> list[float]:
     return sorted([item["token"] async for item in found])
 
 
+@query
+async def ranked_then(ctx: QueryCtx, rank: float) -> list[float]:
+    """In all versions, for states of the past in which one had the index."""
+    found = ctx.db.query("items").with_index("by_rank", rank=rank).order("desc")
+    return sorted([item["token"] async for item in found])
+
+
 FUNCTIONS: Final[tuple[Any, ...]] = (
     add, bump, move, drop, spoil, fail, stuff, plan, cancel, land, miss, act, tick, beat,
-    tally, of_group, counted, tallied, sizes, page_of, jobs,
+    tally, of_group, counted, tallied, sizes, page_of, jobs, ranked_then,
 )  # fmt: skip
 
 ITEM: Final = v.object(

@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -41,6 +42,7 @@ from engine.errors import EngineError, OutcomeUnknown, PushRefused, StoreFailed,
 from engine.functions import document_check, index_upkeep
 from engine.functions.session_sweep import SessionSweep
 from engine.functions.watchdog import Watchdog
+from engine.indexes import annexes
 from engine.indexes.verify import verify
 from engine.kernel.actor import running
 from engine.kernel.runtime import EPOCH_2026_NS, VirtualRuntime
@@ -113,6 +115,9 @@ def _small_slices() -> Iterator[None]:
             (document_check, "SLICE_ROWS", 4),
             (retention, "SLICE_RECORDS", 8),
             (past, "SLICE_RECORDS", 4),
+            (past, "HIDDEN_AT_ONCE", 3),
+            (past, "LOOK_EVERY", 2),
+            (annexes, "SLICE_ROWS", 4),
             (subscriptions_actor, "STEP_COMMITS_MAX", 3),
         ):
             patches.enter_context(patch.object(module, name, count))
@@ -158,7 +163,7 @@ class World:
         self._node: Node | None = None
         self._highest_ns = 0
         self._start_ns = EPOCH_2026_NS
-        self._version: Application = shop.PLAIN
+        self._version: Application = shop.RANKED
         self._callers: list[trio.CancelScope] = []
         self._watchdog = Watchdog(self._limits)
         self._clients = [Client(number=number, world=self) for number in range(CLIENTS)]
@@ -258,8 +263,9 @@ class World:
             await trio.sleep(self.dice.random() * 0.3)
             kind = self.dice.random()
             if kind < 0.3 and (times := self._meaning.times()):
-                ts = self.dice.choice(times[-20:])
-                crowd.start_soon(look_back, self, node, ts, lambda ts=ts: self._is_kept(ts))
+                for ts in self._moments(times):
+                    then = partial(self._is_kept, ts), partial(self._was_ranked, ts)
+                    crowd.start_soon(look_back, self, node, ts, *then)
                 continue
             for _ in range(min(self.left, self.dice.choice([1, 1, 6]))):
                 self.left -= 1
@@ -272,12 +278,17 @@ class World:
                 else:
                     crowd.start_soon(call_by_http, self, house, scope)
 
+    def _moments(self, times: list[int]) -> list[int]:
+        """Some timestamps, and some of those at which there was an index that may have gone."""
+        ranked = list(filter(self._was_ranked, times))
+        return self.dice.choices(times[-60:], k=3) + self.dice.choices(ranked or times, k=3)
+
     async def _operate(self, node: Node) -> None:
         """Push, trim, sweep, close."""
         while True:
-            await trio.sleep(self.dice.random() * 2)
+            await trio.sleep(self.dice.random())
             kind = self.dice.random()
-            if kind < 0.4:
+            if kind < 0.5:
                 await self._push(node, self.dice.choice(shop.VERSIONS))
             elif kind < 0.75:
                 await self._try(node.retention.trim)
@@ -455,6 +466,9 @@ class World:
             self.tale.counts["values shown"] += 1
             self._seen.append(seen)
 
+    def looked_back(self, name: str) -> None:
+        self.tale.counts[f"looks back: {name}"] += 1
+
     def problem(self, text: str) -> None:
         if not self._is_cut:
             self._wrong(text)
@@ -512,6 +526,9 @@ class World:
     def _is_kept(self, ts: int) -> bool:
         """Whether so little time has passed since then that it has to be there."""
         return self._meaning.last_ts - ts < LOG_AGE_S_MIN * 1e9
+
+    def _was_ranked(self, ts: int) -> bool:
+        return self._meaning.at(ts).digest == shop.RANKED.digest
 
     def _check_life(self) -> None:
         """Compare what was seen with what is there, now that nobody runs."""
@@ -611,6 +628,8 @@ def _limits(dice: random.Random) -> Limits:
         query_cache_bytes_max=dice.choice([3_000, 100 << 20]),
         action_jobs_running_max=dice.choice([2, 32]),
         mutation_jobs_running_max=dice.choice([2, 32]),
+        past_bytes_max=dice.choice([1, 16_000, 128 << 20]),
+        past_count_max=dice.choice([2, 8]),
     )
 
 
