@@ -5,13 +5,15 @@ Of a table of people every second one was added since a timestamp, and the other
 commit each.  Somebody asks for one person as of then, while 200 mutations arrive a second: until
 that is answered all commits since are taken back, by a process of its own and into files.  Then
 an index is read for the first time, whose entries of then have to be worked out, and the newest
-people of then, before whom all have to be passed that came later.
+people of then, before whom all have to be passed that came later.  In the end that index is
+dropped, so that all of its entries have to be worked out, also of people who are as they were.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +26,10 @@ from bench.harness import Bench, Param, Result, percentile, progress
 from bench.people import Person, creation_time_of, fields_of, internal_of, load, schema
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
+from engine.app.schema import Schema, Table
+from engine.functions.loader import load as load_application
 from engine.host import Engine
+from engine.indexes import past_process
 from engine.indexes.annexes import FOLDER
 from engine.indexes.recovery import recover
 from engine.log.records import encode_record, ts_key
@@ -46,6 +51,7 @@ AGAIN_SHARE: Final = 0.05
 """Of the budget, for each read that is repeated."""
 COMMITS_AT_ONCE: Final = 20_000
 LIMITS: Final = Limits()
+LOOKED_EVERY_S: Final = 0.05
 LATER: Final = "Knew a thing or two, and has told them."
 
 
@@ -70,8 +76,11 @@ async def newest(ctx: QueryCtx) -> int:
     return len(await ctx.db.query("people").order("desc").take(100))
 
 
-APP: Final = [schema, rescore, get, ranked, newest]
-
+FUNCTIONS: Final = [rescore, get, ranked, newest]
+APP: Final = [schema, *FUNCTIONS]
+WITHOUT_THE_SCORE: Final = Schema(
+    people=Table(Person).index("by_name", ["name"]).index("by_email", ["email"])
+)
 
 READS: Final = {"get": get, "range of 100": ranked, "newest 100": newest}
 
@@ -134,7 +143,12 @@ def _write(number: int, n: int, count: int) -> RowWrite:
 async def _measure(
     bench: Bench, directory: Path, changed: int, then: int, results: list[Result]
 ) -> None:
-    async with Engine.open(directory, app=APP, limits=LIMITS) as engine:
+    largest = _Largest()
+    async with (
+        Engine.open(directory, app=APP, limits=LIMITS) as engine,
+        trio.open_nursery() as crowd,
+    ):
+        crowd.start_soon(largest.follow)
         number = engine.node.committer.head.catalog.by_name["", "people"].number
         dice = random.Random(bench.seed)
 
@@ -170,8 +184,17 @@ async def _measure(
                 seconds = bench.budget_s * AGAIN_SHARE
                 again = {**params, "read": name, "of": moment}
                 results += await _again(ask, fn, args, seconds, again)
+        growth_mb = _own_mb() - before_mb
+        progress("range of 100, as of then, by an index that is no more")
+        await engine.node.push(load_application([WITHOUT_THE_SCORE, *FUNCTIONS]))
+        fn, args = reads["range of 100"]
+        asked = {**params, "beside": "the first range of 100 of then by an index that is no more"}
+        first = partial(_timed, engine.at(then).query, fn, args, asked, results)
+        results += await mutating(first, params=asked)
+        crowd.cancel_scope.cancel()
         for metric, value in (
-            ("memory_growth", _own_mb() - before_mb),
+            ("memory_growth", growth_mb),
+            ("process_memory", largest.mb),
             ("files", sum(f.stat().st_size for f in (directory / FOLDER).rglob("*")) / 1e6),
         ):
             results.append(
@@ -225,8 +248,29 @@ async def _again(
     ]
 
 
-def _own_mb() -> float:
-    """Memory of this process that is no file's."""
-    status = Path("/proc/self/status").read_text()
+class _Largest:
+    """The most memory that a process which takes back had, looked at now and then."""
+
+    mb = 0.0
+
+    async def follow(self) -> None:
+        while True:
+            await trio.sleep(LOOKED_EVERY_S)
+            self.mb = max([self.mb, *_of_processes()])
+
+
+def _of_processes() -> Iterator[float]:
+    """What each process has that takes back now."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError, StopIteration):  # one that ends meanwhile
+            for pid in (task / "children").read_text().split():
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if past_process.__name__.encode() in command:
+                    yield _own_mb(pid)
+
+
+def _own_mb(pid: str = "self") -> float:
+    """Memory of a process that is no file's."""
+    status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
     return int(line.split()[1]) / 1e3
