@@ -267,9 +267,9 @@ class AsyncInterface:
 
         The code and its schema are those of now, so a document of then may lack what the code takes
         for granted. Indexes are those of now, and those of then whose names none has now; text
-        search is refused. The first query at a `ts` goes through all commits since; what they took away is kept
-        in memory for those that follow. `engine.at` itself asks nothing, and keeps nothing from
-        being trimmed.
+        search is refused. The first query at a `ts` goes through all commits since; what they took
+        away is kept in memory for those that follow, and on the disk. `engine.at` itself asks
+        nothing, and keeps nothing from being trimmed.
 
         Args:
             ts: nanoseconds since 1970, as in `now_ts` and `Committed.ts`, or an aware `datetime`.
