@@ -169,8 +169,10 @@ class PastReads:
         """
         until = self._patience_end()
         async with self._found(ts, until) as asked:
-            async with asked.kept.lock:
-                await self._lay(asked.kept, index, until)
+            kept = asked.kept
+            async with kept.lock:
+                if asked.kept is kept:  # else somebody has found meanwhile that it is too far
+                    await self._lay(kept, index, until)
             yield
 
     async def close(self) -> None:

@@ -414,10 +414,13 @@ class Then:
         return self._snapshot.row(key)
 
     def prepare(self, index: IndexInfo, rows_max: int) -> bool:
-        """As `Sheet.prepare`, of all of them."""
-        if index.is_of_then and self._annex is None:
+        """As `Sheet.prepare`, of all of them that have a part in it."""
+        if not index.is_of_then:
+            return all(sheet.prepare(index, rows_max) for sheet in reversed(self._sheets))
+        if self._annex is None:
             raise IndexNotLaid(index)
-        return all(sheet.prepare(index, rows_max) for sheet in reversed(self._sheets))
+        is_ready = self._annex.prepare(index, rows_max)
+        return is_ready and (self._upper is None or self._upper.prepare(index, rows_max))
 
     def entries(
         self,

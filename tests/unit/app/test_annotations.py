@@ -375,6 +375,11 @@ def test_pagination_options_may_be_said_with_a_validator() -> None:
     assert pages.signature.bind(({"numItems": 3, "cursor": None},), {}) == {
         "paginationOpts": {"numItems": 3, "cursor": None}
     }
+    added = {"endCursor": "c", "maximumRowsRead": 5, "maximumBytesRead": 6, "id": 7}
+    opts = {"numItems": 3, "cursor": None, **added}
+    assert pages.signature.load({"paginationOpts": opts}, TABLES) == {"opts": opts}
+    with pytest.raises(ArgumentValidationError, match="nonsense"):
+        pages.signature.load({"paginationOpts": {**opts, "nonsense": 1}}, TABLES)
 
 
 # Names, defaults, absence.
