@@ -1,4 +1,8 @@
-"""The process that makes annexes, with a bug: `main(bug)` is run in the place of its own."""
+"""
+The process that makes annexes, in slices of a few rows, and perhaps with a bug.
+
+`main(bug)` is run in the place of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,21 @@ from functools import partial
 from typing import Any, Final
 
 from engine.indexes import past_process, taken_back
-from engine.indexes.taken_back import lay_all
+from engine.indexes.taken_back import lay_all, take_back
+
+SLICE_ROWS: Final = 7
+HELD_S: Final = 0.03
+"""So commits come between two slices of an index, too."""
 
 
 def main(bug: str) -> int:
     """As `past_process.main`."""
-    BUGS[bug]()
+    for fill in (take_back, lay_all):
+        assert fill.__kwdefaults__ is not None
+        fill.__kwdefaults__["rows_max"] = SLICE_ROWS
+    setattr(past_process, "HELD_S", HELD_S)  # noqa: B010 - it is final for all others
+    if bug in BUGS:
+        BUGS[bug]()
     return past_process.main("")
 
 

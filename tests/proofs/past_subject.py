@@ -219,10 +219,9 @@ def _say(what: str, **fields: Any) -> None:
 
 def _plant(bug: str) -> None:
     """Break the engine, or the process that makes annexes, in one known way."""
-    if bug in past_planted.BUGS:
-        command = command_of(past_planted.__name__, bug)
-        setattr(annexes, "command_of", lambda *_: command)  # noqa: B010 - as others see it
-    elif bug != "none":
+    command = command_of(past_planted.__name__, bug)
+    setattr(annexes, "command_of", lambda *_: command)  # noqa: B010 - as others see it
+    if bug in PLANTED:
         setattr(*PLANTED[bug])
 
 
