@@ -339,13 +339,16 @@ class QueryBuilder(Query[Any]):
             for match in some:
                 if upto is not None and match.place > upto:
                     return found
-                if all(accepts(match.doc) for accepts in self._predicates):
+                if not self._predicates or self._accepts(match.doc):
                     found.append(match)
                     if reading is not None:
                         reading.returned += 1
                     if len(found) == count:
                         return found
         return found
+
+    def _accepts(self, doc: Doc) -> bool:
+        return all(accepts(doc) for accepts in self._predicates)
 
     def _searching(self, reading: Reading | None, **how: Any) -> Iterator[Sequence[Match]]:
         """As `search`."""
@@ -560,7 +563,7 @@ class _SearchStream(_Stream):
         for some in self._matches:
             yield from query._calls.breathe()
             docs = [match.doc for match in some]
-            found = [doc for doc in docs if all(accepts(doc) for accepts in query._predicates)]
+            found = [doc for doc in docs if query._accepts(doc)]
             if self._reading is not None:
                 self._reading.returned += len(found)
             if found:

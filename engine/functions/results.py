@@ -69,7 +69,12 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
 class QueryResult:
-    """`live` says for how long the result holds; `digest` is equal for equal results."""
+    """
+    `live` says for how long the result holds.
+
+    Attributes:
+        size_bytes: about as many as a client is shown.
+    """
 
     ts: int
     value: Any
@@ -80,9 +85,16 @@ class QueryResult:
     observed_identity: bool = False
     observed_time: bool = False
     size_bytes: int = 0
-    digest: bytes = b""
     encoded: dict[str, bytes] = field(default_factory=dict)
     """Spellings of the value that somebody has already made, by format."""
+    _digest: bytes = field(default=b"", init=False)
+
+    @property
+    def digest(self) -> bytes:
+        """Equal for equal results; worked out when somebody compares two."""
+        if not self._digest:
+            self._digest = _digest_of(self.value, self.failure, self.journal)
+        return self._digest
 
 
 class PastResult(NamedTuple):
@@ -110,13 +122,26 @@ class ActionResult:
     log_lines: tuple[str, ...]
 
 
-def digest_of(value: Any, failure: Failure | None, journal: str | None) -> tuple[bytes, int]:
-    """A digest of what a client would be shown, and its size in bytes."""
+def size_of_shown(value_bytes: int, failure: Failure | None, journal: str | None) -> int:
+    """
+    About how many bytes a client is shown.
+
+    Args:
+        value_bytes: of the value, as `values.size_of` counts them.
+    """
+    size = value_bytes + len(journal or "")
+    if failure is not None:
+        size += len(failure.message)
+        size += size_of(failure.data) if failure.data is not UNDEFINED else 0
+    return size
+
+
+def _digest_of(value: Any, failure: Failure | None, journal: str | None) -> bytes:
+    """A digest of what a client would be shown."""
     shown = [value, None] if failure is None else [None, failure.message]
     if failure is not None and failure.data is not UNDEFINED:
         shown.append(failure.data)
-    data = encode([*shown, journal])
-    return blake2b(data, digest_size=16).digest(), len(data)
+    return blake2b(encode([*shown, journal]), digest_size=16).digest()
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -49,8 +49,8 @@ from engine.functions.results import (
     MutationResult,
     PastResult,
     QueryResult,
-    digest_of,
     failure_of,
+    size_of_shown,
 )
 from engine.functions.turns import Turns
 from engine.functions.watchdog import Watchdog
@@ -456,7 +456,7 @@ class Functions:
         pagination = PaginationState(journal)
         outcome = await self._executor.run(request, execution, transaction, pagination)
         self._executor.tell(outcome, way)
-        digest, size = digest_of(outcome.value, outcome.failure, pagination.written)
+        value_bytes = 0 if outcome.value is None else transaction.usage.result_bytes
         return QueryResult(
             ts=view.begin_ts,
             value=outcome.value,
@@ -466,8 +466,7 @@ class Functions:
             live=self._subscriptions.subscribe(transaction.reads, view.begin_ts),
             observed_identity=execution.observed_identity,
             observed_time=execution.observed_time,
-            size_bytes=size,
-            digest=digest,
+            size_bytes=size_of_shown(value_bytes, outcome.failure, pagination.written),
         )
 
     # Mutations

@@ -104,10 +104,16 @@ NOT_READY: Final = (
 
 
 class Match(NamedTuple):
-    """A document that was found, and its place among all that are: the least is the best."""
+    """A document that was found."""
 
-    place: bytes
+    rank: tuple[float, float, bytes]
+    """As `ranking.Found`: the greatest is the best."""
     doc: Doc
+
+    @property
+    def place(self) -> bytes:
+        """Its place among all that are found: the least is the best."""
+        return _place(*self.rank)
 
 
 def search(
@@ -252,9 +258,9 @@ class _Search:
         given = 0
         while True:
             found = yield from self._ranked(count)
-            allowed = [(_place(*one), one.internal) for one in found[given:SEARCH_CANDIDATES_MAX]]
+            allowed = found[given:SEARCH_CANDIDATES_MAX]
             if after is not None:
-                allowed = [one for one in allowed if one[0] > after]
+                allowed = [one for one in allowed if _place(*one) > after]
             yield from self._read(allowed, sizes)
             if len(found) < count:
                 return
@@ -280,18 +286,17 @@ class _Search:
             yield ()
         raise AssertionError("the last step has what was found")
 
-    def _read(
-        self, found: Sequence[tuple[bytes, bytes]], sizes: Iterator[int]
-    ) -> Iterator[Sequence[Match]]:
+    def _read(self, found: Sequence[Found], sizes: Iterator[int]) -> Iterator[Sequence[Match]]:
         """The documents of what was found, so many at a time."""
         rows = self._table.row_prefix
         for some in _slices(found, sizes):
-            docs = self._transaction.found(self._index.info, [rows + one[1] for one in some])
-            there = [(place, doc) for (place, _), doc in zip(some, docs, strict=True) if doc]
+            docs = self._transaction.found(self._index.info, [rows + one.internal for one in some])
+            there = [Match(one, doc) for one, doc in zip(some, docs, strict=True) if doc]
             if self._reading is not None:
                 self._reading.read += len(there)
-            # By the values, and not by their hashes.
-            yield [Match(place, doc) for place, doc in there if _passes(doc, self._asked)]
+            if self._asked.equal:  # by the values, and not by their hashes
+                there = [match for match in there if _passes(match.doc, self._asked)]
+            yield there
 
 
 def _slices(items: Sequence[T], sizes: Iterator[int]) -> Iterator[Sequence[T]]:
@@ -332,8 +337,8 @@ def _by_reading(
     allowed = matches[:SEARCH_CANDIDATES_MAX]
     for some in _slices([one for one in allowed if after is None or one.place > after], sizes):
         now = [transaction.own_row(row_key_of(one.doc["_id"])) for one in some]
-        there = [(one.place, doc) for one, doc in zip(some, now, strict=True) if doc]
-        yield [Match(place, doc) for place, doc in there if _passes(doc, asked)]
+        there = [Match(one.rank, doc) for one, doc in zip(some, now, strict=True) if doc]
+        yield [match for match in there if _passes(match.doc, asked)]
     if len(matches) > SEARCH_CANDIDATES_MAX:
         raise _over()
 
@@ -365,6 +370,6 @@ class _Candidates:
             weights = self._looked_for.weights(found)
             counted = [(weight * idfs[word], found[word]) for word, weight in weights]
             internal = row_key_of(doc["_id"])[4:]
-            place = _place(score(counted, length, average), doc["_creationTime"], internal)
-            matches.append(Match(place, doc))
-        return sorted(matches, key=lambda match: match.place)
+            rank = (score(counted, length, average), float(doc["_creationTime"]), internal)
+            matches.append(Match(rank, doc))
+        return sorted(matches, key=lambda match: match.rank, reverse=True)

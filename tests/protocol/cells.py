@@ -23,13 +23,13 @@ from engine.functions.results import (
     MutationResult,
     PastResult,
     QueryResult,
-    digest_of,
     failure_of,
+    size_of_shown,
 )
 from engine.kernel.watermark import Watermark
 from engine.model.commits import SessionRequest
 from engine.model.reads import Content, ReadSet, Touched
-from engine.model.values import Value
+from engine.model.values import Value, size_of
 from engine.subscriptions.handle import Subscriptions
 
 START_TS = 1_000
@@ -156,7 +156,7 @@ class Cells:
         cells = next(cells for then, cells in reversed(self._states) if then <= at)
         ctx = Ctx(dict(cells), caller, journal)
         value, failure = self._run("Query", path, ctx, args)
-        digest, size = digest_of(value, failure, ctx.journal)
+        size = size_of_shown(size_of(value), failure, ctx.journal)
         return QueryResult(
             ts=at,
             value=value,
@@ -166,7 +166,6 @@ class Cells:
             live=self.subscriptions.subscribe(ctx.reads, at),
             observed_identity=ctx.observed_identity,
             size_bytes=size,
-            digest=digest,
         )
 
     async def query_at(

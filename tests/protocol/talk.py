@@ -12,7 +12,6 @@ from engine.functions.results import (
     ActionResult,
     MutationResult,
     QueryResult,
-    digest_of,
     failure_of,
 )
 from engine.model.limits import Limits
@@ -128,7 +127,6 @@ class Talk:
         failure = None if error is None else failure_of(error)
         touched = ReadSet()
         touched.add_point(reads.encode())
-        digest, _ = digest_of(value, failure, journal)
         at = ts or self.cells.published.value
         return QueryResult(
             ts=at,
@@ -137,7 +135,6 @@ class Talk:
             log_lines=log_lines,
             journal=journal,
             live=self.cells.subscriptions.subscribe(touched, at),
-            digest=digest,
         )
 
     def mutated(self, call: Call | None, value: Any = None, *, ts: int = 0) -> dict[str, Any]:

@@ -222,6 +222,8 @@ class Segment:
         if len(key) >= arrays.words.itemsize:
             return _NO_WORDS
         lower = int(arrays.words.searchsorted(key, "right"))
+        if lower == len(arrays.words) or not arrays.words[lower].startswith(key):
+            return _NO_WORDS
         upper = int(arrays.words.searchsorted(key + b"\xff"))  # no UTF-8 has that byte
         offsets = arrays.offsets[lower : upper + 1]
         start, end = offsets[0], offsets[-1]
@@ -371,14 +373,19 @@ class Tail:
         longer = self._words.irange(prefix, prefix + "\U0010ffff", inclusive=(False, True))
         return self._as_words(list(longer))
 
-    def present(self, ts: int) -> Mask:
+    def present(self, ts: int) -> Mask | None:
         ended = self.ended
+        if not self.ended_count and (not self.size or self._begun[self.size - 1] <= ts):
+            return None
         mask: Mask = (self.begun <= ts) & ((ended == NOW) | (ended > ts))
         return mask
 
     def slots_of(self, ids: Strings, ts: int) -> list[int]:
         """The slots that documents have at `ts`."""
-        slots: list[int] = np.flatnonzero(np.isin(self.ids, ids) & self.present(ts)).tolist()
+        found = np.isin(self.ids, ids)
+        if (present := self.present(ts)) is not None:
+            found &= present
+        slots: list[int] = np.flatnonzero(found).tolist()
         return slots
 
     def current(self, internal: bytes) -> int | None:
@@ -540,7 +547,7 @@ def _id_at(ids: Strings, at: int) -> bytes:
     return found.ljust(INTERNAL_BYTES, b"\0")
 
 
-def ids_at(ids: Strings, slots: Places) -> Iterator[bytes]:
-    """Several ids, likewise."""
-    found = ids[slots].tobytes()
+def all_ids(ids: Strings) -> Iterator[bytes]:
+    """All of some ids, likewise."""
+    found = ids.tobytes()
     return (found[at : at + INTERNAL_BYTES] for at in range(0, len(found), INTERNAL_BYTES))

@@ -10,14 +10,14 @@ at most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.indexes.text.parts import Floats, Mask, Part, Places, Postings, Slots, Words
+from engine.indexes.text.parts import Floats, Mask, Part, Places, Postings, Slots, Whole, Words
 from engine.indexes.text.scoring import K1, B
 
 HEAD_SLOTS: Final = 1_024
@@ -57,6 +57,8 @@ class Head:
     """Rising."""
     added: Floats
     """What each was given."""
+    order: npt.NDArray[np.uint16]
+    """Their places, of which most was given to first."""
     top: float
     """The most of that."""
     rest: float
@@ -70,7 +72,7 @@ class Head:
 
     @property
     def arrays(self) -> Sequence[npt.NDArray[Any]]:
-        return [self.slots, self.added, self.factors, *(self.by_slot or ())]
+        return [self.slots, self.added, self.order, self.factors, *(self.by_slot or ())]
 
 
 class Bound(NamedTuple):
@@ -90,10 +92,63 @@ class Bound(NamedTuple):
         """To whatever is not in the head."""
         return self.head.rest * self.growth
 
+    def first(self, count: int, good: Good) -> Slots:
+        """Of the slots that are good, those to which most is added."""
+        head, order = self.head, self.head.order
+        if (mask := good(head.slots)) is not None:
+            order = order[mask.take(order)]
+        return head.slots.take(order[:count])
+
+    def reaching(self, least: float) -> Slots:
+        """The slots in the head to which so much may be added."""
+        if self.top < least:
+            return self.head.slots[:0]
+        return self.head.slots[self.head.added >= least / self.growth]
+
     def add_to(self, most: Floats, slots: Slots) -> None:
         """Add to what some slots may score."""
         at = places_in(self.head.slots, slots)
         most += np.where(at < 0, self.head.rest, self.head.added[at]) * self.growth
+
+
+class Few(NamedTuple):
+    """What short runs add to scores, all together."""
+
+    slots: Slots
+    """Rising, and no others."""
+    added: Floats
+
+    @property
+    def top(self) -> float:
+        return float(self.added.max()) * INEXACT
+
+    def first(self, count: int, good: Good) -> Slots:
+        """As `Bound.first`."""
+        slots, added = self
+        if (mask := good(slots)) is not None:
+            slots, added = slots[mask], added[mask]
+        if len(slots) <= count:
+            return slots
+        return slots[added >= nth_best(added, count)]
+
+    def reaching(self, least: float) -> Slots:
+        """As `Bound.reaching`."""
+        return self.slots[self.added >= least / INEXACT]
+
+    def add_to(self, most: Floats, slots: Slots) -> None:
+        """As `Bound.add_to`."""
+        at = places_in(self.slots, slots)
+        most += np.where(at < 0, 0.0, self.added[at] * INEXACT)
+
+
+Source: TypeAlias = Bound | Few
+Good: TypeAlias = "Callable[[Slots], Mask | None]"
+"""Which of some slots may be found; `None` if all may."""
+
+
+def nth_best(scores: Floats, n: int) -> float:
+    at = len(scores) - n
+    return float(np.partition(scores, at)[at])
 
 
 class Word:
@@ -111,11 +166,15 @@ class Word:
     def factors(self) -> Floats:
         return np.array([self.factor])
 
+    @property
+    def widths(self) -> Places:
+        return np.array([len(self.slots)])
+
     def shares(self, norms: Floats) -> Floats:
         """What each posting adds to the score of its slot."""
         return _shares(self.factor, self.counts, norms)
 
-    def sums(self, shares: Floats) -> tuple[Slots, Floats]:
+    def sums(self, shares: Floats, _size: int) -> tuple[Slots, Floats]:
         """The slots that it has, rising, and what all postings of each add."""
         return self.slots, shares
 
@@ -141,11 +200,16 @@ class Alike:
         self.factors = factors
         """As `Word.factor`, of each."""
 
-    def shares(self, norms: Floats) -> Floats:
-        return _shares(np.repeat(self.factors, np.diff(self._offsets)), self.counts, norms)
+    @property
+    def widths(self) -> Places:
+        """How many postings each word has."""
+        return self._offsets[1:] - self._offsets[:-1]
 
-    def sums(self, shares: Floats) -> tuple[Slots, Floats]:
-        return summed(self.slots, shares)
+    def shares(self, norms: Floats) -> Floats:
+        return _shares(self.factors.repeat(self.widths), self.counts, norms)
+
+    def sums(self, shares: Floats, size: int) -> tuple[Slots, Floats]:
+        return summed(self.slots, shares, size)
 
     def sorted_by_slot(self) -> BySlot | None:
         at = np.argsort(self.slots, kind="stable").astype(np.uint32)
@@ -178,13 +242,15 @@ def bound_of(run: Run, part: Part, average: float) -> Bound:
     head: Head | None = kept.get(run.name)
     if head is not None and (growth := _growth(head, factors, average)) <= GROWTH_MAX:
         return Bound(head, growth)
-    slots, added = run.sums(run.shares(norms_of(part, run.slots, average)))
+    slots, added = run.sums(run.shares(norms_of(part, run.slots, average)), part.size)
     at = max(0, len(added) - HEAD_SLOTS)
     order = np.argpartition(added, at)
     chosen = np.sort(order[at:])
+    of_chosen = added[chosen]
     head = Head(
         slots=slots[chosen],
-        added=added[chosen],
+        added=of_chosen,
+        order=np.argsort(of_chosen)[::-1].astype(np.uint16),
         top=float(added.max()),
         rest=float(added[order[:at]].max(initial=0.0)),
         factors=factors,
@@ -207,31 +273,50 @@ def _growth(head: Head, factors: Floats, average: float) -> float:
 
 def norms_of(part: Part, slots: Slots, average: float) -> Floats:
     """As `scoring.norm`."""
-    lengths = part.lengths.take(slots).astype(np.float64)
-    norms: Floats = K1 * (1 - B + B * lengths / average)
-    return norms
+    return norms(part.lengths.take(slots), average)
 
 
-def summed(slots: Slots, shares: Floats) -> tuple[Slots, Floats]:
-    """Slots, rising, and what each is given, added up one after the other."""
-    if len(slots) > _SORTED_MAX:
+def norms(lengths: Whole, average: float) -> Floats:
+    """As `scoring.norm`."""
+    of_lengths: Floats = K1 * (1 - B + B * lengths.astype(np.float64) / average)
+    return of_lengths
+
+
+def shares_of(runs: Sequence[Run], counts: Whole, norms: Floats) -> Floats:
+    """As `Run.shares`, of several one after the other."""
+    if len(runs) == 1:
+        return runs[0].shares(norms)
+    factors = np.concatenate([run.factors for run in runs])
+    widths = np.concatenate([run.widths for run in runs])
+    return _shares(factors.repeat(widths), counts, norms)
+
+
+def summed(slots: Slots, shares: Floats, size: int) -> tuple[Slots, Floats]:
+    """
+    Slots, rising, and what each is given, added up one after the other.
+
+    Args:
+        size: they are below that.
+    """
+    if len(slots) * _SORTED_IN > size:
         every = np.bincount(slots, shares).astype(np.float64, copy=False)
         found = np.flatnonzero(every).astype(np.uint32)
         return found, every[found]
-    order = np.argsort(slots, kind="stable")
+    order = slots.argsort(kind="stable")
     rising = slots[order]
     firsts = firsts_of(rising)
-    sums = np.bincount(np.cumsum(firsts) - 1, shares[order])
+    sums = np.bincount(firsts.cumsum() - 1, shares[order])
     return rising[firsts], sums.astype(np.float64, copy=False)
 
 
-_SORTED_MAX: Final = 4_096
-"""So many are sorted in less time than a place for every slot takes."""
+_SORTED_IN: Final = 16
+"""One in so many slots is found by sorting in less time than a place for every slot takes."""
 
 
 def firsts_of(rising: Slots) -> Mask:
     """Of numbers that rise, which come for the first time; quicker than looking for them."""
-    firsts = np.ones(len(rising), np.bool_)
+    firsts = np.empty(len(rising), np.bool_)
+    firsts[:1] = True
     np.not_equal(rising[1:], rising[:-1], out=firsts[1:])
     return firsts
 

@@ -48,10 +48,11 @@ class Seen:
         """The same of every word that begins as the last."""
         offsets = self.alike.offsets
         if self.present is None:
-            return np.diff(offsets)
+            return offsets[1:] - offsets[:-1]
         there = np.zeros(offsets[-1] + 1, np.int64)
         np.cumsum(self.present.take(self.alike.postings.slots), out=there[1:])
-        return np.diff(there[offsets])
+        found = there[offsets]
+        return found[1:] - found[:-1]
 
 
 def weigh(seen: Sequence[Seen], sought: TextSought, documents: int) -> None:
@@ -89,8 +90,10 @@ def _weigh_alike(seen: Sequence[Seen], prefix: str, documents: int) -> None:
 
 def _idfs(documents: int, found: Places) -> Floats:
     """`idf` of several words: few numbers are those of many."""
-    numbers, at = np.unique(found, return_inverse=True)
-    return np.array([idf(documents, n) for n in numbers.tolist()])[at]
+    numbers = np.flatnonzero(np.bincount(found))
+    by_number = np.zeros(int(numbers[-1]) + 1)
+    by_number[numbers] = [idf(documents, n) for n in numbers.tolist()]
+    return by_number[found]
 
 
 class _Vocabulary(NamedTuple):

@@ -228,6 +228,26 @@ def test_a_prefix_of_many_words_counts_each_by_how_rare_it_is() -> None:
         )
 
 
+@pytest.mark.parametrize(("together", "turns"), [(1, 6), (25, 3), (16_384, 1)])
+def test_parts_of_few_postings_are_scored_so_many_at_a_time(together: int, turns: int) -> None:
+    history = History()
+    for number in range(60):
+        history.put(number, {"text": "fox " * (number % 7 + 1) + "foxes", "tag": "xy"[number % 2]})
+        if number % 10 == 9:
+            history.index.freeze()
+    docs = history.states[history.ts]
+
+    with patch.object(ranking, "TOGETHER", together):
+        steps = list(history.index.search(history.ts, sought(["fox"], ()), documents=60, wanted=9))
+        found = [
+            asked(history.index, 60, history.ts, question)
+            for question in (("fox", None, 9), ("foxes", "x", 40))
+        ]
+
+    assert [None] * turns == steps[:-1]
+    assert [expected(docs.values(), one) for one in (("fox", None, 9), ("foxes", "x", 40))] == found
+
+
 QUESTIONS_OF_HEADS = (
     *("a00", "a", "a01 b", "b03 a02", "a00 a01 c", "c11 a00 a01 a02"),
     *("a00 a", "a11 a", "a06 a", "a10 a09 a", "b01 b07 b", "c03 c09 a03 c"),
@@ -260,6 +280,8 @@ def test_heads_of_frequent_words_leave_out_nobody_who_is_among_the_best(seed: in
         patch.object(ranking, "FEW", 12),
         patch.object(runs, "HEAD_SLOTS", 12),
         patch.object(runs, "GROWTH_MAX", 100.0),  # so that heads are not made anew
+        patch.object(ranking, "SCORED_AT_ONCE", 128 * (seed % 2)),
+        patch.object(ranking, "TOGETHER", 1 + 16_384 * (seed % 3)),
     ):
         write(300, 8)
         history.compact()
