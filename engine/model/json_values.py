@@ -154,6 +154,37 @@ def from_wire(json: Json, *, path: str = "", nesting_max: int = VALUE_NESTING_MA
         raise InvalidValue(refusal.told(path)) from None
 
 
+def read_scalar(json: Json) -> Value:
+    """
+    The canonical value of what is no array and no object, whoever has read those around it.
+
+    Raises:
+        Refusal: it is none.
+    """
+    return _READERS.get(type(json), _read_foreign)(json, 0)
+
+
+def read_object(fields: dict[str, Value]) -> Value:
+    """
+    The canonical value of an object whose fields are canonical values already.
+
+    Raises:
+        Refusal: it is none.
+    """
+    if len(fields) == 1:
+        [(name, payload)] = fields.items()
+        if name in _SPECIAL:
+            return _SPECIAL[name](payload)
+    name = ""
+    try:
+        for name in fields:
+            FIELD_NAMES[name]
+    except Refusal as refusal:
+        refusal.steps.append(name)
+        raise
+    return fields
+
+
 def _read(json: Json, room: int) -> Value:
     return _READERS.get(type(json), _read_foreign)(json, room)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from msgspec import Raw
 
 from engine.errors import FunctionNotFound, InvalidValue, UsageError
@@ -10,6 +12,7 @@ from engine.model.json_values import Json, from_wire
 from engine.model.text import brief, speakable
 from engine.model.values import UNDEFINED, Value
 from engine.server.json_text import parse
+from engine.server.large_text import LARGE_BYTES_MIN, read_in_steps
 from engine.server.who import Who
 
 
@@ -51,16 +54,52 @@ def read_arguments(path: str, json: Json | Raw) -> dict[str, Value]:
             raise InvalidValue(f"Invalid arguments for {path}: {error}") from None
     wrapped = [{}] if json is None else json if isinstance(json, list) else [json]
     if len(wrapped) != 1 or not isinstance(wrapped[0], dict):
-        raise InvalidValue(
-            f"Invalid arguments for {path}: expected one object, or an array of one object"
-        )
+        raise _no_object(path)
     try:
         [args] = from_wire(wrapped, path="args")
     except InvalidValue as error:
         raise InvalidValue(f"Invalid arguments for {path}: {error}") from None
     if not isinstance(args, dict):  # {"$integer": ...} and the like
-        raise InvalidValue(f"Invalid arguments for {path}: expected an object")
+        raise _no_object(path)
     return args
+
+
+def arguments_in_steps(
+    path: str, json: Raw, *, component: str, who: Who, bytes_max: int
+) -> Generator[None, None, dict[str, Value]]:
+    """
+    The same as `call_arguments`, a large text some milliseconds at a time.
+
+    Args:
+        bytes_max: of a large one; of others nothing is counted here.
+    """
+    if component and not who.admin:
+        raise component_hidden(path, component)
+    return (yield from read_arguments_in_steps(path, json, bytes_max))
+
+
+def read_arguments_in_steps(
+    path: str, json: Raw, bytes_max: int
+) -> Generator[None, None, dict[str, Value]]:
+    """The same as `read_arguments`, likewise."""
+    if len(json) < LARGE_BYTES_MIN:
+        return read_arguments(path, json)
+    path, text = brief(path), bytes(json).strip()
+    if not text.startswith(b"["):
+        text = b"[%b]" % text
+    try:
+        wrapped = yield from read_in_steps(text, path="args", bytes_max=bytes_max)
+    except InvalidValue as error:
+        raise InvalidValue(f"Invalid arguments for {path}: {error}") from None
+    if not isinstance(wrapped, list) or len(wrapped) != 1 or not isinstance(wrapped[0], dict):
+        raise _no_object(path)
+    return wrapped[0]
+
+
+def _no_object(path: str) -> InvalidValue:
+    return InvalidValue(
+        f"Invalid arguments for {path}: expected one object, or an array of one object"
+    )
 
 
 def refusal_of(error: UsageError) -> Failure:

@@ -32,11 +32,12 @@ from engine.functions.results import (
     QueryResult,
 )
 from engine.kernel.runtime import Runtime
+from engine.kernel.turns import in_turns
 from engine.model.json_values import Json, decode_ts, encode_ts
 from engine.model.limits import Limits
 from engine.model.text import brief, speakable
 from engine.model.values import Value
-from engine.server.arguments import call_arguments, refusal_of
+from engine.server.arguments import arguments_in_steps, call_arguments, refusal_of
 from engine.server.backend import Backend
 from engine.server.description import (
     CALL_STATUSES,
@@ -226,7 +227,7 @@ class FunctionApi:
         return call_of(document, Format.of_client(request.headers.get("convex-client")))
 
     async def _document(self, request: Request) -> dict[str, Json]:
-        return await request.json_object(self._limits.http_body_bytes_max)
+        return await request.json_object(self._limits.http_body_bytes_max, kept="args")
 
     # Calls.
 
@@ -265,7 +266,7 @@ class FunctionApi:
             identity=who.identity, admin=who.admin, request_id=request_id, origin="http"
         )
         try:
-            args = call_arguments(call.path, call.args, component=call.component, who=who)
+            args = await self._arguments(call, who)
         except UsageError as error:
             failure = refusal_of(error)
             self._backend.tell_refused("call", call.path, failure, caller, call.component)
@@ -276,6 +277,15 @@ class FunctionApi:
             return success(result, lines, call.form, wants_ts=call.wants_ts)
         message = spelling.error_message(result.failure, request_id)
         return failed(result.failure, message, lines, call.form)
+
+    async def _arguments(self, call: Call, who: Who) -> dict[str, Value]:
+        if not isinstance(call.args, Raw):
+            return call_arguments(call.path, call.args, component=call.component, who=who)
+        bytes_max = self._limits.args_bytes_max
+        steps = arguments_in_steps(
+            call.path, call.args, component=call.component, who=who, bytes_max=bytes_max
+        )
+        return await in_turns(steps)
 
     async def _ask(self, call: Call, args: dict[str, Value], caller: Caller) -> Result:
         try:

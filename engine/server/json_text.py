@@ -20,6 +20,9 @@ Of 36 MB it would look again and again at millions of lists, none of which is ga
 everybody up for 1.4 s where parsing takes 0.6.
 """
 
+LENIENT_BYTES_MAX: Final = 1 << 20
+"""Some twenty milliseconds to parse; a document has no more."""
+
 
 def parse(text: str | bytes) -> Json:
     """
@@ -39,6 +42,22 @@ def parse(text: str | bytes) -> Json:
         return _parse(text)
     finally:
         gc.enable()
+
+
+def parse_leniently(text: str | bytes) -> Json:
+    """
+    The same of a text that a strict parser has refused, if it is not large.
+
+    Half a character in a large one would have all of it parsed, which holds everybody up.
+
+    Raises:
+        ValueError: it is no JSON, or nested beyond reason, or large.
+    """
+    if len(text) > LENIENT_BYTES_MAX:
+        raise ValueError(
+            f"it is no JSON, or has half a character and over {LENIENT_BYTES_MAX:,} bytes"
+        )
+    return parse(text)
 
 
 def _parse(text: str | bytes) -> Json:

@@ -22,7 +22,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from engine.errors import ProtocolViolation
 from engine.model.json_values import Json, to_wire
 from engine.model.values import Value
-from engine.server.json_text import parse
+from engine.server.json_text import parse_leniently
 
 U32: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 RequestNumber: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32 - 1)]
@@ -124,7 +124,9 @@ def decode(text: str | bytes) -> ClientMessage:
 def _decode_lenient(text: str | bytes) -> ClientMessage:
     """A message with half a character in it, which in arguments is for the call to refuse."""
     try:
-        message: ClientMessage = msgspec.convert(_with_raw_args(parse(text)), ClientMessage)
+        message: ClientMessage = msgspec.convert(
+            _with_raw_args(parse_leniently(text)), ClientMessage
+        )
     except (ValueError, RecursionError) as error:
         # What stands in the place of a type is not said back: it may be a secret.
         why = str(error) if "Invalid value" not in str(error) else "no such type"

@@ -73,7 +73,7 @@ from engine.server.messages import (
     encode,
 )
 from engine.server.parts import in_parts
-from engine.server.query_set import Query, QuerySet
+from engine.server.query_set import NOTHING_READ, Arguments, Query, QuerySet
 from engine.server.spelling import Spelling, request_id_of
 from engine.server.who import NOBODY, Who
 
@@ -219,9 +219,14 @@ class Protocol:
 
     # What the client says.
 
-    def receive(self, message: ClientMessage) -> Step:
+    def receive(
+        self, message: ClientMessage, arguments: Mapping[int, Arguments] = NOTHING_READ
+    ) -> Step:
         """
         Take one message.
+
+        Args:
+            arguments: of queries that an edit adds, those that were read already, by their place.
 
         Raises:
             ProtocolViolation: the client may not say this now; `fatal` puts it to the client.
@@ -233,7 +238,7 @@ class Protocol:
             raise ProtocolViolation(f"{type(message).__name__} before Connect")
         match message:
             case ModifyQuerySet():
-                return self._modify(message)
+                return self._modify(message, arguments)
             case Authenticate():
                 return self._authenticate(message)
             case Mutation():
@@ -264,9 +269,9 @@ class Protocol:
         self._is_back = message.connection_count > 0
         return Greeted(max_observed_ts=max_observed_ts)
 
-    def _modify(self, message: ModifyQuerySet) -> Step:
+    def _modify(self, message: ModifyQuerySet, arguments: Mapping[int, Arguments]) -> Step:
         try:
-            self.queries.modify(message)
+            self.queries.modify(message, arguments)
         except LimitExceeded as error:
             return Refuse(reason=f"TooManyQueries: {error}")
         self._owe()

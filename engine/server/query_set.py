@@ -7,11 +7,11 @@ added, when a commit touched what it read, or when the identity changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import assert_never
+from typing import Final, TypeAlias, assert_never
 
 from engine.errors import InvalidValue, LimitExceeded, ProtocolViolation
 from engine.functions.results import Failure, QueryResult
@@ -23,6 +23,11 @@ from engine.server.arguments import component_hidden, read_arguments, refusal_of
 from engine.server.messages import Add, ModifyQuerySet, Remove
 from engine.server.who import Who
 from engine.subscriptions.token import Callback, Live
+
+Arguments: TypeAlias = "dict[str, Value] | InvalidValue"
+"""What a client spelled as such, or why it is none."""
+
+NOTHING_READ: Final[Mapping[int, Arguments]] = {}
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -101,9 +106,14 @@ class QuerySet:
     def __len__(self) -> int:
         return len(self._queries)
 
-    def modify(self, edit: ModifyQuerySet) -> None:
+    def modify(
+        self, edit: ModifyQuerySet, arguments: Mapping[int, Arguments] = NOTHING_READ
+    ) -> None:
         """
         Take a client's edit.
+
+        Args:
+            arguments: those that were read already, by the place of their query in `edit`.
 
         Raises:
             ProtocolViolation: it does not follow the edit before it, or adds an id twice.
@@ -118,10 +128,10 @@ class QuerySet:
             raise ProtocolViolation(
                 f"ModifyQuerySet from version {edit.base_version} to {edit.new_version}"
             )
-        for change in edit.modifications:
+        for place, change in enumerate(edit.modifications):
             match change:
                 case Add():
-                    self._add(change)
+                    self._add(change, arguments.get(place))
                 case Remove():
                     self._remove(change.query_id)
                 case _:
@@ -179,10 +189,10 @@ class QuerySet:
             self._stale[query_id] = self._queries[query_id]
             self._wake()
 
-    def _add(self, add: Add) -> None:
+    def _add(self, add: Add, arguments: Arguments | None) -> None:
         if add.query_id in self._queries:
             raise ProtocolViolation(f"query id {add.query_id} was added twice")
-        query = _query_of(add, partial(self._touched, add.query_id))
+        query = _query_of(add, arguments, partial(self._touched, add.query_id))
         self._size_bytes += query.size_bytes
         self._queries[query.query_id] = self._stale[query.query_id] = query
         self._check_room()
@@ -209,13 +219,13 @@ class QuerySet:
         self._removed[query_id] = None
 
 
-def _query_of(add: Add, touched: Callback) -> Query:
+def _query_of(add: Add, arguments: Arguments | None, touched: Callback) -> Query:
     component, path = speakable(add.component_path or ""), speakable(add.udf_path)
     journal = None if add.journal is None else speakable(add.journal)
     args: dict[str, Value] = {}
     refusal = None
     try:
-        args = read_arguments(path, add.args)
+        args = _read(path, add, arguments)
     except InvalidValue as error:
         refusal = refusal_of(error)
     encoded_args = encode(args)
@@ -231,3 +241,11 @@ def _query_of(add: Add, touched: Callback) -> Query:
         journal=journal,
         touched=touched,
     )
+
+
+def _read(path: str, add: Add, arguments: Arguments | None) -> dict[str, Value]:
+    if arguments is None:
+        return read_arguments(path, add.args)
+    if isinstance(arguments, InvalidValue):
+        raise arguments
+    return arguments

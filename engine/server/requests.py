@@ -16,10 +16,13 @@ import trio
 from engine.errors import RequestRefused
 from engine.model.json_values import Json
 from engine.model.text import speakable
-from engine.server.json_text import parse
+from engine.server.json_text import parse, parse_leniently
+from engine.server.large_text import LARGE_BYTES_MIN
 from engine.server.places import Place
 
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
@@ -139,9 +142,12 @@ class Request:
             while not self.incoming.is_over and seen <= bytes_max:
                 seen += len((await self.incoming.next()).get("body", b""))
 
-    async def json_object(self, bytes_max: int) -> dict[str, Json]:
+    async def json_object(self, bytes_max: int, *, kept: str = "") -> dict[str, Json]:
         """
         The body, which has to be a JSON object and say that it is JSON.
+
+        Args:
+            kept: a field that stays as text, a `Raw`, if it is large.
 
         Raises:
             RequestRefused: it is not, or `body` says no.
@@ -151,7 +157,7 @@ class Request:
             raise bad_json("Expected request with `Content-Type: application/json`")
         body = await self.body(bytes_max)
         try:
-            document = parse(body)
+            document = _parsed_but(kept, body) if kept else parse(body)
         except ValueError as error:
             raise bad_json(f"Failed to parse the request body as JSON: {error}") from None
         if isinstance(document, dict):
@@ -266,3 +272,17 @@ def path_of(scope: Mapping[str, Any]) -> str:
 def prefix_of(scope: Mapping[str, Any]) -> str:
     """The prefix that the application is mounted at, without a slash at its end."""
     return str(scope.get("root_path") or "").rstrip("/")
+
+
+def _parsed_but(name: str, body: bytes) -> Json:
+    """The JSON document `body`, of whose fields a large one of that name stays as text."""
+    if len(body) < LARGE_BYTES_MIN:
+        return parse(body)
+    try:
+        fields = _fields.decode(body)
+    except msgspec.DecodeError:
+        return parse_leniently(body)
+    return {
+        field: text if field == name and len(text) >= LARGE_BYTES_MIN else parse(bytes(text))
+        for field, text in fields.items()
+    }

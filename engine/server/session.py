@@ -28,6 +28,7 @@ import trio
 from engine.errors import (
     Conflict,
     FunctionTimeout,
+    InvalidValue,
     LimitExceeded,
     OutOfRetention,
     Overloaded,
@@ -42,13 +43,17 @@ from engine.errors import (
 from engine.functions.results import ActionResult, Caller, MutationResult, QueryResult, failure_of
 from engine.kernel.runtime import Runtime
 from engine.kernel.trace import traceback_of, tracer
+from engine.kernel.turns import in_turns
 from engine.model.commits import SessionRequest
 from engine.model.limits import Limits
-from engine.server.arguments import call_arguments, refusal_of
+from engine.model.text import speakable
+from engine.model.values import Value
+from engine.server.arguments import arguments_in_steps, read_arguments_in_steps, refusal_of
 from engine.server.backend import Backend
 from engine.server.fanout import Fanout
 from engine.server.identity import Verifier, acted_identity
-from engine.server.messages import Authenticate, decode
+from engine.server.large_text import LARGE_BYTES_MIN
+from engine.server.messages import Add, Authenticate, ModifyQuerySet, decode
 from engine.server.outbox import Outbox, Send
 from engine.server.protocol import (
     Answered,
@@ -62,7 +67,7 @@ from engine.server.protocol import (
     Start,
     Verify,
 )
-from engine.server.query_set import Query
+from engine.server.query_set import Arguments, Query
 from engine.server.shortcut import Shortcut
 from engine.server.spelling import Spelling
 from engine.server.who import NOBODY, Who
@@ -260,7 +265,11 @@ class Session:
         return event
 
     async def _take(self, text: str) -> None:
-        step = self._protocol.receive(decode(text))
+        message = decode(text)
+        arguments = {}
+        if isinstance(message, ModifyQuerySet) and len(text) >= LARGE_BYTES_MIN:
+            arguments = await self._read_ahead(message)
+        step = self._protocol.receive(message, arguments)
         match step:
             case Greeted():
                 self._greet(step)
@@ -276,6 +285,19 @@ class Session:
                 self._lane.unpark_all()
             case _:
                 assert_never(step)
+
+    async def _read_ahead(self, edit: ModifyQuerySet) -> dict[int, Arguments]:
+        """The large arguments of the queries that `edit` adds, by their place in it."""
+        read: dict[int, Arguments] = {}
+        for place, change in enumerate(edit.modifications):
+            if isinstance(change, Add) and len(change.args) >= LARGE_BYTES_MIN:
+                bytes_max = self._limits.args_bytes_max
+                steps = read_arguments_in_steps(speakable(change.udf_path), change.args, bytes_max)
+                try:
+                    read[place] = await in_turns(steps)
+                except InvalidValue as error:
+                    read[place] = error
+        return read
 
     def _greet(self, greeted: Greeted) -> None:
         published_ts = self._backend.published.value
@@ -343,7 +365,7 @@ class Session:
     async def _mutation(self, call: Call) -> MutationResult:
         caller = _caller(call.who, call.request_id)
         try:
-            args = call_arguments(call.path, call.args, component=call.component, who=call.who)
+            args = await self._arguments(call)
         except UsageError as error:
             failure = refusal_of(error)
             self._backend.tell_refused("mutation", call.path, failure, caller, call.component)
@@ -377,7 +399,7 @@ class Session:
     async def _action(self, call: Call) -> ActionResult:
         caller = _caller(call.who, call.request_id)
         try:
-            args = call_arguments(call.path, call.args, component=call.component, who=call.who)
+            args = await self._arguments(call)
         except UsageError as error:
             failure = refusal_of(error)
             self._backend.tell_refused("action", call.path, failure, caller, call.component)
@@ -390,6 +412,16 @@ class Session:
             # A mutation's client would be sent away, to send it again when it is back. It does
             # not send actions again, and would give up those that run.
             return ActionResult(value=None, failure=failure_of(error), log_lines=())
+
+    async def _arguments(self, call: Call) -> dict[str, Value]:
+        steps = arguments_in_steps(
+            call.path,
+            call.args,
+            component=call.component,
+            who=call.who,
+            bytes_max=self._limits.args_bytes_max,
+        )
+        return await in_turns(steps)
 
     # Transitions, as the fan-out asks for them.
 

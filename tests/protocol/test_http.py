@@ -23,6 +23,7 @@ from engine.functions.results import Caller
 from engine.model.json_values import encode_ts
 from engine.model.limits import Limits
 from engine.server.http import Readiness
+from engine.server.json_text import LENIENT_BYTES_MAX
 from engine.server.requests import Request, Response, Route, text_response
 from engine.server.server import ServerConfig
 from tests.protocol.cells import START_TS, Cells, Ctx
@@ -85,6 +86,48 @@ async def test_a_query_is_answered_in_an_envelope(args: Any) -> None:
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     assert reply.json == {"status": "success", "value": 5}
     assert b"5.0" in reply.body
+
+
+NUMBERS = [[1] * 8_000] * 40
+"""Each row is more than is read in one step."""
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda args: [args]], ids=["bare", "in an array"])
+async def test_others_get_their_turns_while_large_arguments_are_read(wrap: Any) -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with serving(application()) as house:
+        house.nursery.start_soon(take_turns)
+        large = call("m:echo", wrap({"value": NUMBERS}))
+        reply = await house.http("POST", "/api/query", large)
+
+    assert reply.json["value"] == NUMBERS
+    assert turns >= len(NUMBERS) // 2
+
+
+async def test_arguments_that_become_too_large_fail_their_call() -> None:
+    async with serving(application(), limits=Limits(args_bytes_max=1 << 20)) as house:
+        reply = await house.http("POST", "/api/query", call("m:echo", {"value": NUMBERS}))
+
+    assert (reply.status, reply.json["status"]) == (200, "error")
+    assert "over 1,048,576 bytes" in reply.json["errorMessage"]
+
+
+async def test_half_a_character_is_looked_for_in_no_large_text() -> None:
+    """Around it is parsed what would be left as text otherwise."""
+    text = json.dumps(call("m:echo", {"value": "\ud800" + "x" * LENIENT_BYTES_MAX}))
+    async with serving(application()) as house:
+        reply = await house.http(
+            "POST", "/api/query", text, headers={"content-type": "application/json"}
+        )
+
+    assert (reply.status, reply.json["code"]) == (400, "BadJsonBody")
 
 
 async def test_mutations_and_actions_are_answered_likewise() -> None:

@@ -17,7 +17,8 @@ from engine.errors import InvalidValue, ProtocolViolation
 from engine.model.json_values import from_wire
 from engine.model.values import Int64, strictly_equal
 from engine.server.arguments import read_arguments
-from engine.server.json_text import UNCOLLECTED_BYTES_MIN, parse
+from engine.server.json_text import LENIENT_BYTES_MAX, UNCOLLECTED_BYTES_MIN, parse
+from engine.server.large_text import STEP_COST_MAX, read_in_steps
 from engine.server.messages import (
     Action,
     Add,
@@ -136,6 +137,14 @@ def test_an_argument_that_is_no_value_leaves_the_message_readable(value: str) ->
         read_arguments("m:f", message.args)
 
 
+def test_half_a_character_is_looked_for_in_no_large_text() -> None:
+    call = '{"type":"Mutation","requestId":1,"udfPath":"m:f","args":["\\ud800%s"]}'
+
+    decode(call % ("x" * (LENIENT_BYTES_MAX - len(call))))
+    with pytest.raises(ProtocolViolation):
+        decode(call % ("x" * LENIENT_BYTES_MAX))
+
+
 def test_half_a_character_leaves_the_arguments_beside_it_as_they_are() -> None:
     args = '[{"a":"é","b":[1,null]}]'
     add = f'{{"type":"Add","queryId":0,"udfPath":"\\ud800","args":{args}}}'
@@ -192,6 +201,71 @@ def test_a_value_comes_back_from_its_text(value: Any) -> None:
     there = from_wire(parse(bytes(value_json(value))))
 
     assert strictly_equal(there, value)
+
+
+def read_slowly(text: bytes, bytes_max: int = 1 << 20) -> tuple[Any, int]:
+    """What the text spells, and in how many steps that was read."""
+    reading, steps = read_in_steps(text, path="args", bytes_max=bytes_max), 1
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return end.value, steps
+        steps += 1
+
+
+@given(
+    JSON_TEXTS.map(str.encode) | VALUES.map(lambda value: bytes(value_json(value))),
+    st.sampled_from([b"%b", b"[%b]", b' {"a" :\n%b , "b": [%b,%b]}', b'[{"$bytes": %b}]']),
+)
+def test_a_large_text_is_read_as_a_small_one_is(inner: bytes, around: bytes) -> None:
+    text = around.replace(b"%b", inner)
+    try:
+        expected = from_wire(parse(text), path="args")
+    except InvalidValue:
+        with pytest.raises(InvalidValue):  # of several faults they may name another
+            read_slowly(text)
+    else:
+        assert strictly_equal(read_slowly(text)[0], expected)
+
+
+@pytest.mark.parametrize("scalar", ["0", "-1.5e3", "null", "true", '"x"', "[]", '{"a":[1]}'])
+def test_a_large_text_is_read_a_little_at_a_time(scalar: str) -> None:
+    row = f"[{','.join([scalar] * 5_000)}]"
+    text = f"[{','.join([row] * 20)}]"
+
+    value, steps = read_slowly(text.encode(), 16 << 20)
+
+    assert value == from_wire(parse(text))
+    assert steps >= 100_000 // (2 * STEP_COST_MAX), "one run of scalars may be too much"
+
+
+LONG_NUMBER = b"0." + b"1" * 40_000
+
+
+def test_numbers_longer_than_what_is_parsed_together_are_whole() -> None:
+    text = b"[%b, 2,%b]" % (LONG_NUMBER, LONG_NUMBER)
+
+    assert [float(LONG_NUMBER), 2, float(LONG_NUMBER)] == read_slowly(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b'[{"a":[' + b"0," * 5_000_000, "args[0].a: an array of over 8192 items"),
+        (b'[{"a":["x",' + b'"abc",' * 5_000, "args[0].a[1998]: over 10,000 bytes"),
+        (b"[{" + b'"a":null,' * 3 + b",".join(b'"a%d":1' % n for n in range(1_100)), "over 1024"),
+        (b"[" * 100, "args[0]"),
+    ],
+)
+def test_what_is_too_large_is_refused_where_it_becomes_that(text: bytes, why: str) -> None:
+    """The rest is not looked at: here it is not even well-formed."""
+    bytes_max = 10_000 if "bytes" in why else 1 << 30
+
+    with pytest.raises(InvalidValue) as refused:
+        read_slowly(text, bytes_max)
+
+    assert why in str(refused.value)
 
 
 @given(VALUES, st.integers(0, 2**32 - 1))

@@ -427,6 +427,72 @@ async def test_what_is_sent_again_is_answered_before_the_data_that_show_it(
     assert values(heard[1]) == {0: "mine"}
 
 
+NUMBERS = [[1] * 8_000] * 40
+"""Each row is more than is read in one step."""
+
+
+def echo(_ctx: Ctx, value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("kind", ["Mutation", "Action", "Add"])
+async def test_others_get_their_turns_while_large_arguments_are_read(
+    kind: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async def echo_by_action(_cells: Cells, _caller: Caller, value: Any) -> Any:
+        return value
+
+    cells = Cells(
+        queries={"m:Add": echo},
+        mutations={"m:Mutation": echo},
+        actions={"m:Action": echo_by_action},
+    )
+    async with serving(cells) as house:
+        client = await house.dial()
+        house.nursery.start_soon(take_turns)
+        if kind == "Add":
+            await client.add(0, "m:Add", {"value": NUMBERS})
+            [shown] = (await client.hear_until("Transition"))["modifications"]
+            value = shown["value"]
+        else:
+            call = {"requestId": 1, "udfPath": f"m:{kind}", "args": [{"value": NUMBERS}]}
+            await client.say(type=kind, **call)
+            value = (await client.hear_until(f"{kind}Response"))["result"]
+
+    assert value == NUMBERS
+    assert turns >= len(NUMBERS) // 2
+
+
+@pytest.mark.parametrize("kind", ["Mutation", "Action", "Add"])
+async def test_arguments_that_become_too_large_fail_their_call_alone(
+    kind: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    limits = Limits(args_bytes_max=1 << 20)
+    async with serving(application(), limits=limits) as house:
+        client = await house.dial()
+        if kind == "Add":
+            await client.add(0, "m:show", {"cell": NUMBERS})
+            [shown] = (await client.hear_until("Transition"))["modifications"]
+            told = shown["errorMessage"]
+        else:
+            call = {"requestId": 1, "udfPath": "m:put", "args": [{"value": NUMBERS}]}
+            await client.say(type=kind, **call)
+            told = (await client.hear_until(f"{kind}Response"))["result"]
+        await client.mutate(2, "m:increment")
+        answer = await client.hear_until("MutationResponse")
+
+    assert "over 1,048,576 bytes" in told
+    assert answer["result"] == 1
+
+
 async def test_malformed_arguments_fail_their_call_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
