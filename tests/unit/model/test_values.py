@@ -92,6 +92,21 @@ def test_normalizing_changes_nothing_that_is_canonical(value: Value) -> None:
     assert same(value, normalize(value))
 
 
+@given(st.lists(st.floats() | st.just(2.0), min_size=16, max_size=40), st.none() | VALUE)
+def test_an_array_of_many_numbers_becomes_what_each_of_them_does(
+    numbers: list[float], other: Value
+) -> None:
+    given = [*numbers, other]
+
+    assert same([normalize(one) for one in numbers], normalize(numbers))
+    assert same([normalize(one) for one in given], normalize(given))
+    assert normalize(numbers) is not numbers
+    assert 2 + 9 * len(numbers) == size_of(normalize(numbers))
+    assert 2 + sum(map(size_of, normalize(given))) == size_of(normalize(given))
+    with pytest.raises(InvalidValue, match=rf"\[{len(numbers)}\].*beyond 2\*\*53"):
+        normalize([*numbers, 2**60])
+
+
 @given(VALUE)
 def test_the_copy_shares_no_container_with_the_original(value: Value) -> None:
     document = {"list": [value], "object": {"inner": value}}
