@@ -210,7 +210,7 @@ class _Ours:
     def set_width(self, width: int) -> None:
         for part in self.index.folded:
             if part.graph is not None:
-                part.graph._index.expansion_search = width  # type: ignore[misc]  # it can be set
+                part.graph._index.expansion_search = width
 
     async def fill(self) -> float:
         """Write all rows, and wait until what there is to fold is folded; the seconds of both."""

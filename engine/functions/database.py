@@ -10,7 +10,6 @@ transaction below does the reading and writing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from engine.app.contexts import DatabaseReader, DatabaseWriter, Vars
@@ -134,7 +133,7 @@ class Reader(DatabaseReader):
     ) -> Steps[list[Any]]:
         count = max(CANDIDATES, wanted.limit)
         by_text = yield from texts.read(count)
-        by_vector = yield from self._vector_search(user_table(table), replace(wanted, limit=count))
+        by_vector = yield from self._vector_search(user_table(table), wanted._replace(limit=count))
         orders = [[found["_id"] for found in order] for order in (by_text, by_vector)]
         return [{"_id": one, "_score": score} for one, score in fused(orders, wanted.limit)]
 

@@ -539,14 +539,9 @@ class Functions:
         """
         snapshot = self._snapshots.acquire()
         try:
-            transaction = Transaction(
-                view_of(snapshot),
-                usage=Usage(self.limits),
-                now_ns=self._runtime.now_ns(),
-                dice=self._runtime.random,
-                schema=None,
-            )
-            search = search_newest(transaction, component, table, wanted)
+            view = view_of(snapshot)
+            begin = partial(self._reading, view)
+            search = search_newest(view, component, table, wanted, begin)
             while True:
                 await self._search_turn()
                 try:
@@ -556,6 +551,16 @@ class Functions:
                     return hits
         finally:
             self._snapshots.release(snapshot)
+
+    def _reading(self, view: View) -> Transaction:
+        """A transaction for somebody who reads `view` and depends on nothing."""
+        return Transaction(
+            view,
+            usage=Usage(self.limits),
+            now_ns=self._runtime.now_ns(),
+            dice=self._runtime.random,
+            schema=None,
+        )
 
     async def _search_turn(self) -> None:
         """Let others run if searches have had their time, which many short ones share."""

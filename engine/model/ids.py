@@ -171,10 +171,10 @@ def _footer(body: bytes) -> bytes:
     """
     Fletcher-16 with modulus 256.
 
-    Adler-32 has the same two sums, but begins with 1 and has a modulus that 21 bytes do not reach.
+    Adler-32 has the same two sums where it begins with 0; its modulus is not reached by 21 bytes.
     """
-    sums = adler32(body)
-    return bytes(((sums - 1) & 0xFF, ((sums >> 16) - len(body)) & 0xFF))
+    sums = adler32(body, 0)
+    return ((sums & 0xFF) << 8 | sums >> 16 & 0xFF).to_bytes(2, "big")
 
 
 def _varint(number: int) -> bytes:

@@ -112,6 +112,6 @@ def _scan(
         if reading is not None:
             reading.read = read
         if read % SCANNED_ROWS == 0:
-            yield from exactly([tail.part()], best)
+            yield from exactly(tail.parts(), best)
             tail = Tail(len(sought.row), len(sought.fields), SCANNED_ROWS)
-    yield from exactly([tail.part()], best)
+    yield from exactly(tail.parts(), best)

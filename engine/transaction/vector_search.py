@@ -7,7 +7,7 @@ field is no list of exactly as many numbers as the index has dimensions are none
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from engine.indexes.entries import refuse_unreadable
 from engine.indexes.vectors.asked import VectorSearch, leaves
 from engine.model.ids import encode_ids
 from engine.transaction.transaction import Reading, Transaction
+from engine.transaction.view import View
 
 Hit: TypeAlias = dict[str, Any]
 """`_id` and `_score` of a document."""
@@ -100,27 +101,28 @@ def search_vectors(
 
 
 def search_newest(
-    transaction: Transaction, component: str, name: str, wanted: VectorSearch
+    view: View, component: str, name: str, wanted: VectorSearch, begin: Callable[[], Transaction]
 ) -> Generator[None, None, list[Hit]]:
     """
     As `search_vectors`, for somebody who writes nothing and depends on nothing: nearly the best.
 
     Args:
-        transaction: of the newest state.
+        view: the newest state.
+        begin: a transaction that reads it, where every document has to be looked at.
 
     Raises:
         IndexNotFound, InvalidValue, InvalidRange: as `vector_index`.
         UsageError: what searches vectors is not installed.
     """
-    table = transaction.table(component, name)
+    table = view.catalog.table(component, name)
     if table is None:
         return []
     index = vector_index(table, wanted)
-    began = transaction.view.clock()
-    found = yield from _numeric().nearly_best_of(transaction.view, index, wanted)
+    began = view.clock()
+    found = yield from _numeric().nearly_best_of(view, index, wanted)
     if found is None:
-        found = yield from _numeric().best_of(transaction, table, index, wanted)
-    transaction.view.count_search(IndexKind.VECTOR, began)
+        found = yield from _numeric().best_of(begin(), table, index, wanted)
+    view.count_search(IndexKind.VECTOR, began)
     return _hits(table, found)
 
 

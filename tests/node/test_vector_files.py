@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trio
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
+from usearch.compiled import ScalarKind
 
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import action, mutation, query
@@ -136,22 +138,21 @@ async def test_verify_looks_whether_an_index_has_what_its_documents_have(
 
 
 def codes_of(graph: Graph, places: list[int]) -> NDArray[np.int8]:
-    return np.array(graph._index.get(places), np.int8)
+    return np.array(graph._index.get_many(np.array(places, np.uint64), ScalarKind.I8))
 
 
 def lose_two(graph: Graph) -> None:
-    graph._index.remove(7)
-    graph._index.remove(9)
+    graph._index.remove_many([7, 9], compact=False, threads=1)
 
 
 def have_one_twice(graph: Graph) -> None:
-    graph._index.add(np.array([4 << 20], np.uint64), codes_of(graph, [3]), threads=1)
+    graph._index.add_many(np.array([4 << 20], np.uint64), codes_of(graph, [3]), threads=1)
 
 
 def exchange_two(graph: Graph) -> None:
     codes = codes_of(graph, [3, 5])
-    graph._index.remove(np.array([3, 5]))
-    graph._index.add(np.array([5, 3], np.uint64), codes, threads=1)
+    graph._index.remove_many([3, 5], compact=False, threads=1)
+    graph._index.add_many(np.array([5, 3], np.uint64), codes, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,8 @@ async def test_a_graph_is_read_where_it_lies_and_outlives_its_file(tmp_path: Pat
         assert graph is not None
         assert graph._source is not None
         before = [hit["_id"] for hit in await engine.action(nearly, 90)]
+        while engine.node.keeper.statuses()[0].checkpoint_ts is None:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
 
         shutil.rmtree(tmp_path / "indexes")
 

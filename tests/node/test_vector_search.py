@@ -222,6 +222,8 @@ async def test_conditions_nest_64_deep(autojump_clock: trio.testing.MockClock) -
         ({"vector": []}, InvalidValue, "list of finite numbers"),
         ({"vector": "ab"}, InvalidValue, "list of finite numbers"),
         ({"vector": [1.0, math.nan]}, InvalidValue, "list of finite numbers"),
+        ({"vector": [1e308, 1e308, "1"]}, InvalidValue, "list of finite numbers"),
+        ({"vector": [1e308, 10**400]}, InvalidValue, "list of finite numbers"),
         ({"limit": 0}, InvalidValue, "1 to 256"),
         ({"limit": 257}, InvalidValue, "1 to 256"),
         ({"limit": 1.5}, InvalidValue, "1 to 256"),
@@ -241,7 +243,7 @@ async def test_conditions_nest_64_deep(autojump_clock: trio.testing.MockClock) -
         ({"filter": lambda q: nested(q, 5_000)}, InvalidRange, r"64 deep \(FILTER_NESTING_MAX"),
         ({"filter": lambda q: q.neq("cuisine", "x")}, AttributeError, "neq"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 async def test_a_search_that_cannot_be_is_refused(
     options: Any, error: type[Exception], said: str, autojump_clock: trio.testing.MockClock

@@ -18,7 +18,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -263,7 +263,7 @@ def play(directory: Path, seed: int, story: Story) -> None:
     folder = directory / f"{seed}"
     history = History(folder, seed, story)
     tiny = patch.multiple(text_index, TAIL_SLOTS_MAX=6, SEGMENT_SLOTS_MAX=40)
-    options = {"tail_rows_min": 4, "part_rows_max": 40}
+    options = {"tail_rows_max": 4, "part_rows_max": 40}
     parts = patch.object(VectorIndex.__init__, "__kwdefaults__", options)
     graphs = patch.object(vector_index, "ROWS_MIN", 8), patch.object(nearest, "CANDIDATE_ROWS", 0)
     heads = patch.object(ranking, "FEW", 3), patch.object(runs, "HEAD_SLOTS", 2)
@@ -431,9 +431,10 @@ class History:
         wanted = asked("by_place", _vector(text), count, _condition(tag))
         table = transaction.table("", "notes")
         exact = await _taken(search_vectors(transaction, table, wanted))
-        nearly = await _taken(search_newest(transaction, "", "notes", wanted))
+        newest = transaction.view, "", "notes", wanted, lambda: transaction
+        nearly = await _taken(search_newest(*newest))
         assert nearly == sorted(nearly, key=lambda hit: (hit["_score"], hit["_id"]), reverse=True)
-        there = await _taken(search_vectors(transaction, table, replace(wanted, limit=1_000)))
+        there = await _taken(search_vectors(transaction, table, wanted._replace(limit=1_000)))
         if gone := [hit["_id"] for hit in nearly if hit not in there]:
             where = f"seed {self._seed}, life {self._life}"
             self._story.problems.append(f"{where}: an action found {_short(gone)}: not there")

@@ -19,7 +19,7 @@ from functools import reduce
 from hashlib import sha256
 from math import isfinite, nan
 from operator import and_, or_
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from engine.errors import InvalidRange, InvalidValue
 from engine.model.keys import encode_key
@@ -33,12 +33,11 @@ Build: TypeAlias = Callable[[Any], object]
 _DIGEST_BYTES: Final = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VectorSearch:
+class VectorSearch(NamedTuple):
     """What a search asks for, before it is held against an index."""
 
     index_name: str
-    vector: array[float]
+    vector: Sequence[float]
     limit: int
     condition: Condition | None
 
@@ -57,21 +56,19 @@ def asked(
         InvalidValue: the vector is none, or the limit cannot be.
         InvalidRange: the filter is no condition, has too many values or is nested too deep.
     """
-    return VectorSearch(
-        index_name=index_name,
-        vector=_numbers(vector),
-        limit=_limit(limit),
-        condition=None if build is None else condition_of(build),
-    )
+    condition = None if build is None else condition_of(build)
+    return VectorSearch(index_name, _numbers(vector), _limit(limit), condition)
 
 
-def _numbers(vector: Sequence[float]) -> array[float]:
-    numbers, total = array("d"), nan
-    if not isinstance(vector, str | bytes | Mapping):
+def _numbers(vector: Sequence[float]) -> Sequence[float]:
+    """A copy, for it may be searched for later; floats in a list stay the objects that they are."""
+    numbers: Sequence[float] = ()
+    total = nan
+    if type(vector) is list or not isinstance(vector, str | bytes | Mapping):
         with suppress(TypeError, ValueError, OverflowError):
-            numbers = array("d", vector)
-            # The sum of a list takes half as long as that of an array, which makes objects of it.
-            total = sum(vector if type(vector) is list else numbers, 0.0)
+            copied = tuple(vector) if type(vector) is list else array("d", vector)
+            total = sum(copied, 0.0)
+            numbers = copied
     # One that is not finite makes no finite sum; large ones may not either.
     if not numbers or not (isfinite(total) or all(map(isfinite, numbers))):
         raise InvalidValue(

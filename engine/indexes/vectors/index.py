@@ -1,7 +1,7 @@
 """
 One vector index in memory: its parts, and what is staged.
 
-    stage ──▶ tail ──fold──▶ last part, as long as it has room   [ part ] [ part ]
+    stage ──▶ tail ──fold──▶ a part, with those before it that are not much larger
                └── a batch that failed: what it wrote goes, and what it ended stays
 
 Everything that changes it happens on the engine's own thread.  Searches and folds read what they
@@ -25,22 +25,19 @@ from engine.indexes.vectors.graph import ROWS_MIN, Graph
 from engine.indexes.vectors.parts import FOREVER, Part, Tail, graph_over, joined
 from engine.indexes.vectors.rows import Places
 from engine.model.commits import RowWrite
-from engine.model.values import UNDEFINED
+from engine.model.values import UNDEFINED, get_path
 
-TAIL_ROWS_MIN: Final = 1_024
-TAIL_PART: Final = 16
-"""A tail is folded when it has so many rows, or one in so many of the part that takes them: a
-search looks at each, and a fold copies the part, which is then written."""
-JOINED_PART: Final = 32
-"""A part joins the one before it when it has one in so many of its rows."""
-TAIL_BYTES_MAX: Final = 16 << 20
-"""Rows of a tail that is folded in any case: more would be too much to have in memory twice."""
+TAIL_ROWS_MAX: Final = 1_024
+"""A tail is folded when it has so many rows: a search looks at each."""
+TAKEN_PART: Final = 4
+"""A part takes those behind it when they have one in so many of its rows. So each is more than so
+many times as large as all behind it, there are few, and what a fold copies is a few times what is
+new."""
 PART_ROWS_MAX: Final = 1 << 17
 """Rows of a part that takes more: what a fold copies is some 200 MB at 384 dimensions."""
-PARTS_MIN: Final = 8
-"""Where there are more, small ones become one, as engines leave them that are opened and closed."""
-ENDED_PART: Final = 5
-"""A part of which one in so many rows has ended is written anew without them, with a new graph."""
+ENDED_PART: Final = 2
+"""A part of which one in so many rows has ended is written anew without them, with a new graph:
+no more is laid again than was written."""
 
 
 class OwnVectors:
@@ -60,7 +57,7 @@ class VectorIndex:
     Args:
         ts: nothing is known of before.
         folded: what it has already.
-        tail_rows_min: rows of a tail that is folded.
+        tail_rows_max: rows of a tail that is folded.
         part_rows_max: rows of a part that takes more.
     """
 
@@ -73,26 +70,27 @@ class VectorIndex:
         ts: int = 0,
         folded: Sequence[Part] = (),
         *,
-        tail_rows_min: int = TAIL_ROWS_MIN,
+        tail_rows_max: int = TAIL_ROWS_MAX,
         part_rows_max: int = PART_ROWS_MAX,
     ) -> None:
         self.info = info
         self._part_rows_max = part_rows_max
-        self._tail_rows_min = tail_rows_min
+        self._tail_rows_max = tail_rows_max
         self.floor_ts = ts
         """Views that are older cannot be answered."""
         self.dimensions = int(info.options["dimensions"])
         self._row_bytes = 4 * self.dimensions
+        self._vector_field: str = info.options["vector_field"]
         self.fields: tuple[str, ...] = tuple(info.options["filter_fields"])
         self.folded: list[Part] = list(folded)
         self._files = max((int(part.file.removesuffix(SUFFIX)) for part in folded), default=0)
         self._is_frozen = False
         self._is_resting = False
-        self.tail = Tail(self.dimensions, len(self.fields))
+        self.tail = Tail(self.dimensions, len(self.fields), tail_rows_max)
 
     def parts(self) -> list[Part]:
         """All of them as they are now, for one search."""
-        return [*self.folded, self.tail.part()] if self.tail.count else list(self.folded)
+        return self.folded + self.tail.parts()
 
     def own(self) -> OwnVectors:
         return OwnVectors(self.info)
@@ -126,12 +124,12 @@ class VectorIndex:
             part.roll_back(ts)
 
     def _is_same(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
-        """Whether nothing changed that the index has."""
-        tops = {
-            name.partition(".")[0] for name in (self.info.options["vector_field"], *self.fields)
-        }
+        """Whether nothing changed that the index has; not at all costs is it found out."""
+        tops = {name.partition(".")[0] for name in (self._vector_field, *self.fields)}
         if all(before.get(name, UNDEFINED) is after.get(name, UNDEFINED) for name in tops):
             return True
+        if get_path(before, self._vector_field) != get_path(after, self._vector_field):
+            return False  # told by the first number that differs, where two rows take much longer
         return entry_of(self.info, before) == entry_of(self.info, after)
 
     # Upkeep
@@ -156,35 +154,34 @@ class VectorIndex:
 
     def fold(self, durable_ts: int) -> Callable[[], Install] | None:
         """
-        As `LiveIndex.fold`: the last part takes the rows of the tail, or a worn one is made anew.
+        As `LiveIndex.fold`: the rows of the tail become a part, with those before it that are not
+        much larger, or a worn one is made anew.
 
         What is staged stays in the tail: a part has only what is durable.
         """
         rows = self.tail.written_upto(durable_ts)
         if rows >= self._tail_rows_max or (rows and self._is_frozen):
             self._is_frozen = False
-            count = len(self.folded)
-            return self._folding(slice(count - self._takes(rows), count), rows)
+            return self._folding(slice(self._taken_from(rows), len(self.folded)), rows)
         renewed = self._to_renew()
         if renewed is None:
             self._is_resting = False
             return None
         return self._folding(renewed, 0)
 
-    @property
-    def _tail_rows_max(self) -> int:
-        last = len(self.folded[-1]) if self.folded else 0
-        rows = min(last // TAIL_PART, TAIL_BYTES_MAX // self._row_bytes)
-        return max(self._tail_rows_min, rows)
+    def _taken_from(self, rows: int) -> int:
+        """Where the parts begin that so many new rows become one with."""
+        first = len(self.folded)
+        for at in reversed(range(first)):
+            if self._takes(len(self.folded[at]), rows):
+                first = at
+            rows += len(self.folded[at])
+        return first
 
-    def _takes(self, rows: int) -> bool:
-        """Whether the last part takes so many."""
-        return bool(self.folded) and self._joins(len(self.folded[-1]), rows, TAIL_PART)
-
-    def _joins(self, part: int, rows: int, one_in: int) -> bool:
+    def _takes(self, part: int, rows: int) -> bool:
         """Whether a part of so many takes so many: it has room, and they are worth copying it."""
-        is_worth_it = rows * one_in >= part or rows * self._row_bytes >= TAIL_BYTES_MAX // 2
-        return (is_worth_it or self._is_resting) and part + rows <= self._part_rows_max
+        is_worth_it = self._is_resting or rows * TAKEN_PART >= part
+        return is_worth_it and part + rows <= self._part_rows_max
 
     def _to_renew(self) -> slice | None:
         """A part that is to be made anew, or two that are to become one."""
@@ -192,12 +189,8 @@ class VectorIndex:
             if self._is_worn(part):
                 return slice(at, at + 1)
         for at, (before, part) in enumerate(pairwise(self.folded)):
-            if len(part) <= len(before) and self._joins(len(before), len(part), JOINED_PART):
+            if self._takes(len(before), len(part)):
                 return slice(at, at + 2)
-        pairs = [len(a) + len(b) for a, b in pairwise(self.folded)]
-        if len(self.folded) > PARTS_MIN and min(pairs) <= self._part_rows_max:
-            at = pairs.index(min(pairs))
-            return slice(at, at + 2)
         return None
 
     def _is_worn(self, part: Part) -> bool:
@@ -206,7 +199,7 @@ class VectorIndex:
 
     def _sources(self, at: slice, rows: int) -> list[Part]:
         """Some of the parts, and the first rows of the tail."""
-        return [*self.folded[at], *([self.tail.part(0, rows)] if rows else [])]
+        return self.folded[at] + self.tail.parts(rows)
 
     def _folding(self, at: slice, rows: int) -> Callable[[], Install]:
         """Make one of some parts and the first rows of the tail; the first keeps its graph."""
@@ -235,7 +228,7 @@ class VectorIndex:
         part.count_gone()
         self.folded[at] = [part] if len(part) else []
         if rows:
-            self.tail = self.tail.without(rows)
+            self.tail.drop(rows)
 
     # Files
 

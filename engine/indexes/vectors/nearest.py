@@ -8,7 +8,6 @@ A search in about asks the graph of a part that has one instead, where that is c
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -24,7 +23,7 @@ from engine.indexes.vectors.rows import Places, Row, about, scores, slack
 
 BLOCK_NUMBERS: Final = 1 << 20
 """Numbers that are looked at between two chances to let others run: about a millisecond."""
-_MOST: Final = 0.8
+_MOST: Final = 0.95
 """Where so many of the rows count, enough are among the candidates that a search holds anyway, and
 only the first of these are asked for: it is telling them that takes time."""
 _MORE: Final = 8
@@ -73,16 +72,16 @@ class Best:
     def offer(self, part: Part, places: Places) -> None:
         """Score rows exactly, and keep the best."""
         sought, hidden = self.sought, self.sought.hidden
-        exact = scores(part.rows[places], sought.row)
+        exact = scores(part.rows.take(places, axis=0), sought.row)
         wanted = sought.count + len(hidden)
         if len(exact) > wanted + _MORE:
             enough = exact >= max(self.reach, float(np.partition(exact, -wanted)[-wanted]))
             exact, places = exact[enough], places[enough]
         pairs = zip(exact.tolist(), keys_at(part.keys, places), strict=True)
-        self.add([pair for pair in pairs if pair[1] not in hidden])
+        self.add([pair for pair in pairs if pair[1] not in hidden] if hidden else list(pairs))
 
     def add(self, offered: list[Found]) -> None:
-        self.found = heapq.nlargest(self.sought.count, self.found + offered)
+        self.found = sorted(self.found + offered, reverse=True)[: self.sought.count]
 
 
 def exactly(parts: Sequence[Part], best: Best) -> Iterator[None]:

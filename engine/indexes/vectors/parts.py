@@ -1,7 +1,7 @@
 """
 Parts of a vector index: rows side by side, in arrays.
 
-    Tail    what was written of late, in the order in which it came; it grows
+    Tail    what was written of late, in the order in which it came, in blocks
     Part    rows as a fold has left them, the oldest first; they only end
 
 Every row counts from the timestamp at which it was written up to the one at which it was replaced
@@ -12,6 +12,7 @@ and the head that is staged above them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -32,8 +33,6 @@ Codes: TypeAlias = NDArray[np.int32]
 FOREVER: Final = int(np.iinfo(np.int64).max)
 """The end of a row that is still there."""
 KEY: Final = np.dtype("S16")
-_TAIL_ROWS: Final = 64
-"""Room of a tail that is new; it doubles when it is full."""
 
 Values: TypeAlias = list[dict[bytes, int]]
 """Of each filter field the keys of the values that a part has, and the number of each."""
@@ -210,15 +209,84 @@ def graph_over(arrays: Mapping[str, NDArray[Any]]) -> Graph | None:
 
 class Tail:
     """
-    Rows in the order in which they were written.
+    Rows in the order in which they were written, in blocks: what is there is never moved.
 
-    Whoever searches captures it with `part`: what is added later, also by making more room, is not
-    seen there, and what ends later ends past what such a search asks for.
+    Whoever searches captures it with `parts`: what is added later is not seen there, and what ends
+    later ends past what such a search asks for.
+
+    Args:
+        block_rows: rows of a block; what nobody wrote to takes no memory.
     """
 
-    def __init__(self, dimensions: int, filters: int, room: int = _TAIL_ROWS) -> None:
-        self.count = 0
-        self.values: Values = [{} for _ in range(filters)]
+    def __init__(self, dimensions: int, filters: int, block_rows: int) -> None:
+        self._new = partial(_Block, dimensions, filters, block_rows)
+        self._blocks = [self._new()]
+
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return sum(map(len, self._blocks))
+
+    def parts(self, rows: int | None = None) -> list[Part]:
+        """What it has now, or the first of its rows."""
+        parts = []
+        left = self.count if rows is None else rows
+        for block in self._blocks:
+            if (some := min(left, len(block))) > 0:
+                parts.append(block.part(some))
+                left -= some
+        return parts
+
+    def add(self, key: bytes, entry: Entry, ts: int) -> None:
+        """Let a document have this row from `ts` on; an earlier one of it has ended."""
+        if self._blocks[-1].is_full:
+            self._blocks.append(self._new())
+        self._blocks[-1].add(key, entry, ts)
+
+    def end(self, key: bytes, ts: int) -> bool:
+        """As `Part.end`."""
+        return any(block.end(key, ts) for block in reversed(self._blocks))
+
+    def roll_back(self, ts: int) -> None:
+        """Forget whatever was written or ended after `ts`."""
+        for block in self._blocks:
+            block.roll_back(ts)
+        self._leave_out_empty()
+
+    def written_upto(self, ts: int) -> int:
+        """How many of its rows were written at `ts` or before it."""
+        return sum(block.written_upto(ts) for block in self._blocks)
+
+    def oldest(self) -> int | None:
+        """When the first of its rows was written."""
+        return next((block.oldest() for block in self._blocks if len(block)), None)
+
+    def drop(self, first: int) -> None:
+        """Go on without the first rows."""
+        for block in self._blocks:
+            some = min(first, len(block))
+            block.drop(some)
+            first -= some
+        self._leave_out_empty()
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(part.size_bytes for part in self.parts())
+
+    def _leave_out_empty(self) -> None:
+        """All but one: a block that is empty may be full, of what was dropped."""
+        kept = [block for block in self._blocks if len(block)]
+        self._blocks = kept or [self._new()]
+
+
+class _Block:
+    """Some rows of a tail, side by side."""
+
+    def __init__(self, dimensions: int, filters: int, room: int) -> None:
+        self._start = 0
+        self._stop = 0
+        self._values: Values = [{} for _ in range(filters)]
         self._slots: dict[bytes, int] = {}
         """Where the row of each document is that has not ended."""
         self._keys: Keys = np.zeros(room, KEY)
@@ -227,35 +295,38 @@ class Tail:
         self._begins: Times = np.zeros(room, np.int64)
         self._ends: Times = np.zeros(room, np.int64)
 
-    def part(self, start: int = 0, stop: int | None = None) -> Part:
-        """What it has now, or some of it."""
-        kept = slice(start, self.count if stop is None else stop)
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @property
+    def is_full(self) -> bool:
+        return self._stop == len(self._keys)
+
+    def part(self, rows: int) -> Part:
+        """Its first rows."""
+        kept = slice(self._start, self._start + rows)
         return Part(
             self._keys[kept],
             self._rows[kept],
-            self.values,
+            self._values,
             self._codes[kept],
             self._begins[kept],
             self._ends[kept],
         )
 
     def add(self, key: bytes, entry: Entry, ts: int) -> None:
-        """Let a document have this row from `ts` on; an earlier one of it has ended."""
-        at = self.count
-        if at == len(self._keys):
-            self._grow()
+        at = self._stop
         self._keys[at] = key
         self._rows[at] = entry.row
         for place, value in enumerate(entry.filters):
-            known = self.values[place]
+            known = self._values[place]
             self._codes[at, place] = known.setdefault(value, len(known))
         self._begins[at] = ts
         self._ends[at] = FOREVER
         self._slots[key] = at
-        self.count = at + 1
+        self._stop = at + 1
 
     def end(self, key: bytes, ts: int) -> bool:
-        """As `Part.end`."""
         at = self._slots.pop(key, None)
         if at is None:
             return False
@@ -263,61 +334,32 @@ class Tail:
         return True
 
     def roll_back(self, ts: int) -> None:
-        """Forget whatever was written or ended after `ts`."""
-        self.count = self.written_upto(ts)
-        ends = self._ends[: self.count]
+        self._stop = self._start + self.written_upto(ts)
+        ends = self._ends[self._start : self._stop]
         ends[(ends > ts) & (ends != FOREVER)] = FOREVER
         self._find_slots()
 
     def written_upto(self, ts: int) -> int:
-        """How many of its rows were written at `ts` or before it."""
-        return int(np.searchsorted(self._begins[: self.count], ts, side="right"))
+        begins = self._begins[self._start : self._stop]
+        return int(np.searchsorted(begins, ts, side="right"))
 
-    def oldest(self) -> int | None:
-        """When the first of its rows was written."""
-        return int(self._begins[0]) if self.count else None
+    def oldest(self) -> int:
+        return int(self._begins[self._start])
 
-    def without(self, first: int) -> Tail:
-        """A tail without its first rows."""
-        left = self.count - first
-        room = max(_TAIL_ROWS, 1 << left.bit_length())
-        tail = Tail(self._rows.shape[1], len(self.values), room)
-        kept = joined([self.part(first)], [np.arange(left)])
-        tail.count = left
-        tail.values = kept.values
-        tail._keys[:left] = kept.keys
-        tail._rows[:left] = kept.rows
-        tail._codes[:left] = kept.codes
-        tail._begins[:left] = kept.begins
-        tail._ends[:left] = kept.ends
-        tail._find_slots()
-        return tail
-
-    @property
-    def size_bytes(self) -> int:
-        """About how much memory it takes."""
-        return self.part(0, len(self._keys)).size_bytes
+    def drop(self, first: int) -> None:
+        self._start += first
+        if first and len(self):
+            self._find_slots()
 
     def _find_slots(self) -> None:
-        there = np.flatnonzero(self._ends[: self.count] == FOREVER)
+        there = self._start + np.flatnonzero(self._ends[self._start : self._stop] == FOREVER)
         self._slots = dict(zip(keys_at(self._keys, there), there.tolist(), strict=True))
-
-    def _grow(self) -> None:
-        """Twice the room, elsewhere: whoever has captured what there was keeps it."""
-        self._keys = _doubled(self._keys)
-        self._rows = _doubled(self._rows)
-        self._codes = _doubled(self._codes)
-        self._begins = _doubled(self._begins)
-        self._ends = _doubled(self._ends)
 
 
 def keys_at(keys: Keys, places: Places) -> list[bytes]:
-    """Some keys as they are: numpy takes the zeros at their ends away."""
-    return [key.ljust(KEY.itemsize, b"\0") for key in keys[places].tolist()]
-
-
-def _doubled(array: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate([array, np.zeros_like(array)])
+    """Some keys as they are: of bytes that are a text to it numpy takes the zeros at their ends."""
+    found: list[bytes] = keys[places].view(f"V{KEY.itemsize}").tolist()
+    return found
 
 
 def joined(parts: Sequence[Part], chosen: Sequence[Places]) -> Part:
@@ -325,13 +367,18 @@ def joined(parts: Sequence[Part], chosen: Sequence[Places]) -> Part:
     pairs = list(zip(parts, chosen, strict=True))
     values, codes = _joined_filters(parts, chosen)
     return Part(
-        np.concatenate([part.keys[at] for part, at in pairs]),
-        np.concatenate([part.rows[at] for part, at in pairs]),
+        np.concatenate([_at(part.keys, at) for part, at in pairs]),
+        np.concatenate([_at(part.rows, at) for part, at in pairs]),
         values,
         codes,
-        np.concatenate([part.begins[at] for part, at in pairs]),
-        np.concatenate([part.ends[at] for part, at in pairs]),
+        np.concatenate([_at(part.begins, at) for part, at in pairs]),
+        np.concatenate([_at(part.ends, at) for part, at in pairs]),
     )
+
+
+def _at(array: NDArray[Any], places: Places) -> NDArray[Any]:
+    """What stands at some places, which rise; all of it is not copied."""
+    return array if len(places) == len(array) else array[places]
 
 
 def _joined_filters(parts: Sequence[Part], chosen: Sequence[Places]) -> tuple[Values, Codes]:

@@ -9,6 +9,7 @@ a score depends on nothing but the two rows, wherever they lie and whatever lies
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,20 +44,20 @@ def row_of(value: Any, dimensions: int) -> Row | None:
 def unit(numbers: Sequence[float]) -> Row | None:
     """Numbers scaled to length 1; `None` if one is not finite."""
     row = np.array(numbers, dtype=np.float64)
-    largest = np.abs(row).max()
-    if not np.isfinite(largest):
+    largest = np.maximum.reduce(np.abs(row))
+    if not isfinite(largest):
         return None
     if largest > 0.0:
         row /= largest  # squares of what is very large or very small are no numbers any more
-        row /= np.sqrt((row * row).sum())
+        row /= sqrt(np.add.reduce(row * row))
     return row.astype(np.float32)
 
 
 def scores(rows: Rows, row: Row) -> Scores:
     """The cosine of each row with `row`, from -1 to 1."""
     products = rows.astype(np.float64)
-    products *= row
-    exact: Scores = products.sum(axis=1)
+    products *= row.astype(np.float64)
+    exact: Scores = np.add.reduce(products, axis=1)
     np.maximum(exact, -1.0, out=exact)
     return np.minimum(exact, 1.0, out=exact)
 

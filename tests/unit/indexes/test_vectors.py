@@ -191,12 +191,12 @@ def fold_all(index: VectorIndex, durable_ts: int) -> None:
 
 
 def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
-    rows = clustered(5_000, 24, seed=1)
-    index = VectorIndex(INDEX_24, tail_rows_min=100)
+    rows = clustered(5_200, 24, seed=1)
+    index = VectorIndex(INDEX_24, tail_rows_max=100)
     for number, row in enumerate(rows):
         kinds = [value_key(name) for name in (number % 2, number % 100)]
         index.change(1, number.to_bytes(16, "big"), Entry(row, tuple(kinds)))
-        if number == 4_500:
+        if number == 4_100:
             fold_all(index, 1)
     fold_all(index, 1)
     asked = clustered(100, 24, seed=2)
@@ -261,8 +261,66 @@ def test_a_graph_is_laid_anew_where_its_numbers_were_too_small_for_what_comes() 
     assert [40 + n for n in range(8)] == [int(longer.nearest(row, 1)[0]) for row in large]
 
 
+def test_a_fold_copies_in_proportion_to_what_is_new() -> None:
+    index = VectorIndex(INDEX, tail_rows_max=10)
+    rows = clustered(2_000, DIMENSIONS, seed=5)
+    made = 0
+
+    for number, row in enumerate(rows, 1):
+        index.change(1, number.to_bytes(16, "big"), Entry(row, (b"a", b"b")))
+        if index.is_due:
+            before = {id(part) for part in index.folded}
+            fold_all(index, 1)
+            made += sum(len(part) for part in index.folded if id(part) not in before)
+            sizes = [len(part) for part in index.folded]
+            assert sum(sizes) == number
+            assert all(size > 4 * sum(sizes[at:]) for at, size in enumerate(sizes, 1))
+
+    assert made < 10 * len(rows)
+
+
+def test_what_is_new_is_written_and_the_rest_stays_as_it_is(tmp_path: Path) -> None:
+    index = VectorIndex(INDEX, tail_rows_max=10)
+    rows = clustered(110, DIMENSIONS, seed=7)
+    for number, row in enumerate(rows[:100]):
+        index.change(1, number.to_bytes(16, "big"), Entry(row, (b"a", b"b")))
+    fold_all(index, 1)
+    index.checkpoint(1).write(tmp_path)()
+    (old,) = index.folded
+    written = (tmp_path / old.file).stat().st_mtime_ns
+    for number, row in enumerate(rows[100:], 100):
+        index.change(2, number.to_bytes(16, "big"), Entry(row, (b"a", b"b")))
+    fold_all(index, 2)
+
+    checkpoint = index.checkpoint(2)
+    checkpoint.write(tmp_path)()
+
+    again = VectorIndex.read(INDEX, 2, checkpoint.manifest, tmp_path)
+    assert [old.file, index.folded[1].file] == checkpoint.names
+    assert [100, 10] == [len(part) for part in again.folded]
+    assert written == (tmp_path / old.file).stat().st_mtime_ns
+
+
+def test_parts_that_wear_away_do_not_stay_beside_each_other() -> None:
+    index = VectorIndex(INDEX, tail_rows_max=10, part_rows_max=100)
+    rows = clustered(100, DIMENSIONS, seed=6)
+    most = 0
+
+    for number in range(5_000):
+        # One in twenty is never written again.
+        key = (number if number % 20 == 0 else 10_000 + number % 150).to_bytes(16, "big")
+        index.change(number + 1, key, Entry(rows[number % 100], (b"a", b"b")))
+        index.forget(number)
+        if index.is_due:
+            fold_all(index, number + 1)
+            most = max(most, len(index.folded))
+
+    assert 250 + 150 == index.count()
+    assert most <= 10
+
+
 def test_at_rest_an_index_becomes_one_part() -> None:
-    index = VectorIndex(INDEX, tail_rows_min=100)
+    index = VectorIndex(INDEX, tail_rows_max=100)
     rows = clustered(500, DIMENSIONS, seed=4)
     for number, row in enumerate(rows):
         index.change(1, number.to_bytes(16, "big"), Entry(row, (b"a", b"b")))
@@ -344,7 +402,7 @@ class History:
     def __init__(self, seed: int, folder: Path) -> None:
         self.folder = folder
         self.dice = Random(seed)
-        self.index, self.model = VectorIndex(INDEX, tail_rows_min=2, part_rows_max=5), Model()
+        self.index, self.model = VectorIndex(INDEX, tail_rows_max=2, part_rows_max=5), Model()
         self.durable = 0
         self.run: Callable[[], Callable[[], None]] | None = None
         self.install: Callable[[], None] | None = None
@@ -400,7 +458,7 @@ class History:
             return
         ts, manifest = self.kept.ts, self.kept.manifest
         self.index = VectorIndex.read(INDEX, ts, manifest, self.folder)
-        self.index._tail_rows_min, self.index._part_rows_max = 2, 5
+        self.index._tail_rows_max, self.index._part_rows_max = 2, 5
         del self.model.states[self.durable + 1 :]
         for key in dict.fromkeys(self.model.written[ts + 1 : self.durable + 1]):
             self.index.change(self.durable, key, self.model.states[-1].get(key))
