@@ -85,7 +85,7 @@ class Subscriptions:
         gives a `Live` that is born invalidated.  So does a `ts` so old that
         those commits are no longer kept; it then counts as valid at `ts` alone.
         """
-        live = Live(reads, ts, processed=self.processed, forget=self._forget)
+        live = Live(reads, ts, self)
         live.invalidated_at = self._first_touch(reads, ts)
         if live.invalidated_at is None:
             self._index.add(reads, live)
@@ -197,7 +197,8 @@ class Subscriptions:
         missed = self._recent.between(ts, self._begun_ts)
         return next((commit.ts for commit in missed if reads.is_touched_by(commit)), None)
 
-    def _forget(self, live: Live) -> None:
+    def forget(self, live: Live, /) -> None:
+        """Nobody holds it any more."""
         if live in self._index:
             self._index.remove(live)
 

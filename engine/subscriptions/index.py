@@ -81,7 +81,8 @@ class ReadIndex(Generic[T]):
                 searches = self._searches[prefix] = _Searches()
             for one in sought:
                 searches.add(one, item)
-        self._entries[item] = (reads, handles)
+        # As tuples of nothing there is one, and the collector does not look at it.
+        self._entries[item] = (reads, tuple(handles))
 
     def remove(self, item: T) -> None:
         """Forget `item`, and whatever only it had read."""
@@ -236,4 +237,4 @@ class _Searches(Generic[T]):
                     yield askers
 
 
-_Entry = tuple[ReadSet, list[tuple[bytes, Handle[T]]]]
+_Entry = tuple[ReadSet, tuple[tuple[bytes, Handle[T]], ...]]

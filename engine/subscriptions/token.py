@@ -28,6 +28,18 @@ class Mark(Protocol):
     def value(self) -> int: ...
 
 
+class Home(Protocol):
+    """Where a `Live` is known."""
+
+    @property
+    def processed(self) -> Mark:
+        """Commits have been compared up to here."""
+        ...
+
+    def forget(self, live: Live, /) -> None:
+        """Nobody holds it any more."""
+
+
 class Live:
     """
     A subscription on a read set, shared by everybody who shows the result.
@@ -40,16 +52,13 @@ class Live:
         invalidated_at: the first commit after `ts` that touched it, or `None`.
     """
 
-    __slots__ = ("_forget", "_holders", "_processed", "_watchers", "invalidated_at", "reads", "ts")
+    __slots__ = ("_holders", "_home", "_watchers", "invalidated_at", "reads", "ts")
 
-    def __init__(
-        self, reads: ReadSet, ts: int, *, processed: Mark, forget: Callable[[Live], None]
-    ) -> None:
+    def __init__(self, reads: ReadSet, ts: int, home: Home) -> None:
         self.reads = reads
         self.ts = ts
         self.invalidated_at: int | None = None
-        self._processed = processed
-        self._forget = forget
+        self._home = home
         self._holders = 1
         self._watchers: dict[Callback, None] = {}
 
@@ -63,7 +72,9 @@ class Live:
         assert self._holders, "nobody held this and so nobody knows"
         if self.invalidated_at is not None:
             return self.ts <= ts < self.invalidated_at
-        assert ts <= max(self.ts, self._processed.value), "not every commit has been compared yet"
+        assert ts <= max(self.ts, self._home.processed.value), (
+            "not every commit has been compared yet"
+        )
         return self.ts <= ts
 
     def is_in_order(self) -> bool:
@@ -109,7 +120,7 @@ class Live:
         self._holders -= 1
         if not self._holders:
             self._watchers.clear()
-            self._forget(self)
+            self._home.forget(self)
 
     def size_bytes(self) -> int:
         """About how much memory the read set and its place in the index take."""

@@ -20,6 +20,7 @@ from engine.cli.service import OTHER_FILES
 from tests.node.command_line import ROOT, eventually, headrace, started
 
 APP = """
+import gc
 import os
 
 import trio
@@ -59,6 +60,11 @@ async def naps(ctx) -> str:
 @action
 async def seed(ctx) -> str:
     return os.environ["PYTHONHASHSEED"]
+
+
+@action
+async def left_alone(ctx) -> bool:
+    return gc.get_freeze_count() > 10_000
 """
 
 pytestmark = pytest.mark.slow
@@ -96,9 +102,11 @@ def test_a_served_directory_is_asked_through_its_server_and_refused_to_others(ap
         found = headrace(where, "logs", "--request", request_id, "--data", "db")
         nobodys = headrace(where, "logs", "--request", "0" * 16, "--data", "db")
         seed = _post(server.url, "action", "notes:seed")
+        left_alone = _post(server.url, "action", "notes:left_alone")
 
     key = (where / "db" / "admin.key").read_text().strip()
     assert "warning: notes.py:" in server.said
+    assert left_alone["value"] is True, "the collector goes through what is there for good"
     assert 4 == second.code
     assert str(server.process.pid) in second.err
     assert server.url in second.err
