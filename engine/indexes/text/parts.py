@@ -292,6 +292,7 @@ class Segment:
 
 _TAIL_SLOTS: Final = 256
 """Room that a tail begins with; it doubles."""
+_TAIL_KEPT_BYTES: Final = 1 << 20
 
 
 class Tail:
@@ -303,6 +304,8 @@ class Tail:
         self.size = 0
         self._words: SortedDict[str, array[int]] = SortedDict()
         """Of each word, slot and count in turns."""
+        self._beginning = Kept(_TAIL_KEPT_BYTES)
+        """What was found of prefixes since it grew last: gathering many words takes a while."""
         self._current: dict[bytes, int] = {}
         self._ids = np.zeros(_TAIL_SLOTS, _ID)
         self._lengths = np.zeros(_TAIL_SLOTS, np.uint32)
@@ -342,7 +345,7 @@ class Tail:
         """About what it takes in memory."""
         of_words = 16 * self.postings_count + 200 * len(self._words)
         of_slots = len(self._ids) * (44 + 8 * len(self._filters))
-        return of_words + of_slots + 150 * len(self._current)
+        return of_words + of_slots + 150 * len(self._current) + self._beginning.size_bytes
 
     def add(self, internal: bytes, ts: int, entry: TextEntry, created: float) -> None:
         """Add a version of a document that holds from `ts` on."""
@@ -364,14 +367,20 @@ class Tail:
         self.postings_count += len(entry.words)
         self._current[internal] = slot
         self.size = slot + 1
+        if self._beginning.size_bytes:
+            self._beginning = Kept(_TAIL_KEPT_BYTES)
 
     def postings(self, word: str) -> Postings:
         found = np.array(self._words.get(word, ()), np.uint32)
         return Postings(found[0::2], found[1::2])
 
     def beginning(self, prefix: str) -> Words:
-        longer = self._words.irange(prefix, prefix + "\U0010ffff", inclusive=(False, True))
-        return self._as_words(list(longer))
+        found: Words | None = self._beginning.get(prefix)
+        if found is None:
+            longer = self._words.irange(prefix, prefix + "\U0010ffff", inclusive=(False, True))
+            found = self._as_words(list(longer))
+            self._beginning.put(prefix, found, [found.words, found.offsets, *found.postings])
+        return found
 
     def present(self, ts: int) -> Mask | None:
         ended = self.ended
