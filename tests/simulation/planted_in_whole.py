@@ -80,11 +80,10 @@ def _begin_again(turn: Transaction) -> list[Any]:
 
 
 def _end_separately(
-    mutations: Mutations, key: bytes, state: Any, request: Any, outcome: Any, *rest: Any
+    mutations: Mutations, key: bytes, job: Any, state: Any, request: Any, outcome: Any, *rest: Any
 ) -> int:
     """First what a job does, then that it has ended."""
     transaction, execution = rest
-    job = transaction.get(key)
     ts = mutations._stage(request, outcome, execution, transaction, None)
     if outcome.failure is not None:
         return ts
@@ -99,7 +98,7 @@ def _end_separately(
             generation=view.generation,
         ),
         usage=transaction.usage,
-        now_ns=transaction.now_ns,
+        now_ns=transaction.now_ms * 1_000_000,
         dice=mutations._runtime.random,
         schema=None,
     )
