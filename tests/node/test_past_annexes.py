@@ -37,15 +37,17 @@ from engine.indexes.catalog import IndexInfo
 from engine.indexes.verify import verify
 from engine.model.limits import Limits
 from engine.node import Node
+from engine.store.lmdb_environment import DATA_FILE
 from engine.store.lmdb_store import LmdbStore
 from engine.store.memory_store import MemoryStore
 from engine.transaction import past
 from engine.transaction.past import IndexNotLaid
 from engine.transaction.view import NOWHERE, View
 from tests.node import histories as model
-from tests.node.nodes import ask, ask_at, mutate, serving
+from tests.node.nodes import application, ask, ask_at, mutate, serving
 
 schema = Schema(items=Table({"n": v.number(), "text": v.string()}).index("by_n", ["n"]))
+without_index = Schema(items=Table({"n": v.number(), "text": v.string()}))
 
 
 @mutation
@@ -526,6 +528,32 @@ async def test_a_process_that_was_killed_is_told_and_the_next_one_goes_on(tmp_pa
             nursery.start_soon(reader)
             os.kill(await a_child(), signal.SIGKILL)
         assert list(range(10)) == await engine.at(ts).query(numbers)
+
+
+async def test_whatever_becomes_of_who_lays_an_index_that_is_no_more_the_next_one_does(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as engine:
+        ts = await filled(engine)
+        await engine.node.push(application(*APP[:-1], without_index))
+        assert 10 == await engine.at(ts).query(count)
+
+        async def reader() -> None:
+            with pytest.raises(StoreFailed, match=r"exit code -9.*ask again"):
+                await engine.at(ts).query(numbers)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader)
+            os.kill(await a_child(), signal.SIGKILL)
+        assert [] == annexes(tmp_path)
+        assert 10 == await engine.at(ts).query(count)
+        size = annexes(tmp_path)[0].joinpath(DATA_FILE).stat().st_size
+        await engine.mutation(put, 2_000, 1_000)
+        with files_of_at_most(size), pytest.raises(StoreFull, match=r"Make room.*newer ts"):
+            await engine.at(ts).query(numbers)
+
+        assert list(range(10)) == await engine.at(ts).query(numbers)
+        assert list(range(9, -1, -1)) == await engine.at(ts).query(numbers, "desc")
 
 
 async def test_what_is_sent_to_all_processes_is_for_the_engine(tmp_path: Path) -> None:
