@@ -283,6 +283,8 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.model = Model()
         self.states: list[tuple[int, Model, Indexes]] = []
         self.readers: list[Reader] = []
+        self.committed_ts = 0
+        """Of the last mutation, or, if it wrote nothing, what it read."""
         self.is_open = False
 
     @initialize(indexes=deployments, found=st.lists(fields, min_size=2, max_size=12))
@@ -320,11 +322,12 @@ class DatabaseMachine(RuleBasedStateMachine):
             return
         assert error is None, error
         answers, known = answer
-        before, self.model.ts = self.model.ts, self.life.node.published.value
+        before, self.model.ts = self.model.ts, self.committed_ts
         assert before <= self.model.ts
         self.model.transact(todo, answers, self.indexes)
         self.model.learn(known)
-        self.note()
+        # What is published by now may be later: entries of a dropped index are swept beside this.
+        self.note(self.committed_ts)
 
     @rule(indexes=deployments)
     def push(self, indexes: Indexes) -> None:
@@ -377,6 +380,21 @@ class DatabaseMachine(RuleBasedStateMachine):
         for spec in data.draw(st.lists(reads(indexes), min_size=1, max_size=3), "reads"):
             self.compare(plain(spec), model, indexes, ts)
         self.count(back)
+
+    @precondition(lambda self: self.with_indexes_of_then())
+    @rule(data=st.data(), which=places)
+    def read_by_what_is_no_more(self, data: st.DataObject, which: int) -> None:
+        found = self.with_indexes_of_then()
+        ts, model, then = self.states[found[which % len(found)]]
+        indexes = tuple(each for each in then if each[0] not in dict(self.indexes))
+        for spec in data.draw(st.lists(reads(indexes), min_size=1, max_size=3), "reads"):
+            self.compare(plain(spec), model, indexes, ts)
+
+    def with_indexes_of_then(self) -> list[int]:
+        """Places of the last states that had an index whose name none has now."""
+        now = dict(self.indexes).keys()
+        last = range(max(0, len(self.states) - 10), len(self.states))
+        return [place for place in last if dict(self.states[place][2]).keys() - now]
 
     def count(self, back: int | None) -> None:
         """How many documents there are, and which jobs."""
@@ -468,9 +486,10 @@ class DatabaseMachine(RuleBasedStateMachine):
         *_, findings = self.trio.run_sync(lambda: list(verify(self.store.snapshot)))
         assert [] == findings.problems
 
-    def note(self) -> None:
-        """Remember the state that was reached."""
-        self.states.append((self.life.node.published.value, self.model.copy(), self.indexes))
+    def note(self, ts: int | None = None) -> None:
+        """Remember the state that was reached, at `ts` or by now."""
+        reached = self.life.node.published.value if ts is None else ts
+        self.states.append((reached, self.model.copy(), self.indexes))
 
     def ask(
         self, how: str, fn: Any, *args: Any, ts: int | None = None, journal: str | None = None
@@ -486,6 +505,8 @@ class DatabaseMachine(RuleBasedStateMachine):
         result: Any = self.trio.run(call)
         if how == "query" and ts is None:
             result.live.release()
+        if how == "mutation":
+            self.committed_ts = result.ts
         return result.value, result.failure and result.failure.error
 
     def value(self, fn: Any, *args: Any, ts: int | None = None, journal: str | None = None) -> Any:
