@@ -228,6 +228,24 @@ def test_a_prefix_of_many_words_counts_each_by_how_rare_it_is() -> None:
         )
 
 
+def test_what_a_prefix_found_is_not_what_it_finds_later() -> None:
+    history = History()
+    found = []
+    for number, text in enumerate(["foxes", "foxglove fox", "bread", "foxes foxes"]):
+        history.put(number, {"text": text})
+        docs = history.states[history.ts]
+        question = ("fox", None, 9)
+        found.append(asked(history.index, len(docs), history.ts, question))
+        assert expected(docs.values(), question) == found[-1]
+    history.put(0, None)
+    docs = history.states[history.ts]
+
+    assert expected(docs.values(), ("fox", None, 9)) == asked(
+        history.index, 3, history.ts, ("fox", None, 9)
+    )
+    assert [1, 2, 2, 3] == [len(one) for one in found]
+
+
 @pytest.mark.parametrize(("together", "turns"), [(1, 6), (25, 3), (16_384, 1)])
 def test_parts_of_few_postings_are_scored_so_many_at_a_time(together: int, turns: int) -> None:
     history = History()
