@@ -51,9 +51,11 @@ class Peer(Connection):
 
 
 def fault_of(websocket: WSStream) -> CloseConnection | None:
-    """What to close `websocket` with, if its client did something wrong."""
+    """What to close `websocket` with, if its client did something wrong and was not told."""
     connection = websocket.connection
-    return connection.fault if isinstance(connection, Peer) else None
+    if not isinstance(connection, Peer) or connection.state is not ConnectionState.OPEN:
+        return None
+    return connection.fault
 
 
 class StrictHandshake(Handshake):

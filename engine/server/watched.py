@@ -113,10 +113,12 @@ class WatchedConnection(TCPServer):
     async def _refuse(self, websocket: WSStream, fault: CloseConnection) -> None:
         """Tell a client what it did wrong, and hang up."""
         trace.info("connection.refused", code=fault.code, reason=fault.reason)
+        if isinstance(self.protocol.protocol, H2Protocol):
+            # The others go on, and it may take until this one reads.
+            self._task_group.spawn(_tell, websocket, fault)
+            return
         await websocket._send_wsproto_event(fault)
-        if not isinstance(self.protocol.protocol, H2Protocol):
-            await self._throw_away()
-        await websocket.send(EndData(stream_id=websocket.stream_id))
+        await self._throw_away()
         await websocket.send(StreamClosed(stream_id=websocket.stream_id))
 
     async def _throw_away(self) -> None:
@@ -146,3 +148,9 @@ class WatchedConnection(TCPServer):
             protocol.streams.values() if isinstance(protocol, H2Protocol) else [protocol.stream]
         )
         return [one for one in streams if isinstance(one, WSStream) and one.handshake.accepted]
+
+
+async def _tell(websocket: WSStream, fault: CloseConnection) -> None:
+    await websocket._send_wsproto_event(fault)
+    await websocket.send(EndData(stream_id=websocket.stream_id))
+    await websocket.send(StreamClosed(stream_id=websocket.stream_id))

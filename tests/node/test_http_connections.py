@@ -12,11 +12,11 @@ import pytest
 import trio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ResponseReceived
+from h2.events import DataReceived, ResponseReceived, StreamEnded
 
 from engine.model.limits import Limits
 from tests.node.certificates import certificate
-from tests.node.sockets import dialled, exchange, post
+from tests.node.sockets import SESSION, TEXT, dialled, exchange, frame, post
 from tests.node.test_server import Served, served
 
 # The HTTP server below leaves the channels between its tasks open when a request is over.
@@ -209,6 +209,39 @@ async def test_an_address_that_is_not_ascii_ends_no_other_request_of_its_connect
                         statuses[event.stream_id] = dict(event.headers)[b":status"].decode()
 
     assert statuses == {1: "200", 3: "400"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [(frame(TEXT, b"\xff"), 1007), (frame(TEXT, b" " * 12_000), 1009)]
+)
+async def test_a_websocket_with_a_fault_ends_no_other_of_its_connection(
+    wrong: bytes, code: int
+) -> None:
+    hello = json.dumps({"type": "Connect", "sessionId": SESSION}).encode()
+    event = json.dumps({"type": "Nothing"}).encode()
+    heard = {1: b"", 3: b""}
+    limits = Limits(message_bytes_max=10_000)
+    async with served(limits=limits) as house, await dialled(house.url) as stream:
+        client = H2Connection(H2Configuration(validate_outbound_headers=False))
+        client.initiate_connection()
+        place = [(":scheme", "http"), (":path", "/api/1.48.0/sync"), (":authority", "x")]
+        asked = [(":method", "CONNECT"), (":protocol", "websocket"), *place]
+        for number in heard:
+            client.send_headers(number, [*asked, ("sec-websocket-version", "13")])
+        with trio.fail_after(5):
+            while not heard[3]:
+                await stream.send_all(client.data_to_send())
+                for told in client.receive_data(await stream.receive_some(65536)):
+                    if isinstance(told, ResponseReceived):
+                        client.send_data(told.stream_id, frame(TEXT, hello))
+                        client.send_data(told.stream_id, wrong if told.stream_id == 1 else b"")
+                    if isinstance(told, DataReceived):
+                        heard[told.stream_id] += told.data
+                    if isinstance(told, StreamEnded):  # of the first, and now the other is asked
+                        client.send_data(3, frame(TEXT, event))
+
+    assert heard[1][2:4] == code.to_bytes(2, "big")
+    assert b"FatalError" in heard[3]
 
 
 def responses(said: bytes) -> list[bytes]:
