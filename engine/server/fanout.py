@@ -59,6 +59,10 @@ Key: TypeAlias = tuple[Function, bytes, "str | None", bool, "str | None"]
 class Subscriber(Protocol):
     """A session, as the fan-out sees it."""
 
+    def is_ahead_of(self, ts: int) -> bool:
+        """Whether its client has been told of a later state."""
+        ...
+
     def plan(self) -> Plan | None:
         """What it has to be told, or `None` for nothing, or not now."""
         ...
@@ -169,7 +173,7 @@ class Fanout:
             ts = lease.enter_context(self._backend.pin())
             if self._backend.processed.value < ts:
                 await self._backend.processed.wait_reached(ts)
-            subscribers = list(islice(self._due, SUBSCRIBERS_MAX))
+            subscribers = self._due_at(ts)
             for subscriber in subscribers:
                 del self._due[subscriber]
             request_id = self._runtime.random_bytes(8).hex()
@@ -182,6 +186,14 @@ class Fanout:
             if not part.plan.asked:
                 part.subscriber.tell(part.plan, ts, {}, request_id)
         await trio.lowlevel.checkpoint()
+
+    def _due_at(self, ts: int) -> list[Subscriber]:
+        """Those who are told next, of the state of `ts`; others stay due."""
+        due = islice(self._due, SUBSCRIBERS_MAX)
+        if self._backend.processed.value == ts:
+            return list(due)
+        # It was waited for: others came to a later state meanwhile, and told some of it.
+        return [each for each in due if not each.is_ahead_of(ts)]
 
     def _part(self, subscriber: Subscriber) -> _Part | None:
         """The part of `subscriber` in the round that begins, if it has one."""

@@ -425,6 +425,11 @@ class Protocol:
         """Whether there is anything to tell."""
         return self.phase is Phase.OPEN and (self._owed or self.queries.has_stale)
 
+    @property
+    def told_ts(self) -> int:
+        """Of the state that the client was told of last."""
+        return self._sent.ts
+
     def begin(self) -> Plan:
         """
         What the next transition has to be made of; the state does not change.

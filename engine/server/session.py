@@ -425,6 +425,10 @@ class Session:
 
     # Transitions, as the fan-out asks for them.
 
+    def is_ahead_of(self, ts: int) -> bool:
+        """Whether the client has been told of a later state."""
+        return self._protocol.told_ts > ts
+
     def plan(self) -> Plan | None:
         """What has to be told now, if anything; an expired token ends the session instead."""
         if not self._protocol.is_due or not self._outbox.has_room_for_transition:

@@ -23,9 +23,11 @@ from engine.functions.results import Caller
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
-from engine.server.fanout import SUBSCRIBERS_MAX
+from engine.server.fanout import SUBSCRIBERS_MAX, Fanout
+from engine.server.protocol import Plan
 from engine.server.server import Server, ServerConfig
 from engine.server.session import Session
+from engine.server.who import NOBODY
 from tests.protocol.cells import START_TS, Cells, Ctx
 from tests.protocol.tokens import custom, token
 from tests.protocol.wires import ADMIN_KEY, House, serving
@@ -294,6 +296,58 @@ async def test_a_transition_waits_until_every_commit_before_it_was_compared(
 
     assert silence == []
     assert values(transition) == {0: "new"}
+
+
+class Told:
+    """One who is due, and was told of a state by another than the fan-out."""
+
+    def __init__(self, fanout: Fanout, ts: int) -> None:
+        self.fanout = fanout
+        self.ts = ts
+        self.told: list[int] = []
+
+    def is_ahead_of(self, ts: int) -> bool:
+        return self.ts > ts
+
+    def plan(self) -> Plan:
+        nothing: tuple[()] = ()
+        return Plan(
+            query_set=0,
+            identity=0,
+            who=NOBODY,
+            asked=nothing,
+            refused=nothing,
+            removed=nothing,
+            behind=None,
+        )
+
+    def tell(self, _plan: Plan, ts: int, _results: object, _request_id: str) -> None:
+        self.told.append(ts)
+        self.fanout.release(self)
+
+    def give_up(self, error: Exception) -> None:
+        raise error
+
+
+async def test_nobody_is_told_of_a_state_before_the_one_that_he_knows() -> None:
+    """A round has waited for its state, and an answer has come along with a later one."""
+    cells = application()
+    fanout = Fanout(cells, VirtualRuntime(seed=7), Limits())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fanout.run)
+        cells.is_comparing = False
+        cells.write(cell="new")
+        behind = Told(fanout, START_TS)
+        fanout.due(behind)
+        await trio.testing.wait_all_tasks_blocked()
+        newest = cells.write(cell="newer")
+        ahead = Told(fanout, newest)
+        fanout.due(ahead)
+        cells.compare()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert (behind.told, ahead.told) == ([newest - 10], [newest])
 
 
 # Mutations.
