@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import suppress
+from hashlib import blake2b
 from typing import Any, TypedDict, Unpack
 
 from components.batch_worker.schema import State, Worker
@@ -136,7 +137,10 @@ async def watch(ctx: MutationCtx, worker_id: Id[Worker], generation: float) -> N
     worker, state = found
     if not await _is_to_come(ctx, state.get("next_pass")):
         error = "a pass was canceled, or failed as a whole"
-        await ctx.db.patch(state["_id"], {**_shrunk(state), "error": error})
+        changes = {**_shrunk(state), "error": error}
+        if await _has_failed(ctx, state.get("next_pass")):
+            changes["failed"] = UNDEFINED  # it could not say which batch that was
+        await ctx.db.patch(state["_id"], changes)
         await _wake(ctx, worker, state)
         return
     await _watch_at(ctx, worker, state, generation, ctx.now_ms + worker["monitor_lag_ms"])
@@ -161,7 +165,9 @@ async def _do(
     ctx: MutationCtx, worker: Worker, state: State, batch: Value, rest_ms: float
 ) -> tuple[dict[str, Value], float]:
     """What is to be noted after a batch, and how long until the next: `rest_ms` if it is done."""
-    is_given_up = state["failures"] >= FAILURES_MAX
+    this = _known_by(batch)
+    # What has become due since the last failure may come before what failed, and has not.
+    is_given_up = state["failures"] >= FAILURES_MAX and state.get("failed", this) == this
     try:
         if is_given_up:
             told = {"batch": batch, "error": state.get("error", "")}
@@ -172,11 +178,18 @@ async def _do(
         shrunk = _shrunk(state)
         logger.warning("a batch of %r failed: %r", worker["name"], error)
         wait_ms = BACKOFF_MS * 2 ** min(state["failures"], FAILURES_MAX)
-        return {**shrunk, "error": f"{type(error).__name__}: {error}"}, wait_ms
+        failed = {"failed": this, "error": f"{type(error).__name__}: {error}"}
+        return {**shrunk, **failed}, wait_ms
+    over = {"failures": 0, "failed": UNDEFINED}
     if is_given_up:
-        return {"failures": 0}, rest_ms
+        return over, rest_ms
     grown = min(worker["batch_size"], state["limit"] * SHRINKING)
-    return {"failures": 0, "limit": grown}, rest_ms
+    return {**over, "limit": grown}, rest_ms
+
+
+def _known_by(batch: Value) -> str:
+    """A short text that tells one batch from another."""
+    return blake2b(repr(batch).encode(), digest_size=8).hexdigest()
 
 
 def _shrunk(state: State) -> dict[str, Any]:
@@ -282,5 +295,14 @@ async def _keep(ctx: MutationCtx, worker: Worker, told: Told) -> None:
 
 
 async def _is_to_come(ctx: MutationCtx, job_id: Any) -> bool:
+    return await _kind(ctx, job_id) in ("pending", "inProgress")
+
+
+async def _has_failed(ctx: MutationCtx, job_id: Any) -> bool:
+    return await _kind(ctx, job_id) in (None, "failed")
+
+
+async def _kind(ctx: MutationCtx, job_id: Any) -> str | None:
+    """The state of a job; None if its row is gone."""
     job = None if job_id is None else await ctx.db.system.get(job_id)
-    return job is not None and job["state"]["kind"] in ("pending", "inProgress")
+    return None if job is None else job["state"]["kind"]

@@ -29,7 +29,8 @@ class State(Document):
     How far the loop of a worker is.
 
     Only passes of this `generation` do anything.  `next_pass` and `monitor` are the jobs that
-    are to come; `limit` is the size of the next batch, which `failures` in a row have shrunk.
+    are to come; `limit` is the size of the next batch, which `failures` in a row have shrunk, the
+    last one of the batch `failed`, if that is known.
     """
 
     worker: Id[Worker]
@@ -37,6 +38,7 @@ class State(Document):
     limit: float
     failures: float
     error: NotRequired[str]
+    failed: NotRequired[str]
     next_pass: NotRequired[str]
     monitor: NotRequired[str]
 

@@ -137,6 +137,29 @@ class History(RuleBasedStateMachine):
             self.t.advance(2 * LAG_MS + 1_000)
             self.nothing_is_overdue()
 
+    @precondition(lambda self: self.over_when_stopped is None)
+    @rule(waits_ms=st.integers(1_600, 3_000), kills=st.booleans())
+    def what_comes_before_what_failed_is_done(self, waits_ms: float, kills: bool) -> None:
+        """Though it is found where that would have been, after as many failures as there may be."""
+        self.add(1, False, waits_ms)
+        self.add(1, True, 0)
+        self.t.advance(1_600)
+        if kills:
+            self.kill_jobs(PASS)
+        self.t.advance(5 * LAG_MS)
+        self.nothing_is_overdue()
+
+    @precondition(lambda self: self.over_when_stopped is None)
+    @rule()
+    def who_lost_pass_and_monitor_is_repaired(self) -> None:
+        """By what comes every hour, and comes now."""
+        self.add(1, False, 0)
+        self.kill_jobs((*PASS, *WATCH))
+        self.t.mutation(mount.repair)
+        self.is_watched = True
+        self.t.advance(LAG_MS)
+        self.nothing_is_overdue()
+
     @rule()
     def a_pass_that_was_canceled_does_nothing(self) -> None:
         """Each that the worker canceled is of an earlier loop, should it come all the same."""
