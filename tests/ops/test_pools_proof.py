@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
-from tests.proofs.pools import PLANTED, first_problem
+from tests.proofs.machines import first_problem
+from tests.proofs.pools import PLANTED
 
 SEED = 7
 ROUNDS = 60
@@ -29,4 +28,4 @@ def test_a_planted_bug_is_seen(bug: str) -> None:
     machine, planted = PLANTED[bug]
 
     with planted.planted():
-        assert first_problem(machine, ROUNDS, SEED, Counter())
+        assert first_problem(machine, ROUNDS, SEED)

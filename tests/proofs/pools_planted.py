@@ -1,76 +1,17 @@
-"""
-Bugs that histories of batch workers and of pools have to catch: in each a line is another.
-
-    with OF_POOLS["one attempt too many"].planted():
-        ...
-"""
+"""Bugs that histories of batch workers and of pools have to catch: in each a line is another."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from textwrap import dedent
-from types import CodeType, FunctionType
-from typing import Any, Final
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
 
-from engine.app.registered import RegisteredFunction
-from engine.app.registry import Application
 from tests.components.batch_worker import letters
 from tests.components.workpool import works
+from tests.proofs.planted_lines import Bug, names_of
 
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """`line` of a function of a mounted component is `instead`, for the length of a block."""
-
-    application: Application
-    mount: str
-    function: str
-    """As the component's module `functions` sees it."""
-    line: str
-    instead: str
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        fn = self._function()
-        whole = fn.__code__
-        fn.__code__ = _changed(fn, self.line, self.instead)
-        try:
-            yield
-        finally:
-            fn.__code__ = whole
-
-    def _function(self) -> FunctionType:
-        """The one that this mount runs: each has modules of its own."""
-        functions = self.application.mounts[self.mount].functions
-        found: Any = next(iter(functions.values())).handler
-        names: Any = found.__globals__
-        first, *further = self.function.split(".")
-        found = names[first]
-        for name in further:
-            found = getattr(found, name)
-        plain: Any = found.handler if isinstance(found, RegisteredFunction) else found
-        function: FunctionType = plain
-        return function
-
-
-def _changed(fn: FunctionType, line: str, instead: str) -> CodeType:
-    source = dedent(inspect.getsource(fn))
-    assert source.count(line) == 1, f"{fn.__qualname__} has {line!r} {source.count(line)} times"
-    lines = source.replace(line, instead)
-    code = compile("from __future__ import annotations\n" + lines, fn.__code__.co_filename, "exec")
-    return next(each for each in code.co_consts if isinstance(each, CodeType))
-
-
-def _of_worker(function: str, line: str, instead: str) -> Bug:
-    return Bug(letters.APPLICATION, "loop", function, line, instead)
-
-
-def _of_pool(function: str, line: str, instead: str) -> Bug:
-    return Bug(works.APPLICATION, "pool", function, line, instead)
-
+_of_worker = partial(Bug, names_of(letters.APPLICATION, "loop"))
+_of_pool = partial(Bug, names_of(works.APPLICATION, "pool"))
 
 OF_WORKERS: Final[Mapping[str, Bug]] = {
     "a wake that keeps the old generation": _of_worker(
@@ -95,6 +36,9 @@ OF_WORKERS: Final[Mapping[str, Bug]] = {
     ),
     "a batch that is never set aside": _of_worker(
         "_do", 'state["failures"] >= FAILURES_MAX', "False"
+    ),
+    "whoever comes next is set aside": _of_worker(
+        "_do", 'state.get("failed", this) == this', "True"
     ),
     "a batch that does not shrink": _of_worker(
         "_shrunk", 'max(1, state["limit"] // SHRINKING)', 'state["limit"]'

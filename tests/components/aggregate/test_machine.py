@@ -6,13 +6,14 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine.model.values import normalize
 from engine.rehearsal.harness import open_place
 from tests.components.aggregate.counted import APPLICATION, Numbers
 from tests.components.aggregate.model import BOUNDS, IDS, KEYS, SUMMANDS, Model
 
+SIZES = st.sampled_from([None, 4, 4, 6])
 NAMESPACES = st.sampled_from(["", None, False, 0])
 """Whatever is no text: `""` is none at all here, and `None` is a namespace like any other."""
 
@@ -37,6 +38,13 @@ class History(RuleBasedStateMachine):
     def model(self, namespace: Any) -> Model:
         return self.models.setdefault(repr(namespace), Model())
 
+    @initialize(size=SIZES, lazy=st.booleans(), count=st.integers(5, 40))
+    def begin(self, size: int | None, lazy: bool, count: int) -> None:
+        """With items enough for nodes below nodes, if these are small."""
+        for namespace in ("", None):
+            self.clear(namespace, size, lazy)
+            self.insert_batch(namespace, [(key, key) for key in range(count)])
+
     @rule(namespace=NAMESPACES, key=KEYS.map(normalize), item_id=IDS, summand=SUMMANDS)
     def insert(self, namespace: Any, key: Any, item_id: str, summand: Any) -> None:
         item = {"key": key, "id": item_id, "sum_value": summand, **which(namespace)}
@@ -54,12 +62,19 @@ class History(RuleBasedStateMachine):
         if not error:
             self.model(namespace).take(key, item_id)
 
-    @rule(which_one=st.integers(0, 99), namespace=NAMESPACES)
-    def delete_one_that_is_there(self, which_one: int, namespace: Any) -> None:
-        items = self.model(namespace).within()
-        if items:
-            item = items[which_one % len(items)]
-            self.delete(namespace, item["key"], item["id"])
+    @rule(
+        namespace=NAMESPACES,
+        first=st.integers(0, 99),
+        step=st.integers(0, 2),
+        count=st.integers(1, 20),
+    )
+    def delete_some_that_are_there(self, namespace: Any, first: int, step: int, count: int) -> None:
+        for n in range(count):
+            items = self.model(namespace).within()
+            if items:
+                item = items[(first + step * n) % len(items)]
+                self.delete(namespace, item["key"], item["id"])
+        self.numbers.verify(**which(namespace))
 
     @rule(
         here=NAMESPACES,
@@ -90,6 +105,19 @@ class History(RuleBasedStateMachine):
             return
         assert error == ""
         self.model(there).put(new, item_id, summand)
+
+    @rule(
+        here=NAMESPACES,
+        there=NAMESPACES,
+        keys=st.lists(st.integers(50, 59), min_size=2, max_size=2, unique=True),
+        item_id=IDS,
+    )
+    def replace_by_one_that_is_there(
+        self, here: Any, there: Any, keys: list[int], item_id: str
+    ) -> None:
+        for namespace, key in zip((here, there), keys, strict=True):
+            self.insert_if_does_not_exist(namespace, key, item_id, 1, 1)
+        self.replace(here, there, *keys, item_id, 2)
 
     @rule(
         namespace=NAMESPACES,
@@ -138,8 +166,9 @@ class History(RuleBasedStateMachine):
         assert error == ("" if is_new else "KeyExists")
         for one in items if is_new else ():
             model.put(one["key"], one["id"], one["sumValue"])
+        self.numbers.verify(**which(namespace))
 
-    @rule(namespace=NAMESPACES, size=st.sampled_from([None, 4, 6]), lazy=st.booleans())
+    @rule(namespace=NAMESPACES, size=SIZES, lazy=st.booleans())
     def clear(self, namespace: Any, size: int | None, lazy: bool) -> None:
         self.numbers.tell("clear", max_node_size=size, root_lazy=lazy, **which(namespace))
         self.model(namespace).items.clear()
@@ -174,6 +203,34 @@ class History(RuleBasedStateMachine):
             assert repr([within[at] for at in places]) == repr(found)
             any_one = numbers.ask("random", **where)
             assert repr(any_one) in ([repr(item) for item in within] or ["None"])
+
+    @rule(
+        namespace=NAMESPACES,
+        ends=st.tuples(st.integers(0, 99), st.integers(0, 99)),
+        inclusive=st.tuples(st.booleans(), st.booleans()),
+        with_ids=st.booleans(),
+    )
+    def look_from_one_to_another(
+        self,
+        namespace: Any,
+        ends: tuple[int, int],
+        inclusive: tuple[bool, bool],
+        with_ids: bool,
+    ) -> None:
+        items = self.model(namespace).within()
+        if not items:
+            return
+        lower, upper = (
+            {
+                "key": items[end % len(items)]["key"],
+                "inclusive": is_within,
+                **({"id": items[end % len(items)]["id"]} if with_ids else {}),
+            }
+            for end, is_within in zip(ends, inclusive, strict=True)
+        )
+        self.look(namespace, [{"lower": lower, "upper": upper}])
+        for order in ("asc", "desc"):
+            self.rank(namespace, lower["key"], lower.get("id"), order, {})
 
     @rule(
         namespace=NAMESPACES,

@@ -3,95 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from engine import FunctionNotFound
-from engine.functions.loader import load
-from engine.rehearsal.harness import BlockingHarness
-from engine.store.interface import Tree
-from tests.components.lives import Lives
-
-APPLICATION = load(Path(__file__).with_name("people.py"))
+from tests.components.migrations.towns import WHOLE, town
 
 law = settings(max_examples=12, phases=[Phase.generate])
 counts = st.integers(0, 14)
 cuts = st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=3)
-whole = st.sampled_from(["set_theme", "in_batches_of_two", "in_three_parts", "side_by_side"])
-
-
-class Town:
-    """The application, by what a test does with it."""
-
-    def __init__(self, life: Lives) -> None:
-        self.life = life
-
-    @property
-    def t(self) -> BlockingHarness:
-        return self.life.t
-
-    def add(self, *numbers: float) -> None:
-        self.t.mutation("people:add", {"numbers": list(numbers)})
-
-    def switch(self, number: float, on: bool) -> None:
-        self.t.mutation("people:switch", {"number": number, "on": on})
-
-    def start(self, name: str, **options: Any) -> Any:
-        return self.t.mutation("people:start", {"name": name, "options": options})
-
-    def serially(self, *names: str) -> Any:
-        return self.t.mutation("people:serially", {"names": list(names)})
-
-    def cancel(self, name: str) -> Any:
-        return self.t.mutation("people:cancel", {"name": name})
-
-    def cut(self, *cuts: tuple[int, bool]) -> None:
-        for batches, in_flight in cuts:
-            self.life.cut(batches, in_flight=in_flight)
-
-    def finish(self) -> None:
-        self.t.finish_all_scheduled_functions()
-
-    def status(self, *names: str) -> Any:
-        found = self.t.query("people:status", {"names": list(names)})
-        return found[0] if len(names) == 1 else found
-
-    @property
-    def people(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.t.query("people:people")
-        return found
-
-    @property
-    def seen(self) -> dict[float, int]:
-        """How often each was seen, in the order in which they came."""
-        return {person["n"]: person.get("seen", 0) for person in self.people}
-
-    def rows(self) -> list[tuple[bytes, bytes]]:
-        """Everything that is stored, but for what the engine keeps for itself."""
-        snapshot = self.life.store.snapshot()
-        with snapshot:
-            return [row for tree in Tree for row in snapshot.range(tree, b"", None)]
-
-
-@contextmanager
-def town(*numbers: float) -> Iterator[Town]:
-    with Lives(APPLICATION) as life:
-        here = Town(life)
-        here.add(*numbers)
-        yield here
+whole = st.sampled_from(WHOLE)
 
 
 @law
@@ -394,78 +317,3 @@ def test_what_is_no_migration_is_refused_before_anything_is_written(
         with pytest.raises(error):
             here.t.mutation("people:either", {"fn": function})
         assert rows == here.rows()
-
-
-class Runs(RuleBasedStateMachine):
-    """One migration, whatever is done to it, by how often it has visited each person."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._town = town(*range(5))
-        self.here = self._town.__enter__()
-        self.numbers = 5
-        self.passes = 1
-        """How often it may have visited somebody."""
-        self.bad: set[int] = set()
-
-    def teardown(self) -> None:
-        """Nothing that happened keeps it from its end, or from visiting all of them once more."""
-        try:
-            for number in self.bad:
-                self.here.switch(number, False)
-            self.here.start("in_batches_of_two")
-            self.here.finish()
-            assert "success" == self.here.status("in_batches_of_two")["state"]
-            before = self.here.seen
-            self.here.start("in_batches_of_two", reset=True)
-            self.here.finish()
-            assert {n: seen + 1 for n, seen in before.items()} == self.here.seen
-        finally:
-            self._town.__exit__(None, None, None)
-
-    @rule()
-    def somebody_comes(self) -> None:
-        self.here.add(self.numbers)
-        self.numbers += 1
-
-    @rule()
-    def start(self) -> None:
-        self.here.start("in_batches_of_two")
-
-    @precondition(lambda self: self.here.status("in_batches_of_two")["state"] != "inProgress")
-    @rule()
-    def reset(self) -> None:
-        self.here.start("in_batches_of_two", reset=True)
-        self.passes += 1
-
-    @rule()
-    def cancel(self) -> None:
-        if self.here.status("in_batches_of_two")["processed"]:
-            self.here.cancel("in_batches_of_two")
-
-    @rule(number=st.integers(0, 8), on=st.booleans())
-    def switch(self, number: int, on: bool) -> None:
-        self.here.switch(number, on)
-        self.bad.add(number)
-
-    @rule(batches=st.integers(0, 4), in_flight=st.booleans())
-    def power_is_cut(self, batches: int, in_flight: bool) -> None:
-        self.here.cut((batches, in_flight))
-
-    @rule()
-    def time_passes(self) -> None:
-        self.here.finish()
-
-    @invariant()
-    def what_is_said_is_so(self) -> None:
-        status, seen = self.here.status("in_batches_of_two"), list(self.here.seen.values())
-        assert max(seen) <= self.passes
-        assert seen == sorted(seen, reverse=True), "they are visited in their order"
-        if self.passes == 1:
-            assert sum(seen) == status["processed"]
-        if status["state"] == "failed":
-            assert "LookupError" in status["error"]
-
-
-def test_no_history_visits_anybody_twice_or_leaves_somebody_out() -> None:
-    run_state_machine_as_test(Runs, settings=settings(max_examples=12, stateful_step_count=15))

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from components.rate_limiter import (
     FixedWindow,
@@ -26,7 +25,7 @@ from components.rate_limiter import (
     calculate_rate_limit,
     component,
 )
-from engine import App, ConvexError, MutationCtx, QueryCtx, mutation, query
+from engine import App, MutationCtx, QueryCtx, mutation, query
 from engine.functions.loader import load
 from engine.rehearsal.harness import BlockingHarness, open_place
 from tests.components.inside import Inside
@@ -60,24 +59,9 @@ async def check_and_take(ctx: MutationCtx, name: str, options: Options) -> list[
     return [checked, await limiter.limit(ctx, name, config=configs[name], **options)]
 
 
-@mutation
-async def take_by_the_clock(ctx: MutationCtx, name: str, options: Options) -> list[Any]:
-    return [await limiter.limit(ctx, name, config=configs[name], **options), ctx.now_ms]
-
-
-@mutation
-async def clock(ctx: MutationCtx) -> float:
-    return ctx.now_ms
-
-
 @query
 async def value(ctx: QueryCtx, name: str, options: Options) -> RateLimitValue:
     return await limiter.get_value(ctx, name, config=configs[name], **options)
-
-
-@mutation
-async def reset(ctx: MutationCtx, name: str, key: str | None) -> None:
-    await limiter.reset(ctx, name, key=key)
 
 
 @mutation
@@ -89,30 +73,7 @@ async def take_at_once(ctx: MutationCtx, asked: list[Options]) -> list[Any]:
     ]
 
 
-@mutation
-async def take_and_fail(ctx: MutationCtx, name: str, asked: list[Options]) -> None:
-    for options in asked:
-        await limiter.limit(ctx, name, config=configs[name], **options)
-    raise ConvexError("no")
-
-
-inside = Inside(
-    load(
-        [
-            app,
-            take,
-            take_at_once,
-            take_and_fail,
-            take_by_the_clock,
-            check,
-            check_and_take,
-            value,
-            reset,
-            clock,
-        ]
-    ),
-    limits,
-)
+inside = Inside(load([app, take, take_at_once, check, check_and_take, value]), limits)
 
 
 @pytest.fixture(scope="module")
@@ -372,76 +333,3 @@ def test_what_is_possible_is_granted_by_a_limit_that_nobody_has_touched(
 ) -> None:
     for reserve, part in ((False, fill), (False, 1.0), (True, fill), (True, 1.0)):
         assert t.mutation(take, named(t, config), asked_for(config, part, reserve))["ok"]
-
-
-class OneLimit(RuleBasedStateMachine):
-    """A token bucket of quarters against one fraction for each key, by the engine's clock."""
-
-    t: BlockingHarness
-    rate, period_ms, size, reserved = Fraction(10), 2000, Fraction(5), Fraction(3)
-
-    def __init__(self) -> None:
-        super().__init__()
-        bucket = TokenBucket(
-            rate=float(self.rate),
-            period=self.period_ms,
-            capacity=float(self.size),
-            max_reserved=float(self.reserved),
-        )
-        self.name = named(self.t, bucket)
-        self.model: dict[str | None, tuple[Fraction, float]] = {}
-
-    keys = st.sampled_from([None, "", "a"])
-    counts = st.integers(0, 20).map(lambda number: Fraction(number, 4))
-
-    def held(self, key: str | None, at_ms: float) -> Fraction:
-        value, since_ms = self.model.get(key, (self.size, at_ms))
-        return min(value + Fraction(at_ms - since_ms) * self.rate / self.period_ms, self.size)
-
-    @rule(pause_ms=st.sampled_from([50, 100, 250, 1000]))
-    def time_passes(self, pause_ms: int) -> None:
-        self.t.advance(pause_ms)
-
-    @rule(key=keys, count=counts, reserve=st.booleans())
-    def ask(self, key: str | None, count: Fraction, reserve: bool) -> None:
-        options = {"key": key, "count": float(count), "reserve": reserve}
-        found, at_ms = self.t.mutation(take_by_the_clock, self.name, options)
-
-        left = self.held(key, at_ms) - count
-        is_ok = left >= (-self.reserved if reserve else 0)
-        assert is_ok == found["ok"]
-        wait_ms = -left * self.period_ms / self.rate
-        assert found.get("retryAfter", 0) == pytest.approx(max(math.ceil(wait_ms), 0), abs=1)
-        if is_ok:
-            self.model[key] = (left, at_ms)
-
-    @rule(key=keys, counts=st.lists(counts, max_size=3))
-    def ask_in_vain(self, key: str | None, counts: list[Fraction]) -> None:
-        before = rows_of(self.t, self.name)
-        asked = [{"key": key, "count": float(count)} for count in counts]
-        with pytest.raises(ConvexError):
-            self.t.mutation(take_and_fail, self.name, asked)
-        assert before == rows_of(self.t, self.name)
-
-    @rule(key=keys)
-    def forget(self, key: str | None) -> None:
-        self.t.mutation(reset, self.name, key)
-        self.model.pop(key, None)
-
-    @rule(key=keys)
-    def look(self, key: str | None) -> None:
-        kept = self.t.query(value, self.name, {"key": key})
-        at_ms = self.t.mutation(clock)
-        found = calculate_rate_limit(kept, now_ms=at_ms)
-        assert found["value"] == pytest.approx(float(self.held(key, at_ms)))
-
-    @invariant()
-    def there_is_a_row_for_each_key_that_was_used(self) -> None:
-        found = [row.get("key") for row in rows_of(self.t, self.name)]
-        assert len(found) == len(set(found))
-        assert set(found) == set(self.model)
-
-
-def test_a_limit_is_one_number_for_each_key(t: BlockingHarness) -> None:
-    machine = type("OneLimitHere", (OneLimit,), {"t": t})
-    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=25))

@@ -128,13 +128,19 @@ class History(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([10, 400]), fails=st.integers(0, 1), cancels=st.booleans())
     def fill(self, ms: float, fails: int, cancels: bool) -> None:
-        """Take all the room that there is, have something to come, and let time pass."""
+        """
+        Take all the room that there is, have something to come, and let time pass.
+
+        What runs may be canceled: one that fails if any does, and one that succeeds.
+        """
+        first = len(self.works)
         if room := self.limit - self.report()["running"]:
             self.enqueue("action", 1, 10, fails, False, True, 0)
             self.enqueue("action", max(0, room - 1), ms, 0, False, True, 0)
         self.enqueue("action", 1, 0, 0, False, True, 700)
         self.advance(5)
         if cancels:
+            self.cancel(first, 1)
             self.cancel(len(self.works) - 2, 1)
         self.advance(1_000)
 
