@@ -24,18 +24,20 @@ from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.jobs import when
 from engine.cli.output import json_text, note, print_table, progress
-from engine.cli.project import examples
+from engine.cli.project import add_count, examples, number_from
 from engine.errors import FunctionFailed, UsageError
 
 __all__ = [
     "AdminClient",
     "Exit",
     "add_connection",
+    "add_count",
     "connected",
     "examples",
     "json_text",
     "mount_of",
     "note",
+    "number_from",
     "print_table",
     "progress",
     "run_part",
@@ -97,13 +99,20 @@ def mount_of(client: AdminClient, function: str, named: str | None = None) -> st
         UsageError: it is not mounted, not there, or mounted several times.
     """
     found = [each["component"] for each in client.get("functions") if each["path"] == function]
-    mounts = sorted(place for place in found if place and named in (None, place))
-    if len(mounts) == 1:
-        return str(mounts[0])
-    which = f"mounted as {named!r}" if named else "mounted here"
+    mounts = sorted(str(place) for place in found if place)
+    if named in mounts:
+        return str(named)
     if not mounts:
-        raise UsageError(f"no component that has {function} is {which}")
-    raise UsageError(f"there are several: say --component {' or --component '.join(mounts)}")
+        raise UsageError(
+            f"no component that has {function} is mounted here; an application mounts one by "
+            "app.use(...), and is pushed then"
+        )
+    choice = f"say --component {' or --component '.join(mounts)}"
+    if named is not None:
+        raise UsageError(f"no component that has {function} is mounted as {named!r}: {choice}")
+    if len(mounts) > 1:
+        raise UsageError(f"there are several: {choice}")
+    return mounts[0]
 
 
 def value_of(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from engine.commands import (
     AdminClient,
     Exit,
+    add_count,
     json_text,
     note,
     print_table,
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
     queue.add_argument("--json", action="store_true", help="a JSON object")
     queue.set_defaults(run=_queue)
     letters = parts.add_parser("dead-letters", help="what could not be applied, newest first")
-    letters.add_argument("-n", type=int, default=LIMIT, metavar="COUNT", dest="count", help="20")
+    add_count(letters, LIMIT)
     letters.add_argument("--json", action="store_true", help="a JSON object a line")
     letters.set_defaults(run=_dead_letters)
     retry = parts.add_parser("retry", help="queue dead letters again, behind what is queued")
@@ -124,7 +125,7 @@ def _queue(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
 
 
 def _dead_letters(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
-    found = _letters(client, mount, max(1, options.count))
+    found = _letters(client, mount, options.count)
     if options.json:
         for letter in found:
             print(json_text(letter))
@@ -142,10 +143,16 @@ def _see_to(client: AdminClient, mount: str, options: argparse.Namespace) -> int
     ids = options.ids
     if options.all:
         ids = [one["id"] for one in reversed(_letters(client, mount, LETTERS))]
+    if not ids:
+        note(f"{mount} has no dead letters")
+    code = Exit.DONE
     for letter_id in ids:
-        is_done = value_of(client, options.function, {"letter_id": letter_id}, component=mount)
-        note(f"{letter_id} {options.done if is_done else 'is not among the dead letters'}")
-    return Exit.DONE
+        if value_of(client, options.function, {"letter_id": letter_id}, component=mount):
+            note(f"{letter_id} {options.done}")
+        else:
+            note(f"{letter_id} is not among the dead letters of {mount}")
+            code = Exit.FAILED
+    return code
 
 
 def _drain(client: AdminClient, mount: str, _: argparse.Namespace) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
+from engine import UsageError
 from engine.commands import (
     AdminClient,
     Exit,
     json_text,
     note,
+    number_from,
     print_table,
     progress,
     run_part,
@@ -44,7 +47,9 @@ def main(arguments: list[str]) -> int:
     listed.set_defaults(run=_list)
     run = parts.add_parser("run", help="start one, or go on with it, and wait for its end")
     run.add_argument("names", nargs="+", metavar="MODULE:FUNCTION", help="one after another")
-    run.add_argument("--batch-size", type=int, metavar="N", help="documents of a transaction")
+    run.add_argument(
+        "--batch-size", type=number_from(1), metavar="N", help="documents of a transaction"
+    )
     run.add_argument("--dry-run", action="store_true", help="show what a batch would change")
     run.add_argument("--reset", action="store_true", help="begin at the beginning")
     run.add_argument("--skip-errors", action="store_true", help="leave out documents that fail")
@@ -76,6 +81,7 @@ def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
 
 
 def _run(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    _refuse_what_is_not_there(client, options.names)
     first, *others = options.names
     asked: dict[str, Any] = {
         "component": mount,
@@ -97,6 +103,12 @@ def _cancel(client: AdminClient, mount: str, options: argparse.Namespace) -> int
     if options.all:
         stopped = value_of(client, "functions:cancel_all", {}, component=mount)
     else:
+        for name in options.names:
+            if "latestStart" not in _status(client, mount, name):
+                raise UsageError(
+                    f"{name} was never started in {mount}; headrace migrations list shows those "
+                    "that were"
+                )
         stopped = [
             value_of(client, "functions:cancel", {"name": name}, component=mount)
             for name in options.names
@@ -112,6 +124,19 @@ def _show(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
         return _watch(client, mount, [options.name, *status["next"]])
     print(json_text(status, indent=2))
     return Exit.FAILED if status["state"] == "failed" else Exit.DONE
+
+
+def _refuse_what_is_not_there(client: AdminClient, names: list[str]) -> None:
+    """
+    Raises:
+        UsageError: a name is none of a function that could be a migration.
+    """
+    known = [each["path"] for each in client.get("functions") if not each["component"]]
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "it is named as MODULE:FUNCTION"
+            raise UsageError(f"the application has no function {name}; {hint}")
 
 
 def _watch(client: AdminClient, mount: str, names: list[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from engine.commands import (
     AdminClient,
     Exit,
+    add_count,
     json_text,
     note,
     print_table,
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     parts = parser.add_subparsers(metavar="list|reset", required=True)
     listed = parts.add_parser("list", help="a line for each key and shard of which some was taken")
     listed.add_argument("name", nargs="?", metavar="NAME", help="of a limit; all by default")
-    listed.add_argument("-n", type=int, default=LIMIT, metavar="COUNT", dest="count", help="20")
+    add_count(listed, LIMIT)
     listed.add_argument("--json", action="store_true", help="a JSON object a line")
     listed.set_defaults(run=_list)
     reset = parts.add_parser("reset", help="as if nobody had taken anything")
@@ -49,16 +50,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
-    count = max(0, options.count)
-    found = list(islice(_rows(client, mount, options.name), count + 1))
+    found = list(islice(_rows(client, mount, options.name), options.count + 1))
     if options.json:
-        for row in found[:count]:
+        for row in found[: options.count]:
             print(json_text(row))
     else:
         headers = ("name", "key", "shard", "tokens", "at", "full by")
-        print_table(headers, [_cells(row) for row in found[:count]])
-    if len(found) > count:
-        note(f"there are more than these {count}; -n shows more of them")
+        print_table(headers, [_cells(row) for row in found[: options.count]])
+    if len(found) > options.count:
+        note(f"there are more than these {options.count}; -n shows more of them")
     return Exit.DONE
 
 

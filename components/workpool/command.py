@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
+from components.workpool.rules import check_parallelism
+from engine import UsageError
 from engine.commands import (
     AdminClient,
     Exit,
+    add_count,
     json_text,
     note,
+    number_from,
     print_table,
     run_part,
     value_of,
@@ -38,7 +42,7 @@ def main(arguments: list[str]) -> int:
     report.add_argument("--json", action="store_true", help="a JSON object")
     report.set_defaults(run=_report)
     failures = parts.add_parser("failures", help="works that have failed for good, newest first")
-    failures.add_argument("-n", type=int, default=LIMIT, metavar="COUNT", dest="count", help="20")
+    add_count(failures, LIMIT)
     failures.add_argument("--json", action="store_true", help="a JSON object a line")
     failures.set_defaults(run=_failures)
     retry = parts.add_parser("retry", help="enqueue failed works again")
@@ -51,7 +55,11 @@ def main(arguments: list[str]) -> int:
     cancel.set_defaults(run=_cancel)
     configure = parts.add_parser("configure", help="change it while it runs")
     configure.add_argument(
-        "--max-parallelism", type=int, metavar="COUNT", required=True, help="0 is a pause"
+        "--max-parallelism",
+        type=number_from(0),
+        metavar="COUNT",
+        required=True,
+        help="0 is a pause",
     )
     configure.set_defaults(run=_configure)
     return run_part(parser, parts, arguments, MARK)
@@ -61,13 +69,15 @@ def _report(client: AdminClient, mount: str, options: argparse.Namespace) -> int
     found: dict[str, Any] = value_of(client, "functions:report", {}, component=mount)
     if options.json:
         print(json_text(found))
+    elif not found:
+        note(f"nothing was enqueued in {mount} yet")
     else:
         print_table(("what", "how many"), [(name, f"{n:g}") for name, n in found.items()])
     return Exit.DONE
 
 
 def _failures(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
-    asked = {"limit": max(1, options.count)}
+    asked = {"limit": options.count}
     found = value_of(client, "functions:failures", asked, component=mount)
     if options.json:
         for failure in found:
@@ -85,10 +95,15 @@ def _cells(failure: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _retry(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    code = Exit.DONE
     for work_id in options.ids:
         again = value_of(client, MARK, {"work_id": work_id}, component=mount)
-        note(f"{work_id} is {again} now" if again else f"{work_id} is not among the failures")
-    return Exit.DONE
+        if again:
+            note(f"{work_id} is {again} now")
+        else:
+            note(f"{work_id} is not among the failures of {mount}: headrace workpool failures")
+            code = Exit.FAILED
+    return code
 
 
 def _cancel(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
@@ -98,16 +113,24 @@ def _cancel(client: AdminClient, mount: str, options: argparse.Namespace) -> int
         return Exit.DONE
     asked = {"work_ids": options.ids}
     states = value_of(client, "functions:statuses", asked, component=mount)
+    code = Exit.DONE
     for work_id, found in zip(options.ids, states, strict=True):
         if found["state"] == "finished":
             note(f"{work_id} had ended before, or is no work of {mount}")
+            code = Exit.FAILED
             continue
         value_of(client, "functions:cancel", {"work_id": work_id}, component=mount)
         note(f"canceled {work_id}, which was {found['state']}")
-    return Exit.DONE
+    return code
 
 
 def _configure(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
+    try:
+        check_parallelism(options.max_parallelism)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not value_of(client, "functions:report", {}, component=mount):
+        raise UsageError(f"nothing was enqueued in {mount} yet; its code says how it begins")
     changes = {"max_parallelism": options.max_parallelism}
     value_of(client, "functions:reconfigure", {"changes": changes}, component=mount)
     note(f"{options.max_parallelism} at a time, until the code says another number")

@@ -173,7 +173,9 @@ class _Mounts:
         try:
             told = self._told(component, config)
         except DeclarationError as error:
-            raise DeclarationError(f"{component!r} as {name!r}: {error}") from None
+            raise DeclarationError(
+                f"{place_of_caller()}: {component!r} mounted as {name!r}: {error}"
+            ) from None
         mount = Mount(
             component, name, MappingProxyType(told), _variables({} if env is None else env, name)
         )
@@ -203,19 +205,20 @@ def _checked_name(name: object) -> str:
 
 def _variables(env: Mapping[str, str] | Iterable[str], name: str) -> Env:
     """A copy, in which nothing is hidden that would only be found when it is asked for."""
+    where = f"{place_of_caller()}: env of the mount {name!r}"
     if not isinstance(env, Iterable):
         raise DeclarationError(
-            f"{place_of_caller()}: env of the mount {name!r} is {env!r}; write variables by name, "
-            "or names of those that are seen"
+            f"{where} is {env!r}; write variables by name, or names of those that are seen"
         )
     if not isinstance(env, Mapping):
         names = (env,) if isinstance(env, str) else tuple(env)
-        return tuple(check_identifier(variable, "a variable") for variable in names)
+        try:
+            return tuple(check_identifier(variable, "a variable") for variable in names)
+        except DeclarationError as error:
+            raise DeclarationError(f"{where}: {error}") from None
     for variable, value in env.items():
         if not isinstance(variable, str) or not isinstance(value, str):
-            raise DeclarationError(
-                f"env of the mount {name!r}: {variable!r} is {value!r}; variables are text"
-            )
+            raise DeclarationError(f"{where}: {variable!r} is {value!r}; variables are text")
     return MappingProxyType(dict(env))
 
 
@@ -236,6 +239,16 @@ class Component(_Mounts):
     ) -> None:
         super().__init__()
         self.name = check_identifier(name, "a component")
+        if config is not None and not isinstance(config, type):
+            raise DeclarationError(
+                f"{self.where}: config of the component {name!r} is {config!r}; name the class of "
+                "what it is told"
+            )
+        if not isinstance(package, str | None):
+            raise DeclarationError(
+                f"{self.where}: package of the component {name!r} is {package!r}; write its dotted "
+                "name"
+            )
         self.package: str | None = package or sys._getframe(1).f_globals.get("__package__")
         self.config_class = config
         told = told_to(self.package)

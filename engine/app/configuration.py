@@ -33,7 +33,10 @@ def plain_configuration(kind: type | None, given: object) -> Plain:
     """
     if kind is None:
         if given is not None:
-            raise DeclarationError(f"it takes no config, so not {given!r}")
+            raise DeclarationError(
+                f"it takes no config, and is given {given!r}; leave that out, or have the "
+                "component say of which class it is: Component(..., config=...)"
+            )
         return {}
     shape = _shape(kind)
     try:

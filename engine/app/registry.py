@@ -192,9 +192,13 @@ def only_one(kind: type[D], found: Iterable[D]) -> D | None:
     if len(distinct) > 1:
         places = " and ".join(one.where for one in distinct.values())
         raise DeclarationError(
-            f"{len(distinct)} objects of {kind.__name__}, at {places}; an application has one"
+            f"{len(distinct)} objects of {kind.__name__}, at {places}; {_owner_of(kind)} has one"
         )
     return next(iter(distinct.values()), None)
+
+
+def _owner_of(kind: type[D]) -> str:
+    return "a component's package" if kind.__name__ == "Component" else "an application"
 
 
 __all__ = ["Application", "functions_of", "loading", "merged", "only_one", "verify"]

@@ -10,7 +10,7 @@ from engine.cli.client import AdminClient
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.output import json_text, note, print_table, progress
-from engine.cli.project import new_verb
+from engine.cli.project import new_verb, number_from
 from engine.errors import UsageError
 
 CELL_LENGTH_MAX: Final = 60
@@ -32,7 +32,9 @@ def add(verbs: Any) -> None:
         "headrace data limits/rateLimits",
     )
     parser.add_argument("table", nargs="?", metavar="TABLE", help="one of a component as listed")
-    parser.add_argument("--limit", type=int, help="documents at most; 100, and with --json all")
+    parser.add_argument(
+        "--limit", type=number_from(1), help="documents at most; 100, and with --json all"
+    )
     parser.add_argument("--order", choices=("asc", "desc"), default="asc", help="by creation")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--component", default="", metavar="PATH", help="whose tables")
@@ -107,7 +109,7 @@ def _schema(client: AdminClient, options: argparse.Namespace) -> str:
 
 
 def _first_documents(client: AdminClient, options: argparse.Namespace) -> list[dict[str, Any]]:
-    limit = max(0, LIMIT if options.limit is None else options.limit)
+    limit = LIMIT if options.limit is None else options.limit
     found = list(_documents(client, options, limit + 1))
     if len(found) > limit:
         note(f"there are more than these {limit} documents; --limit shows more of them")

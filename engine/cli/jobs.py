@@ -10,7 +10,7 @@ from typing import Any, Final
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.output import json_text, note, print_table
-from engine.cli.project import new_verb
+from engine.cli.project import add_count, new_verb
 
 STATES: Final = ("pending", "inProgress", "success", "failed", "canceled")
 LIMIT: Final = 20
@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
     listed = parts.add_parser("list", help="a line for each job of a state")
     listed.add_argument("--state", choices=STATES, default=STATES[0], help="pending")
     listed.add_argument("--function", metavar="PATH", default="", help="only those that run it")
-    listed.add_argument("-n", type=int, default=LIMIT, metavar="COUNT", dest="count", help="20")
+    add_count(listed, LIMIT)
     listed.add_argument("--json", action="store_true", help="a JSON object a line")
     add_connection(listed)
     listed.set_defaults(run=run_list)
@@ -49,7 +49,7 @@ def add(verbs: Any) -> None:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    count = max(1, options.count)
+    count = options.count
     asked = {"state": options.state, "function": options.function, "limit": count + 1}
     with connected(options) as client:
         found = client.get("jobs", **asked)["jobs"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from engine.cli.connection import add_connection, connected
 from engine.cli.failures import Exit
 from engine.cli.output import json_text
-from engine.cli.project import new_verb
+from engine.cli.project import new_verb, number_from
 from engine.model.text import brief
 from engine.model.values import INT64_MAX
 
@@ -32,7 +32,9 @@ def add(verbs: Any) -> None:
     )
     parts = parser.add_subparsers(metavar="tail|show", required=True)
     tail = parts.add_parser("tail", help="a line for each of the last commits")
-    tail.add_argument("-n", type=int, default=20, metavar="COUNT", dest="count", help="20")
+    tail.add_argument(
+        "-n", type=number_from(0), default=20, metavar="COUNT", dest="count", help="20"
+    )
     tail.add_argument("--follow", "-f", action="store_true", help="go on as more are made")
     tail.add_argument("--json", action="store_true", help="a JSON object a line")
     add_connection(tail)

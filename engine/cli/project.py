@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -176,6 +176,30 @@ def port_number(text: str) -> int:
     number = int(text)
     if not 0 <= number <= PORT_MAX:
         raise argparse.ArgumentTypeError(f"a port is 0 to {PORT_MAX}, not {number}")
+    return number
+
+
+def add_count(parser: argparse.ArgumentParser, default: int) -> None:
+    """Give a list its `-n`: how many lines at most, one at least."""
+    parser.add_argument(
+        "-n",
+        type=number_from(1),
+        default=default,
+        metavar="COUNT",
+        dest="count",
+        help=f"at most so many; {default} unless said",
+    )
+
+
+def number_from(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number, `least` or above."""
+
+    def number(text: str) -> int:
+        found = int(text)
+        if found < least:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} on, not {found}")
+        return found
+
     return number
 
 

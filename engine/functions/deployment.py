@@ -216,13 +216,23 @@ class Deployment:
         return function.signature.recorded(args)
 
     def _not_found(self, path: str, component: str, may_call_internal: bool) -> str:
+        """What was looked for, and among what: others call what is public of a component."""
         shown = brief(path.removesuffix(":default"))
         where = f" in '{brief(component)}'" if component else ""
-        text = f"Could not find public function for '{shown}'{where}."
-        if not may_call_internal or len(path) > SHOWN_LENGTH_MAX:
+        which = "function" if component and may_call_internal else "public function"
+        text = f"Could not find {which} for '{shown}'{where}."
+        is_client = not component and not may_call_internal
+        if is_client or len(path) > SHOWN_LENGTH_MAX:
             return text
         place = self.application.at(component)
-        close = difflib.get_close_matches(path, place.functions if place else (), n=1)
+        reachable = [
+            known
+            for known, function in (place.functions if place else {}).items()
+            if may_call_internal or function.visibility is Visibility.PUBLIC
+        ]
+        if not may_call_internal:
+            text += " Internal ones are the component's own."
+        close = difflib.get_close_matches(path, reachable, n=1)
         return f"{text} Did you mean '{close[0]}'?" if close else text
 
 

@@ -348,11 +348,13 @@ def _load_mount(mount: Mount, place: _Place, variables: Variables) -> Applicatio
     package = mount.component.package
     if not package:
         raise DeclarationError(
-            f"{mount.component!r} belongs to no package, so it has no functions; "
+            f"{mount.where}: {mount.component!r} belongs to no package, so it has no functions; "
             "create it in a module of its package, or say package="
         )
     if package in place.packages:
-        raise DeclarationError(f"{mount.component!r} mounts itself, by way of {place.path!r}")
+        raise DeclarationError(
+            f"{mount.where}: {mount.component!r} mounts itself, by way of {place.path!r}"
+        )
     if place.path:
         mount.path = f"{place.path}/{mount.path}"
     inside = _Place(path=mount.path, packages=(*place.packages, package))
@@ -372,7 +374,7 @@ def _given(mount: Mount, variables: Variables) -> Variables:
     try:
         return given_to({name: variables[name] for name in mount.env})
     except VariableMissing as error:
-        raise DeclarationError(f"env of the mount {mount.path!r}: {error}") from None
+        raise DeclarationError(f"{mount.where}: env of the mount {mount.path!r}: {error}") from None
 
 
 def _triggers(modules: Iterable[tuple[Source, Mapping[str, object]]]) -> Iterator[Trigger[Any]]:

@@ -324,7 +324,7 @@ def test_what_is_internal_in_a_component_cannot_be_called_from_outside(
 ) -> None:
     run = shelves.mutation if caller == "call" else shelves.action
 
-    with pytest.raises(FunctionNotFound):
+    with pytest.raises(FunctionNotFound, match="Internal ones are the component's own"):
         run(f"main:{caller}", {"name": "count"})
 
 

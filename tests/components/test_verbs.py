@@ -10,6 +10,7 @@ import pytest
 
 from components.aggregate.command import main as aggregate
 from components.workpool.command import main as workpool
+from engine.errors import UsageError
 from tests.components.verbs import served
 from tests.node.command_line import headrace
 
@@ -70,6 +71,8 @@ def test_operators_look_at_pools_and_trees_and_do_something_about_them(
         missing = headrace(tmp_path, "data", "--component", "pol", "--data", "db")
         with pytest.raises(SystemExit):
             verb(workpool, "cancel")
+        with pytest.raises(UsageError, match="a whole number from 0, which pauses, to 200"):
+            verb(workpool, "configure --max-parallelism 201")
         for points in (1, 1, 1):
             headrace(tmp_path, "run", "app:score_later", f'{{"points": {points}}}', "--data", "db")
         drained = verb(aggregate, "drain")
@@ -87,17 +90,18 @@ def test_operators_look_at_pools_and_trees_and_do_something_about_them(
     assert "the provider is away" in failed[0]["error"]
     assert report["failed"] == 2
     assert f"{failed[0]['workId']} is " in again[2]
-    assert "nobody is not among the failures" in again[2]
+    assert "nobody is not among the failures of pool" in again[2]
     assert "0 at a time" in paused[2]
     assert (0, True) == (canceled[0], "are canceled" in canceled[2])
     assert "nobody had ended before, or is no work of pool" in unknown[2]
+    assert [1, 1, 1] == [again[0], unknown[0], discarded[0]]
     assert {"pool"} == {line.partition("/")[0] for line in tables.out.splitlines()[1:]}
     assert 0 == json.loads(pools.out)["max_parallelism"]
     assert (2, True) == (missing.code, "no tables of a component 'pol'" in missing.err)
     assert "operations were taken" in drained[2]
     assert ["KEY_EXISTS", "KEY_EXISTS"] == [letter["kind"] for letter in letters]
     assert f"{letters[0]['id']} is forgotten" in discarded[2]
-    assert "nobody is not among the dead letters" in discarded[2]
+    assert "nobody is not among the dead letters of scores" in discarded[2]
     assert f"{letters[1]['id']} is queued again" in retried[2]
     assert {"queued": 0, "applied": 1, "refused": 3, "deadLetters": 1} == {
         name: count for name, count in queue.items() if name != "oldestAt"

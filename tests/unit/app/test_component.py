@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -12,6 +13,8 @@ import pytest
 from engine.app.component import App, Component, CustomJwt, Oidc, define_app, define_component
 from engine.app.references import reference_of
 from engine.errors import DeclarationError
+
+HERE = rf"{re.escape(__file__)}:\d+"
 
 
 def test_a_mount_is_known_by_its_name_before_it_is_loaded() -> None:
@@ -84,7 +87,7 @@ def test_a_mount_is_told_plain_values_of_the_class_that_its_component_declares()
 def test_a_config_that_is_none_is_refused_where_it_is_given(
     kind: type | None, config: object, why: str
 ) -> None:
-    with pytest.raises(DeclarationError, match=f"(?s)component limiter.*{why}"):
+    with pytest.raises(DeclarationError, match=f"(?s){HERE}: <component limiter> mounted.*{why}"):
         App().use(Component("limiter", config=kind), config=config)
 
 
@@ -101,9 +104,11 @@ def test_a_mount_sees_the_variables_that_it_is_given() -> None:
 
     assert {"TOKEN": "x"} == mount.env
     assert ("A", "B") == App().use(Component("mailer"), env=["A", "B"]).env
-    with pytest.raises(DeclarationError, match="name of a variable"):
+    with pytest.raises(DeclarationError, match=f"{HERE}: env of the mount 'mailer': 'A B' cannot"):
         App().use(Component("mailer"), env=["A B"])
-    with pytest.raises(DeclarationError, match="'TOKEN' is None; variables are text"):
+    with pytest.raises(
+        DeclarationError, match=f"{HERE}: env of the .*'TOKEN' is None; variables are text"
+    ):
         App().use(Component("mailer"), env={"TOKEN": None})
 
 
@@ -142,6 +147,8 @@ def limiter_module() -> Any:
         (lambda: App().use(NOTHING), "not a component"),
         (lambda: App().use(Component("a"), name="a/b"), "cannot be the name of a mount"),
         (lambda: Component("a b"), "cannot be the name of a component"),
+        (lambda: Component("a", config=NO_TEXT), "config of the component 'a' is 5"),
+        (lambda: Component("a", package=NO_TEXT), "package of the component 'a' is 5"),
         (lambda: App().use(Component("a"), name=""), "'' cannot be the name of a mount"),
         (lambda: App().use(Component("a"), name=NO_TEXT), "name=5; the name of a mount is text"),
         (lambda: App().use(Component("a"), env=NO_TEXT), "env of the mount 'a' is 5"),
