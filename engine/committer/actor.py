@@ -5,7 +5,7 @@ A mutation's writes go through five stages:
 
     stage     stamp and encode them, let later mutations see them     plain code
     gather    whatever is staged while a batch is on its way          no timer
-              and the rest of a series, of which nobody waits for one at most 5 ms
+              and the rest of a series, of which nobody waits for one at most 10 ms
     persist   one store transaction for the batch, flushed            the only await
     publish   let readers and followers see it                        plain code
     answer    wake whoever waits for it                               plain code
@@ -55,7 +55,7 @@ FOLLOWED_BATCHES: Final = 8
 had the garbage collector hold everybody up for 0.7 s now and then."""
 
 
-SERIES_S_MAX: Final = 0.005
+SERIES_S_MAX: Final = 0.01
 """A batch waits no longer for the rest of a series: what queries see may not be older."""
 
 
