@@ -201,14 +201,14 @@ class AnnexSheet:
 
     def prepare(self, index: IndexInfo, rows_max: int) -> bool:  # noqa: ARG002 - none are left
         """As `Sheet.prepare`."""
-        if index.prefix not in self._laid:
-            raise IndexNotLaid(index)
+        self._refuse_if_not_laid(index)
         return True
 
     def entries(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
     ) -> Iterator[Entry]:
-        """As `Sheet.entries`."""
+        """As `Sheet.entries`; raises as `prepare` does."""
+        self._refuse_if_not_laid(index)
         if index.kind is IndexKind.BY_ID:
             return self._by_id(index, lower, upper, reverse=reverse)
         return self._stored.entries(index, lower, upper, reverse=reverse, buckets=self._buckets)
@@ -220,6 +220,10 @@ class AnnexSheet:
     def close(self) -> None:
         """Let go of the state."""
         self._snapshot.close()
+
+    def _refuse_if_not_laid(self, index: IndexInfo) -> None:
+        if index.prefix not in self._laid:
+            raise IndexNotLaid(index)
 
     def _by_id(
         self, index: IndexInfo, lower: bytes, upper: bytes | None, *, reverse: bool
@@ -417,9 +421,7 @@ class Then:
         """As `Sheet.prepare`, of all of them that have a part in it."""
         if not index.is_of_then:
             return all(sheet.prepare(index, rows_max) for sheet in reversed(self._sheets))
-        if self._annex is None:
-            raise IndexNotLaid(index)
-        is_ready = self._annex.prepare(index, rows_max)
+        is_ready = self._annex_of_then(index).prepare(index, rows_max)
         return is_ready and (self._upper is None or self._upper.prepare(index, rows_max))
 
     def entries(
@@ -435,10 +437,12 @@ class Then:
         The entries of an interval then, in order.
 
         Among them are some that lead to `NOWHERE`, where many rows were passed.
+
+        Raises:
+            IndexNotLaid: who has not asked `prepare` is told here.
         """
         if index.is_of_then:
-            assert self._annex is not None, "it was prepared"
-            found = self._annex.entries(index, lower, upper, reverse=reverse)
+            found = self._annex_of_then(index).entries(index, lower, upper, reverse=reverse)
         else:
             found = self._unchanged(index, lower, upper, reverse=reverse, buckets=buckets)
             for sheet in self._lower:
@@ -460,6 +464,11 @@ class Then:
     def has_other_catalog(self) -> bool:
         """Whether tables or indexes have changed since."""
         return any(sheet.keys(prefix) for sheet in self._sheets for prefix in _SYSTEM_ROWS)
+
+    def _annex_of_then(self, index: IndexInfo) -> Sheet:
+        if self._annex is None:
+            raise IndexNotLaid(index)
+        return self._annex
 
     @property
     def _extent(self) -> Extent:
@@ -529,22 +538,35 @@ def view_then(snapshot: SharedSnapshot, moment: Moment, annex: Sheet | None) -> 
 
 
 def with_its_catalog(view: View) -> View:
-    """The view with the tables and indexes that there were then, for who writes."""
+    """
+    The view with the tables and indexes that there were then, for who writes.
+
+    Under other names there are those of now, too: the code is of now, and may want them.
+    """
     then = view.past
     if not isinstance(then, Then):
         return view
-    kept_up = {
-        index.row
-        for table in view.snapshot.catalog.by_number.values()
-        for index in table.indexes.values()
-        if index.state in _COMPLETE
-    }
+    now = view.snapshot.catalog.by_number
     catalog = Catalog.of_rows(_rows_of(then))
     tables = [
-        _with_indexes(table, {n: i for n, i in table.indexes.items() if i.row in kept_up}, then)
+        _with_indexes(table, _kept_up(table, now.get(table.number)), then)
         for table in catalog.by_number.values()
     ]
     return view.with_catalog(_with_tables(catalog, tables))
+
+
+def _kept_up(table: TableInfo, now: TableInfo | None) -> dict[str, IndexInfo]:
+    """Indexes of a table of then that still have all entries, and those that came since."""
+    if now is None or now.row != table.row:
+        return {}
+    complete = {i.row for i in now.indexes.values() if i.state in _COMPLETE}
+    kept = {name: index for name, index in table.indexes.items() if index.row in complete}
+    since = {
+        name: index
+        for name, index in now.indexes.items()
+        if name not in table.indexes and index.state is IndexState.ENABLED
+    }
+    return {**since, **kept}
 
 
 def _slices(log: Iterator[bytes]) -> Iterator[list[tuple[int, Sequence[RowWrite]]]]:

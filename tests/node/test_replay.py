@@ -106,6 +106,48 @@ async def add_next(ctx: MutationCtx) -> None:
     await ctx.db.insert("things", {"n": last["n"] + 1 if last else 0, "drawn": []})
 
 
+@mutation
+async def put(ctx: MutationCtx, n: float, of: Any = None) -> str:
+    return await ctx.db.insert("things", {"n": n, "of": of})
+
+
+@mutation
+async def drop(ctx: MutationCtx, thing: Any) -> None:
+    await ctx.db.delete(thing)
+
+
+def _things() -> Table:
+    return Table(v.object({"n": v.number(), "of": v.union(v.null(), v.id("things"))}))
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(past_bytes_max=1)], ids=["memory", "annex"])
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (_things().index("by_n", ["n"], unique=True), _things()),
+        (_things(), _things().index("by_n", ["n"], unique=True)),
+        (_things(), _things().index("by_of", ["of"]).reference("of", on_delete="cascade")),
+    ],
+    ids=["no longer unique", "unique since", "a reference since"],
+)
+async def test_a_mutation_runs_again_whatever_rules_came_or_went(
+    autojump_clock: MockClock, then: Table, now: Table, limits: Limits
+) -> None:
+    store = MemoryStore()
+    async with serving([put, drop, Schema(things=then)], store=store, limits=limits) as node:
+        first = await mutate(node, put, n=1)
+        second = await mutate(node, put, n=2, of=first)
+        for thing in (second, first, await mutate(node, put, n=3)):
+            await mutate(node, drop, thing=thing)
+        await node.push(application(put, drop, Schema(things=now)))
+
+        again = await all_replayed(node, store, PATH)
+
+    assert [(None, 1, [])] * 6 == [
+        (each.outcome.failure, each.compared, list(each.differences)) for each in again
+    ]
+
+
 @pytest.mark.parametrize("limits", [Limits(), Limits(past_bytes_max=1)], ids=["memory", "annex"])
 async def test_indexes_that_were_dropped_since_are_there_again(
     autojump_clock: MockClock, limits: Limits
