@@ -791,7 +791,7 @@ async def test_what_a_push_makes_an_action_is_found_where_it_was_passed_over_as_
         await node.scheduler.wait_resting()
 
         assert 2 * ["failed"] + 3 * ["success"] == await states(node)
-        assert ["a", "b", "c"] == began
+        assert ["a", "b", "c"] == sorted(began)
 
 
 async def test_who_asks_for_jobs_of_a_function_is_found_them_behind_many_others(
