@@ -36,6 +36,7 @@ ROUNDS = 40
 
 LOAD_S_MAX: Final = 5.0
 OPEN_S_MAX: Final = 60.0
+ENDED_S_MAX: Final = 30.0
 ASKED_EVERY_S: Final = 0.02
 ASKED_AT_ONCE: Final = 8
 RECENT: Final = 200
@@ -256,8 +257,10 @@ async def _round(directory: Path, plant: str, witness: Witness) -> None:
                 crowd.start_soon(_kill_some, subject, witness)
             if subject.poll() is not None:
                 witness.problems.append("the engine ended before it was killed")
+            makers = _makers(subject.pid)
             with suppress(ProcessLookupError):
                 subject.kill()
+            await _ended(makers, witness)
     finally:
         subject.kill()
         with trio.CancelScope(shield=True):
@@ -302,12 +305,28 @@ async def _kill_some(subject: trio.Process, witness: Witness) -> None:
         await trio.sleep(0.01)
 
 
+async def _ended(makers: set[int], witness: Witness) -> None:
+    """Whoever makes annexes ends with its engine, at the end of a slice."""
+    with trio.move_on_after(ENDED_S_MAX) as patience:
+        while any(_is_maker(pid) for pid in makers):  # noqa: ASYNC110 - no child of this one
+            await trio.sleep(0.01)
+    if patience.cancelled_caught:
+        witness.problems.append("a process takes back for an engine that is gone")
+
+
 def _makers(pid: int) -> set[int]:
     """Processes of an engine that take back."""
     found = set()
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                if b"past_p" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if _is_maker(int(child)):
                     found.add(int(child))
     return found
+
+
+def _is_maker(pid: int) -> bool:
+    try:
+        return b"past_p" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
