@@ -28,6 +28,7 @@ from engine.app.decorators import action, mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.types import VectorHit
 from engine.app.validators import v
+from engine.errors import Overloaded
 from engine.host import Engine
 from engine.indexes.vectors import nearest
 from engine.indexes.vectors.graph import WIDTH
@@ -309,7 +310,7 @@ async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
     data, numbered = ours.data, count()
     seconds = max(3.0, 2 * data.seconds)
     late: Seconds = []
-    written = 0
+    written = refused = 0
     end = trio.current_time() + seconds
 
     async def ask(due: float) -> None:
@@ -318,11 +319,14 @@ async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
         late.append(trio.current_time() - due)
 
     async def write(_due: float) -> None:
-        nonlocal written
+        nonlocal written, refused
         number = (next(numbered) * 7919) % len(data.rows)
         row = data.questions[number % QUESTIONS]
-        await ours.engine.mutation(change, number=number, row=row)
-        written += 1
+        try:
+            await ours.engine.mutation(change, number=number, row=row)
+            written += 1
+        except Overloaded:  # as more arrive than there is time for
+            refused += 1
 
     def is_over() -> bool:
         return trio.current_time() > end
@@ -334,6 +338,7 @@ async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
     params = data.params(asked_per_s=ASKED_PER_S, written_per_s=written_per_s)
     return [
         _result("beside_writes", params, "written", written / seconds, "1/s"),
+        _result("beside_writes", params, "refused", refused, "writes"),
         _result("beside_writes", params, "p50", percentile(late, 0.5) * 1e3, "ms"),
         _result("beside_writes", params, "p99", percentile(late, 0.99) * 1e3, "ms"),
     ]
