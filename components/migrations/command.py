@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
-from engine import UsageError
+from engine import FunctionFailed, UsageError
 from engine.commands import (
     AdminClient,
     Exit,
@@ -91,11 +91,11 @@ def _run(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
     if options.batch_size is not None:
         asked["batchSize"] = options.batch_size
     if options.dry_run:
-        found = value_of(client, first, {**asked, "dryRun": True})
+        found = _called(client, first, {**asked, "dryRun": True})
         for change in found["changes"]:
             print(json_text(change))
         return Exit.DONE
-    status = value_of(client, first, {**asked, "next": others})
+    status = _called(client, first, {**asked, "next": others})
     return Exit.DONE if options.detach else _watch(client, mount, [status["name"], *options.names])
 
 
@@ -124,6 +124,22 @@ def _show(client: AdminClient, mount: str, options: argparse.Namespace) -> int:
         return _watch(client, mount, [options.name, *status["next"]])
     print(json_text(status, indent=2))
     return Exit.FAILED if status["state"] == "failed" else Exit.DONE
+
+
+def _called(client: AdminClient, name: str, asked: dict[str, Any]) -> Any:
+    """
+    Raises:
+        UsageError: it takes something else than migrations and their runners do.
+        FunctionFailed: it did.
+    """
+    try:
+        return value_of(client, name, asked)
+    except FunctionFailed as error:
+        if "ArgumentValidationError" not in str(error):
+            raise
+        raise UsageError(
+            f"{name} is no migration: run what `migrations.define` or `runner` has made"
+        ) from None
 
 
 def _refuse_what_is_not_there(client: AdminClient, names: list[str]) -> None:

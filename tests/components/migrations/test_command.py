@@ -124,6 +124,8 @@ def test_a_migration_is_not_started_where_it_is_not_looked_for(
         nothing = verb(migrations, "status app:double --component new")
         with pytest.raises(UsageError, match="app:double was never started in new"):
             verb(migrations, "cancel app:double --component new")
+        with pytest.raises(UsageError, match="app:fill is no migration: run what"):
+            verb(migrations, "run app:fill --component new")
         with pytest.raises(UsageError, match="no function app:dubble; did you mean app:double"):
             verb(migrations, "run app:double app:dubble --component new")
         with pytest.raises(UsageError, match="'old2': say --component new or --component old"):

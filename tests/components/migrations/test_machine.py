@@ -70,10 +70,11 @@ class Runs(RuleBasedStateMachine):
         if before["state"] in ("success", "inProgress"):
             assert before == found
 
-    @rule(size=st.integers(1, 3))
-    def reset(self, size: int) -> None:
+    @rule(size=st.integers(1, 3), skip=st.just(False))
+    def reset(self, size: int, skip: bool) -> None:
         before, self.is_started = self.status, True
-        found = self.here.start(self.name, reset=True, batch_size=size)
+        self.may_skip |= skip
+        found = self.here.start(self.name, reset=True, batch_size=size, skip_errors=skip)
         if before["state"] == "inProgress":
             assert before == found
             return
@@ -129,6 +130,18 @@ class Runs(RuleBasedStateMachine):
         self.start(2, skip)
         self.here.serially(self.name, "set_color")
         self.time_passes()
+
+    @rule(number=st.integers(0, 6), skip=st.booleans())
+    def all_are_visited_while_one_of_them_is_bad(self, number: int, skip: bool) -> None:
+        self.cancel()
+        self.nobody_is_bad()
+        self.here.switch(number, True)
+        self.bad.add(number)
+        self.reset(2, skip)
+        self.here.finish()
+        status = self.status
+        ends = ("success", 1) if skip else ("failed", 0)
+        assert ends == (status["state"], status["skipped"])
 
     @rule()
     def nobody_is_bad(self) -> None:
