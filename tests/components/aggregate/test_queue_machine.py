@@ -133,6 +133,13 @@ class History(RuleBasedStateMachine):
         self.numbers.tell("_write", *operations, queued=True)
         self.queued += operations
 
+    @rule(keys=st.lists(st.integers(0, 7), min_size=2, max_size=2, unique=True))
+    def queue_what_would_take_the_place_of_another(self, keys: list[int]) -> None:
+        """It is refused, and what it was to replace stays."""
+        one, other = (normalize({"key": key, "id": "a", "sumValue": 1}) for key in keys)
+        puts = [{"new": entry, "isTolerant": True} for entry in (one, other)]
+        self.queue([*puts, {"old": one, "new": other, "isTolerant": False}])
+
     @rule(operations=st.lists(OPERATIONS, min_size=1, max_size=3))
     def queue_in_vain(self, operations: list[Any]) -> None:
         """What is rolled back was never queued."""
