@@ -89,7 +89,7 @@ async def start(
         return await _status(ctx, name)
     row = await _begin(ctx, members[0], row, batch_size, skip_errors)
     if is_fresh:
-        await _divide(ctx, row, None if cursor is UNDEFINED else cursor)
+        row = await _divide(ctx, row, None if cursor is UNDEFINED else cursor)
     await _queue(ctx, name, next, reset, skip_errors)
     await _go_on(ctx, row, one_batch_only=one_batch_only)
     return await _status(ctx, name)
@@ -238,7 +238,7 @@ async def _begin(
     return begun
 
 
-async def _divide(ctx: MutationCtx, row: Migration, cursor: str | None) -> None:
+async def _divide(ctx: MutationCtx, row: Migration, cursor: str | None) -> Migration:
     """Begin at the beginning, or at `cursor`, with parts as they are made now."""
     await _forget_parts(ctx, row)
     plan = await _plan(ctx, {"name": row["name"], "fn": row["fn"]})
@@ -249,6 +249,7 @@ async def _divide(ctx: MutationCtx, row: Migration, cursor: str | None) -> None:
     for number, bounds in enumerate(plan["parts"]):
         part = {"migration": row["_id"], "number": number, "cursor": cursor, **bounds}
         await ctx.db.insert(Part, {**part, "is_done": False, "processed": 0})
+    return {**row, "skipped": 0}
 
 
 async def _plan(ctx: MutationCtx, member: Member) -> Plan:
@@ -285,7 +286,7 @@ async def _begin_in_turn(
     row = await _begin(ctx, member, row, None, series["skip_errors"])
     try:
         if series["reset"] or not await _parts(ctx, row):
-            await _divide(ctx, row, None)
+            row = await _divide(ctx, row, None)
     except Exception as error:
         await _stop(ctx, row, "failed", told(error))
         return
