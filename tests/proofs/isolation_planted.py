@@ -144,14 +144,14 @@ def _with_identity() -> AbstractContextManager[None]:
     return _instead(Caller, "_replace", lenient)
 
 
-def _for_clients(owner: Any) -> Plant:
-    read = getattr(owner, "call_arguments")  # noqa: B009 - it is imported there
+def _for_clients(owner: Any, name: str) -> Plant:
+    read = getattr(owner, name)
 
-    def lenient(path: str, json: Any, *, component: str, who: Any) -> Any:
+    def lenient(path: str, json: Any, *, component: str, **rest: Any) -> Any:
         del component
-        return read(path, json, component="", who=who)
+        return read(path, json, component="", **rest)
 
-    return _replaced(owner, "call_arguments", lenient)
+    return _replaced(owner, name, lenient)
 
 
 PLANTED: Final[Mapping[str, Plant]] = {
@@ -190,8 +190,8 @@ PLANTED: Final[Mapping[str, Plant]] = {
     "that components have no variables": _replaced(
         Deployment, "environment_of", lambda self, _component: self.application.environment
     ),
-    "that clients call no components": _for_clients(function_api),
-    "that clients call none over a socket": _for_clients(session),
+    "that clients call no components": _for_clients(function_api, "call_arguments"),
+    "that clients call none over a socket": _for_clients(session, "arguments_in_steps"),
     "that clients show nothing of them": _replaced(
         Query, "refusal_for", lambda self, _who: self.refusal
     ),
