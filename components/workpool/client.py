@@ -33,6 +33,8 @@ BATCH_ITEMS: Final = 500
 BATCH_BYTES: Final = 8_000_000
 """Likewise, about: half of what arguments may have, and a transaction write."""
 CANCEL_PAGE: Final = 64
+DUE_MS_MAX: Final = 2.0**53
+"""Since 1970; beyond, a float does not tell one millisecond from the next."""
 
 
 class Success(TypedDict):
@@ -181,7 +183,9 @@ class Workpool:
             The id of the work.
 
         Raises:
-            ValueError: arguments or context of over 1,000,000 bytes, or a function of another kind.
+            ValueError: arguments or context of over 1,000,000 bytes, a function of another kind, or
+                an `on_complete` that is no mutation.
+            TypeError: there is no such option.
         """
         return (await self._enqueue(ctx, "action", fn, [args or {}], options))[0]
 
@@ -328,6 +332,11 @@ class Workpool:
         return ids
 
     async def _call(self, ctx: WriteCtx, kind: Kind, fn: Any, options: Options) -> dict[str, Value]:
+        if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+            raise TypeError(
+                f"enqueue_{kind}() has no {', '.join(unknown)}=; there are "
+                f"{', '.join(Options.__annotations__)}"
+            )
         known = await ctx.meta.get_function_metadata(fn)
         if known["kind"] != kind:
             raise ValueError(f"{known['name']} is a {known['kind']}; call enqueue_{known['kind']}")
@@ -338,6 +347,9 @@ class Workpool:
             "due": _due(ctx, options),
         }
         if "on_complete" in options:
+            told = await ctx.meta.get_function_metadata(options["on_complete"])
+            if told["kind"] != "mutation":
+                raise ValueError(f"on_complete is a mutation, and {told['name']} is none")
             call["on_complete"] = await ctx.create_function_handle(options["on_complete"])
             call["context"] = options.get("context")
         retry = self._retry(kind, options.get("retry"))
@@ -385,7 +397,7 @@ async def _tell(ctx: WriteCtx, fn: Reference, args: Mapping[str, Value]) -> Any:
 def _due(ctx: WriteCtx, options: Options) -> float:
     """
     Raises:
-        ValueError: there are two times, or one without a time zone.
+        ValueError: there are two times, one without a time zone, or one that no clock shows.
     """
     if "run_at" in options and "run_after" in options:
         raise ValueError("say either run_at or run_after")
@@ -394,11 +406,13 @@ def _due(ctx: WriteCtx, options: Options) -> float:
         if at.tzinfo is None:
             raise ValueError("run_at needs a datetime with a time zone, such as ctx.now + delta")
         return at.timestamp() * 1000
-    if at is not None:
-        return at
-    after = options.get("run_after", 0)
-    delay_ms = after / timedelta(milliseconds=1) if isinstance(after, timedelta) else after
-    return ctx.now_ms + delay_ms
+    if at is None:
+        after = options.get("run_after", 0)
+        delay_ms = after / timedelta(milliseconds=1) if isinstance(after, timedelta) else after
+        at = ctx.now_ms + delay_ms
+    if not abs(at) <= DUE_MS_MAX:
+        raise ValueError(f"a work is due at {at:g}: these are no milliseconds since 1970")
+    return at
 
 
 def _check_level(level: str) -> None:

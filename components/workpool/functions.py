@@ -25,12 +25,16 @@ from components.workpool.schema import FailedWork, Payload, Pool, Run, Work
 from engine import (
     UNDEFINED,
     ActionCtx,
+    FunctionNotFound,
     Id,
+    InvalidValue,
     MutationCtx,
     QueryCtx,
     Retry,
     TransactionLimits,
+    UnmountedComponent,
     Value,
+    WrongFunctionKind,
     internal_action,
     internal_mutation,
     internal_query,
@@ -446,16 +450,40 @@ async def _cancel(ctx: MutationCtx, work: Work) -> None:
 async def _finish(ctx: MutationCtx, work: Work, outcome: Outcome, ended_as: Ended) -> None:
     """Forget a work, and have whoever wants to know told how it ended."""
     await ctx.db.delete(work["_id"])
-    if ended_as == "failed":
-        await _keep_failure(ctx, work, outcome.error)
-    if "on_complete" in work:
-        result, context = _result(outcome, ended_as), await _context(ctx, work)
-        told = {"work_id": work["_id"], "context": context, "result": result}
-        await ctx.scheduler.run_after(0, work["on_complete"], told)
+    ended_as, error = await _told(ctx, work, outcome, ended_as)
+    if error is not None:
+        await _keep_failure(ctx, work, error)
     for name in ("args_at", "context_at"):
         if name in work:
             await ctx.db.delete(work[name])
     await _count(ctx, ended_as, work, int(work["attempts"]))
+
+
+async def _told(
+    ctx: MutationCtx, work: Work, outcome: Outcome, ended_as: Ended
+) -> tuple[Ended, str | None]:
+    """
+    Have `on_complete` told how a work has ended.
+
+    Returns:
+        How it has ended then, and why it is to be set aside, if it is.
+    """
+    error = outcome.error if ended_as == "failed" else None
+    if "on_complete" not in work:
+        return ended_as, error
+    result, context = _result(outcome, ended_as), await _context(ctx, work)
+    told = {"work_id": work["_id"], "context": context, "result": result}
+    try:
+        await ctx.scheduler.run_after(0, work["on_complete"], told)
+    except InvalidValue as refused:
+        if work["kind"] != "action" or ended_as != "succeeded":
+            raise  # what a mutation has written goes with it
+        outcome = Outcome("failed", error=f"its result cannot be handed on: {refused}")
+        return await _told(ctx, work, outcome, "failed")
+    except (FunctionNotFound, UnmountedComponent, WrongFunctionKind) as gone:
+        # A push took it away.  The work has ended all the same: others wait for its place.
+        return ended_as, f"{error or ended_as}; nobody was told: {gone}"
+    return ended_as, error
 
 
 def _result(outcome: Outcome, ended_as: Ended) -> dict[str, Value]:

@@ -88,13 +88,13 @@ OF_POOLS: Final[Mapping[str, Bug]] = {
         'outcome.kind == "success" and not is_canceled',
     ),
     "a canceled work that is tried again": _of_pool("rules.verdict", "is_canceled or ", ""),
-    "an end that nobody is told of": _of_pool("_finish", '"on_complete" in work', "False"),
+    "an end that nobody is told of": _of_pool("_told", '"on_complete" not in work', "True"),
     "an end that is told of twice": _of_pool(
-        "_finish",
+        "_told",
         'await ctx.scheduler.run_after(0, work["on_complete"], told)',
         'for _ in "12": await ctx.scheduler.run_after(0, work["on_complete"], told)',
     ),
-    "a context of nobody": _of_pool("_finish", '"context": context', '"context": None'),
+    "a context of nobody": _of_pool("_told", '"context": context', '"context": None'),
     "an end that wakes nobody": _of_pool("_end", "await worker.ping(ctx)", "pass"),
     "an end that wakes nobody whose time is yet to come": _of_pool(
         "_is_room_for_who_waits",

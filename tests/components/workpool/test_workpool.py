@@ -20,12 +20,14 @@ from engine import (
     internal_mutation,
     mutation,
 )
+from engine.app.registry import Application
 from engine.functions.loader import load
-from engine.rehearsal.harness import BlockingHarness, open_place
+from engine.rehearsal.harness import BlockingHarness, Place, open_place
 from tests.components.lives import Lives
 from tests.components.workpool import works
 from tests.components.workpool.works import (
     APPLICATION,
+    WITHOUT_DONE,
     ask,
     enqueue,
     enqueue_from_outside,
@@ -58,6 +60,11 @@ def status(t: BlockingHarness, work_id: str) -> Any:
 
 def results(t: BlockingHarness) -> dict[str, Any]:
     return {one["label"]: one["result"] for one in t.query(rows, "told")}
+
+
+def deploy(place: Place, application: Application) -> None:
+    """Push to a place that runs."""
+    place.wait(partial(place.stage.deploy, application))
 
 
 def configure(t: BlockingHarness, limit: int) -> None:
@@ -552,6 +559,64 @@ def test_a_callback_that_fails_takes_nothing_with_it() -> None:
         assert (1, 0, 0) == (report["succeeded"], report["running"], report["backlog"])
 
 
+@pytest.mark.parametrize("kind", ["action", "mutation"])
+def test_who_is_to_be_told_may_be_gone_and_holds_up_nobody(kind: str) -> None:
+    with open_place(APPLICATION) as place:
+        t = BlockingHarness(place)
+        configure(t, 1)
+        (work,) = put(t, "action", plan("a", 100))
+        (last,) = put(t, kind, plan("b", fails=1))
+        t.advance(10)
+        deploy(place, WITHOUT_DONE)
+        t.finish_all_scheduled_functions()
+
+        report = t.query(ask, "report", [])
+        assert (0, 0) == (report["running"], report["backlog"])
+        errors = {one["workId"]: one["error"] for one in t.query(ask, "failures", [])}
+        assert errors[work].startswith("succeeded; nobody was told: Could not find")
+        assert errors[last].startswith("ValueError: attempt 1; nobody was told: Could not find")
+
+        deploy(place, APPLICATION)
+        t.mutation(tell, "retry_failure", [work], {})
+        t.finish_all_scheduled_functions()
+        assert {"a": "success"} == {name: one["kind"] for name, one in results(t).items()}
+
+
+@pytest.mark.parametrize("depth", [62, 63, 64, 65])
+def test_a_result_that_is_nested_too_deep_to_be_told_has_failed(depth: int) -> None:
+    with open_place(POISON) as place:
+        t = BlockingHarness(place)
+        t.mutation(enqueue_deep, depth)
+        t.finish_all_scheduled_functions()
+
+        report = t.run(report_of_poison)
+        counts = [report[name] for name in ("succeeded", "failed", "running")]
+        assert counts == ([1, 0, 0] if depth == 62 else [0, 1, 0])
+        assert all("too deep" in one["error"] for one in t.run(failures_of_poison))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "why"),
+    [
+        ({"on_complete": works.rows}, ValueError, "on_complete is a mutation, and .*:rows is none"),
+        ({"on_complete": works.act}, ValueError, "on_complete is a mutation, and .*:act is none"),
+        ({"on_completed": works.done}, TypeError, "has no on_completed=; there are name, on_c"),
+        ({"run_after": float("nan")}, ValueError, "due at nan"),
+        ({"run_at": float("inf")}, ValueError, "due at inf"),
+        ({"run_at": 1e300}, ValueError, r"due at 1e\+300"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_when_it_is_enqueued(
+    options: dict[str, Any], error: type[Exception], why: str, t: BlockingHarness
+) -> None:
+    async def enqueue(ctx: MutationCtx) -> str:
+        args = plan("a")
+        return await works.pool.enqueue_action(ctx, works.act, args, **options)
+
+    with pytest.raises(error, match=why):
+        t.run(enqueue)
+
+
 @pytest.mark.parametrize(
     ("what", "error"), [("endless", "user_time_s_max"), ("greedy", "LimitExceeded")]
 )
@@ -602,6 +667,19 @@ async def nested(ctx: ActionCtx, how: str) -> None:
     await ctx.run_mutation(for_good)
 
 
+@internal_action
+async def deep(ctx: ActionCtx, depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@mutation
+async def enqueue_deep(ctx: MutationCtx, depth: int) -> None:
+    await fragile.enqueue_action(ctx, deep, {"depth": depth}, on_complete=works.refuse)
+
+
 @mutation
 async def enqueue_poison(ctx: MutationCtx, what: str) -> None:
     await fragile.enqueue_mutation(ctx, poison, {"what": what}, on_complete=works.refuse)
@@ -620,4 +698,5 @@ async def report_of_poison(ctx: MutationCtx) -> Any:
     return await fragile.report(ctx)
 
 
-POISON = load([poisoned, poison, for_good, nested, enqueue_poison, enqueue_nested, works.refuse])
+NESTING: list[Any] = [nested, deep, enqueue_nested, enqueue_deep]
+POISON = load([poisoned, poison, for_good, enqueue_poison, works.refuse, *NESTING])

@@ -147,9 +147,9 @@ async def rows(ctx: QueryCtx, table: str) -> list[Any]:
     return await ctx.db.query(table).collect()
 
 
-APPLICATION = load(
-    [app, act, write, look, done, refuse, enqueue, enqueue_from_outside, tell, ask, rows]
-)
+FEWER: list[Any] = [app, act, write, look, refuse, enqueue, enqueue_from_outside, tell, ask, rows]
+APPLICATION = load([*FEWER, done])
+WITHOUT_DONE = load(FEWER)
 
 
 def plan(label: str, ms: float = 0, fails: int = 0, *, final: bool = False) -> dict[str, Any]:
