@@ -144,6 +144,14 @@ class History(RuleBasedStateMachine):
             self.cancel(len(self.works) - 2, 1)
         self.advance(1_000)
 
+    @rule(fails=st.integers(1, 4))
+    def what_has_failed_for_good_is_not_tried_again(self, fails: int) -> None:
+        """Also where another attempt would have been the one that works."""
+        if self.report()["running"] < self.limit:
+            self.enqueue("action", 1, 10, fails, True, True, 0)
+            self.advance(5_000)
+            assert len(self.attempts(list(self.works.values())[-1])) <= 1
+
     @rule(which=st.integers(0, 99), times=st.integers(1, 2))
     def cancel(self, which: int, times: int) -> None:
         work_id = list(self.works)[which % len(self.works)]
@@ -298,6 +306,9 @@ class History(RuleBasedStateMachine):
             assert f"{expected.label} is done" == result["returnValue"]
             if expected.kind == "action":
                 assert expected.label in works.ledger.succeeded
+                if not expected.is_disturbed:
+                    assert begun == expected.fails + 1
+                    assert begun == 1 or not expected.final
             else:
                 assert expected.fails == 0
                 assert not expected.canceled or expected.begun_when_canceled
