@@ -172,9 +172,14 @@ class Stage:
     async def now_ns(self) -> int:
         return self._runtime.standing_ns()
 
-    def go_on_at(self, now_ns: int) -> None:
-        """Let the clock be where that of an earlier stage was; dice are to be seeded anew."""
-        self._runtime.jump(max(0, now_ns - self._runtime.standing_ns()) / 1e9)
+    async def go_on_at(self, now_ns: int) -> None:
+        """
+        Let the clock be where that of an earlier stage was; dice are to be seeded anew.
+
+        The monotonic clock goes with it: a wall clock that leaps by more than an hour is not
+        believed.
+        """
+        self.clock.jump(max(0, now_ns - self._runtime.standing_ns()) / 1e9)
 
     def begin_closing(self) -> None:
         """Let time run by itself, for the timeouts of whatever does not end."""

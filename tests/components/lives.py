@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, Self
 
 import trio
@@ -96,7 +97,7 @@ class Lives:
         with suppress(StoreFailed, BaseExceptionGroup):
             self._opened.__exit__(None, None, None)
         self._open(left_behind)
-        self.place.stage.go_on_at(self._now_ns)
+        self.place.wait(partial(self.place.stage.go_on_at, self._now_ns))
         self.t.seed(self.number)  # no two lives give the same ids
 
     def _open(self, store: MemoryStore) -> None:
