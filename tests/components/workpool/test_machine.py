@@ -126,22 +126,13 @@ class History(RuleBasedStateMachine):
                 due_ms=self.now_ms + wait_ms,
             )
 
-    @rule(ms=st.sampled_from([10, 400]), fails=st.integers(0, 1), cancels=st.booleans())
-    def fill(self, ms: float, fails: int, cancels: bool) -> None:
-        """
-        Take all the room that there is, have something to come, and let time pass.
-
-        What runs may be canceled: one that fails if any does, and one that succeeds.
-        """
-        first = len(self.works)
+    @rule(ms=st.sampled_from([10, 400]), fails=st.integers(0, 1))
+    def fill(self, ms: float, fails: int) -> None:
+        """Take all the room that there is, have something to come, and let time pass."""
         if room := self.limit - self.report()["running"]:
             self.enqueue("action", 1, 10, fails, False, True, 0)
             self.enqueue("action", max(0, room - 1), ms, 0, False, True, 0)
         self.enqueue("action", 1, 0, 0, False, True, 700)
-        self.advance(5)
-        if cancels:
-            self.cancel(first, 1)
-            self.cancel(len(self.works) - 2, 1)
         self.advance(1_000)
 
     @rule(fails=st.integers(1, 4))
@@ -151,6 +142,16 @@ class History(RuleBasedStateMachine):
             self.enqueue("action", 1, 10, fails, True, True, 0)
             self.advance(5_000)
             assert len(self.attempts(list(self.works.values())[-1])) <= 1
+
+    @rule()
+    def what_is_canceled_while_it_runs_is_not_tried_again(self) -> None:
+        """Be it that it fails or that it succeeds."""
+        for fails in (1, 0):
+            if self.report()["running"] < self.limit:
+                self.enqueue("action", 1, 10, fails, False, True, 0)
+                self.advance(5)
+                self.cancel(len(self.works) - 1, 1)
+                self.advance(1_000)
 
     @rule(which=st.integers(0, 99), times=st.integers(1, 2))
     def cancel(self, which: int, times: int) -> None:
