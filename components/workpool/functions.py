@@ -307,6 +307,9 @@ async def _check(ctx: MutationCtx, run_id: Id[Run]) -> None:
         await _end(ctx, work, Outcome("failed", error="its scheduled job was canceled"))
     elif kind == "failed" and job is not None:
         await _end(ctx, work, Outcome("failed", error=job["state"].get("error", "")))
+    elif kind == "success" and job is not None and "returned" in job:
+        # Whoever was to tell of it is late, or was canceled; who comes second finds it done.
+        await _end(ctx, work, _outcome({"kind": "success", "value": job["returned"]}))
     else:
         await ctx.db.patch(run_id, {"check_at": ctx.now_ms + CHECK_MS})
 

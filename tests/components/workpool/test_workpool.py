@@ -492,6 +492,23 @@ def test_an_end_that_is_reported_twice_is_one(t: BlockingHarness) -> None:
     assert 1 == t.query(ask, "report", [])["retries"]
 
 
+def test_an_end_that_is_called_off_on_its_way_is_noticed_a_minute_later(lives: Lives) -> None:
+    configure(lives.t, 1)
+    (work,) = put(lives.t, "action", plan("a", 1_000))
+    put(lives.t, "action", plan("b"))
+    lives.t.advance(10)
+    lives.cut(0, in_flight=True, ms=2_000)
+    (job,) = [job for job in lives.jobs() if job["name"].endswith("ended")]
+    lives.kill_job(job["_id"])
+
+    lives.t.advance(50_000)
+    assert "running" == status(lives.t, work)["state"]
+    lives.t.advance(20_000)
+    assert {"kind": "success", "returnValue": "a is done"} == results(lives.t)["a"]
+    assert "success" == results(lives.t)["b"]["kind"]
+    assert 1 == len(works.ledger.attempts["a"])
+
+
 def test_the_end_of_an_earlier_attempt_is_not_that_of_the_one_under_way(
     t: BlockingHarness,
 ) -> None:
