@@ -413,7 +413,9 @@ class PastReads:
                     await self._drop(other)
                 if not idle:
                     raise OutOfRetention(
-                        f"what was changed since ts {kept.base.ts} takes over "
+                        f"what was changed since ts {kept.base.ts}, with the entries of indexes "
+                        "that were dropped, takes over "
                         f"{self._limits.past_disk_bytes_max:,} bytes on the disk "
-                        "(past_disk_bytes_max); ask for a newer ts"
+                        "(past_disk_bytes_max); ask for a newer ts, by an index that there is now, "
+                        "or raise that limit"
                     ) from None

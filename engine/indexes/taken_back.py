@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import islice
 from operator import itemgetter
 from typing import Final, TypeAlias
 
@@ -26,7 +25,10 @@ from engine.store.scratch import ScratchWriter
 GONE: Final = b""
 """The image of a row that was not there: a document takes a byte at least."""
 SLICE_BYTES: Final = 16 << 20
-"""Of images that are put at once: a page of the scratch is written for few of them otherwise."""
+"""
+Of images that are put at once: a page of the scratch is written for few of them otherwise.  Also of
+those that are read at once for their entries.
+"""
 SLICE_ROWS: Final = 20_000
 """Likewise; in memory they are several times as large."""
 
@@ -130,12 +132,19 @@ def lay_all(
     """
     end = (index.table_number + 1).to_bytes(4, "big")
     while lower < end:
+        entries: list[tuple[bytes, bytes]] = []
+        rows, size, reached = 0, 0, end
         # A snapshot each: pages that one can see are not used again, and the file would grow.
         with scratch.snapshot() as then:
-            found = _then(then.range(Tree.ROWS, lower, end), now(lower, end))
-            rows = list(islice(found, rows_max))
-        scratch.add((), sorted(_entry(index, key, image) for key, image in rows if image != GONE))
-        lower = rows[-1][0] + b"\0" if len(rows) == rows_max else end
+            for key, image in _then(then.range(Tree.ROWS, lower, end), now(lower, end)):
+                if image != GONE:
+                    entries.append(_entry(index, key, image))
+                rows, size = rows + 1, size + len(image)
+                if rows >= rows_max or size >= SLICE_BYTES:
+                    reached = key + b"\0"
+                    break
+        scratch.add((), sorted(entries))
+        lower = reached
         yield lower
 
 
