@@ -269,6 +269,8 @@ class Session:
         arguments = {}
         if isinstance(message, ModifyQuerySet) and len(text) >= LARGE_BYTES_MIN:
             arguments = await self._read_ahead(message)
+            if self._scope.cancel_called:  # the session has ended meanwhile
+                return
         step = self._protocol.receive(message, arguments)
         match step:
             case Greeted():

@@ -142,8 +142,9 @@ class Subscriptions:
         if not self._index:
             return
         for count, live in enumerate(self._index.touched_by(commit), 1):
-            # One that was read at this commit or after it has seen what it wrote.
-            if live.invalidated_at is None and live.ts < commit.ts:
+            # One that was read at this commit or after it has seen what it wrote, and one may have
+            # been released since the last slice.
+            if live.invalidated_at is None and live.ts < commit.ts and live in self._index:
                 live.invalidated_at = commit.ts
                 self._index.leave(live)
                 if live.is_watched:

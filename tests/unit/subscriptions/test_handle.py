@@ -49,6 +49,23 @@ def test_one_that_is_born_invalidated_is_not_kept() -> None:
     assert subscribed.statistics().lives == 0
 
 
+def test_whoever_leaves_between_two_slices_of_a_comparison_is_passed_over() -> None:
+    commit = moved(3, b"a", b"b")
+    subscribed = Subscriptions(history(commit))
+    lives = [subscribed.subscribe(EVERYTHING, 2) for _ in range(4)]
+
+    with mock.patch.object(handle, "SLICE_LIVES", 1):
+        for _ in subscribed.compare(commit):
+            for live in [live for live in lives if live.invalidated_at is None][-1:]:
+                live.release()
+                lives.remove(live)
+    subscribed.finish(3)
+
+    assert [3, 3] == [live.invalidated_at for live in lives]
+    assert subscribed.processed.value == 3
+    assert subscribed.statistics().lives == 0
+
+
 def test_an_early_subscriber_is_not_told_of_what_it_has_seen() -> None:
     commits = [moved(ts, b"a", b"b") for ts in (3, 5, 7)]
     subscribed = Subscriptions(history(*commits), processed_ts=2)
