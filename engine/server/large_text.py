@@ -15,7 +15,7 @@ from typing import Final, NoReturn, TypeAlias
 from engine.errors import InvalidValue
 from engine.model.json_values import read_object, read_scalar
 from engine.model.limits import ARRAY_ITEMS_MAX, OBJECT_FIELDS_MAX, VALUE_NESTING_MAX
-from engine.model.values import Refusal, Value, check_room
+from engine.model.values import Refusal, Value, check_room, size_of
 from engine.server.json_text import parse
 
 LARGE_BYTES_MIN: Final = 1 << 16
@@ -27,11 +27,18 @@ STEP_COST_MAX: Final = 4_000
 RUN_BYTES_MAX: Final = 1 << 14
 """Of scalars that are parsed together."""
 
-_QUOTE, _BACKSLASH, _ARRAY, _OBJECT = b'"\\[{'
+SPELLED_BYTES_MAX: Final = 8
+"""Of JSON for one byte of a value: six for a letter that is escaped, a third more in base64."""
+
+_NAME_SLACK: Final = 16
+"""A name like `$integer` is part of no value, and may stand where there is room for no more."""
+
+_QUOTE, _ARRAY, _OBJECT = b'"[{'
 _CLOSING: Final = b"]}"
 _RUN: Final = re.compile(rb'[^\[\]{}"]{1,%d}' % RUN_BYTES_MAX)
 _LONG_RUN: Final = re.compile(rb'[^\[\]{}",]+')
 _BETWEEN: Final = b" \t\r\n,:"
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 Steps: TypeAlias = Generator[None, None, Value]
 
@@ -77,6 +84,8 @@ class _Reader:
         self._open: list[list[Value] | dict[str, Value]] = []
         self._names: list[str | None] = []
         """Of the field that is being read of each, or `None`."""
+        self._before: list[int] = []
+        """Bytes of what stands before each."""
 
     def take(self) -> int:
         """Take what comes next; about what that has cost."""
@@ -94,27 +103,60 @@ class _Reader:
         return self._run()
 
     def _begin(self, container: list[Value] | dict[str, Value]) -> None:
+        before = self._bytes
         self._count(2)
-        check_room(VALUE_NESTING_MAX - len(self._open))
+        # An object may stand for a number or bytes, which its end tells.
+        check_room(VALUE_NESTING_MAX - len(self._open) + isinstance(container, dict))
         self._open.append(container)
         self._names.append(None)
+        self._before.append(before)
 
     def _end(self) -> None:
-        container = self._open.pop()
+        container, before = self._close()
+        value = container
+        if isinstance(container, dict):
+            value = read_object(container)
+            if isinstance(value, dict):
+                check_room(VALUE_NESTING_MAX - len(self._open))
+            else:
+                self._bytes = before
+                self._count(size_of(value))
+        self._put(value)
+
+    def _close(self) -> tuple[list[Value] | dict[str, Value], int]:
+        """The innermost container, which is open no more, and the bytes before it."""
         self._names.pop()
-        self._put(read_object(container) if isinstance(container, dict) else container)
+        return self._open.pop(), self._before.pop()
 
     def _string(self) -> int:
-        end = _end_of_string(self._text, self.at)
-        text = parse(self._text[self.at : end])
-        self.at = end
-        if self._open and isinstance(self._open[-1], dict) and self._names[-1] is None:
-            self._count(1 + len(text))
+        text = self._next_string()
+        name = self._names[-1] if self._open else None
+        if self._open and isinstance(self._open[-1], dict) and name is None:
+            if text.startswith("$") and not self._open[-1]:
+                self._bytes = self._before[-1]  # its end counts what it stands for
+            else:
+                self._count(1 + len(text))
             self._names[-1] = text
         else:
-            self._count(2 + len(text))
+            in_base64 = name is not None and name.startswith("$")
+            self._count(len(text) * 3 // 4 if in_base64 else 2 + len(text))
             self._put(read_scalar(text))
         return 1 + len(text) // 1_000
+
+    def _next_string(self) -> str:
+        """One that is longer than any that fits is refused before it is parsed."""
+        room = self._bytes_max - self._bytes + _NAME_SLACK
+        found = _STRING.match(self._text, self.at, self.at + SPELLED_BYTES_MAX * room)
+        if found is None:
+            raise self._too_large()
+        spelled = found[0]
+        # An escape is one letter, and has two or, beginning with `\u`, six.
+        least = len(spelled) - spelled.count(b"\\") - 4 * spelled.count(b"\\u")
+        if 3 * least > 4 * room:  # of base64 three quarters count
+            raise self._too_large()
+        text: str = parse(spelled)
+        self.at = found.end()
+        return text
 
     def _run(self) -> int:
         """Scalars that are no strings, and what stands between them."""
@@ -160,14 +202,16 @@ class _Reader:
                 self._refuse_inside(f"an object of over {OBJECT_FIELDS_MAX} fields")
 
     def _refuse_inside(self, why: str) -> NoReturn:
-        self._open.pop()
-        self._names.pop()
+        self._close()
         raise Refusal(why)
 
     def _count(self, size: int) -> None:
         self._bytes += size
         if self._bytes > self._bytes_max:
-            raise Refusal(f"over {self._bytes_max:,} bytes; split it over several calls")
+            raise self._too_large()
+
+    def _too_large(self) -> Refusal:
+        return Refusal(f"over {self._bytes_max:,} bytes; split it over several calls")
 
     def steps(self) -> list[object]:
         """Where the reader is, innermost first."""
@@ -175,14 +219,3 @@ class _Reader:
         for container, name in zip(self._open, self._names, strict=True):
             steps.append(len(container) if isinstance(container, list) else name or "")
         return steps[::-1]
-
-
-def _end_of_string(text: bytes, at: int) -> int:
-    """Where the string ends whose first quote is at `at`."""
-    while True:
-        at = text.index(b'"', at + 1)
-        before = at
-        while text[before - 1] == _BACKSLASH:
-            before -= 1
-        if (at - before) % 2 == 0:
-            return at + 1

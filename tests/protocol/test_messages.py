@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import re
+import sys
 from typing import Any
 
 import msgspec
@@ -15,7 +17,8 @@ from msgspec import Raw
 
 from engine.errors import InvalidValue, ProtocolViolation
 from engine.model.json_values import from_wire
-from engine.model.values import Int64, strictly_equal
+from engine.model.limits import VALUE_NESTING_MAX
+from engine.model.values import Int64, size_of, strictly_equal
 from engine.server.arguments import read_arguments
 from engine.server.json_text import LENIENT_BYTES_MAX, UNCOLLECTED_BYTES_MIN, parse
 from engine.server.large_text import STEP_COST_MAX, read_in_steps
@@ -255,6 +258,8 @@ def test_numbers_longer_than_what_is_parsed_together_are_whole() -> None:
         (b'[{"a":[' + b"0," * 5_000_000, "args[0].a: an array of over 8192 items"),
         (b'[{"a":["x",' + b'"abc",' * 5_000, "args[0].a[1998]: over 10,000 bytes"),
         (b"[{" + b'"a":null,' * 3 + b",".join(b'"a%d":1' % n for n in range(1_100)), "over 1024"),
+        (b'[{"a":"' + rb"\"" * 100_000, "args[0].a: over 10,000 bytes"),
+        (b'["' + b'\\"\xff' * 10_000 + b'"', "args[0]: over 10,000 bytes"),
         (b"[" * 100, "args[0]"),
     ],
 )
@@ -266,6 +271,67 @@ def test_what_is_too_large_is_refused_where_it_becomes_that(text: bytes, why: st
         read_slowly(text, bytes_max)
 
     assert why in str(refused.value)
+
+
+@given(VALUES)
+def test_a_large_text_is_as_large_as_what_it_spells(value: Any) -> None:
+    text = b"[%b]" % bytes(value_json(value))
+
+    assert strictly_equal(read_slowly(text, size_of([value]))[0], [value])
+
+
+@pytest.mark.parametrize(
+    "value", [[Int64(1)] * 8_000, b"x" * 8_000, [b""] * 3_000, [{"a": float("inf")}] * 3_000]
+)
+def test_a_number_and_bytes_are_counted_as_themselves(value: Any) -> None:
+    text, size = bytes(value_json(value)), size_of(value)
+
+    assert strictly_equal(read_slowly(text, size)[0], value)
+    with pytest.raises(InvalidValue, match=f"over {size - 1:,} bytes"):
+        read_slowly(text, size - 1)
+
+
+@pytest.mark.parametrize(("around", "size"), [('"%s"', 2 + 4_000), ('{"$bytes":"%s"}', 2 + 3_000)])
+def test_however_a_letter_is_spelled_it_is_one(around: str, size: int) -> None:
+    whole, escaped = around % ("A" * 4_000), around % (r"\u0041" * 4_000)
+
+    assert strictly_equal(read_slowly(escaped.encode(), size)[0], from_wire(parse(whole)))
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+@pytest.mark.parametrize(
+    "inner",
+    ["0", "[]", "{}", '{"a":0}', *(bytes(value_json(x)).decode() for x in (Int64(1), b"", -0.0))],
+)
+def test_a_large_text_nests_as_deep_as_a_small_one(inner: str, room: int) -> None:
+    depth = VALUE_NESTING_MAX - room
+    text = "[" * depth + inner + "]" * depth
+    try:
+        expected = from_wire(parse(text), path="args")
+    except InvalidValue as refused:
+        with pytest.raises(InvalidValue, match="^" + re.escape(str(refused))):
+            read_slowly(text.encode())
+    else:
+        assert strictly_equal(read_slowly(text.encode())[0], expected)
+
+
+@pytest.mark.parametrize("escaped", [r"\"", r"\\", r"\\\""])
+def test_a_string_is_taken_at_once_however_many_quotes_are_in_it(escaped: str) -> None:
+    text, calls = f'["{escaped * 10_000}"]', 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        value, _steps = read_slowly(text.encode())
+    finally:
+        sys.setprofile(before)
+
+    assert value == parse(text)
+    assert calls < 1_000
 
 
 @given(VALUES, st.integers(0, 2**32 - 1))
