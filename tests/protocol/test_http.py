@@ -27,7 +27,7 @@ from engine.server.json_text import LENIENT_BYTES_MAX
 from engine.server.requests import Request, Response, Route, text_response
 from engine.server.server import ServerConfig
 from tests.protocol.cells import START_TS, Cells, Ctx
-from tests.protocol.wires import ADMIN_KEY, House, serving
+from tests.protocol.wires import ADMIN_KEY, House, Turns, serving
 
 
 def echo(ctx: Ctx, value: Any = None) -> Any:
@@ -94,21 +94,14 @@ NUMBERS = [[1] * 8_000] * 40
 
 @pytest.mark.parametrize("wrap", [dict, lambda args: [args]], ids=["bare", "in an array"])
 async def test_others_get_their_turns_while_large_arguments_are_read(wrap: Any) -> None:
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
+    turns = Turns()
     async with serving(application()) as house:
-        house.nursery.start_soon(take_turns)
+        house.nursery.start_soon(turns.take)
         large = call("m:echo", wrap({"value": NUMBERS}))
         reply = await house.http("POST", "/api/query", large)
 
     assert reply.json["value"] == NUMBERS
-    assert turns >= len(NUMBERS) // 2
+    assert turns.count >= len(NUMBERS) // 2
 
 
 async def test_arguments_that_become_too_large_fail_their_call() -> None:

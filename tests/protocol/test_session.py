@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -25,12 +26,13 @@ from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
 from engine.server.fanout import SUBSCRIBERS_MAX, Fanout
 from engine.server.protocol import Plan
-from engine.server.server import Server, ServerConfig
+from engine.server.server import SHORTCUT, Server, ServerConfig
 from engine.server.session import Session
+from engine.server.shortcut import Take
 from engine.server.who import NOBODY
 from tests.protocol.cells import START_TS, Cells, Ctx
 from tests.protocol.tokens import custom, token
-from tests.protocol.wires import ADMIN_KEY, House, serving
+from tests.protocol.wires import ADMIN_KEY, House, Turns, serving
 
 
 def show(ctx: Ctx, cell: str = "cell") -> Any:
@@ -493,13 +495,7 @@ def echo(_ctx: Ctx, value: Any) -> Any:
 async def test_others_get_their_turns_while_large_arguments_are_read(
     kind: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
+    turns = Turns()
 
     async def echo_by_action(_cells: Cells, _caller: Caller, value: Any) -> Any:
         return value
@@ -511,7 +507,7 @@ async def test_others_get_their_turns_while_large_arguments_are_read(
     )
     async with serving(cells) as house:
         client = await house.dial()
-        house.nursery.start_soon(take_turns)
+        house.nursery.start_soon(turns.take)
         if kind == "Add":
             await client.add(0, "m:Add", {"value": NUMBERS})
             [shown] = (await client.hear_until("Transition"))["modifications"]
@@ -522,7 +518,47 @@ async def test_others_get_their_turns_while_large_arguments_are_read(
             value = (await client.hear_until(f"{kind}Response"))["result"]
 
     assert value == NUMBERS
-    assert turns >= len(NUMBERS) // 2
+    assert turns.count >= len(NUMBERS) // 2
+
+
+class OneWay:
+    """A host's shortcut that takes nothing, and hands on what its client says."""
+
+    is_begun = False
+
+    def __init__(self) -> None:
+        self.take: Take | None = None
+
+    def listen(self, take: Take) -> bool:
+        self.take = take
+        return True
+
+    def begin(self, *_messages: bytes) -> bool:
+        return False
+
+    async def finish(self) -> None:
+        raise AssertionError("nothing was begun")
+
+
+async def test_a_client_may_leave_while_its_large_arguments_are_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    shortcut = OneWay()
+    add = {"type": "Add", "queryId": 0, "udfPath": "m:show", "args": [{"cell": NUMBERS}]}
+    edit = {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": [add]}
+    async with serving(application()) as house:
+        wire = house.open(extensions={SHORTCUT: shortcut})
+        await wire.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert shortcut.take is not None
+        with capture_logs() as traces:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(shortcut.take, json.dumps(edit))
+                for _ in range(3):  # so it has begun
+                    await trio.lowlevel.checkpoint()
+                await wire.hang_up()
+
+    assert [] == [each for each in traces if each["log_level"] == "error"]
 
 
 @pytest.mark.parametrize("kind", ["Mutation", "Action", "Add"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -126,6 +127,18 @@ class Wire:
         return heard
 
 
+class Turns:
+    """How often somebody who does nothing else had his turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def take(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.count += 1
+
+
 class House:
     """A running server on a backend in memory."""
 
@@ -134,10 +147,22 @@ class House:
         self.cells = cells
         self.nursery = nursery
 
-    def open(self, path: str = "/api/1.48.0/sync", root_path: str = "") -> Wire:
-        """Connect a WebSocket."""
+    def open(
+        self,
+        path: str = "/api/1.48.0/sync",
+        root_path: str = "",
+        *,
+        extensions: Mapping[str, object] = MappingProxyType({}),
+    ) -> Wire:
+        """Connect a WebSocket, by a host that has these `extensions`."""
         wire = Wire()
-        scope = {"type": "websocket", "path": path, "root_path": root_path, "headers": []}
+        scope = {
+            "type": "websocket",
+            "path": path,
+            "root_path": root_path,
+            "headers": [],
+            "extensions": extensions,
+        }
         wire._to_server.send_nowait({"type": "websocket.connect"})
         self.nursery.start_soon(self.server, scope, wire.receive, wire.send)
         return wire
