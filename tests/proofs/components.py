@@ -22,7 +22,7 @@ from tests.proofs.components_planted import (
     OF_SHARDS,
     OF_WINDOWS,
 )
-from tests.proofs.machines import first_problem, prove_planted, say_nothing
+from tests.proofs.machines import first_problem, prove_planted, say_nothing, verdict_of
 from tests.proofs.proof import Plan, Verdict, too_few
 
 PROMISE = "Limits, migrations and aggregates are what a few lines say, whatever is done to them."
@@ -55,7 +55,4 @@ def prove(plan: Plan) -> Verdict:
         if (problem := first_problem(machine, plan.rounds, plan.seed, counts))
     ]
     missing = too_few(counts, {"histories": plan.rounds * len(MACHINES)})
-    for text in [*problems, *missing]:
-        print(f"  {text}")
-    figure = f"{counts['histories']:,} histories; {len(problems)} problems"
-    return Verdict(held=not problems and not missing, figure=figure)
+    return verdict_of(problems, missing, f"{counts['histories']:,} histories")

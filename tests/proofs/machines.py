@@ -41,6 +41,13 @@ def prove_planted(plan: Plan, planted: Mapping[str, tuple[Any, Planted]]) -> Ver
     return Verdict(held=not missed, figure=figure)
 
 
+def verdict_of(problems: list[str], missing: list[str], lived: str) -> Verdict:
+    """Print what did not hold, and what was too rare; `lived` is what there was."""
+    for text in [*problems, *missing]:
+        print(f"  {text}")
+    return Verdict(held=not problems and not missing, figure=f"{lived}; {len(problems)} problems")
+
+
 def first_problem(
     machine: Any,
     rounds: int,

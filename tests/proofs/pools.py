@@ -14,7 +14,7 @@ from typing import Final
 
 from tests.components.batch_worker.test_machine import History as HistoryOfAWorker
 from tests.components.workpool.test_machine import History as HistoryOfAPool
-from tests.proofs.machines import first_problem, prove_planted, say_nothing
+from tests.proofs.machines import first_problem, prove_planted, say_nothing, verdict_of
 from tests.proofs.pools_planted import OF_POOLS, OF_WORKERS
 from tests.proofs.proof import Plan, Verdict, too_few
 
@@ -40,11 +40,8 @@ def prove(plan: Plan) -> Verdict:
         if (problem := first_problem(machine, plan.rounds, plan.seed, counts, counted))
     ]
     missing = too_few(counts, {"crashes": plan.rounds // 2, "works and items": plan.rounds})
-    for text in [*problems, *missing]:
-        print(f"  {text}")
-    counted = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    figure = f"{counted}; {len(problems)} problems"
-    return Verdict(held=not problems and not missing, figure=figure)
+    lived = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return verdict_of(problems, missing, lived)
 
 
 def _of_a_pool(history: HistoryOfAPool) -> Mapping[str, int]:
