@@ -118,9 +118,10 @@ class PastReads:
         """Once for each who uses it."""
         self._places = trio.Semaphore(limits.past_count_max)
         """Each that is used has one."""
-        self._annexed: set[_Kept] = set()
+        # In the order in which they came, as all that is gone through: no two runs differ.
+        self._annexed: dict[_Kept, Annex] = {}
         self._job = trio.Lock()
-        self._scopes: set[trio.CancelScope] = set()
+        self._scopes: dict[trio.CancelScope, None] = {}
         self._scope_left = trio.lowlevel.ParkingLot()
         self._is_closed = False
 
@@ -261,10 +262,9 @@ class PastReads:
             await self._remove(kept)
 
     async def _remove(self, kept: _Kept) -> None:
-        if kept in self._annexed:
-            self._annexed.discard(kept)
-            assert kept.annex is not None, "what is in there has an annex"
-            await kept.annex.close()
+        annex = self._annexed.pop(kept, None)
+        if annex is not None:
+            await annex.close()
 
     # Taking back
 
@@ -352,8 +352,7 @@ class PastReads:
     async def _fill(self, kept: _Kept, work: Work, until: float) -> None:
         """Have an annex do something on whose way it takes back; memory is for what comes after."""
         if kept.annex is None:
-            kept.annex = self._annexes.begin(kept.base.ts)
-            self._annexed.add(kept)
+            kept.annex = self._annexed[kept] = self._annexes.begin(kept.base.ts)
         annex, began = kept.annex, self._runtime.monotonic()
         told_at = began
 
@@ -388,27 +387,27 @@ class PastReads:
         if self._is_closed:
             raise Stopped("the engine was closed while rows were taken back")
         with trio.CancelScope() as scope:
-            self._scopes.add(scope)
+            self._scopes[scope] = None
             try:
                 await self._do_with_room(kept, work)
             except EngineError:
                 await self._drop(kept)
                 raise
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[scope]
                 self._scope_left.unpark_all()
         if scope.cancelled_caught:
             raise Stopped("the engine was closed while rows were taken back")
 
     async def _do_with_room(self, kept: _Kept, work: Callable[[int], Awaitable[None]]) -> None:
         while True:
-            others = self._annexed - {kept}
-            taken = sum(other.annex.size_bytes() for other in others if other.annex is not None)
+            others = {other: annex for other, annex in self._annexed.items() if other is not kept}
+            taken = sum(annex.size_bytes() for annex in others.values())
             try:
                 return await work(max(0, self._limits.past_disk_bytes_max - taken))
             except AnnexFull:
                 used = {asked.kept for asked in self._used}
-                idle = others - used
+                idle = [other for other in others if other not in used]
                 for other in idle:
                     await self._drop(other)
                 if not idle:
