@@ -25,6 +25,7 @@ from engine.errors import (
     UsageError,
     WrongFunctionKind,
 )
+from engine.functions.tracebacks import trimmed
 from engine.model.codec import encode
 from engine.model.identity import Identity
 from engine.model.limits import ERROR_LENGTH_MAX, VALUE_BYTES_MAX
@@ -59,6 +60,8 @@ class Failure:
 
     `message` is for developers: the error, then one line a frame of the
     application.  `data` is what a `ConvexError` carries, else `UNDEFINED`.
+    `error` has the frames of the application alone: one of the engine would lead back
+    here, and keep all that the function had until the garbage collector comes.
     """
 
     message: str
@@ -173,7 +176,7 @@ def _described(error: BaseException) -> Failure:
     frames = _frames(error.__traceback__)
     told = f"{_cut(_told(error, frames))}{_cut(''.join(notes))}"
     message = f"{told}{frames}"
-    return Failure(message=speakable(message), data=data, error=error, kind=kind)
+    return Failure(message=speakable(message), data=data, error=trimmed(error), kind=kind)
 
 
 def _cut(text: str) -> str:

@@ -408,8 +408,10 @@ class Protocol:
 
         That is the answer to the mutation that ran when it was made.  Before the first
         transition of a client that is back it is all that wait: what it sends again may
-        have been committed for the connection before.
+        have been committed for the connection before.  One that is closed waits for none.
         """
+        if self.phase is Phase.CLOSED:
+            return False
         if self._is_back:
             return self._running is not None or bool(self._mutations)
         return self._running is not None and self._running is plan.behind

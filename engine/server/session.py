@@ -159,6 +159,7 @@ class Session:
         finally:
             self._protocol.close()
             self._lane.unpark_all()
+            self._answered.unpark_all()
             self._fanout.forget(self)
         with trio.move_on_after(CLOSING_S_MAX):
             await self._outbox.finished.wait()
@@ -354,15 +355,19 @@ class Session:
             if call.who.is_expired(self._runtime.now_ns()):
                 self._end_expired()
                 return
-            result = await self._mutation(call)
-            await self._runtime.pause("session.committed")
-            ts = self._backend.published.value if result.ts is None else result.ts
-            self._outbox.hold()
-            self._outbox.put(self._protocol.mutation_answered(call, result, ts))
-            self._tell_unchanged(ts, call.request_id)
-            self._outbox.let_go()
-            self._answered.unpark_all()
-            self._lane.unpark_all()
+            await self._answer(call)
+
+    async def _answer(self, call: Call) -> None:
+        """Run a mutation and say what it came to, which nothing keeps after that."""
+        result = await self._mutation(call)
+        await self._runtime.pause("session.committed")
+        ts = self._backend.published.value if result.ts is None else result.ts
+        self._outbox.hold()
+        self._outbox.put(self._protocol.mutation_answered(call, result, ts))
+        self._tell_unchanged(ts, call.request_id)
+        self._outbox.let_go()
+        self._answered.unpark_all()
+        self._lane.unpark_all()
 
     async def _mutation(self, call: Call) -> MutationResult:
         caller = _caller(call.who, call.request_id)

@@ -72,6 +72,8 @@ APART_S: Final = 0.002
 """For what was sent to have been read."""
 ANSWER_S_MAX: Final = 20.0
 QUIET_S_MAX: Final = 10.0
+SETTLING_S: Final = 0.5
+"""For whoever was here first to have gone, or there would seem to be room for one who stays."""
 BLOCKS_GROWTH_MAX: Final = 1_000
 """Objects that are there after the last part and were not before: what just ended may be a few."""
 BYTES_GROWTH_MAX: Final = 64 << 20
@@ -167,6 +169,7 @@ async def _tell(directory: Path, rounds: int, story: Story) -> None:
             return
         crowd = Crowd(engine, urls[0], story, await _loot(urls[0]))
         await crowd.rest(users)
+        await trio.sleep(SETTLING_S)
         before = Memory.now()
         tasks = _tasks()
         for part in range(PARTS):
