@@ -56,12 +56,13 @@ trace = tracer(__name__)
 MEMORY: Final = ":memory:"
 SWITCH_INTERVAL_S: Final = 0.0005
 """How soon a thread that finished its I/O gets the interpreter back from the trio thread."""
-GC_THRESHOLDS: Final = (10_000, 2, 50)
+GC_THRESHOLDS: Final = (2_500, 1, 300)
 """
 Of the garbage collector's generations. What the engine makes in passing goes without a collection,
 and what it keeps, caches and histories, is no garbage: with Python's own (700, 10, 10) looking for
-some takes a twentieth of a mutation's time, and now and then a tenth of a second at once. The
-second comes early, as looking through 60,000 objects that were kept holds up everybody for 20 ms.
+some takes a twentieth of a mutation's time, and now and then a tenth of a second at once. What is
+kept is looked at twice however many are looked at together, so these are few, for a millisecond;
+the third generation, which is all of them, comes when 1,500,000 more are kept.
 """
 
 AppSource: TypeAlias = str | Path | ModuleType | Sequence[Any] | Application

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -358,3 +360,52 @@ async def test_a_job_runs_the_code_of_its_time_with_the_arguments_of_then(
         await trio.sleep(10)
 
         assert [[2, [1]]] == await ask(node, notes)
+
+
+class Large:
+    """What a function has in hand."""
+
+
+IN_HAND: list[weakref.ref[Large]] = []
+
+
+@query
+async def query_fails(_ctx: QueryCtx) -> None:
+    fail_with_hands_full()
+
+
+@mutation
+async def mutation_fails(_ctx: MutationCtx) -> None:
+    fail_with_hands_full()
+
+
+@action
+async def action_fails(_ctx: ActionCtx) -> None:
+    fail_with_hands_full()
+
+
+def fail_with_hands_full() -> None:
+    large = Large()
+    IN_HAND.append(weakref.ref(large))
+    raise ConvexError("dropped")
+
+
+@pytest.mark.parametrize("kind", ["query", "mutation", "action"])
+async def test_what_a_call_that_failed_had_in_hand_goes_with_its_result(kind: str) -> None:
+    """At once: nothing leads back to itself, for the garbage collector to find much later."""
+    IN_HAND.clear()
+    async with serving([query_fails, mutation_fails, action_fails]) as node:
+        gc.disable()
+        try:
+            call = getattr(node.functions, kind)
+            result = await call(f"{MODULE}:{kind}_fails", {}, caller=ADMIN)
+            had = [ref() is not None for ref in IN_HAND]
+            if kind == "query":
+                result.live.release()
+            del result
+            await trio.testing.wait_all_tasks_blocked()
+            has = [ref() is not None for ref in IN_HAND]
+        finally:
+            gc.enable()
+
+    assert (had, has) == ([True], [False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import json
 from collections import Counter
 from typing import Any
@@ -20,7 +22,7 @@ from engine.errors import (
     Stopped,
     StoreFull,
 )
-from engine.functions.results import Caller
+from engine.functions.results import Caller, MutationResult
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.json_values import decode_ts, encode_ts
 from engine.model.limits import Limits
@@ -1003,6 +1005,39 @@ async def test_hanging_up_lets_go_of_everything(autojump_clock: trio.testing.Moc
 
         assert house.server.statistics().sessions == 0
         assert cells.subscriptions.statistics().lives == 0
+
+
+async def test_a_transition_that_is_held_goes_with_its_client(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    cells.answer_gates["m:put"] = trio.Event()
+    async with serving(cells) as house:
+        wire = await house.dial()
+        await wire.add(0, "m:show")
+        await wire.hear()
+        await wire.mutate(0, "m:put", value="mine")
+        await trio.testing.wait_all_tasks_blocked()
+        is_held = wire.unheard_count == 0
+        await wire.hang_up()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (is_held, cells.subscriptions.statistics().lives) == (True, 0)
+
+
+async def test_a_session_keeps_nothing_of_a_mutation_that_it_has_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        wire = await house.dial()
+        await wire.mutate(0, "m:put", value="x" * 1_000)
+        await wire.hear_until("MutationResponse")
+        await trio.testing.wait_all_tasks_blocked()
+        results = [one for one in gc.get_objects() if isinstance(one, MutationResult)]
+        waiting = list(filter(inspect.iscoroutine, gc.get_referrers(*results)))
+
+        assert results, "the backend has it"
+        assert not waiting
 
 
 @pytest.mark.parametrize("is_sending", [False, True])

@@ -53,6 +53,11 @@ class Wire:
         """Messages that the server has not taken."""
         return self._to_server.statistics().current_buffer_used
 
+    @property
+    def unheard_count(self) -> int:
+        """Messages that the client has not heard."""
+        return self._to_client.statistics().current_buffer_used
+
     async def say(self, **message: Any) -> None:
         await self.say_text(json.dumps(message))
 
