@@ -32,7 +32,8 @@ import trio
 from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
 from engine.functions import refusals
 from engine.functions.log_lines import Level, add_line
-from engine.functions.slots import ENGINE, Releasable, Slot, TimeIsUp
+from engine.functions.slots import Releasable, Slot, TimeIsUp
+from engine.functions.tracebacks import ENGINE
 from engine.functions.watchdog import Watchdog
 from engine.kernel.trace import tracer
 from engine.model.limits import Limits

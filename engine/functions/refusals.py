@@ -23,7 +23,8 @@ from typing import Any, Final
 import trio
 
 from engine.errors import NotAllowed
-from engine.functions.slots import ENGINE, Running, active, slot_here
+from engine.functions.slots import Running, active, slot_here
+from engine.functions.tracebacks import ENGINE
 
 
 def refuse(what: str, advice: str = "use an action") -> None:

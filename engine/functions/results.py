@@ -25,7 +25,7 @@ from engine.errors import (
     UsageError,
     WrongFunctionKind,
 )
-from engine.functions.tracebacks import trimmed
+from engine.functions.tracebacks import ENGINE, trimmed
 from engine.model.codec import encode
 from engine.model.identity import Identity
 from engine.model.limits import ERROR_LENGTH_MAX, VALUE_BYTES_MAX
@@ -225,7 +225,6 @@ def _named(error: BaseException) -> str:
     return f"Error: {name}: {text}" if name != "Exception" else f"Error: {text}"
 
 
-_ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _CARRIER = os.path.dirname(outcome.__file__) + os.sep
 """By which errors come from threads and other loops; no frame of theirs is the application's."""
 
@@ -234,7 +233,7 @@ def _frames(trace: TracebackType | None) -> str:
     lines = []
     for frame, line in traceback.walk_tb(trace):
         path = frame.f_code.co_filename
-        if path.startswith((_ENGINE, _CARRIER)):
+        if path.startswith((ENGINE, _CARRIER)):
             continue
         source = linecache.getline(path, line).strip()
         shown = f"    at {frame.f_code.co_name} ({os.path.basename(path)}:{line})"

@@ -22,8 +22,8 @@ from typing import Any, Final, NoReturn, Protocol
 import trio
 
 from engine.functions.log_lines import Level
+from engine.functions.tracebacks import ENGINE
 
-ENGINE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _TRIO = os.path.dirname(os.path.abspath(trio.__file__)) + os.sep
 UNINTERRUPTED: Final = (ENGINE, _TRIO)
 """Code that an exception out of nowhere could leave in pieces, also within a slice."""

@@ -7,27 +7,28 @@ function, unless the engine itself is at fault; then they are all there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterable
-from types import ModuleType, TracebackType
+from importlib.util import find_spec
+from types import TracebackType
 from typing import Final, TypeVar
 
-import outcome
-import trio
-
 from engine.errors import EngineError
-from engine.functions.slots import ENGINE
 
 E = TypeVar("E", bound=BaseException)
 
-
-def _folder(module: ModuleType) -> str:
-    return os.path.dirname(os.path.abspath(module.__file__ or "")) + os.sep
+ENGINE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-_CARRIERS: Final = (*map(_folder, (asyncio, outcome, trio)), contextlib.__file__)
+def _folder(package: str) -> str:
+    found = find_spec(package)
+    assert found is not None, package
+    assert found.origin is not None, package
+    return os.path.dirname(found.origin) + os.sep
+
+
+_CARRIERS: Final = (*map(_folder, ("asyncio", "outcome", "trio")), contextlib.__file__)
 """What stands between the engine and a function that it calls."""
 _IMPORTER: Final = os.path.join(ENGINE, "functions", "modules.py")
 """What `import` is in an application's modules: an error of it is theirs."""
