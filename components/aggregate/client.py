@@ -626,6 +626,11 @@ class TableAggregate(Aggregate, Generic[D]):
         await self._write(ctx, {**operation, "isTolerant": is_tolerant}, queued=queued)
 
     def _entry(self, doc: D) -> Entry:
+        if not isinstance(doc, Mapping):
+            raise TypeError(
+                f"the aggregate has items of documents, and {doc!r} is none: there may be no "
+                "document with that id"
+            )
         namespace = UNDEFINED if self._namespace is None else self._namespace(doc)
         summand = 0 if self._sum_value is None else self._sum_value(doc)
         return _entry(self._sort_key(doc), doc["_id"], namespace, summand)

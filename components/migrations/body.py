@@ -124,6 +124,7 @@ class Body:
         """
         Raises:
             ValueError: the part was made of other ranges, by code that was there before.
+            TypeError: what was given as a range makes no query.
         """
         documents = paginator(ctx.db).query(self.table)
         begun = int(asked["bounds"].get("custom", 0))
@@ -133,7 +134,7 @@ class Body:
                 "now: begin anew, with reset=True"
             )
         if self.custom_ranges:
-            return self.custom_ranges[asked["part"]](documents)
+            return _query_of(self.custom_ranges[asked["part"]](documents))
         lower, upper = asked["bounds"].get("lower"), asked["bounds"].get("upper")
 
         def within(bounds: Any) -> Any:
@@ -193,6 +194,24 @@ class Body:
             if len(changes) == CHANGES_SHOWN:
                 break
         return changes
+
+
+def refuse_unless_size(size: float) -> None:
+    """
+    Raises:
+        ValueError: a batch cannot have so many documents.
+    """
+    if isinstance(size, bool) or not (size >= 1 and size == size // 1):
+        raise ValueError(f"a batch has to have documents, 1 or more of them: batch_size={size!r}")
+
+
+def _query_of(found: Any) -> OrderedQuery[Any]:
+    if not isinstance(found, OrderedQuery):
+        raise TypeError(
+            f"custom_range returned {type(found).__name__}, and has to return the query that it is "
+            'given, narrowed: lambda q: q.with_index("by_plan", plan="free")'
+        )
+    return found
 
 
 async def _one_by_one(

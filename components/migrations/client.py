@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NotRequired, TypeAlias, TypedDict, TypeVar, Unpack
 
-from components.migrations.body import DRY_RUN, Body, Range
+from components.migrations.body import DRY_RUN, Body, Range, refuse_unless_size
 from components.migrations.protocol import Asked, DryRun, MigrationStatus
 from engine import (
     UNDEFINED,
@@ -190,7 +190,7 @@ class Migrations:
             How it stands after the first batch; or of the one that was in progress.
 
         Raises:
-            ValueError: `batch_size` is not above 0.
+            ValueError: `batch_size` is no whole number above 0.
             FunctionNotFound: there is no such function.
             TypeError: `ctx` is a query's.
         """
@@ -378,8 +378,7 @@ def _tell(status: MigrationStatus | DryRun, mount: str) -> None:
 
 
 def _checked(size: N) -> N:
-    if not size >= 1:
-        raise ValueError(f"a batch has to have documents: batch_size={size:g}")
+    refuse_unless_size(size)
     return size
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Literal, cast
 
-from components.migrations.body import told
+from components.migrations.body import refuse_unless_size, told
 from components.migrations.protocol import (
     Batch,
     MigrationStatus,
@@ -190,8 +190,8 @@ async def advance(ctx: MutationCtx, series: Id[Series], after: str) -> None:
 
 
 def _check(members: list[Member], batch_size: float | None) -> None:
-    if batch_size is not None and not batch_size >= 1:
-        raise ValueError(f"a batch has to have documents: batch_size={batch_size:g}")
+    if batch_size is not None:
+        refuse_unless_size(batch_size)
     for member in members:
         if not member["fn"].startswith(HANDLE):
             raise ValueError(

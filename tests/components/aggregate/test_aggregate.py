@@ -527,7 +527,17 @@ async def best_of_chess(ctx: QueryCtx) -> int:
     return await by_points.count(ctx, namespace="chess")
 
 
-BOARDS = load([boards, schema, in_step, in_step_again, play, standings, forget, best_of_chess])
+@mutation
+async def play_for_nobody(ctx: MutationCtx, verb: str) -> None:
+    await getattr(by_points, verb)(ctx, None)
+
+
+BOARDS = load(
+    [
+        *(boards, schema, in_step, in_step_again, play, play_for_nobody, standings, forget),
+        best_of_chess,
+    ]
+)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["insert", "insert", "patch", "replace", "delete"]),
@@ -554,6 +564,12 @@ def test_a_table_and_its_aggregates_are_in_step(
     for steps in programs:
         table.mutation(play, steps)
         table.query(standings)
+
+
+@pytest.mark.parametrize("verb", ["insert", "delete", "insert_if_does_not_exist"])
+def test_what_is_no_document_has_no_item(table: BlockingHarness, verb: str) -> None:
+    with pytest.raises(TypeError, match="has items of documents, and None is none"):
+        table.mutation(play_for_nobody, verb)
 
 
 def test_the_tolerant_trigger_puts_right_what_is_missing() -> None:

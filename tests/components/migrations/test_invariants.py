@@ -294,7 +294,7 @@ def test_its_status_is_true_after_each_step(count: int, name: str, size: int) ->
 
 
 @pytest.mark.parametrize("is_dry", [False, True])
-@pytest.mark.parametrize("size", [0, -1, 0.5, math.nan])
+@pytest.mark.parametrize("size", [0, -1, 0.5, 2.5, math.nan, math.inf])
 def test_batches_of_nothing_are_refused_before_anything_is_written(
     size: float, is_dry: bool
 ) -> None:

@@ -466,6 +466,24 @@ def test_a_part_that_was_made_of_other_ranges_is_not_gone_on_with(
     assert "failed" != anew["state"]
 
 
+@pytest.mark.parametrize(
+    ("module", "made"), [("with_none", "None"), ("with_a_list", "[]"), ("with_a_call", "q.take(2)")]
+)
+def test_a_range_of_its_own_that_makes_no_query_fails_by_what_it_made(
+    tmp_path: Path, module: str, made: str
+) -> None:
+    file = tmp_path / f"{module}.py"
+    file.write_text(APP.format(ranges=f"lambda q: {made}"))
+    with open_place(load(file)) as place:
+        t = BlockingHarness(place)
+        t.mutation(f"{module}:add")
+        found = t.mutation(f"{module}:see")
+
+    assert ("failed", 0) == (found["state"], found["processed"])
+    assert "custom_range returned" in found["error"]
+    assert "has to return the query that it is given, narrowed" in found["error"]
+
+
 @pytest.mark.parametrize("named", ["no_migration", "anything"])
 def test_what_is_no_migration_is_refused_also_where_it_would_come_next(
     t: BlockingHarness, named: str
