@@ -46,6 +46,8 @@ logger = logging.getLogger("headrace.workpool")
 
 CHECK_MS = 60_000.0
 """How long a job may be gone before that is noticed; those of actions tell at once."""
+TOLD_MS = 3_600_000.0
+"""After which whoever was to tell what an action returned is taken for lost."""
 CHECKED = 32
 """Of one pass."""
 FAILURES_KEPT = 1_000
@@ -310,6 +312,9 @@ async def _check(ctx: MutationCtx, run_id: Id[Run]) -> None:
     elif kind == "success" and job is not None and "returned" in job:
         # Whoever was to tell of it is late, or was canceled; who comes second finds it done.
         await _end(ctx, work, _outcome({"kind": "success", "value": job["returned"]}))
+    elif kind == "success" and job is not None and job["completedTime"] < ctx.now_ms - TOLD_MS:
+        error = "its result, too large to be kept, was never told: that was canceled"
+        await _end(ctx, work, Outcome("failed", error=error, is_final=True))
     else:
         await ctx.db.patch(run_id, {"check_at": ctx.now_ms + CHECK_MS})
 

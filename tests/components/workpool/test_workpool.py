@@ -509,6 +509,25 @@ def test_an_end_that_is_called_off_on_its_way_is_noticed_a_minute_later(lives: L
     assert 1 == len(works.ledger.attempts["a"])
 
 
+def test_a_large_result_whose_telling_is_called_off_keeps_its_place_for_an_hour(
+    lives: Lives,
+) -> None:
+    configure(lives.t, 1)
+    (work,) = put(lives.t, "action", plan("large", 1_000))
+    put(lives.t, "action", plan("b"))
+    lives.t.advance(10)
+    lives.cut(0, in_flight=True, ms=2_000)
+    (job,) = [job for job in lives.jobs() if job["name"].endswith("ended")]
+    lives.kill_job(job["_id"])
+
+    lives.t.advance(3_500_000)
+    assert "running" == status(lives.t, work)["state"]
+    lives.t.advance(200_000)
+    assert "never told: that was canceled" in results(lives.t)["large"]["error"]
+    assert "success" == results(lives.t)["b"]["kind"]
+    assert 1 == len(works.ledger.attempts["large"])
+
+
 def test_the_end_of_an_earlier_attempt_is_not_that_of_the_one_under_way(
     t: BlockingHarness,
 ) -> None:

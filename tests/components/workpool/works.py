@@ -24,6 +24,8 @@ from engine import (
 )
 from engine.functions.loader import load
 
+LARGE = 600_000
+"""More bytes than the row of a job keeps of what it returned."""
 RETRY = Retry(initial_backoff=250.5, base=1.5, max_attempts=3)
 
 app = App()
@@ -75,7 +77,7 @@ async def act(ctx: ActionCtx, label: str, ms: float, fails: int, final: bool) ->
     if number <= fails:
         raise NonRetryable("for good") if final else ValueError(f"attempt {number}")
     mine.succeeded.add(label)
-    return f"{label} is done"
+    return f"{label} is done" + "!" * LARGE * (label == "large")
 
 
 @internal_mutation
