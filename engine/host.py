@@ -12,8 +12,6 @@ The engine for a trio program: open a directory, call functions, follow queries.
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -35,6 +33,7 @@ from engine.functions.watchdog import Watchdog
 from engine.interface import Answer, AsyncInterface, Failed, Ok, Results, State, Target
 from engine.kernel.actor import running
 from engine.kernel.body import plain_errors
+from engine.kernel.interpreter import tuned
 from engine.kernel.process import current_pid
 from engine.kernel.runtime import Runtime, SystemRuntime
 from engine.kernel.trace import tracer
@@ -105,7 +104,8 @@ class Engine(AsyncInterface):
             server: how `asgi` answers: the administrator's key, what clients may know.
             limits: what bounds functions, clients and memory, where it is not to be the default.
             switch_interval_s: the interpreter's, process-wide; `None` leaves it alone.
-            gc_thresholds: the garbage collector's, process-wide; `None` leaves them alone.
+            gc_thresholds: the garbage collector's, process-wide; `None` leaves them alone. Both are
+                what they were once the last engine is closed.
 
         Raises:
             StoreLocked: another process has it open; names its pid and URL.
@@ -118,12 +118,8 @@ class Engine(AsyncInterface):
         _refuse_unless_trio()
         limits = limits or Limits()
         limits.check()
-        if switch_interval_s is not None:
-            sys.setswitchinterval(switch_interval_s)
-        if gc_thresholds is not None:
-            gc.set_threshold(*gc_thresholds)
         application = Application(functions={}) if app is None else await _loaded(app)
-        with plain_errors() as body:
+        with tuned(switch_interval_s, gc_thresholds), plain_errors() as body:
             async with (
                 _home(data, limits, url, application) as home,
                 _node(data, home.store, limits, runtime or SystemRuntime()) as node,
