@@ -36,8 +36,11 @@ SHOWN_MAX = 3
 FAILED = "cases.json"
 ENGINE = Path(__file__).parents[2] / "engine"
 POINT = re.compile(r'\.pause\("([a-z.]+)"\)$', re.MULTILINE)
-ELSEWHERE = {"table.swept"}
-"""Points that no seed comes to; `node/test_table_drop.py` cuts off a drop at each slice."""
+ELSEWHERE = {"table.swept", "index.folded", "index.kept", "index.walked"}
+"""
+Points that no seed comes to: `node/test_table_drop.py` cuts off a drop at each slice, and
+`ops/prove search` has what there is of texts and vectors crash amid their upkeep.
+"""
 ROUNDS_FOR_ALL_POINTS = 20
 """So many seeds come to every pause point of the engine, and everything goes wrong in them."""
 LEAST_A_ROUND = {"lives": 2, "records": 50, "values shown": 100, "steps": 2_000}
