@@ -23,6 +23,9 @@ everybody up for 1.4 s where parsing takes 0.6.
 LENIENT_BYTES_MAX: Final = 1 << 20
 """Some twenty milliseconds to parse; a document has no more."""
 
+TOO_DEEP: Final = "nested too deep"
+"""For Python, which has some thousand levels: what is wrong with such a text."""
+
 
 def parse(text: str | bytes) -> Json:
     """
@@ -64,7 +67,7 @@ def _parse(text: str | bytes) -> Json:
     try:
         return _decode(text)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError(TOO_DEEP) from None
     except msgspec.DecodeError as strict:
         try:
             return json.loads(text, parse_constant=_refuse)

@@ -16,7 +16,7 @@ import trio
 from engine.errors import RequestRefused
 from engine.model.json_values import Json
 from engine.model.text import speakable
-from engine.server.json_text import parse, parse_leniently
+from engine.server.json_text import TOO_DEEP, parse, parse_leniently
 from engine.server.large_text import LARGE_BYTES_MIN
 from engine.server.places import Place
 
@@ -275,11 +275,18 @@ def prefix_of(scope: Mapping[str, Any]) -> str:
 
 
 def _parsed_but(name: str, body: bytes) -> Json:
-    """The JSON document `body`, of whose fields a large one of that name stays as text."""
+    """
+    The JSON document `body`, of whose fields a large one of that name stays as text.
+
+    Raises:
+        ValueError: as `parse` and `parse_leniently`.
+    """
     if len(body) < LARGE_BYTES_MIN:
         return parse(body)
     try:
         fields = _fields.decode(body)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
     except msgspec.DecodeError:
         return parse_leniently(body)
     return {

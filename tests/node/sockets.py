@@ -198,7 +198,11 @@ async def exchange(stream: trio.abc.Stream, request: bytes) -> tuple[int, bytes]
 
 def post(path: str, document: object, headers: str = "") -> bytes:
     """The bytes of a POST with a JSON body."""
-    body = json.dumps(document).encode()
+    return posted(path, json.dumps(document).encode(), headers)
+
+
+def posted(path: str, body: bytes, headers: str = "") -> bytes:
+    """The bytes of a POST with a body that is said to be JSON."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n{headers}\r\n"

@@ -5,20 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from engine.server.large_text import LARGE_BYTES_MIN
 from engine.serving import Served, serving
-from tests.node.sockets import SESSION, TEXT, WebSocket, dialled, exchange, frame, opened, post
+from tests.node.sockets import (
+    SESSION,
+    TEXT,
+    WebSocket,
+    dialled,
+    exchange,
+    frame,
+    opened,
+    post,
+    posted,
+)
 
 # The HTTP server below leaves the channels between its tasks open when a request is over.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <.*MemoryReceiveChannel:ResourceWarning")
 
 HALF = "\ud800"
 """Half a surrogate pair: JSON can spell it, UTF-8 cannot."""
+FUNCTIONS = [
+    f"/api/{name}"
+    for name in ("query", "mutation", "action", "function", "query_at_ts", "query_batch", "run/*")
+]
+"""Where functions are called with a body."""
 APP = """
 from engine import MutationCtx, QueryCtx, mutation, query
 
@@ -50,6 +67,10 @@ async def connected(served: Served) -> AsyncIterator[WebSocket]:
 async def request(served: Served, data: bytes) -> tuple[int, bytes]:
     async with await dialled(served.url) as stream:
         return await exchange(stream, data)
+
+
+def nested(depth: int, inner: str = "") -> str:
+    return "[" * depth + inner + "]" * depth
 
 
 async def add(socket: WebSocket, path: str, version: int = 0, **fields: Any) -> None:
@@ -123,6 +144,31 @@ async def test_a_long_name_is_not_said_back_at_length(tmp_path: Path) -> None:
 
         executions = served.engine.executions
         assert max(len(record.path) for _, record in executions.after(0)) < 2_000
+
+
+async def test_a_large_body_nests_no_deeper_than_a_small_one_wherever_it_is_posted(
+    tmp_path: Path,
+) -> None:
+    padding = " " * LARGE_BYTES_MIN
+    pairs = [
+        (nested(9_000), nested(40_000)),
+        (nested(9_000), nested(9_000, padding)),
+        (nested(990), nested(990, padding)),
+    ]
+    async with deployed(tmp_path) as served:
+        key = f"Authorization: Convex {served.admin_key}\r\n"
+        routes = [one for one in served.engine.server._http._routes if one.method == "POST"]
+        for route, field, (small, large) in product(routes, ("args", "queries", "unknown"), pairs):
+            path = route.path.replace("*", "hostile_app/show")
+            bodies = [f'{{"{field}":{value}}}'.encode() for value in (small, large)]
+            said = [await request(served, posted(path, body, key)) for body in bodies]
+
+            assert said[0] == said[1], (path, field)
+            assert said[0][0] != 500, (path, field)
+            if route.path in FUNCTIONS and small != pairs[-1][0]:
+                assert (400, True) == (said[0][0], b"nested too deep" in said[0][1])
+
+        assert set(FUNCTIONS) <= {route.path for route in routes}
 
 
 @pytest.mark.parametrize(
