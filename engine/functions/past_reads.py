@@ -173,7 +173,12 @@ class PastReads:
             kept = asked.kept
             async with kept.lock:
                 if asked.kept is kept:  # else somebody has found meanwhile that it is too far
-                    await self._lay(kept, index, until)
+                    try:
+                        await self._lay(kept, index, until)
+                    except OutOfRetention:
+                        if kept.base.ts == asked.moment.ts:
+                            raise
+                        await self._part(asked, kept)  # it is the base that the log has left
             yield
 
     async def close(self) -> None:
@@ -293,15 +298,26 @@ class PastReads:
                     return view_then(snapshot, asked.moment, annex), leased.close
                 except _TooMuch:
                     leased.close()
-                    await self._take_back(kept, until)
-                    sheet_bytes_max = inf  # what came meanwhile, however much others write
+                    try:
+                        await self._take_back(kept, until)
+                        sheet_bytes_max = inf  # what came meanwhile, however much others write
+                    except OutOfRetention:
+                        if kept.base.ts == asked.moment.ts:
+                            raise
+                        await self._part(asked, kept)  # it is the base that the log has left
                 except _TooFar:
                     leased.close()
-                    asked.kept = _Kept(Base(asked.moment.ts))
-                    asked.moment = Moment(asked.moment.ts, asked.kept.base)
+                    await self._part(asked, kept)
                 except BaseException:
                     leased.close()
                     raise
+
+    async def _part(self, asked: _Asked, kept: _Kept) -> None:
+        """Have what was asked for taken back by itself, and not by what is kept of another."""
+        asked.kept = _Kept(Base(asked.moment.ts))
+        asked.moment = Moment(asked.moment.ts, asked.kept.base)
+        self._asked.setdefault(asked.moment.ts, asked)
+        await self._remove_if_idle(kept)
 
     def _refuse_if_trimmed(self, asked: _Asked, snapshot: SharedSnapshot) -> None:
         refuse_if_trimmed(snapshot.anchor_ts, asked.moment.ts)

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from inspect import iscoroutine
 from math import inf
 from typing import Any, Final, NoReturn, Self
 
@@ -165,7 +166,16 @@ class QueryBuilder(Query[Any]):
         def tested(doc: Doc) -> bool:
             marks.enter()
             try:
-                return bool(predicate(doc))
+                answer: object = predicate(doc)
+                if answer is True or answer is False:
+                    return answer
+                if iscoroutine(answer):
+                    answer.close()
+                    raise InvalidValue(
+                        "the predicate of where() awaits; it has to answer at once: go through the "
+                        "documents with `async for` to look at others for each"
+                    )
+                return bool(answer)
             finally:
                 marks.leave()
 

@@ -45,6 +45,14 @@ def decode_cursor(cursor: Any, fingerprint: bytes) -> Position:
     Raises:
         InvalidCursor: it is no cursor of this query; clients begin again when they see its data.
     """
+    owner, key = _read(cursor)
+    if owner != fingerprint[:_FINGERPRINT_BYTES] or not isinstance(key, bytes | None):
+        raise _invalid("belongs to another query, or to other arguments")
+    return Position(key)
+
+
+def _read(cursor: Any) -> tuple[Any, Any]:
+    """Whose a cursor is, and the key in it."""
     try:
         data = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         payload, checksum = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
@@ -53,9 +61,7 @@ def decode_cursor(cursor: Any, fingerprint: bytes) -> Position:
         raise _invalid("cannot be read") from None
     if checksum != _sum(payload):
         raise _invalid("was changed or cut")
-    if owner != fingerprint[:_FINGERPRINT_BYTES] or not isinstance(key, bytes | None):
-        raise _invalid("belongs to another query, or to other arguments")
-    return Position(key)
+    return owner, key
 
 
 def _sum(payload: bytes) -> bytes:
@@ -83,6 +89,10 @@ def read_options(options: Any, journal: str | None, fingerprint: bytes) -> PageR
     """
     Check pagination options against a query.
 
+    Args:
+        journal: where the page has ended before. It means nothing if the query has become another
+            one since, by what the function has read or by who asks.
+
     Raises:
         InvalidValue: a field is missing or has no meaning.
         LimitExceeded: the page would be too long.
@@ -93,8 +103,8 @@ def read_options(options: Any, journal: str | None, fingerprint: bytes) -> PageR
             f"paginate takes {{'numItems': 20, 'cursor': None}}, not {type(options).__name__}"
         )
     cursor, end_cursor = options.get("cursor"), options.get("endCursor")
-    if end_cursor is None:
-        end_cursor = journal
+    if end_cursor is None and journal is not None:
+        end_cursor = journal if _read(journal)[0] == fingerprint[:_FINGERPRINT_BYTES] else None
     items: int | None = 0
     rows_max = bytes_max = None
     # A page with an end is as long as it is, whatever was asked for.

@@ -266,6 +266,7 @@ class Transaction:
         images: list[bytes] = []
         rows: list[bytes] = []
         rows_max = _rows_enough(rows_max, count, accepts)
+        is_asking = False
         # What is looked up here is not for each document again: a scan does little else.
         row_of, count_read = self._row_reader(), self.usage.count_read
         try:
@@ -283,14 +284,17 @@ class Transaction:
                 if accepts is None:
                     images.append(image)
                     rows.append(row)
-                elif accepts(doc := decode(image)):
-                    docs.append(doc)
+                else:
+                    is_asking = True  # whatever comes of it is the application's
+                    if accepts(doc := decode(image)):
+                        docs.append(doc)
+                    is_asking = False
                 if len(docs) == count or len(keys) == rows_max:
                     break
             else:
                 read.is_exhausted = True
         except LimitExceeded:
-            if not read.keys:
+            if is_asking or not read.keys:
                 raise
         finally:
             self._record(index, lower, upper, reverse, read)

@@ -33,6 +33,7 @@ from engine.app.validators import v
 from engine.errors import OutOfRetention, Overloaded, Stopped, StoreFailed, StoreFull
 from engine.functions.past_reads import PastReads
 from engine.indexes.annexes import FOLDER
+from engine.indexes.annexes import _MemoryAnnex as annexes_in_memory
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.verify import verify
 from engine.model.limits import Limits
@@ -259,6 +260,41 @@ async def test_who_waits_for_the_timestamps_of_others_has_a_patience(
             assert 5 == trio.current_time() - began
             assert [0, 1] == await ask_at(node, stamps[1], numbers)
         assert [0, 1, 2] == await ask_at(node, stamps[2], numbers)
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+async def test_who_reads_by_another_timestamp_that_the_log_has_left_reads_his_own(
+    is_dropped: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when he began, and what has to be taken back since is there no more."""
+    async with serving(APP, limits=HARDLY_ANY) as node:
+        await mutate(node, put, 0, 1)
+        first = node.published.value
+        await mutate(node, put, 1, 1)
+        second = node.published.value
+        await mutate(node, put, 100, 200)
+        assert [0] == await ask_at(node, first, numbers)
+        assert [0, 1] == await ask_at(node, second, numbers)
+        refuse_in_place_of(monkeypatch, first, "lay_all" if is_dropped else "take_back")
+        if is_dropped:
+            await node.push(application(*APP[:-1], without_index))
+        else:
+            await mutate(node, put, 300, 200)
+
+        assert [0, 1] == await ask_at(node, second, numbers)
+        assert [second] == [kept.base.ts for kept in node.functions._past._annexed]
+
+
+def refuse_in_place_of(monkeypatch: pytest.MonkeyPatch, ts: int, verb: str) -> None:
+    """As a log does that no longer goes back so far."""
+    original = getattr(annexes_in_memory, verb)
+
+    async def refuse(annex: Any, *args: Any) -> None:
+        if annex._ts == ts:
+            raise OutOfRetention("the log does not go back so far")
+        await original(annex, *args)
+
+    monkeypatch.setattr(annexes_in_memory, verb, refuse)
 
 
 async def test_two_ask_for_one_that_is_far_from_all_others(autojump_clock: MockClock) -> None:
