@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Any, Literal
@@ -11,16 +12,18 @@ import pytest
 import trio
 import trio.testing
 
+from engine import Engine
 from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.types import PaginationOptions
 from engine.app.validators import v
-from engine.errors import InvalidValue, LimitExceeded
+from engine.errors import InvalidCursor, InvalidValue, LimitExceeded
 from engine.model.limits import Limits
 from engine.node import Node
 from tests.node.nodes import ADMIN, ask, mutate, serving
 
+MODULE = "tests/node/test_pages"
 LIMITS = replace(Limits(), documents_read_max=1_000, bytes_read_max=1 << 20)
 
 
@@ -248,3 +251,80 @@ async def test_a_journal_of_a_page_that_outgrew_what_may_be_read_is_the_one_it_h
 
         assert "SplitRequired" == large.value["pageStatus"]
         assert first.journal == large.journal == large.value["continueCursor"]
+
+
+@mutation
+async def show(ctx: MutationCtx, group: int) -> None:
+    shown = await ctx.db.query("shown").first()
+    if shown is None:
+        await ctx.db.insert("shown", {"group": group})
+    else:
+        await ctx.db.patch(shown["_id"], {"group": group})
+
+
+@query
+async def of_shown(ctx: QueryCtx, opts: PaginationOptions) -> Any:
+    """A page of another query whenever another group is shown."""
+    shown = await ctx.db.query("shown").unique()
+    assert shown is not None
+    group = shown["group"]
+    items = ctx.db.query("items").with_index(
+        "by_n", lambda r: r.gte("n", group * 10).lt("n", group * 10 + 10)
+    )
+    return [item["n"] for item in (await items.paginate(opts))["page"]]
+
+
+GROUPS = Schema(
+    items=Table({"n": v.number(), "text": v.string()}).index("by_n", ["n"]),
+    shown=Table({"group": v.number()}),
+)
+
+
+async def test_a_live_page_goes_on_when_what_it_pages_through_becomes_another_query() -> None:
+    """Where it had ended means nothing there; it ends anew, and keeps that end."""
+    async with Engine.open(":memory:", app=[fill, show, of_shown, GROUPS]) as engine:
+        await engine.mutation(fill, 20, 1)
+        await engine.mutation(show, 0)
+        opts: PaginationOptions = {"numItems": 3, "cursor": None}
+        async with engine.subscribe(of_shown, opts) as pages:
+            seen = [await anext(pages)]
+            for change in (
+                partial(engine.mutation, show, 1),
+                partial(engine.mutation, fill, 1, 1, 11),
+            ):
+                await change()
+                with trio.fail_after(5):
+                    seen.append(await anext(pages))
+
+    assert [[0, 1, 2], [10, 11, 12], [10, 11, 11, 12]] == seen
+
+
+async def test_a_journal_of_another_query_is_none() -> None:
+    async with serving([fill, show, of_shown, GROUPS]) as node:
+        await mutate(node, fill, 20, 1)
+        await mutate(node, show, 0)
+        call = (f"{MODULE}:of_shown", {"paginationOpts": {"numItems": 3, "cursor": None}})
+        first = await node.functions.query(*call, caller=ADMIN)
+        await mutate(node, show, 1)
+        second = await node.functions.query(*call, caller=ADMIN, journal=first.journal)
+        for result in (first, second):
+            result.live.release()
+
+        assert ([0, 1, 2], [10, 11, 12]) == (first.value, second.value)
+        assert second.failure is None
+        assert first.journal != second.journal
+
+
+@query
+async def with_the_cursor_of_another(ctx: QueryCtx, opts: PaginationOptions) -> Any:
+    return await ctx.db.query("items").with_index("by_n").paginate(opts)
+
+
+async def test_a_cursor_of_another_query_is_refused_where_a_caller_gives_it() -> None:
+    async with serving([fill, page, with_the_cursor_of_another, GROUPS]) as node:
+        await mutate(node, fill, 20, 1)
+        end = (await ask(node, page, {"numItems": 3, "cursor": None}))["continueCursor"]
+
+        for opts in ({"cursor": end}, {"cursor": None, "endCursor": end}):
+            with pytest.raises(InvalidCursor, match="belongs to another query"):
+                await ask(node, with_the_cursor_of_another, {"numItems": 3, **opts})

@@ -322,3 +322,41 @@ async def test_ids_of_system_tables_are_known_where_functions_may_read_them() ->
         assert [JOB, JOB, None, None, None, None] == await engine.query(look)
         with pytest.raises(InvalidId, match="of '_scheduled_functions', not of '_storage'"):
             await engine.query(mistake)
+
+
+@query
+async def with_what_awaits(ctx: QueryCtx) -> Any:
+    async def is_odd(note: Any) -> bool:
+        return bool(note["n"] % 2)
+
+    predicate: Any = is_odd
+    return await ctx.db.query("notes").where(predicate).collect()
+
+
+@query
+async def with_a_limit_of_its_own(ctx: QueryCtx, ending: str) -> Any:
+    def is_cheap(note: Any) -> bool:
+        if note["n"] == 7:
+            raise LimitExceeded("cheap", 8, 7, "notes", "Ask for fewer.")
+        return True
+
+    notes = ctx.db.query("notes").where(is_cheap)
+    if ending == "async for":
+        return [note["n"] async for note in notes]
+    return [note["n"] for note in await (notes.collect() if ending == "collect" else notes.take(9))]
+
+
+async def test_a_predicate_that_awaits_is_refused() -> None:
+    """What it returns is no answer, and would be taken for a yes."""
+    async with serving([fill, with_what_awaits, schema]) as node:
+        await mutate(node, fill)
+        with pytest.raises(InvalidValue, match=r"where\(\) awaits; it has to answer at once"):
+            await ask(node, with_what_awaits)
+
+
+@pytest.mark.parametrize("ending", ["collect", "take", "async for"])
+async def test_a_limit_that_a_predicate_raises_leaves_no_document_out(ending: str) -> None:
+    async with serving([fill, with_a_limit_of_its_own, schema]) as node:
+        await mutate(node, fill)
+        with pytest.raises(LimitExceeded, match="Ask for fewer"):
+            await ask(node, with_a_limit_of_its_own, ending)
