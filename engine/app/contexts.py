@@ -328,7 +328,12 @@ class OrderedQuery(ABC, Generic[D]):
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[D]:
-        """One document after another, read as the loop goes on."""
+        """
+        One document after another, read as the loop goes on, some hundred at a time.
+
+        What the body of the loop writes it meets from the next of these on; until then documents
+        are as they were read.
+        """
 
 
 class Query(OrderedQuery[D]):

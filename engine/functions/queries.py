@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, Self
 from engine.app.contexts import Query, Range, TableQuery
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.functions.calls import Call, Calls, Steps
-from engine.indexes.catalog import OF_EVERY_TABLE, IndexInfo, IndexKind, TableInfo
+from engine.indexes.catalog import OF_EVERY_TABLE, IndexInfo, IndexKind, IndexState, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.model.codec import encode
 from engine.model.identifiers import is_identifier, why_no_identifier
@@ -611,11 +611,14 @@ def find_index(table: TableInfo, name: str, bounds: Bounds, *, is_as_of: bool = 
     """
     index = table.indexes.get(name)
     if index is None:
-        close = difflib.get_close_matches(name, table.indexes, n=1)
+        there = sorted(
+            each for each, one in table.indexes.items() if one.state is not IndexState.DROPPING
+        )
+        close = difflib.get_close_matches(name, there, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise IndexNotFound(
             f"the table {table.name!r} has no index {name!r}; it has "
-            f"{', '.join(sorted(table.indexes))}.{hint} "
+            f"{', '.join(there)}.{hint} "
             f"To add it: Table(...).index({name!r}, {bounds.fields or ['...']}) in the schema."
             f"{_NOR_THEN if is_as_of else ''}"
         )

@@ -308,6 +308,11 @@ class Limits:
         """
         for one in fields(self):
             _check(one.name, getattr(self, one.name), is_whole=one.type == "int")
+        if self.call_depth_max > _CALL_DEPTH_HIGHEST:
+            raise UsageError(
+                f"call_depth_max is {self.call_depth_max:,} and cannot be over "
+                f"{_CALL_DEPTH_HIGHEST}: each call within a call takes some of Python's stack"
+            )
         for low, high in _ORDERED:
             if getattr(self, low) > getattr(self, high):
                 raise UsageError(
@@ -316,6 +321,8 @@ class Limits:
                 )
 
 
+_CALL_DEPTH_HIGHEST: Final = 64
+"""A hundred calls within one another end well, four hundred in a RecursionError."""
 _ORDERED: Final = (
     ("retry_backoff_s", "retry_backoff_s_max"),
     ("job_backoff_s", "job_backoff_s_max"),

@@ -88,6 +88,8 @@ what was committed is looked up.
 RETRIES_MAX: Final = 6
 RETRY_S: Final = 0.25
 
+AHEAD_NS_MAX: Final = 3_600 * 10**9
+"""How much later than the clock a commit may be: more than clocks are set back."""
 FROM_THE_FUTURE_TODO: Final = (
     "Clients have seen commits that this data directory does not have, as after a backup was "
     "restored, and ask again until it has. If there is a newer one, stop and serve that. If not, "
@@ -305,11 +307,14 @@ class Session:
     def _greet(self, greeted: Greeted) -> None:
         published_ts = self._backend.published.value
         if greeted.max_observed_ts > published_ts:
-            trace.error(
+            # A timestamp that no commit has had says nothing of the data, only of who sent it.
+            is_likely = greeted.max_observed_ts < self._runtime.now_ns() + AHEAD_NS_MAX
+            tell = trace.error if is_likely else trace.info
+            tell(
                 "session.from_the_future",
                 observed_ts=greeted.max_observed_ts,
                 published_ts=published_ts,
-                todo=FROM_THE_FUTURE_TODO,
+                todo=FROM_THE_FUTURE_TODO if is_likely else "Nothing: no commit has had it.",
             )
             reason = "InternalServerError: this client has seen a later state of the data"
             self._end(None, 1011, reason)

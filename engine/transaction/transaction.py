@@ -416,7 +416,7 @@ class Transaction:
             fields: canonical; the transaction's own from here on.
 
         Raises:
-            InvalidValue, SchemaViolation, LimitExceeded: and nothing was added.
+            InvalidValue, SchemaViolation, LimitExceeded: and no document was added.
         """
         doc = _user_fields(fields, {})
         if self.schema is not None:

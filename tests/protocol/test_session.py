@@ -890,6 +890,19 @@ async def test_a_client_from_the_future_is_not_served(
     assert values(transition) == {0: "restored"}
 
 
+async def test_a_timestamp_that_no_commit_can_have_had_is_no_error_of_the_data(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving(application()) as house:
+        with capture_logs() as traces:
+            wire = await house.dial(maxObservedTimestamp=encode_ts(1 << 62))
+            closed = await wire.hear()
+
+    assert closed["code"] == 1011
+    [told] = [each for each in traces if each["event"] == "session.from_the_future"]
+    assert ("info", "Nothing: no commit has had it.") == (told["log_level"], told["todo"])
+
+
 async def test_an_action_that_there_is_no_room_for_fails_and_leaves_the_others_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

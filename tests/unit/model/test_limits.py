@@ -55,6 +55,7 @@ def test_what_is_set_is_set_and_the_rest_stays() -> None:
             {"retry_backoff_s": 3},
             "retry_backoff_s is 3 and cannot be over retry_backoff_s_max, which is 2.0",
         ),
+        ({"call_depth_max": 400}, "call_depth_max is 400 and cannot be over 64"),
     ],
     ids=str,
 )
