@@ -259,7 +259,14 @@ class FunctionApi:
         )
 
     async def _envelope(self, call: Call, who: Who, run: Run) -> Success | Error:
-        """Call a function and say what it did."""
+        """
+        Call a function and say what it did.
+
+        Raises:
+            Unauthenticated: the token has run out meanwhile; nothing was executed.
+        """
+        # Since it was verified a body has arrived, or queries before this one were answered.
+        self._verifier.check_expiry(who)
         request_id = self._runtime.random_bytes(8).hex()
         spelling = self._spelling.toward(who)
         caller = Caller(

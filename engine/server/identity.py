@@ -203,6 +203,15 @@ class Verifier:
         except Unauthenticated:
             return False
 
+    def check_expiry(self, who: Who) -> None:
+        """
+        Raises:
+            Unauthenticated: the token that `who` was made of has run out since.
+        """
+        expires_s = who.identity.expires_s if who.identity else None
+        if expires_s is not None:
+            _check_expiry(self._runtime.now_ns() / 1e9, expires_s)
+
     def _key_store(self) -> KeyStore:
         if self._keys is None:
             # Not before there is a token and a provider for it: it comes with an extra.
@@ -216,12 +225,16 @@ class Verifier:
         expires_s = _time_of(claims, "exp")
         if expires_s is None:
             raise Unauthenticated("The token has no expiry (exp)")
-        if now_s >= expires_s:
-            raise Unauthenticated(f"The token expired {now_s - expires_s:.0f} s ago")
+        _check_expiry(now_s, expires_s)
         _time_of(claims, "iat")
         begins_s = _time_of(claims, "nbf")
         if begins_s is not None and now_s < begins_s - CLOCK_SKEW_S:
             raise Unauthenticated(f"The token is not valid for another {begins_s - now_s:.0f} s")
+
+
+def _check_expiry(now_s: float, expires_s: float) -> None:
+    if now_s >= expires_s:
+        raise Unauthenticated(f"The token expired {now_s - expires_s:.0f} s ago")
 
 
 def _credentials(header: str) -> tuple[str, str]:

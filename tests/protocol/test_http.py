@@ -27,7 +27,8 @@ from engine.server.json_text import LENIENT_BYTES_MAX
 from engine.server.requests import Request, Response, Route, text_response
 from engine.server.server import ServerConfig
 from tests.protocol.cells import START_TS, Cells, Ctx
-from tests.protocol.wires import ADMIN_KEY, House, Turns, serving
+from tests.protocol.tokens import custom, token
+from tests.protocol.wires import ADMIN_KEY, House, Reply, Turns, serving
 
 
 def echo(ctx: Ctx, value: Any = None) -> Any:
@@ -552,6 +553,87 @@ async def test_the_server_answers_on_after_any_garbage() -> None:
         reply = await house.http("POST", "/api/query", call("m:echo"))
 
     assert reply.status == 200
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("query", call("m:whoami")),
+        ("mutation", call("m:put", {"value": "x"})),
+        ("mutation", call("m:nothing", 5)),
+        ("action", call("m:add", {"a": 1, "b": 2})),
+        ("run/m/put", {"args": {"value": "x"}}),
+        ("query_at_ts", call("m:whoami", ts=encode_ts(START_TS))),
+        ("query_batch", {"queries": [call("m:whoami")]}),
+    ],
+)
+async def test_a_token_that_runs_out_before_the_body_is_there_is_refused_as_one_that_had(
+    endpoint: str, body: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    cells = application()
+    async with serving(cells, providers=[custom()]) as house:
+        late = Late(house, f"/api/{endpoint}", body)
+        in_time = await late.post(waiting_s=1)
+        ran = list(cells.runs)
+        meanwhile = await late.post(waiting_s=10)
+        from_the_start = await late.post(waiting_s=0)
+
+    assert in_time.status == 200
+    assert cells.runs == ran
+    assert [meanwhile.status, meanwhile.json] == [from_the_start.status, from_the_start.json]
+    assert (meanwhile.status, meanwhile.json["code"]) == (401, "Unauthenticated")
+
+
+async def test_a_token_that_runs_out_between_two_queries_of_a_batch_is_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cells = application()
+    async with serving(cells, providers=[custom()]) as house:
+        gate = cells.gates["m:whoami"] = trio.Event()
+        late = Late(house, "/api/query_batch", {"queries": [call("m:whoami"), call("m:show")]})
+
+        async def open_late() -> None:
+            await trio.sleep(10)
+            gate.set()
+
+        house.nursery.start_soon(open_late)
+        reply = await late.post(waiting_s=1)
+
+    assert (reply.status, cells.runs) == (401, ["m:whoami"])
+
+
+class Late:
+    """A client whose token is good for ten seconds more, and who sends the body when it likes."""
+
+    def __init__(self, house: House, path: str, body: dict[str, Any]) -> None:
+        self._house = house
+        self._path = path
+        self._body = json.dumps(body).encode()
+        self._token = token(lifetime_s=10)
+
+    async def post(self, *, waiting_s: float) -> Reply:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": self._path,
+            "query_string": b"",
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(self._body)).encode()),
+                (b"authorization", f"Bearer {self._token}".encode()),
+            ],
+        }
+
+        async def receive() -> dict[str, Any]:
+            await trio.sleep(waiting_s)
+            return {"type": "http.request", "body": self._body}
+
+        reply = Reply()
+        await self._house.server(scope, receive, reply.take)
+        return reply
 
 
 # Other ways to call.
