@@ -85,6 +85,9 @@ class WatchedConnection(TCPServer):
     async def _take_in(self) -> None:
         while (data := await self._heard()) is not None:
             await self._handle(data)
+            for websocket in self._websockets(are_open=False):
+                if websocket.closed:
+                    await self._end_refused(websocket)
             for websocket in self._websockets():
                 if (fault := fault_of(websocket)) is not None:
                     await self._refuse(websocket, fault)
@@ -121,6 +124,16 @@ class WatchedConnection(TCPServer):
         await self._throw_away()
         await websocket.send(StreamClosed(stream_id=websocket.stream_id))
 
+    async def _end_refused(self, websocket: WSStream) -> None:
+        """
+        End a WebSocket whose handshake was answered with 400.
+
+        hypercorn then leaves it as it is, busy, and its connection has no time limit.
+        """
+        if not isinstance(self.protocol.protocol, H2Protocol):
+            await self._throw_away()
+        await websocket.send(StreamClosed(stream_id=websocket.stream_id))
+
     async def _throw_away(self) -> None:
         """What is not read when a line is cut takes along what was said last."""
         with trio.move_on_after(LAST_WORDS_S):
@@ -141,13 +154,17 @@ class WatchedConnection(TCPServer):
             finally:
                 self._sending_since = math.inf
 
-    def _websockets(self) -> list[WSStream]:
-        """Those that are open; over HTTP/2 there may be several."""
+    def _websockets(self, *, are_open: bool = True) -> list[WSStream]:
+        """Those that are open, or are not; over HTTP/2 there may be several."""
         protocol = self.protocol.protocol
         streams = (
             protocol.streams.values() if isinstance(protocol, H2Protocol) else [protocol.stream]
         )
-        return [one for one in streams if isinstance(one, WSStream) and one.handshake.accepted]
+        return [
+            one
+            for one in streams
+            if isinstance(one, WSStream) and one.handshake.accepted is are_open
+        ]
 
 
 async def _tell(websocket: WSStream, fault: CloseConnection) -> None:

@@ -244,5 +244,28 @@ async def test_a_websocket_with_a_fault_ends_no_other_of_its_connection(
     assert b"FatalError" in heard[3]
 
 
+async def test_a_websocket_that_is_refused_keeps_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.server.listener.IDLE_S_MAX", 0.5)
+    statuses: dict[int, str] = {}
+    async with served() as house, await dialled(house.url) as stream:
+        client = H2Connection(H2Configuration(validate_outbound_headers=False))
+        client.initiate_connection()
+        place = [(":scheme", "http"), (":authority", "x")]
+        asked = [(":method", "CONNECT"), (":protocol", "websocket"), (":path", "/api/sync")]
+        client.send_headers(1, [*asked, *place, ("sec-websocket-version", "12")])
+        client.send_headers(3, [(":method", "GET"), (":path", "/version"), *place], end_stream=True)
+        await stream.send_all(client.data_to_send())
+        with trio.fail_after(10):
+            while said := await stream.receive_some(65536):
+                for event in client.receive_data(said):
+                    if isinstance(event, ResponseReceived):
+                        statuses[event.stream_id] = dict(event.headers)[b":status"].decode()
+        await house.until_connections(0)
+
+    assert statuses == {1: "400", 3: "200"}
+
+
 def responses(said: bytes) -> list[bytes]:
     return [b"HTTP/1.1 " + part for part in said.split(b"HTTP/1.1 ")[1:]]

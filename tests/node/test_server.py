@@ -74,6 +74,8 @@ async def write_late(ctx: ActionCtx, body: str) -> None:
     await ctx.run_mutation(write, body=body)
 
 
+UPGRADE = "GET /api/sync HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 APP = [bodies, echo, stuffed, write, write_late]
 
 
@@ -837,6 +839,39 @@ async def test_half_a_handshake_does_not_last(monkeypatch: pytest.MonkeyPatch) -
             while house.listener.statistics().connections:
                 await stream.send_all(b"x")
                 await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f"{KEY}Sec-WebSocket-Version: 12\r\n\r\n",
+        f"{KEY}\r\n",
+        "Sec-WebSocket-Version: 13\r\n\r\n",
+        f"{KEY}Sec-WebSocket-Version: 12\r\n\r\n" + "x" * 1_000_000,
+    ],
+    ids=["old", "no version", "no key", "talks on"],
+)
+async def test_a_handshake_that_is_refused_ends_its_connection(rest: str) -> None:
+    async with served() as house, await dialled(house.url) as stream:
+        await stream.send_all(f"{UPGRADE}{rest}".encode())
+        answer = b""
+        with trio.fail_after(10):
+            while part := await stream.receive_some(65536):
+                answer += part
+        await house.until_connections(0)
+
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"connection: close" in answer
+        assert house.engine.server.is_idle
+
+
+async def test_who_floods_us_after_a_handshake_that_was_refused_is_cut_off() -> None:
+    async with served() as house, await dialled(house.url) as stream:
+        await stream.send_all(f"{UPGRADE}\r\n".encode())
+        with trio.fail_after(20), contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b" " * 100_000)
+        await house.until_connections(0)
 
 
 async def test_more_connections_than_fit_are_refused_and_the_others_go_on() -> None:
