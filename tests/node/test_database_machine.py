@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from engine.app.registry import Application
 from engine.errors import FilterError, InvalidValue, PushRefused, SchemaViolation
 from engine.functions.targets import call_target
 from engine.indexes.verify import verify
@@ -238,19 +239,24 @@ class Life:
     end: trio.Event
     has_ended: trio.Event
 
+    async def close(self) -> None:
+        self.end.set()
+        await self.has_ended.wait()
+
 
 async def live(
     store: MemoryStore,
-    indexes: Indexes,
+    app: Application,
     seed: int,
     limits: Limits,
     *,
+    interleaves: bool = False,
     task_status: trio.TaskStatus[Life],
 ) -> None:
     has_ended = trio.Event()
     now_ns = EPOCH_2026_NS + round(trio.current_time() * 1e9)
-    runtime = VirtualRuntime(seed, start_ns=now_ns)
-    async with serving(deployed(indexes), store=store, runtime=runtime, limits=limits) as node:
+    runtime = VirtualRuntime(seed, start_ns=now_ns, interleaves=interleaves)
+    async with serving(app, store=store, runtime=runtime, limits=limits) as node:
         end = trio.Event()
         task_status.started(Life(node, end, has_ended))
         await end.wait()
@@ -466,7 +472,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.lives += 1
         start = self.trio.nursery.start
         self.life: Life = self.trio.run(
-            start, live, self.store, self.indexes, self.lives, self.limits
+            start, live, self.store, deployed(self.indexes), self.lives, self.limits
         )
         self.is_open = True
 
@@ -475,11 +481,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         return len(self.states) - 1 - back % len(self.states)
 
     def close(self) -> None:
-        async def end() -> None:
-            self.life.end.set()
-            await self.life.has_ended.wait()
-
-        self.trio.run(end)
+        self.trio.run(self.life.close)
         self.is_open = False
 
     def check_whole(self) -> None:
