@@ -42,7 +42,7 @@ class Module:
 def modules(*folders: str) -> tuple[Module, ...]:
     """The modules of these top-level folders, or of all of them."""
     paths = [path for folder in folders or FOLDERS for path in (ROOT / folder).rglob("*.py")]
-    return tuple(_read(path) for path in sorted(paths) if NOT_OURS.isdisjoint(path.parts))
+    return tuple(read(path) for path in sorted(paths) if NOT_OURS.isdisjoint(path.parts))
 
 
 @cache
@@ -89,7 +89,8 @@ def _height(node: ast.stmt) -> int:
 
 
 @cache
-def _read(path: Path) -> Module:
+def read(path: Path) -> Module:
+    """The module in a file, which is kept until `read.cache_clear`."""
     return parsed(path.relative_to(ROOT), path.read_text())
 
 
