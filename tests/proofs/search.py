@@ -33,7 +33,7 @@ from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.errors import ConvexError, StoreFull
+from engine.errors import ConvexError, Stopped, StoreFull
 from engine.functions.loader import load
 from engine.functions.watchdog import Watchdog
 from engine.indexes import keeper
@@ -76,6 +76,10 @@ PROBLEMS_SHOWN: Final = 5
 PLANTED_ROUNDS_MAX: Final = 100
 """Until a bug is given up on."""
 LEAST: Final = {"searches": 30, "found": 150, "folds": 2, "folds of vectors": 2}
+POINTS: Final = ("index.folded", "index.kept", "index.walked")
+"""Where the upkeep of an index may be cut off, see `Runtime.pause`."""
+ROUNDS_FOR_ALL: Final = 20
+"""In so many there is a crash at each."""
 """In each round, on average."""
 
 RECALL_LEAST: Final = 0.97
@@ -234,12 +238,17 @@ def prove(plan: Plan) -> Verdict:
     for problem in story.problems[:PROBLEMS_SHOWN]:
         print(f"  {problem}")
     least = {name: count * plan.rounds for name, count in LEAST.items()}
+    least |= dict.fromkeys(map(_crashes_at, POINTS), plan.rounds // ROUNDS_FOR_ALL)
     few = [] if story.problems else too_few(story.done, least)
     if story.done["by_graph"] < RECALL_LEAST * story.done["of_graph"]:
         few.append("graphs found too few of what is near")
     for line in few:
         print(f"  {line}")
     return Verdict(held=not story.problems and not few, figure=story.figure)
+
+
+def _crashes_at(point: str) -> str:
+    return f"crashes at {point}"
 
 
 def _prove_planted(plan: Plan) -> Verdict:
@@ -293,51 +302,71 @@ class History:
         self._story = story
         self._store = MemoryStore()
         self._life = 0
+        self._left = STEPS
 
     async def live(self) -> None:
-        steps = STEPS
-        while steps > 0 and not self._story.problems:
+        while self._left > 0 and not self._story.problems:
             self._life += 1
-            steps = await self._one_life(steps)
+            await self._one_life()
 
-    async def _one_life(self, steps: int) -> int:
-        """Live until a restart or a crash, or to the end; how many steps are left."""
+    async def _one_life(self) -> None:
+        """Live until a restart or a crash, or to the end."""
         limits = Limits(client_past_s_max=0.001)
         watchdog = Watchdog(limits)
         watchdog.start()
+        runtime = VirtualRuntime(self._dice.getrandbits(32))
         try:
             with trio.CancelScope() as life:
-                async with running_node(
-                    self._store,
-                    runtime=VirtualRuntime(self._dice.getrandbits(32)),
-                    limits=limits,
-                    watchdog=watchdog,
-                    data=self._folder,
-                ) as node:
-                    await node.push(WITH)
-                    if self._life == 1:
-                        inserted = [["insert", self._text(), self._tag()] for _ in range(20)]
-                        await self._mutate(node, inserted)
-                    while steps > 0:
-                        steps -= 1
-                        what = self._dice.choices(
-                            ["mutations", "refused", "query", "held", "push", "wait", "end"],
-                            [30, 6, 15, 8, 2, 10, 6],
-                        )[0]
-                        if what == "end":
-                            if self._dice.random() < 0.5:
-                                self._crash()
-                                life.cancel()
-                                await trio.lowlevel.checkpoint()
-                            self._story.done["restarts"] += 1
-                            break
-                        await getattr(self, f"_{what}")(node)
+                if self._dice.random() < 0.3:
+                    self._crash_at(self._dice.choice(POINTS), runtime, life)
+                try:
+                    async with running_node(
+                        self._store,
+                        runtime=runtime,
+                        limits=limits,
+                        watchdog=watchdog,
+                        data=self._folder,
+                    ) as node:
+                        await self._go_on(node, life)
+                except* Stopped:
+                    if not life.cancel_called:
+                        raise  # else it is what the others are told of a crash
         finally:
             watchdog.close()
-        return steps
 
-    def _crash(self) -> None:
-        """Go on from what is durable at this instant, in the store and in the files."""
+    async def _go_on(self, node: Node, life: trio.CancelScope) -> None:
+        await node.push(WITH)
+        if self._life == 1:
+            inserted = [["insert", self._text(), self._tag()] for _ in range(20)]
+            await self._mutate(node, inserted)
+        while self._left > 0:
+            self._left -= 1
+            what = self._dice.choices(
+                ["mutations", "refused", "query", "held", "push", "wait", "end"],
+                [30, 6, 15, 8, 2, 10, 6],
+            )[0]
+            if what == "end":
+                if self._dice.random() < 0.5:
+                    await self._crash(life)
+                self._story.done["restarts"] += 1
+                return
+            await getattr(self, f"_{what}")(node)
+
+    def _crash_at(self, point: str, runtime: VirtualRuntime, life: trio.CancelScope) -> None:
+        """Crash when somebody has come there a few times, unless the life ends before."""
+        left = self._dice.randrange(6)
+
+        async def pause() -> None:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                self._story.done[_crashes_at(point)] += 1
+                await self._crash(life)
+
+        runtime.points[point] = pause
+
+    async def _crash(self, life: trio.CancelScope) -> None:
+        """End a life, and go on from what is durable now, in the store and in the files."""
         self._story.done["crashes"] += 1
         is_lucky = self._dice.random() < 0.5
         self._store = self._store.durable_copy(in_flight=is_lucky)
@@ -345,6 +374,8 @@ class History:
         if (self._folder / "indexes").exists():
             shutil.copytree(self._folder, left)
         self._folder = left
+        life.cancel()
+        await trio.lowlevel.checkpoint()
 
     # Steps
 
