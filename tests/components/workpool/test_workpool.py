@@ -492,14 +492,21 @@ def test_an_end_that_is_reported_twice_is_one(t: BlockingHarness) -> None:
     assert 1 == t.query(ask, "report", [])["retries"]
 
 
-def test_an_end_that_is_called_off_on_its_way_is_noticed_a_minute_later(lives: Lives) -> None:
+def end_called_off(lives: Lives, label: str) -> str:
+    """A work whose action has returned, which nobody will tell; another waits for its place."""
     configure(lives.t, 1)
-    (work,) = put(lives.t, "action", plan("a", 1_000))
+    work: str
+    (work,) = put(lives.t, "action", plan(label, 1_000))
     put(lives.t, "action", plan("b"))
     lives.t.advance(10)
     lives.cut(0, in_flight=True, ms=2_000)
     (job,) = [job for job in lives.jobs() if job["name"].endswith("ended")]
     lives.kill_job(job["_id"])
+    return work
+
+
+def test_an_end_that_is_called_off_on_its_way_is_noticed_a_minute_later(lives: Lives) -> None:
+    work = end_called_off(lives, "a")
 
     lives.t.advance(50_000)
     assert "running" == status(lives.t, work)["state"]
@@ -512,13 +519,7 @@ def test_an_end_that_is_called_off_on_its_way_is_noticed_a_minute_later(lives: L
 def test_a_large_result_whose_telling_is_called_off_keeps_its_place_for_an_hour(
     lives: Lives,
 ) -> None:
-    configure(lives.t, 1)
-    (work,) = put(lives.t, "action", plan("large", 1_000))
-    put(lives.t, "action", plan("b"))
-    lives.t.advance(10)
-    lives.cut(0, in_flight=True, ms=2_000)
-    (job,) = [job for job in lives.jobs() if job["name"].endswith("ended")]
-    lives.kill_job(job["_id"])
+    work = end_called_off(lives, "large")
 
     lives.t.advance(3_500_000)
     assert "running" == status(lives.t, work)["state"]
