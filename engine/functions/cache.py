@@ -357,7 +357,10 @@ class QueryCache(Generic[R]):
             result.size_bytes + result.live.size_bytes() + len(key.args_bytes) + ENTRY_BYTES
         )
         slots = self._slots_for(key, identity_key, result)
-        if not slots or size_bytes > self._bytes_max or result.live.invalidated_at is not None:
+        live = result.live
+        if live.invalidated_at is not None or not live.is_in_order():
+            return  # nobody would be given it
+        if not slots or size_bytes > self._bytes_max:
             return
         for slot in slots:
             if replaced := self._entries.get(slot):

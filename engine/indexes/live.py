@@ -83,6 +83,9 @@ class LiveIndex(Protocol):
     def roll_back(self, ts: int) -> None:
         """Forget what was staged after `ts`: it will never have been."""
 
+    def retire(self) -> None:
+        """It is kept up no more, so from now on nothing has the order in which it was found."""
+
     def forget(self, floor_ts: int) -> None:
         """No view is older than that."""
 
@@ -133,7 +136,9 @@ class LiveIndexes:
         self._by_table[number] = (*self._by_table.get(number, ()), index)
 
     def remove(self, index_id: int) -> None:
+        """From now on it is not kept up."""
         index = self._by_id.pop(index_id)
+        index.retire()
         number = index.info.table_number
         left = tuple(one for one in self._by_table[number] if one is not index)
         if left:

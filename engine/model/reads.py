@@ -31,7 +31,7 @@ class Sought(Protocol):
 
 
 class Ranking(Protocol):
-    """What the order of found documents follows from, besides these."""
+    """What the order of found documents follows from, besides these; whatever changes these too."""
 
     @property
     def changed_ts(self) -> int:
@@ -97,9 +97,10 @@ class ReadSet:
         self.points: set[bytes] = set()
         self.ranges: dict[bytes, list[Interval]] = {}
         self.searches: dict[bytes, list[Sought]] = {}
-        self.rankings: list[Ranking] = []
-        """No part of the question above: how rare a word is changes with every document, and who
-        shows what was found is told of those that are found alone."""
+        self.rankings: dict[bytes, Ranking] = {}
+        """By the index that was searched.  No part of the question above: how rare a word is
+        changes with every document, and who shows what was found is told of those that are found
+        alone."""
 
     def add_point(self, row_key: bytes) -> None:
         self.points.add(row_key)
@@ -127,6 +128,10 @@ class ReadSet:
 
     def is_touched_by(self, commit: Touched) -> bool:
         """Whether an old or new key of `commit` lies in this read set."""
+        return self.is_met_by(commit) or self.is_found_by(commit)
+
+    def is_met_by(self, commit: Touched) -> bool:
+        """The same of points and intervals alone."""
         if not self.points.isdisjoint(commit.rows):
             return True
         return any(
@@ -134,7 +139,11 @@ class ReadSet:
             for prefix, intervals in self.ranges.items()
             if prefix in commit.indexes
             for key in commit.keys(prefix)
-        ) or any(
+        )
+
+    def is_found_by(self, commit: Touched) -> bool:
+        """And of searches alone."""
+        return any(
             sought.holds(content)
             for prefix, searches in self.searches.items()
             if prefix in commit.indexes

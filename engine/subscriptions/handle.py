@@ -12,12 +12,19 @@ code: a commit is before a subscription or after it, never beside it.
 A commit may touch thousands of read sets, most of them of answers that are kept in case somebody
 asks again.  So it only marks them, some thousands at a time, and tells those who watch when it has
 marked them all; what it leaves behind is freed later, in slices (`tidy`).
+
+Where a text was searched that is not so much as marked.  Nobody who asks is given what is not in
+order any more, and every commit to the index changes the order, so an answer that nobody watches
+**rests**: it is compared with commits only as to the rows and ranges that it has read.  Whoever
+watches it has it compared with what its searches have missed, and from then on as any other.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Protocol
 
 from engine.kernel.watermark import Watermark
@@ -33,6 +40,9 @@ SLICE_READS: Final = 1_024
 """Points, ranges and searches that are taken out of the index before others get theirs: likewise.
 What is freed with a read set counts as `FREED_READS`."""
 FREED_READS: Final = 40
+MISSED_ROWS_MAX: Final = 256
+"""Who has missed more than these when somebody watches it counts as touched, and is asked again:
+that takes less time than looking through them."""
 
 
 class Recent(Protocol):
@@ -73,6 +83,8 @@ class Subscriptions:
         """Commits up to here, from `processed` on, have been compared with some read sets."""
         self._hit: list[Live] = []
         """Those who watch them are told when that is all."""
+        self._resting: dict[bytes, OrderedDict[Live, None]] = {}
+        """By the first index that each has searched, in the order in which they came."""
         self._free: Callable[[Live], None] = _nothing
         self.processed = Watermark(processed_ts)
         """Up to here every commit has been compared with every read set."""
@@ -86,10 +98,26 @@ class Subscriptions:
         those commits are no longer kept; it then counts as valid at `ts` alone.
         """
         live = Live(reads, ts, self)
-        live.invalidated_at = self._first_touch(reads, ts)
+        live.is_resting = bool(reads.rankings) and reads.rankings.keys() == reads.searches.keys()
+        touches = reads.is_met_by if live.is_resting else reads.is_touched_by
+        live.invalidated_at = self._first_touch(touches, ts)
         if live.invalidated_at is None:
-            self._index.add(reads, live)
+            self._index.add(reads, live, seeks=not live.is_resting)
+            if live.is_resting:
+                self._resting.setdefault(_place(live), OrderedDict())[live] = None
         return live
+
+    def seek(self, live: Live, /) -> None:
+        """Let commits from `live.ts` on be compared with its searches, which rested."""
+        live.is_resting = False
+        if live.invalidated_at is not None:
+            return
+        live.invalidated_at = self._first_found(live)
+        if live.invalidated_at is None:
+            self._rest_no_more(live)
+            self._index.seek(live.reads, live)
+        else:
+            self._leave(live)
 
     def keep_until_touched(self, free: Callable[[Live], None]) -> None:
         """Have `free` called, some time after a `Live` was invalidated: of whoever only keeps."""
@@ -146,7 +174,7 @@ class Subscriptions:
             # been released since the last slice.
             if live.invalidated_at is None and live.ts < commit.ts and live in self._index:
                 live.invalidated_at = commit.ts
-                self._index.leave(live)
+                self._leave(live)
                 if live.is_watched:
                     self._hit.append(live)
             if count % SLICE_LIVES == 0:
@@ -164,11 +192,14 @@ class Subscriptions:
         self._wake()
 
     def tidy(self) -> bool:
-        """Free a slice of what belonged to those that were invalidated; whether there is more."""
+        """
+        Free a slice of what belonged to those that were invalidated, or rest and are of no use any
+        more; whether there is more.
+        """
         done = 0
-        for live, reads in self._index.clean():
+        for live in chain(self._index.clean(), self._outdated()):
             self._free(live)
-            done += FREED_READS + reads.count()
+            done += FREED_READS + live.reads.count()
             if done > SLICE_READS:
                 return True
         return False
@@ -178,7 +209,7 @@ class Subscriptions:
         unknown = [live for live in self._index if live.ts < upto]
         for live in unknown:
             live.invalidated_at = max(live.ts, self.processed.value) + 1
-            self._index.leave(live)
+            self._leave(live)
         self._hit += unknown
         self.finish(upto)
 
@@ -190,24 +221,63 @@ class Subscriptions:
             processed_ts=self.processed.value,
         )
 
-    def _first_touch(self, reads: ReadSet, ts: int) -> int | None:
+    def _first_touch(self, touches: Callable[[Touched], bool], ts: int) -> int | None:
         if ts >= self._begun_ts:
             return None
         if not self._recent.covers(ts):
             return ts + 1
         missed = self._recent.between(ts, self._begun_ts)
-        return next((commit.ts for commit in missed if reads.is_touched_by(commit)), None)
+        return next((commit.ts for commit in missed if touches(commit)), None)
+
+    def _first_found(self, live: Live) -> int | None:
+        """The first of the commits that it has missed which its searches find."""
+        if live.is_in_order():
+            return None
+        missed = 0
+
+        def finds(commit: Touched) -> bool:
+            nonlocal missed
+            if live.reads.searches.keys().isdisjoint(commit.indexes):
+                return False
+            missed += len(commit.rows)
+            return missed > MISSED_ROWS_MAX or live.reads.is_found_by(commit)
+
+        return self._first_touch(finds, live.ts)
 
     def forget(self, live: Live, /) -> None:
         """Nobody holds it any more."""
         if live in self._index:
             self._index.remove(live)
+            self._rest_no_more(live)
+
+    def _leave(self, live: Live) -> None:
+        """No commit finds it any more."""
+        self._index.leave(live)
+        self._rest_no_more(live)
+
+    def _rest_no_more(self, live: Live) -> None:
+        if live.reads.rankings and (resting := self._resting.get(_place(live))) is not None:
+            resting.pop(live, None)
+            if not resting:
+                del self._resting[_place(live)]
+
+    def _outdated(self) -> Iterator[Live]:
+        """Those that rest and are given to nobody any more, as they are no longer in order."""
+        for resting in list(self._resting.values()):
+            while resting and not (live := next(iter(resting))).is_in_order():
+                self._rest_no_more(live)
+                yield live
 
     def _wake(self) -> None:
         hit, self._hit = self._hit, []
         woken: set[Callback] = set()
         for live in hit:
             live.wake(woken)
+
+
+def _place(live: Live) -> bytes:
+    """The first index that one has searched."""
+    return next(iter(live.reads.searches))
 
 
 def _nothing(_live: Live) -> None:

@@ -60,8 +60,13 @@ class ReadIndex(Generic[T]):
         """Whether anybody reads in this index of the data."""
         return prefix in self._ranges or prefix in self._searches
 
-    def add(self, reads: ReadSet, item: T) -> None:
-        """Let `item` be found by commits that touch `reads`, which nobody changes from now on."""
+    def add(self, reads: ReadSet, item: T, *, seeks: bool = True) -> None:
+        """
+        Let `item` be found by commits that touch `reads`, which nobody changes from now on.
+
+        Args:
+            seeks: whether by what its searches find as well; else `seek` lets it.
+        """
         assert item not in self._entries, "an item has one read set"
         for row in reads.points:
             readers = self._points.setdefault(row, item)
@@ -75,14 +80,19 @@ class ReadIndex(Generic[T]):
             if ranges is None:
                 ranges = self._ranges[prefix] = IntervalMap()
             handles += [(prefix, ranges.add(lower, upper, item)) for lower, upper in intervals]
+        if seeks:
+            self.seek(reads, item)
+        # As tuples of nothing there is one, and the collector does not look at it.
+        self._entries[item] = (reads, tuple(handles))
+
+    def seek(self, reads: ReadSet, item: T) -> None:
+        """Let `item` be found by what its searches find, from now on."""
         for prefix, sought in reads.searches.items():
             searches = self._searches.get(prefix)
             if searches is None:
                 searches = self._searches[prefix] = _Searches()
             for one in sought:
                 searches.add(one, item)
-        # As tuples of nothing there is one, and the collector does not look at it.
-        self._entries[item] = (reads, tuple(handles))
 
     def remove(self, item: T) -> None:
         """Forget `item`, and whatever only it had read."""
@@ -92,12 +102,12 @@ class ReadIndex(Generic[T]):
         """Find `item` no more; what it had read is for `clean` to take out."""
         self._left.append((item, self._entries.pop(item)))
 
-    def clean(self) -> Iterator[tuple[T, ReadSet]]:
-        """Forget whatever only those had read that have left; yields each, and what it was."""
+    def clean(self) -> Iterator[T]:
+        """Forget whatever only those had read that have left; yields each."""
         while self._left:
             item, entry = self._left.popleft()
             self._take_out(item, entry)
-            yield item, entry[0]
+            yield item
 
     def _take_out(self, item: T, entry: _Entry[T]) -> None:
         reads, handles = entry

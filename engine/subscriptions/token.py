@@ -36,6 +36,9 @@ class Home(Protocol):
         """Commits have been compared up to here."""
         ...
 
+    def seek(self, live: Live, /) -> None:
+        """Compare commits with its searches as well, from `live.ts` on."""
+
     def forget(self, live: Live, /) -> None:
         """Nobody holds it any more."""
 
@@ -50,21 +53,33 @@ class Live:
         reads: what was read.
         ts: when it was read; what was read holds from here on.
         invalidated_at: the first commit after `ts` that touched it, or `None`.
+        is_resting: nobody watches, so commits are not compared with its searches: whether it is
+            `is_in_order` says whether these may have been touched.
     """
 
-    __slots__ = ("_holders", "_home", "_watchers", "invalidated_at", "reads", "ts")
+    __slots__ = (
+        "_holders",
+        "_home",
+        "_watchers",
+        "invalidated_at",
+        "is_resting",
+        "reads",
+        "ts",
+    )
 
     def __init__(self, reads: ReadSet, ts: int, home: Home) -> None:
         self.reads = reads
         self.ts = ts
         self.invalidated_at: int | None = None
+        self.is_resting = False
         self._home = home
         self._holders = 1
         self._watchers: dict[Callback, None] = {}
 
     def valid_at(self, ts: int) -> bool:
         """
-        Whether reading the same at `ts` would have given the same.
+        Whether reading the same at `ts` would have given the same; of one that rests it is that
+        if it `is_in_order`.
 
         Whoever asks about a `ts` that commits have not been compared up to
         waits first: `if processed.value < ts: await processed.wait_reached(ts)`.
@@ -79,7 +94,7 @@ class Live:
 
     def is_in_order(self) -> bool:
         """Whether what was found by searches would still be found in this order."""
-        return all(ranking.changed_ts <= self.ts for ranking in self.reads.rankings)
+        return all(ranking.changed_ts <= self.ts for ranking in self.reads.rankings.values())
 
     @property
     def is_watched(self) -> bool:
@@ -96,6 +111,8 @@ class Live:
         does not wait, and it raises nothing.  Nothing is made for it here: thousands
         of clients watch one result, and anew after each commit.
         """
+        if self.is_resting:
+            self._home.seek(self)
         if self.invalidated_at is not None:
             callback()
         else:

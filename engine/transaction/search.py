@@ -167,7 +167,7 @@ def search(
         yield from _by_reading(transaction, table, index, looked_for, asked, reading, after, sizes)
         return
     transaction.usage.count_range()
-    transaction.reads.rankings.append(live)
+    transaction.reads.rankings[index.prefix] = live
     one = _Search(transaction, table, cast("TextIndex", live), looked_for, asked, reading)
     yield from one.matches(wanted, after, sizes)
 

@@ -180,6 +180,7 @@ async def rewrite(ctx: MutationCtx, old: str, new: str | None, channel: str) -> 
             await ctx.db.patch(doc["_id"], {"text": new, "channel": channel})
 
 
+@pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize(
     ("old", "new", "channel", "wakes"),
     [
@@ -202,19 +203,26 @@ async def test_a_search_is_asked_again_when_a_document_that_it_finds_comes_chang
     new: str | None,
     channel: str,
     wakes: bool,
+    is_late: bool,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    told: list[str] = []
     async with serving([write, rewrite, two_searches, SCHEMA]) as node:
         await mutate(node, write, ["fox", "cat"], channel="a")
         await mutate(node, write, ["bread", "cheese"], channel="b")
         path = f"{__name__.replace('.', '/')}:two_searches"
         shown = await node.functions.query(path, {}, caller=ADMIN)
+        if not is_late:
+            shown.live.watch(lambda: told.append("at once"))
         if old is None:
             await mutate(node, write, [new], channel=channel)
         else:
             await mutate(node, rewrite, old, new, channel)
         await node.functions.processed.wait_reached(node.published.value)
+        if is_late:
+            shown.live.watch(lambda: told.append("late"))
 
+        assert (["late" if is_late else "at once"] if wakes else []) == told
         assert wakes == (shown.live.invalidated_at is not None)
         shown.live.release()
 
@@ -258,12 +266,26 @@ async def test_who_shows_a_search_is_not_told_that_its_words_became_rarer_but_wh
         await mutate(node, write, ["fox", "bread", "bread"], channel="a")
         path = f"{__name__.replace('.', '/')}:words_in_a"
         shown = await node.functions.query(path, {"text": "fox bread"}, caller=ADMIN)
+        shown.live.watch(lambda: None)
         await mutate(node, write, ["fox"] * 5, channel="b")
         await node.functions.processed.wait_reached(node.published.value)
 
         assert shown.live.invalidated_at is None
         assert ["bread", "bread", "fox"] == await ask(node, words_in_a, "fox bread")
         shown.live.release()
+
+
+async def test_what_was_found_in_an_index_that_was_built_anew_is_looked_for_anew(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving([words_of, write, SCHEMA]) as node:
+        await mutate(node, write, ["fox"])
+        before = await ask(node, words_of, "fox")
+        (status,) = node.keeper.statuses()
+        await node.keeper.rebuild(status.index_id)
+        await mutate(node, write, ["fox"])
+
+        assert [["fox"], ["fox", "fox"]] == [before, await ask(node, words_of, "fox")]
 
 
 @mutation

@@ -10,6 +10,7 @@ failed takes that back.  A search asks all parts as of its view's timestamp.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -140,6 +141,9 @@ class TextIndex:
             part.roll_back(ts)
         known = bisect_right(self._stamps, ts)
         del self._stamps[known:], self._totals[known:]
+
+    def retire(self) -> None:
+        self.changed_ts = sys.maxsize
 
     # Asking
 

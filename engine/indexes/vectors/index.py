@@ -117,6 +117,9 @@ class VectorIndex:
         if entry is not None:
             self.tail.add(internal, entry, ts)
 
+    def retire(self) -> None:
+        """Nothing follows from it but what is found."""
+
     def roll_back(self, ts: int) -> None:
         """Forget what was staged after `ts`: it will never have been."""
         self.tail.roll_back(ts)
