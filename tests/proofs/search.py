@@ -367,6 +367,8 @@ class History:
 
     async def _crash(self, life: trio.CancelScope) -> None:
         """End a life, and go on from what is durable now, in the store and in the files."""
+        if life.cancel_called:
+            return  # of two points that are come to at once the first is enough
         self._story.done["crashes"] += 1
         is_lucky = self._dice.random() < 0.5
         self._store = self._store.durable_copy(in_flight=is_lucky)
