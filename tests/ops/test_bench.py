@@ -432,7 +432,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "QUICK_OUTSTANDING", (200, 400))
     monkeypatch.setattr(scheduler, "LOADED_AT_ONCE", 100)
     monkeypatch.setattr(scheduler, "QUICK_DRAINED", 300)
-    monkeypatch.setattr(scheduler, "PEERS", ())
+    monkeypatch.setattr(scheduler, "QUICK_QUEUED", 300)
+    monkeypatch.setattr(scheduler, "PEERS", (("SQLite", 1),))
+    monkeypatch.setattr(scheduler, "what_lacks", lambda _: "it is not needed")
 
 
 @pytest.mark.usefixtures("short")
@@ -440,10 +442,12 @@ def test_each_goal_of_the_scheduler_is_a_figure(tmp_path: Path) -> None:
     results = list(scheduler.run(Bench(directory=tmp_path, seed=1, quick=True, budget_s=1)))
 
     goals = {result.params["what"]: result.value for result in results if "goal" in result.name}
+    queued = {r.params["each"]: r.value for r in results if r.name == "scheduler-queued-and-run"}
     started = [r.params["running"] for r in results if r.name == "scheduler-start"]
     assert {"enqueue", "drain", "memory", "running by limit"} < goals.keys()
     assert 0 < goals["running by limit"] <= 1
     assert [0, 0, 10, 10] == started
+    assert {"nothing", "row"} == queued.keys()
 
 
 @pytest.mark.usefixtures("short")
