@@ -421,7 +421,9 @@ class Transaction:
         doc = _user_fields(fields, {})
         if self.schema is not None:
             self._check(self.schema, component, name, doc, None)
-        table = self.table(component, name) or self.create_table(component, name)
+        table = self.table(component, name)
+        if table is None:
+            return self._insert_first(component, name, doc)
         return self.insert_row(table, doc)
 
     def fraction(self) -> float:
@@ -456,6 +458,17 @@ class Transaction:
             doc["_creationTime"] = creation_time or self._next_creation_time()
         self.reads.points.add(key)
         self._write(key, None, None, doc)
+        return doc_id
+
+    def _insert_first(self, component: str, name: str, doc: Doc) -> str:
+        """Add a document with its table, or neither."""
+        self.begin_child()
+        try:
+            doc_id = self.insert_row(self.create_table(component, name), doc)
+        except BaseException:
+            self.drop_child()
+            raise
+        self.merge_child()
         return doc_id
 
     def patch(self, key: bytes, fields: Doc, removed: Iterable[str] = ()) -> None:

@@ -233,3 +233,20 @@ async def test_an_application_has_as_many_tables_as_the_limit_says(
         await engine.mutation(write, 20)
         with pytest.raises(LimitExceeded, match="TABLES_MAX"):
             await engine.mutation(write, 21)
+
+
+async def test_a_document_that_is_refused_leaves_no_table_behind(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @mutation
+    async def add(ctx: MutationCtx) -> None:
+        with pytest.raises(LimitExceeded):
+            await ctx.db.insert("letters", {"a": "x" * DOCUMENT_BYTES_MAX})
+        await ctx.db.insert("notes", {"a": 1})
+
+    async with serving([add]) as node:
+        await mutate(node, add)
+        catalog = node.committer.head.catalog
+
+        assert catalog.table("", "letters") is None
+        assert catalog.table("", "notes") is not None
