@@ -9,7 +9,7 @@ Running functions: from a path and arguments to a value that may be told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
@@ -537,20 +537,30 @@ class Functions:
         Raises:
             UsageError: the search cannot be.
         """
+        await self._search_turn()
+        view = view_of(self._snapshots.current)
+        search = search_newest(view, component, table, wanted, partial(self._reading, view))
+        try:
+            next(search)
+        except StopIteration as end:
+            hits: list[Hit] = end.value
+            return hits
+        # Others have their turn before it ends, and may publish another state.
         snapshot = self._snapshots.acquire()
         try:
-            view = view_of(snapshot)
-            begin = partial(self._reading, view)
-            search = search_newest(view, component, table, wanted, begin)
-            while True:
-                await self._search_turn()
-                try:
-                    next(search)
-                except StopIteration as end:
-                    hits: list[Hit] = end.value
-                    return hits
+            return await self._in_turns(search)
         finally:
             self._snapshots.release(snapshot)
+
+    async def _in_turns(self, search: Generator[None, None, list[Hit]]) -> list[Hit]:
+        """What a search comes to, amid which others run."""
+        while True:
+            await self._search_turn()
+            try:
+                next(search)
+            except StopIteration as end:
+                hits: list[Hit] = end.value
+                return hits
 
     def _reading(self, view: View) -> Transaction:
         """A transaction for somebody who reads `view` and depends on nothing."""

@@ -38,20 +38,29 @@ _CRC_SLICE_BYTES: Final = 1 << 22
 Array = npt.NDArray[Any]
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays to a new file; they are durable when this returns, if its folder is flushed."""
+def write_arrays(
+    path: Path, arrays: Mapping[str, Array], *, leads: Mapping[str, int] | None = None
+) -> None:
+    """
+    Write arrays to a new file; they are durable when this returns, if its folder is flushed.
+
+    Args:
+        leads: bytes at the beginning of an array, by its name; what comes after these is aligned.
+    """
     places: list[list[Any]] = []
-    at = 0
+    body: list[bytes | memoryview] = []
+    end = 0
     for name, array in arrays.items():
+        lead = (leads or {}).get(name, 0)
+        at = _padded(end + lead) - lead
         places.append([name, array.dtype.str, list(array.shape), at])
-        at += _padded(array.nbytes)
-    head = encode(places)
-    start = _padded(_HEAD_AT + len(head))
-    parts: list[bytes | memoryview] = [head, bytes(start - _HEAD_AT - len(head))]
-    for array in arrays.values():
         # As it lies in memory: to copy it would hold everybody up, and take as much once more.
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        parts += [data.data, bytes(_padded(data.nbytes) - data.nbytes)]
+        body += [bytes(at - end), data.data]
+        end = at + data.nbytes
+    head = encode(places)
+    start = _padded(_HEAD_AT + len(head))
+    parts = [head, bytes(start - _HEAD_AT - len(head)), *body]
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)

@@ -52,17 +52,14 @@ RANDOM_BYTES_AT_ONCE: Final = 512
 class SystemRuntime:
     """The clock and the dice of the operating system."""
 
+    now_ns = staticmethod(time.time_ns)
+    monotonic = staticmethod(time.monotonic)
+
     def __init__(self) -> None:
         self.random: Random = SystemRandom()
         self.interleave: Random | None = None
         self.is_virtual = False
         self._bytes = b""
-
-    def now_ns(self) -> int:
-        return time.time_ns()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
+from functools import partial
 from typing import cast
 
 from engine.indexes.catalog import IndexInfo, TableInfo
@@ -13,6 +14,7 @@ from engine.indexes.vectors.nearest import Best, Found, Sought, exactly, nearly
 from engine.indexes.vectors.parts import Tail
 from engine.indexes.vectors.rows import score, unit
 from engine.model.codec import decode
+from engine.model.ids import encode_id
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.view import View
 
@@ -33,7 +35,7 @@ def best_of(
         best = Best(_sought(index, wanted, ts=0))
         yield from _scan(transaction, table, index, best, reading)
     else:
-        own = _own(transaction, live)
+        own = _own(transaction, table, live)
         best = Best(_sought(index, wanted, ts=transaction.view.begin_ts, hidden=own))
         yield from exactly(live.parts(), best)
         best.add(_of_own(own, best.sought))
@@ -65,32 +67,26 @@ def _sought(
     wanted: VectorSearch,
     *,
     ts: int,
-    hidden: dict[bytes, Entry | None] | None = None,
+    hidden: Collection[str] = (),
 ) -> Sought:
     row = unit(wanted.vector)
     assert row is not None, "its numbers are finite"
-    return Sought(
-        row=row,
-        count=wanted.limit,
-        ts=ts,
-        condition=wanted.condition,
-        fields=tuple(index.options["filter_fields"]),
-        hidden=hidden or {},
-    )
+    fields = tuple(index.options["filter_fields"])
+    return Sought(row, wanted.limit, ts, wanted.condition, fields, hidden)
 
 
-def _own(transaction: Transaction, live: VectorIndex) -> dict[bytes, Entry | None]:
-    """What the transaction has written, by internal id."""
+def _own(transaction: Transaction, table: TableInfo, live: VectorIndex) -> dict[str, Entry | None]:
+    """What the transaction has written, by id."""
     written: dict[bytes, Entry | None] = {}
     for one in cast("list[OwnVectors]", transaction.own(live)):
         written.update(one.written)
-    return written
+    return {encode_id(table.number, internal): entry for internal, entry in written.items()}
 
 
-def _of_own(own: dict[bytes, Entry | None], sought: Sought) -> list[Found]:
+def _of_own(own: dict[str, Entry | None], sought: Sought) -> list[Found]:
     return [
-        (score(entry.row, sought.row), internal)
-        for internal, entry in own.items()
+        (score(entry.row, sought.row), doc_id)
+        for doc_id, entry in own.items()
         if entry is not None and entry.meets(sought.condition, sought.fields)
     ]
 
@@ -104,7 +100,8 @@ def _scan(
 ) -> Generator[None, None, None]:
     """Offer every document of a table, each of which is read."""
     sought = best.sought
-    tail = Tail(len(sought.row), len(sought.fields), SCANNED_ROWS)
+    new = partial(Tail, table.number, len(sought.row), len(sought.fields), SCANNED_ROWS)
+    tail = new()
     for read, (internal, image) in enumerate(transaction.images(table), 1):
         entry = entry_of(index, decode(image))
         if entry is not None:
@@ -113,5 +110,5 @@ def _scan(
             reading.read = read
         if read % SCANNED_ROWS == 0:
             yield from exactly(tail.parts(), best)
-            tail = Tail(len(sought.row), len(sought.fields), SCANNED_ROWS)
+            tail = new()
     yield from exactly(tail.parts(), best)

@@ -281,7 +281,7 @@ class _Search:
         )
         for found in steps:
             if found is not None:
-                transaction.view.count_search(IndexKind.SEARCH, began)
+                transaction.view.count_search(IndexKind.SEARCH.value, began)
                 return found
             yield ()
         raise AssertionError("the last step has what was found")

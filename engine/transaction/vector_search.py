@@ -8,19 +8,21 @@ field is no list of exactly as many numbers as the index has dimensions are none
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from functools import cache
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, NotAllowed, UsageError
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.indexes.vectors.asked import VectorSearch, leaves
-from engine.model.ids import encode_ids
 from engine.transaction.transaction import Reading, Transaction
 from engine.transaction.view import View
 
 Hit: TypeAlias = dict[str, Any]
 """`_id` and `_score` of a document."""
+
+_KIND: Final = IndexKind.VECTOR.value
 
 
 def vector_index(table: TableInfo, wanted: VectorSearch) -> IndexInfo:
@@ -49,7 +51,7 @@ def vector_index(table: TableInfo, wanted: VectorSearch) -> IndexInfo:
             f"{dimensions} dimensions"
         )
     fields = index.options["filter_fields"]
-    for leaf in leaves(wanted.condition):
+    for leaf in () if wanted.condition is None else leaves(wanted.condition):
         if leaf.field not in fields:
             raise InvalidRange(
                 f"{leaf.field!r} is no filter field of {name!r}; it has {list(fields)}"
@@ -94,10 +96,10 @@ def search_vectors(
     transaction.usage.count_range()
     began = transaction.view.clock()
     found = yield from _numeric().best_of(transaction, table, index, wanted, reading)
-    transaction.view.count_search(IndexKind.VECTOR, began)
+    transaction.view.count_search(_KIND, began)
     if reading is not None:
         reading.returned = len(found)
-    return _hits(table, found)
+    return _hits(found)
 
 
 def search_newest(
@@ -122,15 +124,15 @@ def search_newest(
     found = yield from _numeric().nearly_best_of(view, index, wanted)
     if found is None:
         found = yield from _numeric().best_of(begin(), table, index, wanted)
-    view.count_search(IndexKind.VECTOR, began)
-    return _hits(table, found)
+    view.count_search(_KIND, began)
+    return _hits(found)
 
 
-def _hits(table: TableInfo, found: Sequence[tuple[float, bytes]]) -> list[Hit]:
-    ids = encode_ids(table.number, [key for _, key in found])
-    return [{"_id": one, "_score": score} for one, (score, _) in zip(ids, found, strict=True)]
+def _hits(found: Sequence[tuple[float, str]]) -> list[Hit]:
+    return [{"_id": one, "_score": score} for score, one in found]
 
 
+@cache
 def _numeric() -> ModuleType:
     """
     What needs numpy.

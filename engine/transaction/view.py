@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from engine.indexes.buckets import Buckets
-from engine.indexes.catalog import Catalog, IndexInfo, IndexKind
+from engine.indexes.catalog import Catalog, IndexInfo
 from engine.indexes.counts import Counts
 from engine.indexes.live import LiveIndex
 from engine.indexes.snapshot import SharedSnapshot
@@ -141,19 +141,21 @@ class View:
         found = self.snapshot.live.find(index.index_id)
         return found if found is not None and found.floor_ts <= self.begin_ts else None
 
-    def count_search(self, kind: IndexKind, began: float) -> None:
+    def count_search(self, kind: str, began: float) -> None:
         """
         Count a search that has ended, with the turns that others had meanwhile.
 
         Args:
+            kind: the value of that of its index.
             began: what `clock` said then.
         """
         live = self.snapshot.live
-        live.took.add(kind.value, live.clock() - began)
+        live.took.add(kind, live.clock() - began)
 
-    def clock(self) -> float:
+    @property
+    def clock(self) -> Callable[[], float]:
         """Seconds, monotonic."""
-        return self.snapshot.live.clock()
+        return self.snapshot.live.clock
 
     @property
     def snapshot_ts(self) -> int:

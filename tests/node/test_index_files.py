@@ -251,3 +251,13 @@ def test_to_write_arrays_takes_no_room_beside_them(tmp_path: Path) -> None:
     found = read_arrays(tmp_path / "1.arrays")
     assert list(arrays) == list(found)
     assert all(np.array_equal(arrays[name], found[name]) for name in arrays)
+
+
+def test_what_comes_after_the_lead_of_an_array_is_aligned(tmp_path: Path) -> None:
+    arrays = {"first": np.arange(3), "led": np.arange(100), "last": np.arange(5)}
+
+    write_arrays(tmp_path / "1.arrays", arrays, leads={"led": 8})
+
+    found = read_arrays(tmp_path / "1.arrays")
+    assert [0, 56, 0] == [found[name].ctypes.data % 64 for name in arrays]
+    assert all(np.array_equal(arrays[name], found[name]) for name in arrays)

@@ -26,7 +26,7 @@ from engine.indexes.vectors import check, graph
 from engine.indexes.vectors import index as vector_index
 from engine.indexes.vectors.asked import value_key
 from engine.indexes.vectors.entry import Entry
-from engine.indexes.vectors.graph import Graph
+from engine.indexes.vectors.graph import LEAD_BYTES, Graph
 from engine.indexes.vectors.index import VectorIndex
 from engine.indexes.vectors.parts import Part
 
@@ -137,6 +137,35 @@ async def test_verify_looks_whether_an_index_has_what_its_documents_have(
         assert 82 == len([p for p in await problems_of(engine) if "another vector" in p])
 
 
+async def test_verify_looks_whether_a_document_is_told_by_its_own_id(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    async with opened(tmp_path) as (engine, _):
+        part = only_part(engine)
+        part.ids = part.ids.copy()
+        part.ids[[3, 4]] = part.ids[[4, 3]]
+
+        problems = await problems_of(engine)
+
+    assert 2 == len([p for p in problems if "filter value or id" in p])
+
+
+async def test_files_of_before_that_have_no_ids_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = Part.arrays
+    with monkeypatch.context() as before:
+        before.setattr(
+            Part, "arrays", lambda part: {n: a for n, a in arrays(part).items() if n != "ids"}
+        )
+        before.setattr(Part, "use", lambda *_: None)
+        found = await filled(tmp_path)
+
+    async with opened(tmp_path) as (engine, events):
+        assert ["indexes.read"] == events
+        assert found == await engine.query(near, 2)
+        assert [] == await problems_of(engine)
+
+
 def codes_of(graph: Graph, places: list[int]) -> NDArray[np.int8]:
     return np.array(graph._index.get_many(np.array(places, np.uint64), ScalarKind.I8))
 
@@ -204,6 +233,7 @@ async def test_a_graph_is_read_where_it_lies_and_outlives_its_file(tmp_path: Pat
         graph = only_part(engine).graph
         assert graph is not None
         assert graph._source is not None
+        assert 0 == (graph._source.ctypes.data + LEAD_BYTES) % 64
         before = [hit["_id"] for hit in await engine.action(nearly, 90)]
         while engine.node.keeper.statuses()[0].checkpoint_ts is None:  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.01)

@@ -33,6 +33,7 @@ from engine.model.limits import FILTER_NESTING_MAX
 from engine.model.values import UNDEFINED
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
+from engine.transaction import vector_search
 from tests.node.nodes import ADMIN, application, ask, ask_at, mutate, serving
 
 SCHEMA = Schema(
@@ -336,6 +337,7 @@ async def test_every_host_of_actions_finds_what_a_query_finds(act: Any) -> None:
 async def test_without_numpy_a_search_names_the_extra_and_the_rest_works(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    vector_search._numeric.cache_clear()
     monkeypatch.delattr("engine.transaction.nearest", raising=False)
     monkeypatch.setitem(sys.modules, "engine.transaction.nearest", None)
 

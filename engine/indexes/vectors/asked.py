@@ -11,13 +11,13 @@ Needs no numpy: a search that cannot be is refused in the same words with and wi
 from __future__ import annotations
 
 import dataclasses
+import struct
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
-from math import isfinite, nan
+from math import isfinite
 from operator import and_, or_
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -61,20 +61,22 @@ def asked(
 
 
 def _numbers(vector: Sequence[float]) -> Sequence[float]:
-    """A copy, for it may be searched for later; floats in a list stay the objects that they are."""
-    numbers: Sequence[float] = ()
-    total = nan
+    """A copy, for it may be searched for later."""
     if type(vector) is list or not isinstance(vector, str | bytes | Mapping):
-        with suppress(TypeError, ValueError, OverflowError):
-            copied = tuple(vector) if type(vector) is list else array("d", vector)
-            total = sum(copied, 0.0)
-            numbers = copied
-    # One that is not finite makes no finite sum; large ones may not either.
-    if not numbers or not (isfinite(total) or all(map(isfinite, numbers))):
-        raise InvalidValue(
-            f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"
-        )
-    return numbers
+        try:
+            given = vector if type(vector) is list else tuple(vector)
+            # Through bytes, which takes half of the time that an array takes to ask each for it.
+            numbers = array("d", struct.pack(f"{len(given)}d", *given))
+            total = sum(given)
+        except (TypeError, ValueError, OverflowError, struct.error):
+            pass
+        else:
+            # One that is not finite makes no finite sum; large ones may not either.
+            if numbers and (isfinite(total) or all(map(isfinite, numbers))):
+                return numbers
+    raise InvalidValue(
+        f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"
+    )
 
 
 def _limit(limit: float) -> int:

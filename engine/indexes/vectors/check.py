@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 
 from engine.indexes.vectors.entry import Entry, entry_of
-from engine.indexes.vectors.graph import Graph
+from engine.indexes.vectors.graph import Graph, codes_of
 from engine.indexes.vectors.index import VectorIndex
 from engine.indexes.vectors.parts import Part
 from engine.indexes.vectors.rows import score, scores
+from engine.model.ids import encode_id
 
 
 def problems(
@@ -47,14 +48,16 @@ def _problem(index: VectorIndex, ts: int, internal: bytes, entry: Entry | None) 
     ]
     if len(found) != (entry is not None):
         return f"{name} has the document {internal.hex()} {len(found)} times"
-    if entry is None or all(_is_at(part, at, entry) for part, at in found):
+    doc_id = encode_id(index.info.table_number, internal)
+    if entry is None or all(_is_at(part, at, doc_id, entry) for part, at in found):
         return None
-    return f"{name} has another vector or filter value of {internal.hex()}"
+    return f"{name} has another vector, filter value or id of {internal.hex()}"
 
 
-def _is_at(part: Part, at: int, entry: Entry) -> bool:
+def _is_at(part: Part, at: int, doc_id: str, entry: Entry) -> bool:
     codes = [known.get(key) for known, key in zip(part.values, entry.filters, strict=True)]
-    return bool((part.rows[at] == entry.row).all()) and part.codes[at].tolist() == codes
+    is_same = bool((part.rows[at] == entry.row).all()) and part.codes[at].tolist() == codes
+    return is_same and part.ids[at].decode() == doc_id
 
 
 def _problems_of_graph(part: Part, graph: Graph) -> Iterator[str | None]:
@@ -82,7 +85,7 @@ def _problems_of_graph(part: Part, graph: Graph) -> Iterator[str | None]:
 def _is_found(part: Part, graph: Graph, at: int) -> bool:
     """Whether a row is found where it is looked for itself, or another that is as near."""
     row = part.rows[at]
-    places = graph.nearest(row, _NEAREST)
+    places = graph.nearest(codes_of(row), _NEAREST)
     found = scores(part.rows[places[places < len(part)]], row)
     return bool(found.max(initial=-1.0) >= score(row, row))
 

@@ -9,13 +9,16 @@ some of the nearest decides which are found, and not in what order they are told
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from usearch.compiled import Index, MetricKind, ScalarKind
 
 from engine.indexes.vectors.rows import Places, Row, Rows
+
+Codes: TypeAlias = NDArray[np.int8]
+"""Rows in a byte a number."""
 
 NEIGHBOURS: Final = 16
 """Of each row; as many again make it twice as slow for a recall that `WIDTH` gives more cheaply."""
@@ -28,6 +31,8 @@ CANDIDATE_ROWS: Final = 32
 """A candidate costs about as much as a look at so many rows that lie side by side."""
 _CLIPPED_MAX: Final = 1.5
 """How much larger numbers a graph takes than those it was begun with; beyond it is laid anew."""
+LEAD_BYTES: Final = 8
+"""What stands before the rows of a graph in its bytes: how many there are, and of what size."""
 _ROWS_AT_ONCE: Final = 512
 """What is handed over at a time: a process that ends waits for no more, some 200 ms."""
 
@@ -78,12 +83,11 @@ class Graph:
     def to_bytes(self) -> bytearray:
         return self._index.save_index_to_buffer()
 
-    def nearest(self, row: Row, count: int) -> Places:
-        """Places of about the `count` rows that are most like `row`."""
-        # Whatever the row is scaled by, the same rows are nearest; so all of int8 is there for it.
-        codes = np.rint(row * np.float32(127.0 / (_largest(row) or 1.0))).astype(np.int8)
-        keys, _, counts, _, _ = self._index.search_many(codes[np.newaxis], count, threads=1)
-        return keys[0, : counts[0]].view(np.int64)
+    def nearest(self, codes: Codes, count: int) -> Places:
+        """Places of about the `count` rows that are most like the one of which `codes_of` is."""
+        keys, _, counts, _, _ = self._index.search_many(codes, count, threads=1)
+        places: Places = keys.view(np.int64)[0]
+        return places if counts[0] == count else places[: counts[0]]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -103,11 +107,18 @@ class Graph:
         return self._index.memory_usage if self._source is None else self._source.nbytes
 
 
+def codes_of(row: Row) -> Codes:
+    """What a graph is asked for the sake of a row, in an array of one."""
+    # Whatever the row is scaled by, the same rows are nearest; so all of int8 is there for it.
+    codes: Codes = np.rint(row * np.float32(127.0 / (_largest(row) or 1.0))).astype(np.int8)
+    return codes[np.newaxis]
+
+
 def _largest(rows: Rows) -> float:
     return float(np.maximum.reduce(np.abs(rows), axis=None, initial=0.0))
 
 
-def _codes(rows: Rows, largest: float) -> NDArray[np.int8]:
+def _codes(rows: Rows, largest: float) -> Codes:
     """Rows as a graph has them; what is larger than the largest is cut off."""
     codes = rows * np.float32(127.0 / (largest or 1.0))
     np.rint(codes, out=codes)

@@ -21,7 +21,7 @@ from engine.indexes.catalog import IndexInfo
 from engine.indexes.files import SUFFIX, read_arrays, write_arrays
 from engine.indexes.live import Checkpoint, Install
 from engine.indexes.vectors.entry import Entry, entry_of
-from engine.indexes.vectors.graph import ROWS_MIN, Graph
+from engine.indexes.vectors.graph import LEAD_BYTES, ROWS_MIN, Graph
 from engine.indexes.vectors.parts import FOREVER, Part, Tail, graph_over, joined
 from engine.indexes.vectors.rows import Places
 from engine.model.commits import RowWrite
@@ -86,7 +86,7 @@ class VectorIndex:
         self._files = max((int(part.file.removesuffix(SUFFIX)) for part in folded), default=0)
         self._is_frozen = False
         self._is_resting = False
-        self.tail = Tail(self.dimensions, len(self.fields), tail_rows_max)
+        self.tail = Tail(info.table_number, self.dimensions, len(self.fields), tail_rows_max)
 
     def parts(self) -> list[Part]:
         """All of them as they are now, for one search."""
@@ -263,7 +263,7 @@ class VectorIndex:
         """
         parts = []
         for name, ended in manifest["parts"]:
-            part = Part.of_arrays(read_arrays(folder / name))
+            part = Part.of_arrays(read_arrays(folder / name), info.table_number)
             part.ends[np.frombuffer(ended, "<u4")] = 0
             part.count_gone()
             part.file, part.is_on_disk = name, True
@@ -288,7 +288,8 @@ def _write(folder: Path, parts: Sequence[Part]) -> Install:
     """Write the files of parts; what it returns has them read from there."""
     written = []
     for part in parts:
-        write_arrays(folder / part.file, part.arrays())
+        # A row of a graph that begins within a line of the processor's cache takes one line more.
+        write_arrays(folder / part.file, part.arrays(), leads={"graph": LEAD_BYTES})
         arrays = read_arrays(folder / part.file, checked=False)
         written.append((part, arrays, graph_over(arrays)))
 

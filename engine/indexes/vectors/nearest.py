@@ -9,16 +9,15 @@ A search in about asks the graph of a part that has one instead, where that is c
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from math import ceil
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.indexes.vectors.asked import Condition
-from engine.indexes.vectors.graph import CANDIDATE_ROWS, WIDTH
-from engine.indexes.vectors.parts import Mask, Part, keys_at
+from engine.indexes.vectors.graph import CANDIDATE_ROWS, WIDTH, Codes, Graph, codes_of
+from engine.indexes.vectors.parts import Mask, Part
 from engine.indexes.vectors.rows import Places, Row, about, scores, slack
 
 BLOCK_NUMBERS: Final = 1 << 20
@@ -26,29 +25,28 @@ BLOCK_NUMBERS: Final = 1 << 20
 _MOST: Final = 0.95
 """Where so many of the rows count, enough are among the candidates that a search holds anyway, and
 only the first of these are asked for: it is telling them that takes time."""
-_MORE: Final = 8
+_MORE: Final = 6
 """Candidates besides as many as are wanted: the order of a graph is of rounded rows."""
 
-Found: TypeAlias = tuple[float, bytes]
-"""A score and the internal id of the document; the greater pair comes first."""
+Found: TypeAlias = tuple[float, str]
+"""A score and the id of the document; the greater pair comes first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sought:
+class Sought(NamedTuple):
     """
     What is looked for.
 
     Args:
         fields: the filter fields of the index.
-        hidden: internal ids of documents that do not count.
+        hidden: ids of documents that do not count.
     """
 
     row: Row
-    count: int
+    limit: int
     ts: int
     condition: Condition | None
     fields: Sequence[str]
-    hidden: Collection[bytes] = ()
+    hidden: Collection[str] = ()
 
 
 class Best:
@@ -62,7 +60,7 @@ class Best:
 
     @property
     def is_full(self) -> bool:
-        return len(self.found) == self.sought.count
+        return len(self.found) == self.sought.limit
 
     @property
     def reach(self) -> float:
@@ -73,15 +71,17 @@ class Best:
         """Score rows exactly, and keep the best."""
         sought, hidden = self.sought, self.sought.hidden
         exact = scores(part.rows.take(places, axis=0), sought.row)
-        wanted = sought.count + len(hidden)
+        wanted = sought.limit + len(hidden)
         if len(exact) > wanted + _MORE:
             enough = exact >= max(self.reach, float(np.partition(exact, -wanted)[-wanted]))
             exact, places = exact[enough], places[enough]
-        pairs = zip(exact.tolist(), keys_at(part.keys, places), strict=True)
+        pairs = zip(exact.tolist(), part.ids_at(places), strict=True)
         self.add([pair for pair in pairs if pair[1] not in hidden] if hidden else list(pairs))
 
     def add(self, offered: list[Found]) -> None:
-        self.found = sorted(self.found + offered, reverse=True)[: self.sought.count]
+        found = self.found + offered if self.found else offered
+        found.sort(reverse=True)
+        self.found = found[: self.sought.limit]
 
 
 def exactly(parts: Sequence[Part], best: Best) -> Iterator[None]:
@@ -92,12 +92,13 @@ def exactly(parts: Sequence[Part], best: Best) -> Iterator[None]:
 
 def nearly(parts: Sequence[Part], best: Best) -> Iterator[None]:
     """As `exactly`, of the rows that the graphs of parts find, where they are cheaper."""
+    codes = codes_of(best.sought.row)
     for part in parts:
         # Without a condition a graph is told by its count how many rows there are, about: to look
         # at each takes longer than all else around it, and drives the graph from the caches.
         is_told = part.graph is not None and best.sought.condition is None
         counting = None if is_told else _counting(part, best.sought)
-        if not _by_graph(part, counting, best):
+        if part.graph is None or not _by_graph(part, part.graph, codes, counting, best):
             yield from _scan(part, counting, best)
 
 
@@ -105,26 +106,25 @@ def _counting(part: Part, sought: Sought) -> Mask:
     return part.counting(sought.ts, sought.condition, sought.fields)
 
 
-def _by_graph(part: Part, counting: Mask | None, best: Best) -> bool:
+def _by_graph(part: Part, graph: Graph, codes: Codes, counting: Mask | None, best: Best) -> bool:
     """
-    Offer what the graph finds; whether it has one, it was cheaper, and it has found enough.
+    Offer what the graph finds; whether it was cheaper, and it has found enough.
 
     Args:
         counting: which rows count; `None` for those that are there.
     """
     sought = best.sought
-    if part.graph is None:
-        return False
-    rows = len(part) - part.gone if counting is None else int(np.count_nonzero(counting))
+    total = len(part.keys)
+    rows = total - part.gone if counting is None else int(np.count_nonzero(counting))
     if rows == 0:
         return False
-    wanted = sought.count + len(sought.hidden)
+    wanted = sought.limit + len(sought.hidden)
     candidates = max(WIDTH, 2 * wanted)
-    if rows <= CANDIDATE_ROWS * candidates * len(part) / rows:
+    if rows <= CANDIDATE_ROWS * candidates * total / rows:
         return False
-    is_held = candidates == WIDTH and rows > _MOST * len(part)
-    asked = ceil((wanted + _MORE if is_held else candidates) * len(part) / rows)
-    places = part.graph.nearest(sought.row, asked)
+    is_held = candidates == WIDTH and rows > _MOST * total
+    asked = ceil((wanted + _MORE if is_held else candidates) * total / rows)
+    places = graph.nearest(codes, asked)
     if counting is not None:
         places = places[counting[places]]
     elif not part.is_whole(sought.ts):
@@ -159,7 +159,7 @@ def _candidates(near: NDArray[np.float32], best: Best) -> Places:
     """Which of these rows may be among the best, by their cosines in about."""
     sought = best.sought
     off = slack(len(sought.row))
-    wanted = sought.count + len(sought.hidden)
+    wanted = sought.limit + len(sought.hidden)
     reach = best.reach - off
     if wanted < len(near):
         kth = float(np.partition(near, -wanted)[-wanted])

@@ -23,9 +23,12 @@ from engine.indexes.vectors.entry import Entry
 from engine.indexes.vectors.graph import Graph
 from engine.indexes.vectors.rows import Places, Rows
 from engine.model.codec import decode, encode
+from engine.model.ids import encode_id, encode_ids
 
 Keys: TypeAlias = NDArray[np.bytes_]
 """Internal ids of documents."""
+Ids: TypeAlias = NDArray[np.bytes_]
+"""The same as they are told, which are in the same order."""
 Times: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 Codes: TypeAlias = NDArray[np.int32]
@@ -44,6 +47,7 @@ class Part:
 
     Args:
         keys: of the documents; the newer of two rows of one stands behind the other.
+        ids: of the same documents; a search tells them without spelling them.
         values, codes: the filter fields of each row, by their numbers.
         begins: when each row was written.
         ends: when it was replaced or deleted; whoever keeps the index up changes it.
@@ -59,6 +63,7 @@ class Part:
         "file",
         "gone",
         "graph",
+        "ids",
         "is_on_disk",
         "keys",
         "rows",
@@ -68,6 +73,7 @@ class Part:
     def __init__(
         self,
         keys: Keys,
+        ids: Ids,
         rows: Rows,
         values: Values,
         codes: Codes,
@@ -76,6 +82,7 @@ class Part:
         graph: Graph | None = None,
     ) -> None:
         self.keys = keys
+        self.ids = ids
         self.rows = rows
         self.values = values
         self.codes = codes
@@ -108,6 +115,10 @@ class Part:
     def is_whole(self, ts: int) -> bool:
         """Whether it is known that all rows are there at `ts`."""
         return self.gone == 0 and self._newest_ts <= ts
+
+    def ids_at(self, places: Places) -> list[str]:
+        """The ids of the documents at some places."""
+        return [one.decode() for one in self.ids.take(places).tolist()]
 
     def put_in_order(self) -> None:
         """Get ready to be asked for keys; takes a while."""
@@ -149,6 +160,7 @@ class Part:
         graph = b"" if self.graph is None else self.graph.to_bytes()
         return {
             "keys": self.keys,
+            "ids": self.ids,
             "rows": self.rows,
             "codes": self.codes,
             "values": np.frombuffer(values, np.uint8),
@@ -157,12 +169,14 @@ class Part:
         }
 
     @staticmethod
-    def of_arrays(arrays: Mapping[str, NDArray[Any]]) -> Part:
+    def of_arrays(arrays: Mapping[str, NDArray[Any]], table_number: int) -> Part:
         """What `arrays` gave, as if all of it had been there for ever."""
-        rows = arrays["rows"]
+        keys, rows = arrays["keys"], arrays["rows"]
         values = decode(arrays["values"].tobytes())
         part = Part(
-            arrays["keys"],
+            keys,
+            # Files of earlier versions have none.
+            arrays["ids"] if "ids" in arrays else ids_of(table_number, keys),
             rows,
             [{key: code for code, key in enumerate(known)} for known in values],
             arrays["codes"],
@@ -175,7 +189,8 @@ class Part:
 
     def use(self, arrays: Mapping[str, NDArray[Any]], graph: Graph | None) -> None:
         """From now on read the same arrays, and the graph in them, from its file."""
-        self.keys, self.rows, self.codes = arrays["keys"], arrays["rows"], arrays["codes"]
+        self.keys, self.ids = arrays["keys"], arrays["ids"]
+        self.rows, self.codes = arrays["rows"], arrays["codes"]
         self.graph = graph
         self.is_on_disk = True
 
@@ -191,9 +206,10 @@ class Part:
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        arrays: tuple[NDArray[Any], ...] = (self.keys, self.rows, self.codes, self.begins)
+        arrays: list[NDArray[Any]] = [self.keys, self.ids, self.rows, self.codes]
+        arrays += [self.begins, self.ends]
         graph = 0 if self.graph is None else self.graph.size_bytes
-        return sum(array.nbytes for array in arrays) + self.ends.nbytes + graph
+        return sum(array.nbytes for array in arrays) + graph
 
     def _having(self, equal: Equal, fields: Sequence[str]) -> Mask:
         at = fields.index(equal.field)
@@ -215,11 +231,12 @@ class Tail:
     later ends past what such a search asks for.
 
     Args:
+        table_number: of its documents.
         block_rows: rows of a block; what nobody wrote to takes no memory.
     """
 
-    def __init__(self, dimensions: int, filters: int, block_rows: int) -> None:
-        self._new = partial(_Block, dimensions, filters, block_rows)
+    def __init__(self, table_number: int, dimensions: int, filters: int, block_rows: int) -> None:
+        self._new = partial(_Block, table_number, dimensions, filters, block_rows)
         self._blocks = [self._new()]
 
     @property
@@ -229,8 +246,10 @@ class Tail:
 
     def parts(self, rows: int | None = None) -> list[Part]:
         """What it has now, or the first of its rows."""
+        if rows is None:
+            return [block.part(some) for block in self._blocks if (some := len(block))]
         parts = []
-        left = self.count if rows is None else rows
+        left = rows
         for block in self._blocks:
             if (some := min(left, len(block))) > 0:
                 parts.append(block.part(some))
@@ -283,13 +302,15 @@ class Tail:
 class _Block:
     """Some rows of a tail, side by side."""
 
-    def __init__(self, dimensions: int, filters: int, room: int) -> None:
+    def __init__(self, table_number: int, dimensions: int, filters: int, room: int) -> None:
+        self._table_number = table_number
         self._start = 0
         self._stop = 0
         self._values: Values = [{} for _ in range(filters)]
         self._slots: dict[bytes, int] = {}
         """Where the row of each document is that has not ended."""
         self._keys: Keys = np.zeros(room, KEY)
+        self._ids: Ids = np.zeros(room, ids_type(table_number))
         self._rows: Rows = np.zeros((room, dimensions), np.float32)
         self._codes: Codes = np.zeros((room, filters), np.int32)
         self._begins: Times = np.zeros(room, np.int64)
@@ -307,6 +328,7 @@ class _Block:
         kept = slice(self._start, self._start + rows)
         return Part(
             self._keys[kept],
+            self._ids[kept],
             self._rows[kept],
             self._values,
             self._codes[kept],
@@ -317,6 +339,7 @@ class _Block:
     def add(self, key: bytes, entry: Entry, ts: int) -> None:
         at = self._stop
         self._keys[at] = key
+        self._ids[at] = encode_id(self._table_number, key)
         self._rows[at] = entry.row
         for place, value in enumerate(entry.filters):
             known = self._values[place]
@@ -362,12 +385,24 @@ def keys_at(keys: Keys, places: Places) -> list[bytes]:
     return found
 
 
+def ids_type(table_number: int) -> np.dtype[np.bytes_]:
+    """How the ids of a table lie in an array: all are equally long."""
+    return np.dtype(f"S{len(encode_id(table_number, bytes(KEY.itemsize)))}")
+
+
+def ids_of(table_number: int, keys: Keys) -> Ids:
+    """The ids of the documents with these keys."""
+    spelled = encode_ids(table_number, keys_at(keys, np.arange(len(keys))))
+    return np.array(spelled, ids_type(table_number))
+
+
 def joined(parts: Sequence[Part], chosen: Sequence[Places]) -> Part:
     """One part of the rows that stand at the chosen places of several, in their order."""
     pairs = list(zip(parts, chosen, strict=True))
     values, codes = _joined_filters(parts, chosen)
     return Part(
         np.concatenate([_at(part.keys, at) for part, at in pairs]),
+        np.concatenate([_at(part.ids, at) for part, at in pairs]),
         np.concatenate([_at(part.rows, at) for part, at in pairs]),
         values,
         codes,

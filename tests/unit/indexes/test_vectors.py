@@ -22,10 +22,11 @@ from engine.indexes.catalog import IndexInfo, IndexKind
 from engine.indexes.live import Checkpoint
 from engine.indexes.vectors.asked import Condition, condition_of, evaluate, value_key
 from engine.indexes.vectors.entry import Entry, Reached, entry_of
-from engine.indexes.vectors.graph import Graph
+from engine.indexes.vectors.graph import Graph, codes_of
 from engine.indexes.vectors.index import VectorIndex
 from engine.indexes.vectors.nearest import Best, Found, Sought, exactly, nearly
-from engine.indexes.vectors.rows import about, row_of, score, scores, slack, unit
+from engine.indexes.vectors.rows import Row, about, row_of, score, scores, slack, unit
+from engine.model.ids import encode_id
 from engine.model.values import UNDEFINED
 
 DIMENSIONS = 3
@@ -206,7 +207,7 @@ def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
         for condition in CONDITIONS:
             sought = Sought(
                 row=row,
-                count=10,
+                limit=10,
                 ts=1,
                 condition=CONDITIONS[condition],
                 fields=index.fields,
@@ -227,13 +228,18 @@ def test_a_graph_finds_nearly_all_of_the_best_and_scores_them_exactly() -> None:
     assert np.mean(shares["hundredth"]) == 1.0
 
 
+def nearest(graph: Graph, row: Row, count: int) -> list[int]:
+    found: list[int] = graph.nearest(codes_of(row), count).tolist()
+    return found
+
+
 def test_a_graph_comes_back_from_its_bytes() -> None:
     rows = clustered(300, 8, seed=3)
     graph = Graph.of(rows)
 
     again = Graph.over(np.frombuffer(graph.to_bytes(), np.uint8), graph.largest, 8)
 
-    assert graph.nearest(rows[7], 5).tolist() == again.nearest(rows[7], 5).tolist()
+    assert nearest(graph, rows[7], 5) == nearest(again, rows[7], 5)
 
 
 def test_a_graph_that_is_read_where_it_lies_is_gone_on_from_in_a_copy() -> None:
@@ -258,7 +264,7 @@ def test_a_graph_is_laid_anew_where_its_numbers_were_too_small_for_what_comes() 
     longer = Graph.of(np.concatenate([small, large]), graph)
 
     assert (0.125, 1.0) == (graph.largest, longer.largest)
-    assert [40 + n for n in range(8)] == [int(longer.nearest(row, 1)[0]) for row in large]
+    assert [40 + n for n in range(8)] == [nearest(longer, row, 1)[0] for row in large]
 
 
 def test_a_fold_copies_in_proportion_to_what_is_new() -> None:
@@ -375,11 +381,15 @@ class Model:
 
     def best(self, sought: Sought) -> list[Found]:
         found = [
-            (score(entry.row, sought.row), key)
+            (score(entry.row, sought.row), id_of(key))
             for key, entry in self.states[sought.ts].items()
-            if key not in sought.hidden and entry.meets(sought.condition, sought.fields)
+            if id_of(key) not in sought.hidden and entry.meets(sought.condition, sought.fields)
         ]
-        return sorted(found, reverse=True)[: sought.count]
+        return sorted(found, reverse=True)[: sought.limit]
+
+
+def id_of(key: bytes) -> str:
+    return encode_id(INDEX.table_number, key)
 
 
 def best_of(index: VectorIndex, sought: Sought) -> list[Found]:
@@ -489,11 +499,11 @@ class History:
         build = self.dice.choice(CONDITIONS_MADE)
         sought = Sought(
             row=row,
-            count=self.dice.randint(1, 4),
+            limit=self.dice.randint(1, 4),
             ts=self.dice.randint(self.index.floor_ts, self.model.ts),
             condition=build and condition_of(build),
             fields=FIELDS,
-            hidden=self.dice.choice([(), {KEYS[0]}]),
+            hidden=self.dice.choice([(), {id_of(KEYS[0])}]),
         )
 
         assert self.model.best(sought) == best_of(self.index, sought)
@@ -530,17 +540,17 @@ def test_what_a_search_has_read_is_touched_by_whatever_changes_what_it_finds(
     build = data.draw(st.sampled_from(CONDITIONS_MADE))
     condition = build and condition_of(build)
     sought = Sought(
-        row=row, count=data.draw(st.integers(1, 4)), ts=6, condition=condition, fields=FIELDS
+        row=row, limit=data.draw(st.integers(1, 4)), ts=6, condition=condition, fields=FIELDS
     )
     found = model.best(sought)
-    reach = found[-1][0] if len(found) == sought.count else -1.0
+    reach = found[-1][0] if len(found) == sought.limit else -1.0
     read = Reached(row=row.tobytes(), reach=reach, condition=condition, fields=FIELDS)
     changed, entry = data.draw(st.sampled_from(KEYS)), entry_of(INDEX, data.draw(docs))
     before = model.states[-1].get(changed)
 
     model.change(changed, entry)
 
-    if found != model.best(replace(sought, ts=model.ts)):
+    if found != model.best(sought._replace(ts=model.ts)):
         assert read.holds(before) or read.holds(entry)
     if entry is not None and not entry.meets(condition, FIELDS):
         assert not read.holds(entry)
