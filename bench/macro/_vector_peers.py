@@ -40,10 +40,9 @@ class Peer(NamedTuple):
 
 
 def filled(rows: Floats) -> Iterator[Peer]:
-    """Each peer that is installed."""
+    """Each peer that is installed, but for the library that is in ours."""
     for fill, packages in (
         (_numpy, ["numpy"]),
-        (_usearch, ["usearch"]),
         (_sqlite, SQLITE),
         (_lance, ["lancedb"]),
     ):
@@ -82,9 +81,11 @@ def _numpy(name: str, rows: Floats) -> Peer:
     return Peer(name, search, 0.0, rows.nbytes / 1e6, filters=True)
 
 
-def _usearch(name: str, rows: Floats) -> Peer:
+def usearch_alone(rows: Floats) -> Peer:
+    """The library that is in ours, by itself."""
     from usearch.index import Index
 
+    name = f"usearch {version('usearch')}"
     began = time.perf_counter()
     index = Index(
         ndim=rows.shape[1],

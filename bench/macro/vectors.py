@@ -4,12 +4,14 @@ How many vector searches a second, of what recall, and how long does one take wh
 Glosses of WordNet as a model sees them (`bench/embeddings.py` makes them once): 20,000 of 384
 numbers, 10,000 of 1,536, and 500 others that are looked for.  Each search is given a list of floats
 and returns ten ids with scores: ours are calls of an action (`nearly`) and of queries (`exact`),
-none of which comes from the cache; beside them libraries alone, in the same run.  Then vectors are
-replaced beside 100 searches a second, and the engine is opened again.
+none of which comes from the cache; beside them libraries alone, in the same run, and in turns with
+the one that is in ours.  Then vectors are replaced beside 100 searches a second, and the engine is
+opened again.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,7 +24,7 @@ import trio
 
 from bench.embeddings import embeddings
 from bench.harness import Bench, Param, Result, arrivals, percentile, progress
-from bench.macro._vector_peers import FIELDS, WANTED, Floats, filled
+from bench.macro._vector_peers import FIELDS, WANTED, Floats, Peer, filled, usearch_alone
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx, VectorFilter
 from engine.app.decorators import action, mutation, query
 from engine.app.schema import Schema, Table
@@ -46,6 +48,8 @@ ASKED_PER_S: Final = 100
 ADDED_BYTES: Final = 600_000
 
 Seconds: TypeAlias = list[float]
+_Found: TypeAlias = list[tuple[float, list[int]]]
+"""Of each search how long it took, and the numbers of what it found."""
 
 
 def schema_of(dimensions: int) -> Schema:
@@ -107,21 +111,27 @@ def run(bench: Bench) -> Iterator[Result]:
         made = embeddings(MADE, dimensions)
         data = _Data(made[:documents], made[-QUESTIONS:], bench.budget_s / 60)
         results: list[Result] = []
-        trio.run(_measure_ours, bench, data, results)
+        alone = usearch_alone(data.rows)
+        trio.run(_measure_ours, bench, data, alone, results)
         yield from results
+        yield from _filled(data, alone)
         progress(f"peers, {dimensions} dimensions")
         for peer in filled(data.rows):
-            params = data.params()
-            yield _result("fill", params, "rate", data.per_s(peer.seconds), "1/s", peer.name)
-            yield _result("fill", params, "memory", peer.size_mb, "MB", peer.name)
+            yield from _filled(data, peer)
             for one_in in ONE_IN if peer.filters else ONE_IN[:1]:
                 search = partial(_timed, peer.search, one_in)
-                yield from data.figures(data.asked(search), one_in, peer.name)
+                yield from data.figures([data.asked(search)], one_in, peer.name)
             for width in widths if peer.set_width else ():
                 assert peer.set_width is not None, "it has one"
                 peer.set_width(width)
                 search = partial(_timed, peer.search, 1)
-                yield from data.figures(data.asked(search), 1, peer.name, width=width)
+                yield from data.figures([data.asked(search)], 1, peer.name, width=width)
+
+
+def _filled(data: _Data, peer: Peer) -> Iterator[Result]:
+    params = data.params()
+    yield _result("fill", params, "rate", data.per_s(peer.seconds), "1/s", peer.name)
+    yield _result("fill", params, "memory", peer.size_mb, "MB", peer.name)
 
 
 def _timed(
@@ -171,16 +181,17 @@ class _Data:
 
     def figures(
         self,
-        found: Sequence[tuple[float, list[int]]],
+        rounds: Sequence[Sequence[tuple[float, list[int]]]],
         one_in: int,
         peer: str | None,
         *,
         way: str = "nearly",
         width: int = WIDTH,
     ) -> Iterator[Result]:
-        taken = [seconds for seconds, _ in found]
+        taken = [seconds for found in rounds for seconds, _ in found]
         shares = [
             len(truth.intersection(ids)) / len(truth)
+            for found in rounds
             for (_, ids), truth in zip(found, self.truth[one_in], strict=False)
         ]
         params = self.params(way="alone" if peer else way, width=width, of_one_in=one_in)
@@ -235,17 +246,11 @@ class _Ours:
 
     async def number_all(self) -> None:
         for part in self.index.parts():
-            keys = [bytes(key).ljust(16, b"\0") for key in part.keys]
-            ids = [self._id_of(key) for key in keys]
+            ids = part.ids_at(np.arange(len(part)))
             for start in range(0, len(ids), 500):
                 some = ids[start : start + 500]
                 found = await self.engine.query(numbers, ids=some)
                 self.numbers.update(zip(some, map(int, found), strict=True))
-
-    def _id_of(self, internal: bytes) -> str:
-        from engine.model.ids import encode_id
-
-        return encode_id(self.index.info.table_number, internal)
 
     async def nearly(self, one_in: int) -> list[tuple[float, list[int]]]:
         asked[:] = [(row, one_in) for row in self.data.questions]
@@ -267,7 +272,7 @@ class _Ours:
         return found
 
 
-async def _measure_ours(bench: Bench, data: _Data, results: list[Result]) -> None:
+async def _measure_ours(bench: Bench, data: _Data, alone: Peer, results: list[Result]) -> None:
     dimensions = data.rows.shape[1]
     app = [add, change, exact, numbers, nearly, search_one, schema_of(dimensions)]
     directory = bench.directory / f"ours-{dimensions}"
@@ -280,10 +285,10 @@ async def _measure_ours(bench: Bench, data: _Data, results: list[Result]) -> Non
         await engine.query(exact, row=data.questions[0], one_in=1)
         took = time.perf_counter() - began
         results.append(_result("reopen", data.params(), "time", took * 1e3, "ms"))
-        await _measure_searches(bench, _Ours(engine, data), results)
+        await _measure_searches(bench, _Ours(engine, data), alone, results)
 
 
-async def _measure_searches(bench: Bench, ours: _Ours, results: list[Result]) -> None:
+async def _measure_searches(bench: Bench, ours: _Ours, alone: Peer, results: list[Result]) -> None:
     """Alone, all rows being in one graph, then beside writes."""
     data = ours.data
     await ours.rest()
@@ -291,18 +296,46 @@ async def _measure_searches(bench: Bench, ours: _Ours, results: list[Result]) ->
     results.append(_result("fill", data.params(), "memory", memory, "MB"))
     await ours.number_all()
     progress("searches")
+    results += await _in_turns(ours, alone)
     for one_in in ONE_IN:
-        results += data.figures(await ours.nearly(one_in), one_in, None)
+        if one_in > 1:
+            results += data.figures([await ours.nearly(one_in)], one_in, None)
         found = await ours.exactly(one_in)
-        results += data.figures(found, one_in, None, way="exact", width=0)
+        results += data.figures([found], one_in, None, way="exact", width=0)
     for width in QUICK_WIDTHS if bench.quick else WIDTHS:
-        ours.set_width(width)
         with patch.object(nearest, "WIDTH", width):
-            results += data.figures(await ours.nearly(1), 1, None, width=width)
+            results += await _in_turns(ours, alone, width)
     ours.set_width(WIDTH)
     for written in WRITTEN_PER_S[:2] if bench.quick else WRITTEN_PER_S:
         progress(f"searches while {written} vectors a second are replaced")
         results += await _beside_writes(ours, written)
+
+
+async def _in_turns(ours: _Ours, alone: Peer, width: int = WIDTH) -> list[Result]:
+    """
+    Ours and the library alone, in turns of all questions each.
+
+    So both have the machine as it was at the time, and neither has what was to be collected before.
+    """
+    assert alone.set_width is not None, "it has one"
+    ours.set_width(width)
+    alone.set_width(width)
+    data = ours.data
+    own: list[_Found] = []
+    theirs: list[_Found] = []
+    gc.collect()
+    end = time.perf_counter() + 2 * data.seconds
+    while not own or time.perf_counter() < end:
+        own.append(await ours.nearly(1))
+        theirs.append(data.asked(partial(_timed, alone.search, 1)))
+    results = list(data.figures(own, 1, None, width=width))
+    results += data.figures(theirs, 1, alone.name, width=width)
+    rates = [one.value for one in results if one.metric == "rate"]
+    params = data.params(width=width)
+    return [
+        *results,
+        _result("vectors-goal", params, "speed by theirs", rates[0] / rates[1], "times"),
+    ]
 
 
 async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
