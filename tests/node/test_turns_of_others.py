@@ -50,7 +50,8 @@ async def test_who_calls_in_a_loop_lets_others_run(
                 turns += 1
 
         nursery.start_soon(other)
-        await call(engine)
+        for _ in range(2):  # who asks once is answered at once
+            await call(engine)
         before = turns
         for _ in range(CALLS):
             await call(engine)
