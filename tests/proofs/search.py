@@ -39,7 +39,8 @@ from engine.functions.watchdog import Watchdog
 from engine.indexes import keeper
 from engine.indexes.keeper import IndexKeeper
 from engine.indexes.text import index as text_index
-from engine.indexes.text import ranking, runs
+from engine.indexes.text import lexicon, ranking, runs
+from engine.indexes.text import parts as text_parts
 from engine.indexes.text.index import OwnTexts, TextIndex
 from engine.indexes.text.parts import Compacted, Segment, compacted
 from engine.indexes.text.runs import Bound
@@ -276,8 +277,9 @@ def play(directory: Path, seed: int, story: Story) -> None:
     parts = patch.object(VectorIndex.__init__, "__kwdefaults__", options)
     graphs = patch.object(vector_index, "ROWS_MIN", 8), patch.object(nearest, "CANDIDATE_ROWS", 0)
     heads = patch.object(ranking, "FEW", 3), patch.object(runs, "HEAD_SLOTS", 2)
+    words = patch.object(text_parts, "FEW_WORDS", 1), patch.object(lexicon, "NEW_MAX", 3)
     slices = patch.object(keeper, "SLICE_DOCS", 4)
-    with tiny, parts, graphs[0], graphs[1], heads[0], heads[1], slices:
+    with tiny, parts, graphs[0], graphs[1], heads[0], heads[1], words[0], words[1], slices:
         try:
             trio.run(history.live, clock=trio.testing.MockClock(autojump_threshold=0))
         except Exception as error:

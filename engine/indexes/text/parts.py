@@ -294,7 +294,7 @@ _TAIL_SLOTS: Final = 256
 _TAIL_POSTINGS: Final = 1_024
 """Room that a tail begins with; it doubles."""
 _TAIL_KEPT_BYTES: Final = 1 << 20
-_FEW_WORDS: Final = 64
+FEW_WORDS: Final = 64
 """So many words are gone through one by one."""
 
 
@@ -466,7 +466,7 @@ class Tail:
         if not count:
             return _NO_WORDS
         offsets = np.zeros(count + 1, np.int64)
-        if count <= _FEW_WORDS:
+        if count <= FEW_WORDS:
             several = [self._by_word[number] for number in ordered.numbers.tolist()]
             np.cumsum([len(one) // 2 for one in several], out=offsets[1:])
             pairs = np.concatenate([np.frombuffer(one, np.uint32) for one in several])

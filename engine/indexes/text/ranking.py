@@ -347,5 +347,6 @@ def _good_of(several: Sequence[_Scored], firsts: Sequence[int], found: Slots) ->
 
 def _union(several: Sequence[Slots]) -> Slots:
     """Slots that are in one of several, rising."""
-    rising = np.sort(np.concatenate(several))
+    rising = np.concatenate(several)
+    rising.sort()
     return rising[firsts_of(rising)]

@@ -45,7 +45,7 @@ class BySlot(NamedTuple):
         starts = self.slots.searchsorted(slots)
         counts = self.slots.searchsorted(slots, "right") - starts
         to = np.repeat(np.arange(len(slots)), counts)
-        first = np.cumsum(counts) - counts
+        first = counts.cumsum() - counts
         return self.at[np.arange(len(to)) + (starts - first)[to]], to
 
 
@@ -148,7 +148,10 @@ Good: TypeAlias = "Callable[[Slots], Mask | None]"
 
 def nth_best(scores: Floats, n: int) -> float:
     at = len(scores) - n
-    return float(np.partition(scores, at)[at])
+    # As np.partition, which takes as long again to get there.
+    in_part = scores.copy()
+    in_part.partition(at)
+    return float(in_part[at])
 
 
 class Word:
@@ -184,7 +187,7 @@ class Word:
     def add_to(self, scores: Floats, slots: Slots, norms: Floats, _head: Head | None) -> None:
         """Add to the scores of some slots, which rise."""
         at = places_in(self.slots, slots)
-        has = np.flatnonzero(at >= 0)
+        has = (at >= 0).nonzero()[0]
         scores[has] += _shares(self.factor, self.counts[at[has]], norms[has])
 
 
@@ -300,7 +303,7 @@ def summed(slots: Slots, shares: Floats, size: int) -> tuple[Slots, Floats]:
     """
     if len(slots) * _SORTED_IN > size:
         every = np.bincount(slots, shares).astype(np.float64, copy=False)
-        found = np.flatnonzero(every).astype(np.uint32)
+        found = every.nonzero()[0].astype(np.uint32)
         return found, every[found]
     order = slots.argsort(kind="stable")
     rising = slots[order]
@@ -335,7 +338,7 @@ def _found(rising: Slots, slots: Slots) -> tuple[Places, Places]:
     """Where any of some slots, which rise, are among others in any order, and which each is."""
     is_among = np.zeros(int(rising[-1]) + 2, np.bool_)
     is_among[rising] = True
-    at = np.flatnonzero(is_among.take(slots, mode="clip"))
+    at = is_among.take(slots, mode="clip").nonzero()[0]
     return at, rising.searchsorted(slots[at])
 
 

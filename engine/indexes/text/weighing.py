@@ -50,7 +50,7 @@ class Seen:
         if self.present is None:
             return offsets[1:] - offsets[:-1]
         there = np.zeros(offsets[-1] + 1, np.int64)
-        np.cumsum(self.present.take(self.alike.postings.slots), out=there[1:])
+        self.present.take(self.alike.postings.slots).cumsum(out=there[1:])
         found = there[offsets]
         return found[1:] - found[:-1]
 
@@ -90,7 +90,7 @@ def _weigh_alike(seen: Sequence[Seen], prefix: str, documents: int) -> None:
 
 def _idfs(documents: int, found: Places) -> Floats:
     """`idf` of several words: few numbers are those of many."""
-    numbers = np.flatnonzero(np.bincount(found))
+    numbers = np.bincount(found).nonzero()[0]
     by_number = np.zeros(int(numbers[-1]) + 1)
     by_number[numbers] = [idf(documents, n) for n in numbers.tolist()]
     return by_number[found]
@@ -112,7 +112,7 @@ class _Vocabulary(NamedTuple):
         """The numbers of some words; -1 of those that are not among these."""
         places = places_in(self.longest, words)
         if len(self.others):
-            unknown = np.flatnonzero(places < 0)
+            unknown = (places < 0).nonzero()[0]
             at = places_in(self.others, words[unknown])
             places[unknown] = np.where(at < 0, -1, len(self.longest) + at)
         return places
@@ -131,16 +131,17 @@ def _numbered(seen: Sequence[Seen], prefix: str) -> tuple[list[Places], int]:
         vocabulary.find(part.alike.words) if part.part.kept is None else next(places)
         for part in seen
     ]
-    new = [
-        part.alike.words[place < 0]
+    unknown = [
+        (part.alike.words, place, place < 0)
         for part, place in zip(seen, found, strict=True)
         if part.part.kept is None
     ]
-    others = np.unique(np.concatenate(new)) if new else _NONE
-    for part, place in zip(seen, found, strict=True):
-        if part.part.kept is None:
-            unknown = place < 0
-            place[unknown] = vocabulary.size + others.searchsorted(part.alike.words[unknown])
+    new = [words[is_new] for words, _, is_new in unknown if is_new.any()]
+    if not new:
+        return found, vocabulary.size
+    others = np.unique(np.concatenate(new))
+    for words, place, is_new in unknown:
+        place[is_new] = vocabulary.size + others.searchsorted(words[is_new])
     return found, vocabulary.size + len(others)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.indexes.catalog import IndexInfo, IndexKind
-from engine.indexes.text import ranking, runs
+from engine.indexes.text import lexicon, parts, ranking, runs
 from engine.indexes.text.asked import sought
 from engine.indexes.text.index import OwnTexts, TextIndex
 from engine.indexes.text.parts import compacted, frozen
@@ -137,7 +137,12 @@ def test_a_search_finds_what_looking_at_every_document_finds_at_every_timestamp(
 ) -> None:
     history = History()
     history.play(steps)
-    with patch.object(ranking, "FEW", few), patch.object(runs, "HEAD_SLOTS", head):
+    with (
+        patch.object(ranking, "FEW", few),
+        patch.object(runs, "HEAD_SLOTS", head),
+        patch.object(parts, "FEW_WORDS", few),
+        patch.object(lexicon, "NEW_MAX", few),
+    ):
         for ts, docs in history.states.items():
             found = asked(history.index, len(docs), ts, question)
 
