@@ -22,7 +22,7 @@ from typing import Any, Final
 import trio
 
 from bench.glosses import PARTS, glosses
-from bench.harness import Bench, Param, Result, arrivals, percentile, progress
+from bench.harness import Bench, Param, Result, percentile, progress, punctual
 from bench.macro._search_peers import WANTED, Docs, filled
 from bench.people import data_file
 from engine.app.contexts import MutationCtx, QueryCtx, Search
@@ -201,10 +201,10 @@ async def _beside_writes(
         return trio.current_time() > end
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(arrivals, ASKED_PER_S, ask, is_over=is_over))
+        nursery.start_soon(partial(punctual, ASKED_PER_S, ask, is_over=is_over))
         if written_per_s:
             per_s = written_per_s / WRITTEN_AT_ONCE
-            nursery.start_soon(partial(arrivals, per_s, write, is_over=is_over))
+            nursery.start_soon(partial(punctual, per_s, write, is_over=is_over))
     params: dict[str, Param] = {
         "words": 2,
         "asked_per_s": ASKED_PER_S,
