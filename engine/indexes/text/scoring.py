@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 K1: Final = 1.2
@@ -24,10 +23,15 @@ PREFIX_WEIGHT: Final = 0.5
 """Of a longer word, for beginning as the last one that was looked for."""
 
 
-@lru_cache(maxsize=4_096)
 def idf(documents: int, found: int) -> float:
     """How much a word tells that `found` of all `documents` have."""
     return math.log(1 + (documents - found + 0.5) / (found + 0.5))
+
+
+def idfs(documents: int, several: Iterable[int]) -> list[float]:
+    """`idf` of several words; a call for each of hundreds takes three times as long."""
+    log = math.log
+    return [log(1 + (documents - found + 0.5) / (found + 0.5)) for found in several]
 
 
 def norm(length: int, average: float) -> float:

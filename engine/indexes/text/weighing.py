@@ -15,7 +15,7 @@ import numpy as np
 from engine.indexes.text.asked import TextSought
 from engine.indexes.text.parts import Floats, Kept, Mask, Part, Places, Slots, Strings, Words
 from engine.indexes.text.runs import Alike, Run, Word, places_in
-from engine.indexes.text.scoring import PREFIX_WEIGHT, idf
+from engine.indexes.text.scoring import PREFIX_WEIGHT, idf, idfs
 
 
 class Seen:
@@ -92,7 +92,7 @@ def _idfs(documents: int, found: Places) -> Floats:
     """`idf` of several words: few numbers are those of many."""
     numbers = np.bincount(found).nonzero()[0]
     by_number = np.zeros(int(numbers[-1]) + 1)
-    by_number[numbers] = [idf(documents, n) for n in numbers.tolist()]
+    by_number[numbers] = idfs(documents, numbers.tolist())
     return by_number[found]
 
 
