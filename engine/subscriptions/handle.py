@@ -36,9 +36,10 @@ COMPARED_ROWS_MAX: Final = 256
 """By whoever cannot wait for the actor: some two milliseconds."""
 SLICE_LIVES: Final = 1_024
 """Marked before others get their turn: some two milliseconds."""
-SLICE_READS: Final = 1_024
-"""Points, ranges and searches that are taken out of the index before others get theirs: likewise.
-What is freed with a read set counts as `FREED_READS`."""
+SLICE_READS: Final = 512
+"""Points, ranges and searches that are taken out of the index before others get theirs: half a
+millisecond, as whoever asks waits for it, and there may be hundreds of them.  What is freed with a
+read set counts as `FREED_READS`."""
 FREED_READS: Final = 40
 MISSED_ROWS_MAX: Final = 256
 """Who has missed more than these when somebody watches it counts as touched, and is asked again:
