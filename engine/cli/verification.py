@@ -21,7 +21,9 @@ def add(verbs: Any) -> None:
         "headrace verify --data /var/lib/headrace",
         description=(
             "Check every log record and how it continues the one before, the rows against the "
-            "log's state hash, and every index against the documents. A server goes on meanwhile."
+            "log's state hash, and every index against the documents. Files of text and vector "
+            "indexes that were damaged when the engine opened are a problem too, though they have "
+            "been replaced since. A server goes on meanwhile."
         ),
     )
     add_connection(parser)

@@ -125,6 +125,8 @@ class IndexKeeper:
         self._unfolded_bytes_max = limits.index_unfolded_bytes_max // 2
         self._catalog: Catalog | None = None
         self._kept: dict[int, _Kept] = {}
+        self._damage: list[str] = []
+        """What was wrong with files when they were read; none of it has been believed."""
         self._nursery: trio.Nursery | None = None
 
     # The actor
@@ -216,7 +218,9 @@ class IndexKeeper:
         await self.wait_settled(index_id, lambda _: None)
 
     async def problems(self) -> AsyncGenerator[str | None, None]:
-        """What is wrong with indexes that answer; `None` now and then."""
+        """What is wrong with indexes that answer, and was with their files; `None` now and then."""
+        for damage in self._damage:
+            yield damage
         for kept in list(self._kept.values()):
             if kept.live is not None:
                 snapshot = self._snapshots.acquire()
@@ -318,6 +322,10 @@ class IndexKeeper:
                 return None, None
             index = await self._away(partial(self._checkpoints.read, info, manifest))
         except (StoreDamaged, OSError) as error:
+            self._damage.append(
+                f"the files of the index {self._name(info)} were not what was written: {error}; "
+                "since this engine was opened it is built from the documents"
+            )
             trace.warning(
                 "indexes.damaged",
                 index=self._name(info),

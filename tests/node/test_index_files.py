@@ -145,8 +145,14 @@ async def test_files_that_are_damaged_are_not_believed(
         is_missing = damage == Path.unlink and name == "manifest"
         assert [*([] if is_missing else ["indexes.damaged"]), "indexes.built"] == events
         assert FOUND == await engine.query(look, "fox")
+        told = [one async for one in engine.node.keeper.problems() if one is not None]
+        assert len(told) == (not is_missing)
+        assert all(
+            "the files of the index notes.by_text were not what was written" in one for one in told
+        )
     async with opened(tmp_path) as (engine, events):
         assert ["indexes.read"] == events, "they are written anew"
+        assert [] == [one async for one in engine.node.keeper.problems() if one is not None]
 
 
 def put_a_file_in_place_of(data: Path, name: str) -> None:
