@@ -17,6 +17,7 @@ import enum
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import compress
 from math import copysign
 from typing import Any, Final, SupportsIndex, TypeAlias, cast
 
@@ -376,6 +377,9 @@ def _normal_array(value: list[object] | tuple[object, ...], room: int) -> Value:
     check_room(room)
     if len(value) > ARRAY_ITEMS_MAX:
         raise Refusal(f"an array of {len(value)} items, at most {ARRAY_ITEMS_MAX} fit")
+    if (ints := ints_in_vector(value)) is not None:
+        with suppress(Refusal):  # as below
+            return _normal_vector(value, ints)
     if _are_numbers(value):
         with suppress(Refusal):  # the loop below says which it was
             return _normal_numbers(value)
@@ -390,10 +394,43 @@ def _normal_array(value: list[object] | tuple[object, ...], room: int) -> Value:
     return normal
 
 
+def ints_in_vector(values: Sequence[Any]) -> list[int] | None:
+    """
+    Where the ints are in a vector, which is of floats but for a few of its numbers.
+
+    Returns:
+        `None` if it is something else.
+    """
+    if len(values) < _VECTOR_MIN or type(values[0]) not in _NUMBERS:
+        return None
+    types = list(map(type, values))
+    count = len(types) - types.count(float)
+    if count and (count > len(types) // _FEW_PART or types.count(int) != count):
+        return None
+    places: list[int] = []
+    for _ in range(count):
+        places.append(types.index(int, places[-1] + 1 if places else 0))
+    return places
+
+
+def _normal_vector(values: Sequence[Any], ints: Sequence[int]) -> Value:
+    """What each of them becomes, most of them being what they are."""
+    normal = list(values)
+    for at in ints:
+        normal[at] = 0.5  # which is not whole, for now
+    for at in list(compress(range(len(normal)), map(float.is_integer, normal))):
+        normal[at] = _normal_float(normal[at], 0)
+    for at in ints:
+        normal[at] = _normal_int(values[at], 0)
+    return normal
+
+
 def _are_numbers(values: Sequence[Any]) -> bool:
     """Whether this may be a vector: those are worth a way of their own, as each item takes time."""
     return (
-        len(values) >= 16 and type(values[0]) in _NUMBERS and _NUMBERS.issuperset(map(type, values))
+        len(values) >= _VECTOR_MIN
+        and type(values[0]) in _NUMBERS
+        and _NUMBERS.issuperset(map(type, values))
     )
 
 
@@ -406,6 +443,10 @@ def _normal_numbers(values: Sequence[Any]) -> Value:
 
 
 _NUMBERS: Final = frozenset({int, float})
+_VECTOR_MIN: Final = 16
+"""Items of an array that is looked at as a whole before it is item by item."""
+_FEW_PART: Final = 8
+"""Where no more than one in so many is an int, each of these is looked for."""
 
 
 def check_room(room: int) -> None:
@@ -518,6 +559,8 @@ def copied(value: Value) -> Value:
             for name, item in value.items()
         }
     if kind is list:
+        if _CONTAINERS.isdisjoint(map(type, value)):
+            return value[:]
         return [copied(item) if type(item) in _CONTAINERS else item for item in value]
     return value
 

@@ -56,6 +56,40 @@ def test_a_row_with_small_objects_needs_no_library() -> None:
     assert cbor2.dumps(row) == encode_small(row)
 
 
+@given(
+    st.lists(st.floats(-1e300, 1e300), min_size=16, max_size=300),
+    st.dictionaries(st.integers(0, 15), st.integers(-(2**60), 2**60), max_size=2),
+)
+def test_a_vector_is_spelled_as_the_library_spells_it(
+    vector: list[float], whole: dict[int, int]
+) -> None:
+    for at, number in whole.items():
+        vector[at] = number
+    doc = {"v": vector, "of": "a"}
+
+    assert cbor2.dumps(doc) == encode_small(doc)
+    assert doc == decode(encode(doc))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        True,
+        None,
+        "a",
+        2**64,
+        math.inf,
+        -math.inf,
+        math.nan,
+        1.7e308,
+        type("Float", (float,), {})(0.5),
+    ],
+    ids=repr,
+)
+def test_what_is_no_vector_of_finite_floats_is_left_to_the_library(item: object) -> None:
+    assert encode_small({"v": [*[0.5] * 16, item, item]}) is None
+
+
 @pytest.mark.parametrize("number", [0, 1, -1, 23, 255, 70_000, 2**63 - 1, -(2**63)])
 def test_an_int64_has_its_tag(number: int) -> None:
     value = {"a": Int64(number), "b": [Int64(number)]}

@@ -33,6 +33,7 @@ from engine.model.values import (
     Undefined,
     Value,
     compare,
+    copied,
     get_path,
     measure,
     nesting_of,
@@ -435,8 +436,8 @@ def test_int64_is_an_int_to_everything_but_the_value_model() -> None:
 def test_int64_survives_pickling_and_copying() -> None:
     five = Int64(5)
 
-    for copied in (pickle.loads(pickle.dumps(five)), copy.copy(five), copy.deepcopy([five])[0]):
-        assert (Int64, 5) == (type(copied), copied)
+    for again in (pickle.loads(pickle.dumps(five)), copy.copy(five), copy.deepcopy([five])[0]):
+        assert (Int64, 5) == (type(again), again)
 
 
 def test_undefined_is_one_false_member_that_survives_copying() -> None:
@@ -507,10 +508,10 @@ def test_values_compare_as_their_places_do(a: Value, b: Value) -> None:
 
 @given(VALUE)
 def test_a_copy_is_strictly_equal_and_compares_as_equal(value: Value) -> None:
-    copied = copy.deepcopy(value)
+    again = copy.deepcopy(value)
 
-    assert strictly_equal(value, copied)
-    assert 0 == compare(value, copied)
+    assert strictly_equal(value, again)
+    assert 0 == compare(value, again)
 
 
 @given(FLOAT | EXACT_INT, FLOAT | EXACT_INT)
@@ -614,3 +615,15 @@ def test_a_path_descends_through_objects_only(path: str, expected: Value) -> Non
 
 def test_a_path_into_a_scalar_leads_nowhere() -> None:
     assert UNDEFINED is get_path("text", "a")
+
+
+def test_a_copy_is_equal_and_shares_no_array_and_no_object() -> None:
+    value: Any = {"a": [[1], {"b": [0.5] * 20}], "c": {"d": "e"}}
+
+    again: Any = copied(value)
+
+    assert value == again
+    again["a"][0].append(2)
+    again["a"][1]["b"][3] = 0.25
+    again["c"]["d"] = "f"
+    assert {"a": [[1], {"b": [0.5] * 20}], "c": {"d": "e"}} == value
