@@ -43,5 +43,6 @@ def run(options: argparse.Namespace) -> int:
     )
     for problem in found["problems"]:
         note(f"problem: {problem}")
-    print("sound" if not found["problems"] else f"{len(found['problems'])} problems")
+    count = len(found["problems"])
+    print("sound" if not count else "1 problem" if count == 1 else f"{count} problems")
     return Exit.FAILED if found["problems"] else Exit.DONE

@@ -323,8 +323,8 @@ class IndexKeeper:
             index = await self._away(partial(self._checkpoints.read, info, manifest))
         except (StoreDamaged, OSError) as error:
             self._damage.append(
-                f"the files of the index {self._name(info)} were not what was written: {error}; "
-                "since this engine was opened it is built from the documents"
+                f"the files of the index {self._name(info)} were not what was written when this "
+                f"engine opened: {error}; it is built from the documents"
             )
             trace.warning(
                 "indexes.damaged",

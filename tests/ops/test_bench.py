@@ -446,7 +446,7 @@ def test_each_goal_of_the_scheduler_is_a_figure(tmp_path: Path) -> None:
     started = [r.params["running"] for r in results if r.name == "scheduler-start"]
     assert {"enqueue", "drain", "memory", "running by limit"} < goals.keys()
     assert 0 < goals["running by limit"] <= 1
-    assert [0, 0, 10, 10] == started
+    assert [0, 0, 10, 10, 0, 0, 10, 10] == started
     assert {"nothing", "row"} == queued.keys()
 
 
