@@ -7,9 +7,10 @@ summer time included.  Times are milliseconds since 1970.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -18,8 +19,9 @@ from cronsim import CronSim
 
 from engine.app.crons import CronExpression, Daily, Hourly, Interval, Monthly, Schedule, Weekly
 
-SKIPPED_COUNT_MAX: Final = 1_000
-"""Ticks that were missed are counted one by one, up to here."""
+MINUTE_S: Final = 60
+HOUR_MINUTES: Final = 60
+DAY: Final = timedelta(days=1)
 
 _KINDS: Final[dict[str, type[Schedule]]] = {
     "interval": Interval,
@@ -71,18 +73,72 @@ def next_time(schedule: Schedule, seed: str, last_ms: float, now_ms: float) -> N
         period_ms = schedule.seconds * 1000
         beats = max(1, -int(-(now_ms - last_ms) // period_ms))
         return NextTime(last_ms + beats * period_ms, beats - 1)
-    due, skipped = _after(schedule, seed, last_ms), 0
-    while due is not None and due < now_ms:
-        skipped += 1
-        due = _after(schedule, seed, due if skipped < SKIPPED_COUNT_MAX else now_ms - 1)
-    return None if due is None else NextTime(due, skipped)
+    due_ms = _after(schedule, seed, max(last_ms, now_ms - 1))
+    return None if due_ms is None else NextTime(due_ms, _count(schedule, seed, last_ms, now_ms))
 
 
 def _after(schedule: Schedule, seed: str, after_ms: float) -> float | None:
     expression, zone = _expression(schedule, seed)
     after = datetime.fromtimestamp(after_ms / 1000, UTC).astimezone(ZoneInfo(zone))
-    found = next(CronSim(expression, after), None)
-    return None if found is None else float(found.timestamp() * 1000)
+    for found in CronSim(expression, after):
+        # In an hour that comes again one that was meant for the first time may be found.
+        if (found_ms := found.timestamp() * 1000) > after_ms:
+            return float(found_ms)
+    return None
+
+
+def _count(schedule: Schedule, seed: str, last_ms: float, now_ms: float) -> int:
+    """
+    How many times come after `last_ms` and before `now_ms`.
+
+    It takes 4 us for each day, and up to 9 ms for one on which the clock is set.
+    """
+    if now_ms <= last_ms:
+        return 0
+    expression, name = _expression(schedule, seed)
+    zone = ZoneInfo(name)
+    days = _Days(expression, zone)
+    day = datetime.combine(datetime.fromtimestamp(last_ms / 1000, zone), time(), zone)
+    count = 0
+    while day.timestamp() * 1000 < now_ms:
+        count += days.count(day, last_ms / 1000, now_ms / 1000)
+        day += DAY
+    return count
+
+
+class _Days:
+    """Days of an expression: it fits the same times of each or none, but where the clock is set."""
+
+    def __init__(self, expression: str, zone: ZoneInfo) -> None:
+        self._expression, self._zone = expression, zone
+        self._sim = CronSim(expression, datetime.now(zone))
+        self._hours, self._minutes = sorted(self._sim.hours), sorted(self._sim.minutes)
+
+    def count(self, day: datetime, after_s: float, until_s: float) -> int:
+        """How many times of the day that begins then come after one time and before another."""
+        begin_s, end_s = day.timestamp(), (day + DAY).timestamp()
+        if day.utcoffset() != (day + DAY).utcoffset():
+            return self._count_each(begin_s, after_s, min(end_s, until_s))
+        if day.month not in self._sim.months or not self._sim.match_day(day):
+            return 0
+        until_minute = -((begin_s - until_s) // MINUTE_S)
+        after_minute = (after_s - begin_s) // MINUTE_S
+        return self._before(until_minute) - self._before(after_minute + 1)
+
+    def _before(self, minute_of_day: float) -> int:
+        """How many times there are before a minute, which may be one before or after the day."""
+        hour, minute = divmod(minute_of_day, HOUR_MINUTES)
+        of_hours = len(self._minutes) * bisect_left(self._hours, hour)
+        return of_hours + (bisect_left(self._minutes, minute) if hour in self._hours else 0)
+
+    def _count_each(self, begin_s: float, after_s: float, until_s: float) -> int:
+        """One by one: what the clock leaves out comes at the next time that it shows."""
+        count = 0
+        for found in CronSim(self._expression, datetime.fromtimestamp(begin_s - 1, self._zone)):
+            if (found_s := found.timestamp()) >= until_s:
+                break
+            count += found_s > after_s
+        return count
 
 
 def _expression(schedule: Schedule, seed: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,12 +67,57 @@ def test_times_that_have_passed_are_skipped_and_counted() -> None:
     assert (ms(2026, 1, 11, 4), 9) == found
 
 
-def test_many_that_have_passed_are_not_counted_to_the_end() -> None:
-    found = next_time(
-        CronExpression(expression="* * * * *"), "poll", ms(2026, 1, 1), ms(2027, 1, 1)
-    )
+def test_a_year_of_minutes_that_have_passed_is_counted_to_the_end() -> None:
+    every_minute = CronExpression(expression="* * * * *", tz="Europe/Zurich")
 
-    assert (ms(2027, 1, 1), 1000) == found
+    found = next_time(every_minute, "poll", ms(2026, 1, 1), ms(2027, 1, 1))
+
+    assert (ms(2027, 1, 1), 365 * 24 * 60 - 1) == found
+
+
+CHANGES: dict[str, list[tuple[int, ...]]] = {
+    "Europe/Paris": [(2026, 3, 29, 1), (2026, 10, 25, 1)],
+    "Australia/Lord_Howe": [(2026, 4, 4, 15), (2026, 10, 3, 15, 30)],
+    "America/Havana": [(2026, 3, 8, 5), (2026, 11, 1, 5)],
+    "Africa/Cairo": [(2026, 4, 23, 22), (2026, 10, 29, 21)],
+}
+"""When clocks are set, in UTC: in the night, or at its midnight."""
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "*/15 * * * *",
+        "0 * * * *",
+        "30 0-3 * * *",
+        "15,45 1,2 * * *",
+        "*/30 0-23 * * *",
+        "0,30 0-23 * * *",
+        "0 0 L * *",
+    ],
+)
+def test_what_was_missed_is_as_many_as_they_are_one_by_one(zone: str, expression: str) -> None:
+    schedule = CronExpression(expression=expression, tz=zone)
+    for change in CHANGES[zone]:
+        for hours_before in (30, 1.5):
+            last_ms = ms(*change) - hours_before * 3_600_000
+            times = [last_ms]
+            while (due_ms := first_time(schedule, "", times[-1])) is not None and len(times) < 300:
+                times.append(due_ms)
+            for hours in range(0, 60, 3):
+                now_ms = min(last_ms + hours * 3_600_000 + 600_000, times[-1])
+                place = bisect_left(times, now_ms)
+                found = next_time(schedule, "", last_ms, now_ms)
+
+                assert (times[place], place - 1) == found, (change, hours_before, hours)
+
+
+def test_a_clock_that_shows_an_hour_again_finds_what_is_to_come() -> None:
+    """At 02:30 of winter time, when it has been 02:45 of summer time."""
+    found = first_time(Daily(hour=2, minute=45, tz="Europe/Zurich"), "", ms(2026, 10, 25, 1, 30))
+
+    assert "2026-10-26T01:45" == shown(found)
 
 
 @pytest.mark.parametrize(
