@@ -30,6 +30,7 @@ from engine.transaction.pagination import (
     PageRequest,
     Position,
     encode_cursor,
+    given_before,
     narrowed,
     read_options,
 )
@@ -300,8 +301,15 @@ class QueryBuilder(Query[Any]):
         return blake2b(encode(query), digest_size=8).digest()
 
     def _search_fingerprint(self, asked: SearchBuilder) -> bytes:
-        """What a cursor of a search is bound to."""
-        query = [self._component, self._table, self._index_name, asked.spelled, list(self._texts)]
+        """What a cursor of a search is bound to; one that was a score is of none."""
+        query = [
+            self._component,
+            self._table,
+            self._index_name,
+            asked.spelled,
+            list(self._texts),
+            "given",
+        ]
         return blake2b(encode(query), digest_size=8).digest()
 
     @property
@@ -326,36 +334,30 @@ class QueryBuilder(Query[Any]):
         return self._shown(found if count is None else found[:count])
 
     def _searched(self, count: int | None) -> Steps[list[Doc]]:
-        matches = yield from self._matches(count, None, None)
+        matches: list[Match] = []
+        yield from self._find(matches, count)
         return [match.doc for match in matches]
 
-    def _matches(
-        self, count: int | None, after: bytes | None, upto: bytes | None
-    ) -> Steps[list[Match]]:
+    def _find(self, found: list[Match], count: int | None, **how: Any) -> Steps[None]:
         """
-        The best that the filters accept: `count` of them, or all.
+        Add the best that the filters accept: `count` of them, or all.
 
         Args:
-            after: behind this place.
-            upto: and not behind this one.
+            how: as `search`.
         """
         if count == 0:
-            return []
+            return
         reading = self._reading_of_search()
-        found: list[Match] = []
         wanted = None if self._predicates else count
-        for some in self._searching(reading, wanted=wanted, after=after):
+        for some in self._searching(reading, wanted=wanted, **how):
             yield from self._calls.breathe()
             for match in some:
-                if upto is not None and match.place > upto:
-                    return found
                 if not self._predicates or self._accepts(match.doc):
                     found.append(match)
                     if reading is not None:
                         reading.returned += 1
                     if len(found) == count:
-                        return found
-        return found
+                        return
 
     def _accepts(self, doc: Doc) -> bool:
         return all(accepts(doc) for accepts in self._predicates)
@@ -410,22 +412,12 @@ class QueryBuilder(Query[Any]):
         }
 
     def _paginate_search(self, asked: SearchBuilder, opts: Mapping[str, Any]) -> Steps[Any]:
-        """A page of what is found, which goes on behind the place of the last document."""
+        """A page of what is found: the best that no page before it has given."""
         state = self._pagination
         fingerprint = self._search_fingerprint(asked)
         request = read_options(opts, None if state is None else state.begin(), fingerprint)
-        start, end = request.start, request.end
         matches: list[Match] = []
-        if start is None or start.key is not None:
-            matches = yield from self._matches(
-                request.items if end is None else None,
-                None if start is None else start.key,
-                None if end is None else end.key,
-            )
-        position = end
-        if position is None:
-            is_full = len(matches) == request.items
-            position = Position(matches[-1].place if is_full else None)
+        position = yield from self._fill(matches, request)
         cursor = encode_cursor(position, fingerprint)
         if state is not None:
             state.written = cursor
@@ -436,6 +428,36 @@ class QueryBuilder(Query[Any]):
             "splitCursor": None,
             "pageStatus": None,
         }
+
+    def _fill(self, matches: list[Match], request: PageRequest) -> Steps[Position]:
+        """
+        Fill a page of a search.
+
+        A page that has an end has what the pages up to there have given, and those before it have
+        not, and that is still found.  What is found since is on a page that has none yet.
+
+        Returns:
+            where the page ends.
+        """
+        start, end = request.start, request.end
+        if start is not None and start.key is None:
+            return end or start
+        before = given_before(start)
+        if end is not None and end.key is not None:
+            own = list(set(given_before(end)).difference(before))
+            yield from self._find(matches, None, among=own)
+            return end
+        count = request.items if end is None else None
+        is_over = False
+        try:
+            yield from self._find(matches, count, given=before)
+        except LimitExceeded:
+            if not matches:
+                raise
+            is_over = True
+        if not is_over and len(matches) != count:
+            return Position(None)
+        return Position(b"".join([*before, *(match.internal for match in matches)]))
 
     def _page(
         self, plan: Plan, request: PageRequest

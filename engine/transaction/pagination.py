@@ -4,6 +4,9 @@ Pages: cursors that stay where they are while documents come and go.
 A cursor names a position in one query: after an entry key, or at its end.  A
 page that is read again with its own end cursor covers exactly the same part of
 the index, so consecutive pages neither leave a gap nor overlap.
+
+What a search finds has no such places, as each write moves the scores of all.
+Its cursor has the documents that were given up to there.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from msgspec.structs import replace
 
 from engine.errors import InvalidCursor, InvalidValue, LimitExceeded, StoreDamaged
 from engine.model.codec import decode, encode
-from engine.model.limits import PAGE_ITEMS_MAX
+from engine.model.ids import INTERNAL_BYTES
+from engine.model.limits import PAGE_ITEMS_MAX, SEARCH_CANDIDATES_MAX
 from engine.transaction.scan import Plan
 
 _FINGERPRINT_BYTES: Final = 8
@@ -33,6 +37,7 @@ class Position:
     """After an entry key, or, where it is `None`, at the end."""
 
     key: bytes | None
+    """Of a search, the internal ids of what was given."""
 
 
 def encode_cursor(position: Position, fingerprint: bytes) -> str:
@@ -67,6 +72,19 @@ def _read(cursor: Any) -> tuple[Any, Any]:
 def _sum(payload: bytes) -> bytes:
     """A mistake in a cursor would page on from somewhere else, without a word."""
     return blake2b(payload, digest_size=_SUM_BYTES).digest()
+
+
+def given_before(position: Position | None) -> list[bytes]:
+    """
+    The internal ids of what the pages of a search have given up to there.
+
+    Raises:
+        InvalidCursor: no page of a search has made it.
+    """
+    key = b"" if position is None or position.key is None else position.key
+    if len(key) % INTERNAL_BYTES or len(key) > SEARCH_CANDIDATES_MAX * INTERNAL_BYTES:
+        raise _invalid("is none of a search")
+    return [key[at : at + INTERNAL_BYTES] for at in range(0, len(key), INTERNAL_BYTES)]
 
 
 def _invalid(why: str) -> InvalidCursor:

@@ -13,9 +13,8 @@ numpy is installed, the table is read in full: the answer is the same, and takes
 from __future__ import annotations
 
 import itertools
-import struct
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -111,9 +110,8 @@ class Match(NamedTuple):
     doc: Doc
 
     @property
-    def place(self) -> bytes:
-        """Its place among all that are found: the least is the best."""
-        return _place(*self.rank)
+    def internal(self) -> bytes:
+        return self.rank[2]
 
 
 def search(
@@ -124,7 +122,8 @@ def search(
     reading: Reading | None = None,
     *,
     wanted: int | None = None,
-    after: bytes | None = None,
+    given: Collection[bytes] = (),
+    among: Sequence[bytes] | None = None,
     sizes: Iterator[int] | None = None,
 ) -> Iterator[Sequence[Match]]:
     """
@@ -138,7 +137,8 @@ def search(
     Args:
         reading: where it is noted what was read; what is returned of it is the caller's to say.
         wanted: how many the caller takes, if it takes all that it is given.
-        after: the place of the last that the caller has; those behind it are given.
+        given: internal ids of what the caller has; these are left out, and count as looked at.
+        among: internal ids of documents; no others are given, and all of these that match.
         sizes: how many to read at a time.
 
     Raises:
@@ -164,12 +164,19 @@ def search(
     live = transaction.view.live(index)
     sizes = sizes or itertools.repeat(wanted or SLICE_DOCS)
     if live is None:
-        yield from _by_reading(transaction, table, index, looked_for, asked, reading, after, sizes)
+        matches = yield from _by_reading(transaction, table, index, looked_for, asked, reading)
+        if among is not None:
+            own = set(among)
+            matches = [one for one in matches if one.internal in own]
+        yield from _as_of_now(transaction, matches, asked, given, sizes)
         return
     transaction.usage.count_range()
     transaction.reads.rankings[index.prefix] = live
     one = _Search(transaction, table, cast("TextIndex", live), looked_for, asked, reading)
-    yield from one.matches(wanted, after, sizes)
+    if among is None:
+        yield from one.matches(wanted, given, sizes)
+    else:
+        yield from one.matches_among(among, sizes)
 
 
 def _search_index(table: TableInfo, name: str) -> IndexInfo:
@@ -210,15 +217,6 @@ def _passes(doc: Doc, asked: SearchBuilder) -> bool:
     return all(strictly_equal(get_path(doc, n), value) for n, value in asked.equal)
 
 
-def _place(score: float, created: float, internal: bytes) -> bytes:
-    """Bytes that are in order as the documents are, the best first."""
-    rank = struct.pack(">dd", score, created) + internal
-    return rank.translate(_REVERSED)  # all of it is positive, so its bytes have its order
-
-
-_REVERSED: Final = bytes(range(255, -1, -1))
-
-
 def _over() -> LimitExceeded:
     return LimitExceeded(
         "SEARCH_CANDIDATES_MAX",
@@ -249,27 +247,36 @@ class _Search:
         self._reading = reading
 
     def matches(
-        self, wanted: int | None, after: bytes | None, sizes: Iterator[int]
+        self, wanted: int | None, given: Collection[bytes], sizes: Iterator[int]
     ) -> Iterator[Sequence[Match]]:
         """As `search`."""
+        seen = set(given)
         count = SEARCH_CANDIDATES_MAX + 1
-        if wanted is not None and after is None:
-            count = min(count, max(1, wanted))
-        given = 0
+        if wanted is not None:
+            count = min(count, len(seen) + max(1, wanted))
         while True:
             found = yield from self._ranked(count)
-            allowed = found[given:SEARCH_CANDIDATES_MAX]
-            if after is not None:
-                allowed = [one for one in allowed if _place(*one) > after]
+            others = [one for one in found if one.internal not in seen]
+            allowed = others[: SEARCH_CANDIDATES_MAX - len(seen)]
             yield from self._read(allowed, sizes)
+            if len(allowed) < len(others):
+                raise _over()
             if len(found) < count:
                 return
-            if count > SEARCH_CANDIDATES_MAX:
-                raise _over()
-            given, count = count, SEARCH_CANDIDATES_MAX + 1
+            seen.update(one.internal for one in allowed)
+            count = SEARCH_CANDIDATES_MAX + 1
 
-    def _ranked(self, count: int) -> Generator[Sequence[Match], None, list[Found]]:
-        """The best `count`."""
+    def matches_among(
+        self, internals: Sequence[bytes], sizes: Iterator[int]
+    ) -> Iterator[Sequence[Match]]:
+        """As `search`, of some documents."""
+        found = yield from self._ranked(SEARCH_CANDIDATES_MAX, internals)
+        yield from self._read(found, sizes)
+
+    def _ranked(
+        self, count: int, among: Sequence[bytes] | None = None
+    ) -> Generator[Sequence[Match], None, list[Found]]:
+        """The best `count`, of all documents or of some."""
         transaction = self._transaction
         began = transaction.view.clock()
         steps = self._index.search(
@@ -278,6 +285,7 @@ class _Search:
             documents=transaction.size(self._table),
             wanted=count,
             own=cast("list[OwnTexts]", transaction.own(self._index)),
+            among=among,
         )
         for found in steps:
             if found is not None:
@@ -314,10 +322,8 @@ def _by_reading(
     looked_for: TextSought,
     asked: SearchBuilder,
     reading: Reading | None,
-    after: bytes | None,
-    sizes: Iterator[int],
-) -> Iterator[Sequence[Match]]:
-    """As `search`, by every document of the table, while no index answers."""
+) -> Generator[Sequence[Match], None, list[Match]]:
+    """All that match, by every document of the table, while no index answers."""
     scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
     candidates = _Candidates(looked_for)
     while not scan.is_exhausted:
@@ -333,13 +339,25 @@ def _by_reading(
             words = words_of(text) if isinstance(text, str) else []
             candidates.add(doc, words, _passes(doc, asked))
         yield ()
-    matches = candidates.ranked()
-    allowed = matches[:SEARCH_CANDIDATES_MAX]
-    for some in _slices([one for one in allowed if after is None or one.place > after], sizes):
+    return candidates.ranked()
+
+
+def _as_of_now(
+    transaction: Transaction,
+    matches: Sequence[Match],
+    asked: SearchBuilder,
+    given: Collection[bytes],
+    sizes: Iterator[int],
+) -> Iterator[Sequence[Match]]:
+    """As `search`, of all that match."""
+    seen = set(given)
+    others = [one for one in matches if one.internal not in seen]
+    allowed = others[: SEARCH_CANDIDATES_MAX - len(seen)]
+    for some in _slices(allowed, sizes):
         now = [transaction.own_row(row_key_of(one.doc["_id"])) for one in some]
         there = [Match(one.rank, doc) for one, doc in zip(some, now, strict=True) if doc]
         yield [match for match in there if _passes(match.doc, asked)]
-    if len(matches) > SEARCH_CANDIDATES_MAX:
+    if len(allowed) < len(others):
         raise _over()
 
 

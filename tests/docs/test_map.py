@@ -180,6 +180,7 @@ DECISIONS = [
     "an action that cancels a job",
     "state of a vector search",
     "order of a text search",
+    "pages of a search",
     "a search index that is replaced",
     "dice and the cache",
     "a job that cancels itself",

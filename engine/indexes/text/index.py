@@ -155,6 +155,7 @@ class TextIndex:
         documents: int,
         wanted: int,
         own: Sequence[OwnTexts] = (),
+        among: Sequence[bytes] | None = None,
     ) -> Iterator[list[Found] | None]:
         """
         As `ranking.ranked`.
@@ -162,6 +163,7 @@ class TextIndex:
         Args:
             documents: how many the table has, for whoever asks.
             own: what whoever asks has written, in the order in which it was.
+            among: internal ids of the documents to look at, if not at all.
         """
         assert ts >= self.floor_ts, "whoever is older looks at the documents"
         parts: list[Part] = [*self.parts, *(one.tail for one in own)]
@@ -170,7 +172,8 @@ class TextIndex:
             documents=documents,
             length=self.length_at(ts) - length + sum(one.length for one in own),
         )
-        return ranked(parts, ts, sought, totals, wanted, hidden)
+        ids = None if among is None else np.array(among, f"S{INTERNAL_BYTES}")
+        return ranked(parts, ts, sought, totals, wanted, hidden, ids)
 
     def length_at(self, ts: int) -> int:
         """How many words all documents have together."""

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from engine.indexes.text.asked import TextSought
-from engine.indexes.text.parts import Floats, Kept, Mask, Part, Slots, all_ids
+from engine.indexes.text.parts import Floats, Kept, Mask, Part, Slots, Strings, all_ids
 from engine.indexes.text.runs import (
     INEXACT,
     Alike,
@@ -74,7 +74,13 @@ Hidden: TypeAlias = Mapping[int, Sequence[int]]
 
 
 def ranked(
-    parts: Sequence[Part], ts: int, sought: TextSought, totals: Totals, wanted: int, hidden: Hidden
+    parts: Sequence[Part],
+    ts: int,
+    sought: TextSought,
+    totals: Totals,
+    wanted: int,
+    hidden: Hidden,
+    among: Strings | None = None,
 ) -> Iterator[list[Found] | None]:
     """
     The `wanted` best documents, best first, as the last that is yielded; `None` until then, so that
@@ -82,6 +88,7 @@ def ranked(
 
     Args:
         hidden: slots that are there at `ts`, and not to be found.
+        among: ids of the documents to look at, if not at all.
     """
     if not totals.length:
         yield []  # and there is no average
@@ -95,6 +102,11 @@ def ranked(
     ]
     weigh(seen, sought, totals.documents)
     best = _Best(wanted)
+    if among is not None:
+        for part in seen:
+            part.offer_those(best, part.part.slots_of(among, ts))
+        yield best.ranked()
+        return
     # The largest first: by what it has, little of the others need be looked at.
     seen.sort(key=lambda one: -one.part.size)
     for part in seen:
@@ -190,6 +202,10 @@ class _Scored(Seen):
     def has_many(self) -> bool:
         """Whether its postings are so many that heads tell which of them to look at."""
         return self.part.kept is not None and any(len(run.slots) > FEW for run in self.runs)
+
+    def offer_those(self, best: _Best, slots: Sequence[int]) -> None:
+        """Offer some slots, whatever is on others."""
+        self._offer(best, self._let_through(np.array(sorted(slots), np.uint32)))
 
     def begin(self, best: _Best) -> None:
         """Offer what may be among the best, as far as few postings tell."""

@@ -109,12 +109,25 @@ def number_id(number: int) -> bytes:
 def asked(
     index: TextIndex, docs: int, ts: int, question: tuple[str, Any, int], *own: OwnTexts
 ) -> list[tuple[float, str]]:
+    return asked_among(index, docs, ts, question, None, *own)
+
+
+def asked_among(
+    index: TextIndex,
+    docs: int,
+    ts: int,
+    question: tuple[str, Any, int],
+    among: list[bytes] | None,
+    *own: OwnTexts,
+) -> list[tuple[float, str]]:
     text, tag, wanted = question
     words = words_of(text)
     if not words:
         return []
     filters = () if tag is None else ((0, value_hash(undefined_if_missing(tag))),)
-    steps = index.search(ts, sought(words, filters), documents=docs, wanted=wanted, own=own)
+    steps = index.search(
+        ts, sought(words, filters), documents=docs, wanted=wanted, own=own, among=among
+    )
     *_, found = steps
     assert found is not None
     return [(one.score, one.internal.hex()) for one in found]
@@ -172,6 +185,36 @@ def test_what_a_transaction_has_written_itself_lies_over_the_index(
         found = asked(history.index, len(docs), ts, question, *own)
 
         assert expected(docs.values(), question) == found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_some_documents_those_are_found_that_are_found_of_all_with_the_same_scores(
+    seed: int,
+) -> None:
+    dice = Random(seed)
+
+    def some_doc() -> dict[str, Any]:
+        return {"text": " ".join(dice.choices(WORDS, k=3)), "tag": dice.choice("xy")}
+
+    history, own = History(), OwnTexts(INFO)
+    for step in range(40):
+        history.put(dice.randrange(12), some_doc() if dice.randrange(4) else None)
+        if step % 9 == 0:
+            history.index.freeze()
+            history.compact()
+    docs = dict(history.states[history.ts])
+    for number in dice.sample(range(12), 3):
+        internal = number_id(number)
+        docs[internal] = {**some_doc(), "_id": internal.hex(), "_creationTime": 1.0}
+        own.put(internal, docs[internal])
+    for text, tag in (("fox bread", None), ("fo", "x"), ("a brown b", "y")):
+        among = dice.sample([number_id(number) for number in range(12)], 7)
+        question = (text, tag, 99)
+
+        found = asked_among(history.index, len(docs), history.ts, question, among, own)
+
+        ids = {one.hex() for one in among}
+        assert [one for one in expected(docs.values(), question) if one[1] in ids] == found
 
 
 @given(STEPS, st.lists(TEXTS.filter(bool), min_size=2, max_size=9), QUESTIONS)
