@@ -772,12 +772,18 @@ class CronRegistry(ABC):
         Run a mutation or action again and again: at an interval, the first time at once, or
         whenever a cron expression matches the clock of `tz`.
 
+        To change one, remove it and register it anew in the same mutation.  While a run of that
+        name goes on, that is its first, and the next comes at its time.
+
         Args:
             name: by which it is removed; printable ASCII, one that no cron has here.
+            args: 1 MiB at most (`CRON_ARGS_BYTES_MAX`); they count as those of a scheduled
+                function do.
             cron: minute, hour, day of month, month, day of week.
 
         Raises:
             InvalidValue: something that cannot be, or a cron of that name is there.
+            LimitExceeded: there are `crons_max`, or this mutation has scheduled too much.
             FunctionNotFound, WrongFunctionKind: there is no such mutation or action.
         """
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import inf, log
+from math import log
 from types import FrameType
 from typing import Any, Final, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
@@ -34,8 +34,15 @@ from engine.app.references import (
 )
 from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import DeclarationError, InvalidValue, UsageError
-from engine.model.limits import BACKOFF_S_MAX, CRON_NAME_LENGTH_MAX, SCHEDULE_S_MAX
-from engine.model.values import Value, normalize
+from engine.model.limits import (
+    ATTEMPTS_MAX,
+    BACKOFF_S_MAX,
+    CRON_ARGS_BYTES_MAX,
+    CRON_NAME_LENGTH_MAX,
+    SCHEDULE_S_MAX,
+)
+from engine.model.text import brief, number_text
+from engine.model.values import Value, normalize, size_of
 
 DayOfWeek: TypeAlias = Literal[
     "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
@@ -277,6 +284,8 @@ def registered_cron(
     try:
         job = _Job(name, fn, args, "ctx.crons.register")
         if cron is None:
+            if tz != "UTC":
+                raise job.error("tz goes with cron; an interval follows no clock")
             return job.spec(job.interval(_whole(seconds), _whole(minutes), _whole(hours)))
         if (seconds, minutes, hours) != (None, None, None):
             raise job.error("say either cron or one of seconds, minutes and hours")
@@ -303,7 +312,7 @@ class _Job:
         self.name = name
         self.function = function
         self.where = where
-        if not name or not name.isascii() or not name.isprintable():
+        if not isinstance(name, str) or not (name and name.isascii() and name.isprintable()):
             raise self.error("a cron's name is printable ASCII")
         if len(name) > CRON_NAME_LENGTH_MAX:
             raise self.error(f"a cron's name has at most {CRON_NAME_LENGTH_MAX} characters")
@@ -311,13 +320,24 @@ class _Job:
             raise self.error(f"{function!r} is a query, which nobody would see; use a mutation")
         if not isinstance(function, (RegisteredFunction, Reference, str)):
             raise self.error(f"{function!r} is no registered function; decorate it with @mutation")
+        self.args = self._plain({} if args is None else args)
+
+    def _plain(self, args: object) -> Mapping[str, Value]:
+        if not isinstance(args, Mapping):
+            raise self.error(f"args is a mapping of arguments by name, not {brief(repr(args))}")
         try:
-            self.args: Mapping[str, Value] = normalize(args or {}, path="args")
+            plain: Mapping[str, Value] = normalize(dict(args), path="args")
         except UsageError as refused:
             raise self.error(str(refused)) from None
+        if (size := size_of(plain)) > CRON_ARGS_BYTES_MAX:
+            raise self.error(
+                f"its args are {size:,} bytes, and {CRON_ARGS_BYTES_MAX:,} at most "
+                "(CRON_ARGS_BYTES_MAX): each run writes them. Insert a document and give its id"
+            )
+        return plain
 
     def error(self, why: str) -> DeclarationError:
-        return DeclarationError(f"{self.where}: cron {self.name!r}: {why}")
+        return DeclarationError(f"{self.where}: cron {brief(repr(self.name))}: {why}")
 
     def spec(self, schedule: Schedule) -> CronSpec:
         return CronSpec(
@@ -337,7 +357,8 @@ class _Job:
         unit, count, unit_s = chosen[0]
         self.check_int(unit, count, 1, None)
         if (seconds := count * unit_s) > SCHEDULE_S_MAX:
-            raise self.error(f"{unit}={count!r} is longer than five years (SCHEDULE_S_MAX)")
+            told = number_text(count)
+            raise self.error(f"{unit}={told} is longer than five years (SCHEDULE_S_MAX)")
         return Interval(seconds=seconds)
 
     def expression(self, expression: str, tz: str) -> CronExpression:
@@ -352,7 +373,8 @@ class _Job:
         in_bounds = type(value) is int and value >= least and (most is None or value <= most)
         if not in_bounds:
             upto = "or more" if most is None else f"to {most}"
-            raise self.error(f"{what}={value!r}; write an integer, {least} {upto}")
+            told = number_text(value) if type(value) in (int, float) else brief(repr(value))
+            raise self.error(f"{what}={told}; write an integer, {least} {upto}")
 
     def one_of(self, name: str, value: int | None, other: str, alias: int | None) -> int | None:
         if value is not None and alias is not None:
@@ -382,7 +404,7 @@ class _Job:
     def check_zone(self, tz: str) -> None:
         try:
             ZoneInfo(tz)
-        except (ValueError, OSError, LookupError):
+        except (TypeError, ValueError, OSError, LookupError):
             raise self.error(f'tz={tz!r} is no time zone; write a name as "Europe/Paris"') from None
 
     def check_expression(self, expression: str) -> None:
@@ -402,10 +424,15 @@ class Retry:
     """
     How often to try what may fail, and how long to wait in between.
 
+    Each wait is half to one and a half times what these say, and seven days at most.
+
     Args:
-        initial_backoff: before the second run: milliseconds, or a `timedelta`.
+        initial_backoff: before the second run: milliseconds, or a `timedelta`; seven days at most.
         base: each further wait is so many times the one before.
         max_attempts: runs altogether, the first one counted.
+
+    Raises:
+        DeclarationError: one of them cannot be.
     """
 
     initial_backoff: float | timedelta = 250.0
@@ -413,13 +440,23 @@ class Retry:
     max_attempts: int = 5
 
     def __post_init__(self) -> None:
-        first_ms, base, attempts = self.first_ms, self.base, self.max_attempts
-        is_whole = isinstance(attempts, int) and not isinstance(attempts, bool)
-        if not (0 <= first_ms < inf and 1 <= base < inf and is_whole and 1 <= attempts):
-            raise DeclarationError(
-                f"{self}: initial_backoff is 0 or more, base 1 or more, both finite, and "
-                "max_attempts a whole number, 1 or more"
-            )
+        first, base, attempts = self.initial_backoff, self.base, self.max_attempts
+        if not isinstance(first, timedelta) and not _is_number(first):
+            self._refuse("initial_backoff", first, "it is milliseconds, or a timedelta")
+        first_ms = first / timedelta(milliseconds=1) if isinstance(first, timedelta) else first
+        if not 0 <= first_ms <= BACKOFF_S_MAX * 1000:
+            why = f"it is 0 or more, and at most {BACKOFF_S_MAX:,} s, seven days (BACKOFF_S_MAX)"
+            self._refuse("initial_backoff", first, why)
+        if not (_is_number(base) and 1 <= base <= sys.float_info.max):
+            self._refuse("base", base, "it is a finite number, 1 or more")
+        is_whole = isinstance(attempts, int) and _is_number(attempts)
+        if not (is_whole and 1 <= attempts <= ATTEMPTS_MAX):
+            why = f"it is a whole number, 1 or more, and at most {ATTEMPTS_MAX:,} (ATTEMPTS_MAX)"
+            self._refuse("max_attempts", attempts, why)
+
+    def _refuse(self, name: str, value: Any, why: str) -> None:
+        told = number_text(value) if _is_number(value) else brief(repr(value))
+        raise DeclarationError(f"Retry({name}={told}): {why}")
 
     def backoff_ms(self, attempts: int) -> float:
         """How long to wait after `attempts` runs have failed, in milliseconds, without jitter."""
@@ -430,6 +467,10 @@ class Retry:
         """The wait before the second run, in milliseconds."""
         first = self.initial_backoff
         return float(first / timedelta(milliseconds=1) if isinstance(first, timedelta) else first)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def later_ms(first_ms: float, base: float, attempts: float) -> float:

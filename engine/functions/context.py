@@ -48,6 +48,7 @@ from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.targets import call_arguments
 from engine.functions.triggers import FollowedWriter
 from engine.model.limits import SCHEDULE_S_MAX, Limits
+from engine.model.text import brief, number_text
 from engine.transaction.transaction import Transaction
 from engine.transaction.usage import Usage
 
@@ -393,7 +394,9 @@ class CronsAccess(CronRegistry):
         register(scope.transaction, scope.component, spec, target)
 
     def remove(self, name: str, /) -> Call[bool]:
-        return self._calls.run(unregister, self._scope.transaction, self._scope.component, name)
+        scope = self._scope
+        request_id = scope.caller.request_id
+        return self._calls.run(unregister, scope.transaction, scope.component, name, request_id)
 
     def get(self, name: str, /) -> Call[Cron | None]:
         return self._calls.run(self._get, name)
@@ -418,7 +421,8 @@ def due_after(now_ms: float, delay: float | timedelta) -> float:
     """
     delay_ms = delay.total_seconds() * 1000 if isinstance(delay, timedelta) else delay
     if not _is_number(delay_ms) or not delay_ms >= 0:
-        raise InvalidValue(f"a delay is a timedelta or milliseconds, not negative; not {delay!r}")
+        told = number_text(delay_ms) if _is_number(delay_ms) else brief(repr(delay))
+        raise InvalidValue(f"a delay is a timedelta or milliseconds, not negative; not {told}")
     return _soon_enough(now_ms, now_ms + delay_ms)
 
 
@@ -434,7 +438,8 @@ def due_at(now_ms: float, when: float | datetime) -> float:
             raise InvalidValue("run_at needs a datetime with a time zone, such as ctx.now + delta")
         return _soon_enough(now_ms, when.timestamp() * 1000)
     if not _is_number(when):
-        raise InvalidValue(f"run_at takes an aware datetime or milliseconds; not {when!r}")
+        told = brief(repr(when))
+        raise InvalidValue(f"run_at takes an aware datetime or milliseconds; not {told}")
     return _soon_enough(now_ms, when)
 
 
@@ -445,8 +450,8 @@ def _is_number(value: object) -> bool:
 def _soon_enough(now_ms: float, due_ms: float) -> float:
     if not abs(due_ms - now_ms) <= SCHEDULE_S_MAX * 1000:
         raise InvalidValue(
-            f"{due_ms:,.0f} ms since 1970 is further from now than {SCHEDULE_S_MAX:,} s, which are "
-            "five years (SCHEDULE_S_MAX); seconds may have been taken for milliseconds"
+            f"{number_text(due_ms)} ms since 1970 is further from now than {SCHEDULE_S_MAX:,} s, "
+            "which are five years (SCHEDULE_S_MAX); seconds may have been taken for milliseconds"
         )
     return due_ms
 

@@ -7,6 +7,10 @@ A tick ends, is taken away and is followed by the next one in one transaction:
 the one that a mutation's writes are in.  So a cron has one tick at a time,
 runs once for each, and never loses its place.  Times that passed while a tick
 was late or took long are skipped, and counted.
+
+A cron that is removed while it runs leaves its row until that run ends, marked
+as removed: one that is added meanwhile by the same name goes on from there, so
+two of a name never run beside each other.
 """
 
 from __future__ import annotations
@@ -14,27 +18,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+import trio
+
 from engine.app.crons import CronSpec, Interval, Schedule
 from engine.app.registry import Application
 from engine.app.types import Cron
-from engine.errors import InvalidValue, PushRefused
+from engine.errors import InvalidValue, LimitExceeded, PushRefused
 from engine.functions.cron_times import as_row, first_time, next_time, of_row
-from engine.functions.job_rows import add_job, is_pending
+from engine.functions.job_rows import add_job, is_pending, job_of
 from engine.indexes.catalog import CRONS, CRONS_BY_NAME
 from engine.kernel.trace import tracer
 from engine.model.ids import row_key_of
 from engine.model.keys import encode_key, past
 from engine.model.limits import CRON_ERROR_LENGTH_MAX, CRON_RUNS_KEPT
-from engine.model.values import normalize, strictly_equal
+from engine.model.values import normalize, size_of, strictly_equal
 from engine.transaction.transaction import Transaction
 
 trace = tracer(__name__)
 
 Doc = dict[str, Any]
 
-CRONS_SLICE_ROWS: Final = 500
+CRONS_SLICE_ROWS: Final = 64
+"""Read, and compared with what is declared, before others have their turn: 4 ms."""
 AHEAD_MS_MAX: Final = 3_600_000.0
 """A clock that was ahead by less leaves crons silent for as long: what ran does not run again."""
+
+
+LEFT: Final = ("_id", "_creationTime", "component", "cron", "tick", "nextTime")
+"""What stays in the row of a cron that is removed while it runs."""
 
 
 class _Wanted(NamedTuple):
@@ -49,11 +60,11 @@ class _Wanted(NamedTuple):
     def what(self) -> Doc:
         """What it runs, as the rows of cron and tick have it."""
         component, path = self.target
-        return {
-            "name": path,
-            "target": component,
-            "args": [normalize(dict(self.spec.args))],
-        }
+        return {"name": path, "target": component, "args": [self.args]}
+
+    @property
+    def args(self) -> Doc:
+        return normalize(dict(self.spec.args))  # type: ignore[no-any-return]  # of a dict a dict
 
 
 def is_tick(job: Mapping[str, Any]) -> bool:
@@ -61,9 +72,11 @@ def is_tick(job: Mapping[str, Any]) -> bool:
     return "cron" in job
 
 
-def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]:
+async def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]:
     """
     Make the crons of the database those of an application and its mounts.
+
+    Others have their turn meanwhile, but nobody writes: the lane is held.
 
     A cron that has not changed keeps its next time, unless that was worked out by a clock that was
     ahead by more than `AHEAD_MS_MAX`, and has been set back.
@@ -74,8 +87,11 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
     Raises:
         PushRefused: a schedule that never comes.
     """
-    stored = {(row["component"], row["cron"]): row for row in stored_crons(turn)}
-    registered = {key for key, row in stored.items() if row["registered"]}
+    stored = {}
+    for row in _between(turn, b"", None):
+        stored[row["component"], row["cron"]] = row
+        await _breathe(len(stored))
+    registered = {key for key, row in stored.items() if not _is_removed(row) and row["registered"]}
     lines = []
     for wanted in _declared(parts):
         key = (wanted.component, wanted.spec.name)
@@ -85,17 +101,23 @@ def sync_crons(turn: Transaction, parts: Mapping[str, Application]) -> list[str]
                 "ctx.crons; choose another name, or `headrace crons remove` that one. Nothing was "
                 "changed."
             )
-        row = stored.pop(key, None)
-        line = _add(turn, wanted) if row is None else _update(turn, wanted, row)
+        before = stored.pop(key, None)
+        line = _add(turn, wanted) if before is None else _update(turn, wanted, before)
         lines += [line] if line else []
-    for key, row in stored.items():
+    for count, (key, row) in enumerate(stored.items()):
         if key in registered:
             line = _set_right(turn, row) if _is_ahead(turn, row) else None
             lines += [line] if line else []
-        else:
+        elif not _is_removed(row):
             _remove(turn, row)
             lines.append(f"removed cron {_label(row)}")
+        await _breathe(count)
     return lines
+
+
+async def _breathe(count: int) -> None:
+    if count % CRONS_SLICE_ROWS == 0:
+        await trio.lowlevel.checkpoint()
 
 
 def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
@@ -109,6 +131,9 @@ def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
     cron_key = row_key_of(tick["cron"])
     cron = turn.own_row(cron_key)
     if cron is None:
+        return
+    if _is_removed(cron):
+        turn.put_row(cron_key, None)
         return
     assert cron["tick"] == tick["_id"], "a cron has one tick"
     found = next_time(of_row(cron["schedule"]), _seed(cron), tick["scheduledTime"], turn.now_ms)
@@ -134,14 +159,28 @@ def _shortened(run: Doc) -> Doc:
 
 
 def stored_crons(turn: Transaction) -> Iterator[Doc]:
-    """All rows of crons, by component and name."""
-    return _between(turn, b"", None)
+    """The rows of all crons, by component and name."""
+    return _present(_between(turn, b"", None))
 
 
 def crons_of(turn: Transaction, component: str) -> Iterator[Doc]:
     """The rows of one component's crons, by name."""
+    return _present(_left_of(turn, component))
+
+
+def _left_of(turn: Transaction, component: str) -> Iterator[Doc]:
+    """As `crons_of`, with those that were removed and run."""
     lower = encode_key([component])
     return _between(turn, lower, past(lower))
+
+
+def _present(rows: Iterable[Doc]) -> Iterator[Doc]:
+    return (row for row in rows if not _is_removed(row))
+
+
+def _is_removed(row: Doc) -> bool:
+    """Whether a row says of a cron only that it still runs, though it was removed."""
+    return "removed" in row
 
 
 def shown_cron(row: Doc) -> Cron:
@@ -180,67 +219,108 @@ def register(turn: Transaction, component: str, spec: CronSpec, target: tuple[st
     """
     Add a cron that stays until `unregister`, whatever is pushed.
 
+    If one of its name was removed and runs, that run is its first, and its next time comes after.
+
     Args:
         target: component and path of the function that it runs.
 
     Raises:
         InvalidValue: a cron of that name is there, or no day fits its schedule.
+        LimitExceeded: there are `crons_max`, or the function has scheduled too much.
     """
-    if find_cron(turn, component, spec.name) is not None:
+    row = _stored(turn, component, spec.name)
+    if row is not None and not _is_removed(row):
         raise InvalidValue(f"there is a cron {spec.name!r} already; remove it, or choose another")
+    wanted = _Wanted(component, spec, target)
+    turn.usage.count_scheduled(size_of(wanted.args))
     try:
-        _add(turn, _Wanted(component, spec, target), registered=True)
+        if row is not None:
+            _go_on(turn, wanted, row, registered=True)
+        else:
+            _refuse_too_many(turn)
+            _add(turn, wanted, registered=True)
     except PushRefused:
         raise InvalidValue(f"cron {spec.name!r} would never run: no day fits it") from None
 
 
-def unregister(turn: Transaction, component: str, name: str) -> bool:
+def _refuse_too_many(turn: Transaction) -> None:
+    count = turn.size(turn.catalog.by_number[CRONS]) + 1
+    if count > (allowed := turn.usage.limits.crons_max):
+        advice = "Remove some, or have one cron go through a table of what is to be done."
+        raise LimitExceeded("crons_max", count, allowed, "crons", advice)
+
+
+def unregister(turn: Transaction, component: str, name: str, request_id: str = "") -> bool:
     """
     Remove a cron that was registered; returns whether it was there.  A run that has begun goes on.
+
+    Args:
+        request_id: of whoever removes it, which may be the run of its tick.
 
     Raises:
         InvalidValue: it is declared in the application.
     """
-    row = find_cron(turn, component, name)
-    if row is None:
+    row = _stored(turn, component, name)
+    if row is None or _is_removed(row):
         return False
     if not row["registered"]:
         raise InvalidValue(f"the cron {name!r} is declared in the code, and goes with it")
-    _remove(turn, row)
+    _remove(turn, row, job_of(request_id))
     return True
 
 
 def forget_crons(turn: Transaction, components: Iterable[str]) -> None:
     """Remove all crons of some components, with the ticks that wait."""
     for component in components:
-        for row in list(crons_of(turn, component)):
-            _remove(turn, row)
+        for row in list(_left_of(turn, component)):
+            _take_tick(turn, row)
+            turn.put_row(row_key_of(row["_id"]), None)
 
 
 def find_cron(turn: Transaction, component: str, name: str) -> Doc | None:
     """The row of a cron."""
     lower = encode_key([component, name])
     found = turn.read_slice(CRONS_BY_NAME, lower, past(lower), reverse=False, rows_max=1).docs
-    return found[0] if found else None
+    return next(_present(found), None)
 
 
-def _add(turn: Transaction, wanted: _Wanted, *, registered: bool = False) -> str:
-    spec = wanted.spec
-    row: Doc = {
+def _stored(turn: Transaction, component: str, name: str) -> Doc | None:
+    """As `find_cron`, also one that was removed and runs; no limit forbids to change what is so."""
+    lower = encode_key([component, name])
+    return next(turn.own_rows(CRONS_BY_NAME, lower, past(lower)), None)
+
+
+def _new_row(wanted: _Wanted, *, registered: bool) -> Doc:
+    return {
         "component": wanted.component,
-        "cron": spec.name,
-        "schedule": as_row(spec.schedule),
+        "cron": wanted.spec.name,
+        "schedule": as_row(wanted.spec.schedule),
         "skipped": 0,
         "registered": registered,
         **wanted.what,
     }
+
+
+def _add(turn: Transaction, wanted: _Wanted, *, registered: bool = False) -> str:
+    spec, row = wanted.spec, _new_row(wanted, registered=registered)
     due = first_time(spec.schedule, _seed(row), turn.now_ms)
     cron_id = turn.insert_row(turn.catalog.by_number[CRONS], row)
     _put_with_tick(turn, row_key_of(cron_id), row, _sure(due, spec))
     return f"added cron {_label(row)}"
 
 
+def _go_on(turn: Transaction, wanted: _Wanted, left: Doc, *, registered: bool = False) -> str:
+    """Add a cron whose tick is the one that runs since before one of its name was removed."""
+    spec, row = wanted.spec, _new_row(wanted, registered=registered)
+    _sure(first_time(spec.schedule, _seed(row), turn.now_ms), spec)
+    kept = {name: value for name, value in left.items() if name != "removed"}
+    turn.put_row(row_key_of(left["_id"]), {**kept, **row})
+    return f"added cron {_label(row)}"
+
+
 def _update(turn: Transaction, wanted: _Wanted, row: Doc) -> str | None:
+    if _is_removed(row):
+        return _go_on(turn, wanted, row)
     spec = wanted.spec
     schedule = as_row(spec.schedule)
     after = {**row, **wanted.what, "schedule": schedule}
@@ -281,9 +361,17 @@ def _due_anew(schedule: Schedule, row: Doc, now_ms: float) -> float | None:
     return first_time(schedule, _seed(row), now_ms)
 
 
-def _remove(turn: Transaction, row: Doc) -> None:
-    _take_tick(turn, row)
-    turn.put_row(row_key_of(row["_id"]), None)
+def _remove(turn: Transaction, row: Doc, running: str | None = None) -> None:
+    """
+    Args:
+        running: the job whose run removes it: a mutation, which has not ended, is pending still.
+    """
+    key = row_key_of(row["_id"])
+    is_own = running is not None and row["tick"] == running
+    if not is_own and _take_tick(turn, row):
+        turn.put_row(key, None)
+    else:
+        turn.put_row(key, {**{name: row[name] for name in LEFT}, "removed": True})
 
 
 def _take_tick(turn: Transaction, row: Doc) -> bool:

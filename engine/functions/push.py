@@ -293,7 +293,7 @@ class Push:
         self._refuse_pairs(unique)
         before = turn.get(DEPLOYMENT_KEY)
         mounts = self._application.mounts.keys()
-        lines = [*changed_mounts(turn, before, mounts), *self._change(turn)]
+        lines = [*changed_mounts(turn, before, mounts), *await self._change(turn)]
         secret = (before or {}).get(HANDLES) or self._runtime.random_bytes(SECRET_BYTES)
         deployment = self._deployment(secret)
         if self._resumes(before) and not turn.finish():
@@ -317,10 +317,10 @@ class Push:
         is_same = before and HANDLES in before and before["digest"] == digest
         return bool(is_same and digest and self._is_fresh())
 
-    def _change(self, turn: Transaction) -> list[str]:
+    async def _change(self, turn: Transaction) -> list[str]:
         """Make indexes, schemas and crons those of the application; a line for each change."""
         lines = self._change_schemas(turn)
-        return lines + sync_crons(turn, self._parts)
+        return lines + await sync_crons(turn, self._parts)
 
     def _change_schemas(self, turn: Transaction) -> list[str]:
         """As `_change`, without crons."""

@@ -36,6 +36,8 @@ OBJECT_FIELDS_MAX: Final = 1024
 FIELD_NAME_BYTES_MAX: Final = 1024
 IDENTIFIER_LENGTH_MAX: Final = 64
 CRON_NAME_LENGTH_MAX: Final = 256
+CRON_ARGS_BYTES_MAX: Final = 1 << 20
+"""As of a document: each run writes them, into the row of the cron and into that of its tick."""
 CRON_RUNS_KEPT: Final = 5
 """The last ones of each cron are in its row, which is written at each run."""
 CRON_ERROR_LENGTH_MAX: Final = 1_000
@@ -68,6 +70,8 @@ SCHEDULE_S_MAX: Final = 5 * 366 * 86_400
 seconds for milliseconds, or the reverse, is told."""
 BACKOFF_S_MAX: Final = 7 * 86_400
 """Between two attempts of an action that is tried again: later nobody waits for it any more."""
+ATTEMPTS_MAX: Final = 10**9
+"""Who wants no end says that; they are counted as floats, which are exact up to there."""
 CONTEXT_BYTES_MAX: Final = 1 << 20
 """Of what `on_complete` is given back; it is in the row of the job, and in that of the call."""
 TOLD_BYTES_MAX: Final = 8 << 20
@@ -143,6 +147,9 @@ class Limits:
     bytes_written_max: int = 16 << 20
     functions_scheduled_max: int = 1_000
     scheduled_args_bytes_max: int = 16 << 20
+    crons_max: int = 4_096
+    """Of an engine, its components included, beyond which functions register no more: a push goes
+    through all of them while mutations wait, for 0.4 s. Those that code declares count."""
     call_depth_max: int = 8
     user_time_s_max: float = 1.0
     """Code of the application in a query or mutation; it holds everyone up."""

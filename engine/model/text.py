@@ -10,6 +10,14 @@ def speakable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def number_text(value: float) -> str:
+    """A number as a message shows it, in at most some twenty characters."""
+    try:
+        return f"{value:,.15g}"
+    except OverflowError:
+        return "a number of more than 300 digits"
+
+
 def brief(text: str) -> str:
     """`text` as a message shows it: its first `SHOWN_LENGTH_MAX` characters."""
     return text if len(text) <= SHOWN_LENGTH_MAX else f"{text[:SHOWN_LENGTH_MAX]}…"

@@ -212,6 +212,12 @@ class Transaction:
         image = self._row(key)
         return None if image is None else decode(image)
 
+    def own_rows(self, index: IndexInfo, lower: bytes, upper: bytes) -> Iterator[Doc]:
+        """The same of the rows of an interval, in index order; all of it counts as read."""
+        self.reads.add_range(index.prefix, lower, upper)
+        for _, row in self._entries(index, lower, upper, False):
+            yield decode(self._row(row) or _refuse_entry(index, row))
+
     def table(self, component: str, name: str) -> TableInfo | None:
         """The table of that name; one that is not there yet is a read of its absence."""
         found = self.catalog.table(component, name)

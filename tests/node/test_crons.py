@@ -246,8 +246,12 @@ async def test_a_cron_that_goes_and_comes_while_its_action_runs_has_one_tick(
         await trio.sleep(1)
         await node.push(app(lambda _: None))
         await node.push(declared)
+        await trio.sleep(60)
+        assert (1, 1) == (len(runs), await tick_count(node))
         proceed.set()
         await trio.sleep(60)
+        assert (1, 1) == (len(runs), await tick_count(node))
+        await trio.sleep(HOUR_S)
 
         assert (2, 1) == (len(runs), await tick_count(node))
 

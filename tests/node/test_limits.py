@@ -217,6 +217,11 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
         "test_a_long_name_is_not_said_back_at_length",
     ),
     "BACKOFF_S_MAX": ("node/test_retries.py", "test_waits_are_bounded_however_often_it_was_tried"),
+    "ATTEMPTS_MAX": ("unit/app/test_crons.py", "test_a_retry_that_cannot_be_is_refused"),
+    "crons_max": (
+        "node/test_registered_crons.py",
+        "test_registering_counts_as_scheduling_does_and_ends_at_a_number_of_crons",
+    ),
     "CONTEXT_BYTES_MAX": ("node/test_retries.py", "test_what_cannot_be_tried_again_is_refused"),
     "TOLD_BYTES_MAX": ("node/test_retries.py", "test_of_a_huge_result_the_size_is_told"),
     "SCHEDULE_S_MAX": ("node/test_jobs.py", "test_a_time_that_is_none_or_years_away_is_refused"),
@@ -557,6 +562,10 @@ ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
     "CRON_ERROR_LENGTH_MAX": (
         "node/test_crons.py",
         "test_the_last_runs_of_a_cron_are_kept_in_its_row",
+    ),
+    "CRON_ARGS_BYTES_MAX": (
+        "unit/app/test_crons.py",
+        "test_what_cannot_be_is_refused_at_its_line",
     ),
     "CRON_NAME_LENGTH_MAX": (
         "unit/app/test_crons.py",

@@ -12,9 +12,11 @@ from engine.app.crons import Crons
 from engine.app.decorators import internal_action, internal_mutation, mutation, query
 from engine.app.registry import Application
 from engine.app.types import Cron
-from engine.errors import ConvexError, InvalidValue, PushRefused
+from engine.errors import ConvexError, InvalidValue, LimitExceeded, PushRefused
+from engine.functions.crons import CRONS_SLICE_ROWS
 from engine.functions.loader import load
 from engine.kernel.runtime import VirtualRuntime
+from engine.model.limits import Limits
 from engine.store.memory_store import MemoryStore
 from tests.node.nodes import ask, mutate, serving
 
@@ -46,6 +48,38 @@ async def act(ctx: ActionCtx, text: str) -> None:
     await ctx.run_mutation(remove, "acting")
 
 
+@internal_action
+async def slow(ctx: ActionCtx, text: str) -> None:
+    began.append(text)
+    await proceed.wait()
+    ended.append(text)
+
+
+@internal_mutation
+async def anew(ctx: MutationCtx, text: str) -> None:
+    """Register the cron that it is run by anew, with an interval of an hour."""
+    await ctx.db.insert("notes", {"text": text})
+    await ctx.run_mutation(replace, "anew", "anew", hours=1)
+
+
+@internal_action
+async def anew_in_action(ctx: ActionCtx, text: str) -> None:
+    await ctx.run_mutation(note, text)
+    await ctx.run_mutation(replace, "anew", "anew_in_action", hours=1)
+
+
+@mutation
+async def replace(ctx: MutationCtx, /, name: str, what: str, **how: Any) -> None:
+    assert await ctx.crons.remove(name)
+    await ctx.crons.register(name, f"{PLACE}:{what}", {"text": what}, **how)
+
+
+@mutation
+async def register_many(ctx: MutationCtx, first: int, count: int, size: int = 0) -> None:
+    for number in range(first, first + count):
+        await ctx.crons.register(f"c{number}", note, {"text": "x" * size}, cron="0 0 1 1 *")
+
+
 @mutation
 async def register(
     ctx: MutationCtx, /, name: str, what: str, args: dict[str, Any], **how: Any
@@ -69,8 +103,22 @@ async def listed(ctx: MutationCtx) -> list[Cron]:
     return await ctx.crons.list()
 
 
+began: list[str] = []
+ended: list[str] = []
+proceed = trio.Event()
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    global proceed
+    began.clear()
+    ended.clear()
+    proceed = trio.Event()
+
+
 def app(*more: Any) -> Application:
-    return load([notes, note, until, act, register, register_and_fail, remove, listed, *more])
+    functions = [notes, note, until, act, register, register_and_fail, remove, listed]
+    return load([*functions, slow, anew, anew_in_action, replace, register_many, *more])
 
 
 def declared(name: str) -> Crons:
@@ -133,6 +181,113 @@ async def test_an_action_may_have_its_cron_removed_and_comes_to_its_end(
         assert (["x"], []) == (await ask(node, notes), await mutate(node, listed))
 
 
+async def test_one_that_is_removed_and_registered_while_it_runs_waits_for_that_run(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        await mutate(node, register, "over", "slow", {"text": "one"}, minutes=1)
+        await trio.sleep(90)
+        await mutate(node, remove, "over")
+        assert ([], False) == (await mutate(node, listed), await mutate(node, remove, "over"))
+        await mutate(node, register, "over", "slow", {"text": "two"}, minutes=1)
+        await trio.sleep(60)
+        assert (["one"], []) == (began, ended)
+
+        proceed.set()
+        await trio.sleep(61)
+
+        (cron,) = await mutate(node, listed)
+        assert ["one", "two"] == began == ended
+        assert ({"text": "two"}, 2) == (cron["args"], len(cron["runs"]))
+
+
+async def test_one_that_was_removed_while_it_ran_is_gone_once_it_has_ended(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with serving(app(), runtime=VirtualRuntime(1), limits=Limits(crons_max=1)) as node:
+        await mutate(node, register, "over", "slow", {"text": "one"}, minutes=1)
+        await trio.sleep(1)
+        await mutate(node, remove, "over")
+        with pytest.raises(LimitExceeded, match=r"2 is over the limit of 1 \(crons_max\)"):
+            await mutate(node, register, "other", "note", {"text": "x"}, minutes=1)
+        proceed.set()
+        await trio.sleep(1)
+        await mutate(node, register, "other", "note", {"text": "x"}, minutes=1)
+
+        assert ["other"] == [cron["name"] for cron in await mutate(node, listed)]
+
+
+@pytest.mark.parametrize("what", ["anew", "anew_in_action"])
+async def test_a_cron_that_its_own_run_registers_anew_runs_at_its_next_time(
+    autojump_clock: trio.abc.Clock, what: str
+) -> None:
+    async with serving(app(), runtime=VirtualRuntime(1)) as node:
+        await mutate(node, register, "anew", what, {"text": what}, minutes=5)
+        await trio.sleep(3.5 * HOUR_S)
+
+        (cron,) = await mutate(node, listed)
+        assert [what] * 4 == await ask(node, notes)
+        assert ({"type": "interval", "seconds": HOUR_S}, 0) == (cron["schedule"], cron["skipped"])
+
+
+async def test_registering_counts_as_scheduling_does_and_ends_at_a_number_of_crons() -> None:
+    limits = Limits(functions_scheduled_max=5, crons_max=8, scheduled_args_bytes_max=10_000)
+    async with serving(app(declared("one")), limits=limits) as node:
+        for count, size, limit in (
+            (6, 0, "functions_scheduled_max"),
+            (3, 4_000, "scheduled_args_bytes_max"),
+        ):
+            with pytest.raises(LimitExceeded, match=limit):
+                await mutate(node, register_many, 0, count, size)
+        await mutate(node, register_many, 0, 5)
+        with pytest.raises(LimitExceeded, match=r"crons: 9 is over the limit of 8 \(crons_max\)"):
+            await mutate(node, register_many, 5, 3)
+        await mutate(node, remove, "c4")
+        await mutate(node, register_many, 5, 3)
+
+        assert 8 == len(await mutate(node, listed))
+
+
+async def test_one_is_removed_however_large_it_is() -> None:
+    async with serving(app(), limits=Limits(bytes_read_max=10_000)) as node:
+        await mutate(node, register, "big", "note", {"text": "x" * 20_000}, cron="0 0 1 1 *")
+        with pytest.raises(LimitExceeded, match="bytes_read_max"):
+            await mutate(node, listed)
+        with pytest.raises(InvalidValue, match="there is a cron"):
+            await mutate(node, register, "big", "note", {"text": "x"}, hours=1)
+
+        assert await mutate(node, remove, "big")
+        assert [] == await mutate(node, listed)
+
+
+async def test_a_push_lets_others_have_their_turn_however_many_crons_there_are() -> None:
+    async with serving(app()) as node:
+        for first in range(0, 500, 100):
+            await mutate(node, register_many, first, 100)
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async def push(number: int) -> int:
+            before = turns
+            await node.push(app(declared(f"one {number}")))
+            return turns - before
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count_turns)
+            many = await push(1)
+            for number in range(500):
+                await mutate(node, remove, f"c{number}")
+            few = await push(2)
+            nursery.cancel_scope.cancel()
+
+        assert many - few > 500 / CRONS_SLICE_ROWS
+
+
 async def test_a_mutation_that_fails_registers_nothing() -> None:
     async with serving(app()) as node:
         with pytest.raises(ConvexError):
@@ -154,6 +309,9 @@ async def test_a_mutation_that_fails_registers_nothing() -> None:
         ("x", {"cron": "every day"}, "has five fields"),
         ("x", {"cron": "0 0 30 2 *"}, "Bad day-of-month"),
         ("x", {"cron": "* * * * *", "tz": "Nowhere"}, "no time zone"),
+        ("x", {"cron": "* * * * *", "tz": None}, "no time zone"),
+        ("x", {"seconds": 5, "tz": "Mars/X"}, "tz goes with cron"),
+        ("x", {"hours": 1e300}, r"hours=1e\+300 is longer than five years"),
     ],
 )
 async def test_what_cannot_be_is_refused(name: str, how: dict[str, Any], why: str) -> None:

@@ -124,11 +124,11 @@ def _present_any() -> AbstractContextManager[None]:
     return _instead(database, "_presenter", lambda _component: lambda doc: dict(doc))
 
 
-def _find_any(owner: Any) -> Plant:
+def _find_any(owner: Any, finder: str = "find_cron") -> Plant:
     def lenient(turn: Transaction, _component: str, name: str) -> dict[str, Any] | None:
         return next((row for row in crons.stored_crons(turn) if row["cron"] == name), None)
 
-    return _replaced(owner, "find_cron", lenient)
+    return _replaced(owner, finder, lenient)
 
 
 # Who asks.
@@ -182,7 +182,7 @@ PLANTED: Final[Mapping[str, Plant]] = {
     "whose job an action cancels": _cancel_any(actions),
     "whose jobs are shown": _present_any,
     "whose cron is shown": _find_any(context),
-    "whose cron is removed": _find_any(crons),
+    "whose cron is removed": _find_any(crons, "_stored"),
     "whose crons are listed": _replaced(
         context, "crons_of", lambda turn, _component: crons.stored_crons(turn)
     ),

@@ -96,6 +96,8 @@ ANYTHING: Any = object()
         (lambda c: c.interval("x", prune, minutes=True), "minutes=True; write an integer"),
         (lambda c: c.interval("x", prune, hours=1.5), "hours=1.5; write an integer"),
         (lambda c: c.interval("x", prune, hours=10**9), "is longer than five years"),
+        (lambda c: c.interval("x", prune, hours=10**5000), "more than 300 digits is longer"),
+        (lambda c: c.interval("x", prune, hours=-(10**5000)), "write an integer"),
         (lambda c: c.hourly("x", prune, minute=60), "minute=60; write an integer, 0 to 59"),
         (lambda c: c.hourly("x", prune, minute=1, minute_utc=1), "are the same; say one"),
         (lambda c: c.daily("x", prune), "say hour=, 0 to 23"),
@@ -119,6 +121,12 @@ ANYTHING: Any = object()
         (lambda c: c.cron("x", prune, "* * * * * *"), "has five fields"),
         (lambda c: c.cron("x", prune, "61 * * * *"), "61 * * * *"),
         (lambda c: c.cron("x", prune, "* * * * mumday"), "mumday"),
+        (lambda c: c.hourly("x", prune, args=[1]), "args is a mapping of arguments by name"),
+        (lambda c: c.hourly("x", prune, args="x"), "args is a mapping of arguments by name"),
+        (lambda c: c.hourly("x", prune, args={"a": "x" * (1 << 20)}), "CRON_ARGS_BYTES_MAX"),
+        (lambda c: c.daily("x", prune, hour=1, tz=None), "is no time zone"),
+        (lambda c: c.daily("x", prune, hour=1, tz=5), "is no time zone"),
+        (lambda c: c.hourly(5, prune), "printable ASCII"),
         (lambda c: c.hourly("", prune), "printable ASCII"),
         (lambda c: c.hourly("naïve", prune), "printable ASCII"),
         (lambda c: c.hourly("x" * 300, prune), "at most 256"),
@@ -143,7 +151,39 @@ def test_a_retry_counts_the_first_run() -> None:
     assert Retry(initial_backoff=100).backoff_ms(2) == 200.0
 
 
-@pytest.mark.parametrize("wrong", [{"max_attempts": 0}, {"base": 0.5}, {"initial_backoff": -1}])
+def test_a_retry_waits_as_long_and_tries_as_often_as_can_be() -> None:
+    retry = Retry(initial_backoff=timedelta(days=7), base=1e308, max_attempts=10**9)
+
+    assert [7 * 86_400_000.0] * 2 == [retry.backoff_ms(failed) for failed in (1, 10**9)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_attempts": 0},
+        {"max_attempts": 2.5},
+        {"max_attempts": True},
+        {"max_attempts": 10**400},
+        {"max_attempts": "3"},
+        {"base": 0.5},
+        {"base": True},
+        {"base": "2"},
+        {"base": 10**400},
+        {"base": float("nan")},
+        {"base": float("inf")},
+        {"initial_backoff": -1},
+        {"initial_backoff": True},
+        {"initial_backoff": None},
+        {"initial_backoff": "5"},
+        {"initial_backoff": float("nan")},
+        {"initial_backoff": 10**400},
+        {"initial_backoff": timedelta(days=7.1)},
+    ],
+    ids=list,
+)
 def test_a_retry_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(DeclarationError, match="max_attempts a whole number, 1 or more"):
+    ((name, _),) = wrong.items()
+    with pytest.raises(DeclarationError, match=f"{name}=.*(or more|milliseconds)") as refused:
         Retry(**wrong)
+
+    assert len(str(refused.value)) < 200
