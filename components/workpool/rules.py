@@ -14,7 +14,9 @@ VALUE_BYTES_MAX: Final = 1_000_000
 INLINE_BYTES_MAX: Final = 8_000
 """Of arguments and context in the row of a work, which a look at the queue reads."""
 JITTER: Final = (0.5, 1.5)
-"""Of each wait: what failed together is not to come back together."""
+"""Of each wait, within the longest: what failed together is not to come back together."""
+WAIT_MS_MAX: Final = 7 * 86_400_000.0
+"""As of actions that the scheduler tries again."""
 ERROR_LENGTH_MAX: Final = 8_000
 """Characters of an error, which is kept and handed on."""
 FAILURE_BYTES_MAX: Final = 100_000
@@ -59,7 +61,8 @@ def wait_ms(retry: Mapping[str, float], attempts: int, fraction: float) -> float
         fraction: from 0 to 1, by dice.
     """
     least, most = JITTER
-    return retry_of(retry).backoff_ms(attempts) * (least + (most - least) * fraction)
+    spread = least + (most - least) * fraction
+    return min(retry_of(retry).backoff_ms(attempts) * spread, WAIT_MS_MAX)
 
 
 def retry_of(fields: Mapping[str, float]) -> Retry:

@@ -20,14 +20,19 @@ from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import InvalidValue, LimitExceeded
 from engine.functions.deployment import Deployment, Place
 from engine.functions.job_rows import FAILED, add_job, pending_again
-from engine.model.limits import CONTEXT_BYTES_MAX, DOCUMENT_BYTES_MAX, TOLD_BYTES_MAX
+from engine.model.limits import (
+    BACKOFF_S_MAX,
+    CONTEXT_BYTES_MAX,
+    DOCUMENT_BYTES_MAX,
+    TOLD_BYTES_MAX,
+)
 from engine.model.values import UNDEFINED, normalize, size_of
 from engine.transaction.transaction import Transaction
 
 Doc = dict[str, Any]
 
 JITTER: Final = (0.5, 1.5)
-"""Of each wait: what failed together is not to come back together."""
+"""Of each wait, within `BACKOFF_S_MAX`: what failed together is not to come back together."""
 RETURNED_BYTES_MAX: Final = DOCUMENT_BYTES_MAX // 2
 """Of a result that the row keeps beside its arguments; a larger one only `on_complete` is told."""
 
@@ -103,7 +108,8 @@ def try_again(turn: Transaction, key: bytes, job: Doc, error: str) -> None:
     retry = job["retry"]
     wait_ms = later_ms(retry["initialBackoff"], retry["base"], job["attempts"])
     least, most = JITTER
-    due_ms = turn.now_ms + wait_ms * (least + (most - least) * turn.fraction())
+    wait_ms = min(wait_ms * (least + (most - least) * turn.fraction()), BACKOFF_S_MAX * 1000)
+    due_ms = turn.now_ms + wait_ms
     turn.put_row(key, {**pending_again(job, due_ms), "lastError": error})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from engine.app.decorators import action, internal_action, internal_mutation, mu
 from engine.app.registered import Kind
 from engine.app.registry import Application
 from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, StoreFull
+from engine.functions.context import due_after, due_at
 from engine.functions.job_rows import add_job, forget_jobs, pending_again
 from engine.functions.job_sweep import JobSweep
 from engine.functions.session_sweep import SessionSweep
@@ -459,6 +460,17 @@ async def test_a_time_that_is_none_or_years_away_is_refused(how: Any, value: Any
             await mutate(node, how, value)
 
         assert [] == await ask(node, jobs)
+
+
+@pytest.mark.parametrize("number", [1e300, 10**400, -(10**400), 10**5000], ids=type)
+@pytest.mark.parametrize("due", [due_after, due_at])
+def test_a_number_of_any_size_is_refused_in_a_few_words(
+    due: Callable[[float, float], float], number: float
+) -> None:
+    with pytest.raises(InvalidValue, match=r"SCHEDULE_S_MAX|not negative") as refused:
+        due(1_767_225_600_000, number)
+
+    assert len(str(refused.value)) < 250
 
 
 async def test_what_is_asked_for_the_past_waits_behind_what_is_overdue(

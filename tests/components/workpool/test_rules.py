@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.workpool.rules import (
+    WAIT_MS_MAX,
     Outcome,
     check_parallelism,
     report_of,
@@ -16,6 +17,7 @@ from components.workpool.rules import (
     verdict,
     wait_ms,
 )
+from engine import Retry
 from engine.model.values import normalize
 from engine.model.values import size_of as size_as_limits_count
 
@@ -55,6 +57,13 @@ def test_waits_grow_by_their_base_and_are_spread_by_half(
 
     assert found == pytest.approx(mean * (0.5 + fraction))
     assert found >= 0.5 * mean
+
+
+def test_the_longest_wait_is_spread_below_itself() -> None:
+    retry = {"initial_backoff": WAIT_MS_MAX, "base": 2, "max_attempts": 5}
+
+    assert (WAIT_MS_MAX / 2, WAIT_MS_MAX) == (wait_ms(retry, 1, 0.0), wait_ms(retry, 1, 1.0))
+    assert WAIT_MS_MAX == Retry(initial_backoff=WAIT_MS_MAX).backoff_ms(9)
 
 
 @pytest.mark.parametrize(
