@@ -228,7 +228,8 @@ class Engine(AsyncInterface):
         """
         Refuse new calls of functions, by `Paused`, until `resume`; durable when this returns.
 
-        What runs comes to its end.  Scheduled functions wait, crons skip, pushes work.
+        What runs comes to its end.  Scheduled functions wait, pushes work, and crons skip the times
+        that come meanwhile.
 
         Returns:
             Whether it was not paused before.
@@ -240,7 +241,7 @@ class Engine(AsyncInterface):
 
     async def resume(self) -> bool:
         """
-        Call functions again; overdue ones run, and each cron once for all that it missed.
+        Call functions again; overdue ones run, and crons at the next of their times.
 
         Returns:
             Whether it was paused before.

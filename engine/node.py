@@ -136,12 +136,17 @@ class Node:
 
     async def resume(self) -> bool:
         """
-        Call functions again; overdue jobs run, and of each cron one tick, the others are skipped.
+        Call functions again; overdue jobs run, and crons at their next time.
+
+        The times of theirs that have come by now are skipped before that, durably, while nothing
+        is called yet.
 
         Returns:
             Whether it was paused before.
         """
         async with self.pushing:
+            if self.functions.is_paused:
+                await self.scheduler.skip_missed()
             with trio.CancelScope(shield=True):  # both, or neither
                 is_news = await self.functions.set_paused(paused=False)
                 self.scheduler.resume()

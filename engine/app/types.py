@@ -149,7 +149,7 @@ class CronRun(TypedDict):
     scheduledTime: float
     completedTime: float
     skipped: int
-    """How often it was due until this run had ended, and did not run."""
+    """How often it was due until this run had ended, or in a pause after it, and did not run."""
     state: dict[str, str]
     """`kind` is "success", "failed" (with an `error`) or "canceled"."""
 

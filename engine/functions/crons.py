@@ -6,7 +6,7 @@ Crons: rows of `_crons`, each with the one job that is its next tick.
 A tick ends, is taken away and is followed by the next one in one transaction:
 the one that a mutation's writes are in.  So a cron has one tick at a time,
 runs once for each, and never loses its place.  Times that passed while a tick
-was late or took long are skipped, and counted.
+was late or took long are skipped, and counted; in a pause the time of the tick too.
 
 A cron that is removed while it runs leaves its row until that run ends, marked
 as removed: one that is added meanwhile by the same name goes on from there, so
@@ -15,6 +15,7 @@ two of a name never run beside each other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -24,8 +25,9 @@ from engine.app.crons import CronSpec, Interval, Schedule
 from engine.app.registry import Application
 from engine.app.types import Cron
 from engine.errors import InvalidValue, LimitExceeded, PushRefused
-from engine.functions.cron_times import as_row, first_time, next_time, of_row
+from engine.functions.cron_times import NextTime, as_row, first_time, next_time, of_row
 from engine.functions.job_rows import add_job, is_pending, job_of
+from engine.functions.sweeping import Room
 from engine.indexes.catalog import CRONS, CRONS_BY_NAME
 from engine.kernel.trace import tracer
 from engine.model.ids import row_key_of
@@ -40,6 +42,8 @@ Doc = dict[str, Any]
 
 CRONS_SLICE_ROWS: Final = 64
 """Read, and compared with what is declared, before others have their turn: 4 ms."""
+SKIPPED_SLICE_ROWS: Final = 32
+"""Crons that one transaction looks at for a time that was missed: 5 ms, if all of them have one."""
 AHEAD_MS_MAX: Final = 3_600_000.0
 """A clock that was ahead by less leaves crons silent for as long: what ran does not run again."""
 
@@ -140,14 +144,69 @@ def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
     skipped = 0 if found is None else found.skipped
     run = {"scheduledTime": tick["scheduledTime"], "skipped": skipped, **ended}
     runs = [*cron.get("runs", ()), _shortened(run)][-CRON_RUNS_KEPT:]
-    cron = {**cron, "runs": runs, "skipped": cron["skipped"] + skipped}
     if skipped:
         trace.warning("cron.skipped", cron=cron["cron"], component=cron["component"], times=skipped)
-    if found is None:
-        done = {name: value for name, value in cron.items() if name != "nextTime"}
-        turn.put_row(cron_key, {**done, "tick": None})
+    _plan(turn, cron_key, {**cron, "runs": runs}, skipped, found)
+
+
+class Skipping(NamedTuple):
+    """
+    What a slice of crons has skipped.
+
+    place: where the next slice begins; `None` if this was the last.
+    times: how often, by the component and the name of the function.
+    """
+
+    place: bytes | None
+    crons: int
+    times: Counter[tuple[str, str]]
+
+
+def skip_missed(turn: Transaction, place: bytes, until_ms: float) -> Skipping:
+    """
+    Have crons wait for the first time that is not before `until_ms`, and not run for one that is.
+
+    A run that has begun is left alone, and sees to that itself.
+
+    Args:
+        place: of the first cron; `b""` is the first of all.
+        until_ms: not later than now.
+    """
+    room = Room(SKIPPED_SLICE_ROWS)
+    crons, times = 0, Counter[tuple[str, str]]()
+    for entry, key in turn.view.entries(CRONS_BY_NAME, place, None, reverse=False):
+        if not room.is_left:
+            return Skipping(entry, crons, times)
+        cron = turn.own_row(key)
+        assert cron is not None, "an entry leads to a row"
+        room.take(size_of(cron))
+        if (missed := _skip_missed(turn, key, cron, until_ms)) > 0:
+            crons += 1
+            times[cron["target"], cron["name"]] += missed
+    return Skipping(None, crons, times)
+
+
+def _skip_missed(turn: Transaction, key: bytes, cron: Doc, until_ms: float) -> int:
+    """How many times one cron has skipped; told with its last run, if there was one."""
+    due_ms = cron.get("nextTime")
+    if due_ms is None or due_ms >= until_ms or not _take_tick(turn, cron):
+        return 0
+    found = next_time(of_row(cron["schedule"]), _seed(cron), due_ms, until_ms)
+    skipped = 1 + (0 if found is None else found.skipped)
+    runs = cron.get("runs", [])
+    told = [{**run, "skipped": run["skipped"] + skipped} for run in runs[-1:]]
+    _plan(turn, key, {**cron, "runs": [*runs[:-1], *told]}, skipped, found)
+    return skipped
+
+
+def _plan(turn: Transaction, key: bytes, cron: Doc, skipped: int, found: NextTime | None) -> None:
+    """Put a cron whose tick is gone with the next one, if there is one."""
+    cron = {**cron, "skipped": cron["skipped"] + skipped}
+    if found is not None:
+        _put_with_tick(turn, key, cron, found.due_ms)
         return
-    _put_with_tick(turn, cron_key, cron, found.due_ms)
+    done = {name: value for name, value in cron.items() if name != "nextTime"}
+    turn.put_row(key, {**done, "tick": None})
 
 
 def _shortened(run: Doc) -> Doc:

@@ -15,7 +15,14 @@ import trio
 
 from engine.app.registered import Kind
 from engine.errors import DocumentNotFound, Overloaded, StoreFull
-from engine.functions.crons import CRONS_SLICE_ROWS, is_tick, stored_crons, unregister
+from engine.functions.crons import (
+    CRONS_SLICE_ROWS,
+    Skipping,
+    is_tick,
+    skip_missed,
+    stored_crons,
+    unregister,
+)
 from engine.functions.due_jobs import DueJobs, Job, as_job
 from engine.functions.execute import Request
 from engine.functions.job_rows import (
@@ -189,6 +196,10 @@ class Jobs:
             InvalidValue: it is declared in the application.
         """
         return await self._functions.turns.write(lambda turn: unregister(turn, component, name))
+
+    async def skip_missed(self, place: bytes, until_ms: float) -> Skipping:
+        """A slice of `crons.skip_missed`, durably."""
+        return await self._functions.turns.write(lambda turn: skip_missed(turn, place, until_ms))
 
     async def cancel(self, job_id: str) -> bool:
         """
