@@ -41,8 +41,10 @@ from engine.app.validators import (
     Array,
     IdOf,
     Json,
+    Literal,
     Number,
     Object,
+    String,
     Tables,
     Union,
     Validator,
@@ -66,6 +68,7 @@ Fields: TypeAlias = Any
 """A class of documents, a union of such, a dict of validators, or a validator."""
 
 SYSTEM_FIELDS: Final = frozenset({"_id", "_creationTime"})
+_NO_SUCH: Final = "search and vector indexes have fields of documents only"
 _RESERVED_NAMES: Final = ("by_id", "by_creation_time")
 
 
@@ -207,10 +210,14 @@ class Table:
             DeclarationError: the index cannot be.
         """
         self._check_name(name)
-        self._check_fields(name, [search_field], 1)
-        self._check_fields(name, filter_fields, FILTER_FIELDS_MAX, at_least=0)
-        twins = [one.name for one in self.search_indexes if one.search_field == search_field]
-        self._refuse_twin(name, twins)
+        self._check_fields(name, [search_field], 1, of_engine=_NO_SUCH)
+        self._check_fields(name, filter_fields, FILTER_FIELDS_MAX, at_least=0, of_engine=_NO_SUCH)
+        for one in self.search_indexes:
+            if one.search_field == search_field:
+                raise self._error(
+                    f"index {name!r}: `{search_field}` is searched by {one.name!r} already, and a "
+                    "field has one search index; give that one the filter fields of both"
+                )
         spec = SearchIndexSpec(
             name=name,
             search_field=search_field,
@@ -247,15 +254,24 @@ class Table:
             DeclarationError: the index cannot be.
         """
         self._check_name(name)
-        self._check_fields(name, [vector_field], 1)
-        self._check_fields(name, filter_fields, FILTER_FIELDS_MAX, at_least=0)
+        self._check_fields(name, [vector_field], 1, of_engine=_NO_SUCH)
+        self._check_fields(name, filter_fields, FILTER_FIELDS_MAX, at_least=0, of_engine=_NO_SUCH)
+        if type(dimensions) is not int:
+            raise self._error(
+                f"index {name!r}: dimensions are a whole number, as in 384, not {dimensions!r}"
+            )
         if not VECTOR_DIMENSIONS_MIN <= dimensions <= VECTOR_DIMENSIONS_MAX:
             raise self._error(
                 f"index {name!r} of {dimensions} dimensions; there may be "
                 f"{VECTOR_DIMENSIONS_MIN} to {VECTOR_DIMENSIONS_MAX}"
             )
-        twins = [one.name for one in self.vector_indexes if one.vector_field == vector_field]
-        self._refuse_twin(name, twins)
+        for one in self.vector_indexes:
+            if one.vector_field == vector_field:
+                raise self._error(
+                    f"index {name!r}: `{vector_field}` is in {one.name!r} already, and a field has "
+                    "one vector index, of one number of dimensions; give that one the filter "
+                    "fields of both, or put other vectors into another field"
+                )
         spec = VectorIndexSpec(
             name=name,
             vector_field=vector_field,
@@ -419,6 +435,13 @@ class Table:
                     raise self._error(str(error)) from None
         for name, path in self._indexed_fields():
             self._check_possible(name, path)
+        for searched in self.search_indexes:
+            path = searched.search_field
+            if not any(map(_is_text, validators_at(self.validator, path.split(".")))):
+                raise self._error(
+                    f"index {searched.name!r}: `{path}` is never a text; write str, or search "
+                    "another field"
+                )
         for one in self.vector_indexes:
             found = list(validators_at(self.validator, one.vector_field.split(".")))
             if not any(_is_vector(validator) for validator in found):
@@ -462,7 +485,13 @@ class Table:
             raise self._error(f"index {name!r} is one too many: {TABLE_INDEXES_MAX} are allowed")
 
     def _check_fields(
-        self, name: str, fields: Sequence[str], at_most: int, *, at_least: int = 1
+        self,
+        name: str,
+        fields: Sequence[str],
+        at_most: int,
+        *,
+        at_least: int = 1,
+        of_engine: str = "each index ends with _creationTime by itself",
     ) -> None:
         if isinstance(fields, str):
             raise self._error(f"index {name!r}: fields are a list; write [{fields!r}]")
@@ -472,10 +501,7 @@ class Table:
             )
         for path in fields:
             if path.startswith("_"):
-                raise self._error(
-                    f"index {name!r}: `{path}` is the engine's; each index ends with "
-                    "_creationTime by itself"
-                )
+                raise self._error(f"index {name!r}: `{path}` is the engine's; {of_engine}")
             for step in path.split("."):
                 check_identifier(step, "an indexed field")
         if len(set(fields)) < len(fields):
@@ -615,6 +641,13 @@ def _with_system_fields(validator: Validator) -> Validator:
         case Union(members=members):
             return Union(tuple(map(_with_system_fields, members)))
     return validator
+
+
+def _is_text(validator: Validator) -> bool:
+    match validator:
+        case AnyValue() | String() | IdOf() | Literal(value=str()):
+            return True
+    return False
 
 
 def _is_vector(validator: Validator) -> bool:

@@ -24,6 +24,7 @@ from engine.model.codec import encode
 from engine.model.identifiers import is_identifier, why_no_identifier
 from engine.model.keys import encode_key, past
 from engine.model.limits import DOCUMENT_BYTES_MAX, QUERY_FILTERS_MAX
+from engine.model.text import brief
 from engine.transaction.filters import Expression, FilterBuilder, predicate_of
 from engine.transaction.pagination import (
     SPLIT_ITEMS,
@@ -43,6 +44,7 @@ from engine.transaction.usage import Usage
 Doc = dict[str, Any]
 Present = Callable[[Doc], Doc | None]
 
+NO_ORDER: Final = "a search finds the best first, and has no other order"
 NEAR: Final = 0.75
 """A page that used this part of a limit had better be split."""
 
@@ -148,7 +150,7 @@ class QueryBuilder(Query[Any]):
         if order not in ("asc", "desc"):
             raise InvalidValue(f"order is 'asc' or 'desc', not {order!r}")
         if self._search is not None:
-            raise InvalidRange("a search finds the best first, and has no other order")
+            raise InvalidRange(NO_ORDER)
         if self._has_order:
             raise InvalidRange("the order of this query is already set")
         changed = self._copy()
@@ -521,6 +523,13 @@ class TableQueryBuilder(QueryBuilder, TableQuery[Any]):
         return changed
 
     def with_search_index(self, name: str, search: Callable[[Any], Any], /) -> QueryBuilder:
+        if self._has_order:
+            raise InvalidRange(NO_ORDER)
+        if not callable(search):
+            raise InvalidRange(
+                "what is searched for is said by a function, as in "
+                f"lambda s: s.search('body', text), not by {brief(repr(search))}"
+            )
         changed = self._chosen(name)
         builder = SearchBuilder()
         search(builder)

@@ -16,7 +16,7 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
 from engine.errors import IndexNotFound, InvalidRange, InvalidValue, LimitExceeded, NotAllowed
 from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
@@ -80,6 +80,14 @@ class SearchBuilder:
             )
         self.equal.append((field, UNDEFINED if value is UNDEFINED else normalize(value)))
         return self
+
+    def _refuse(self, *_args: Any) -> NoReturn:
+        raise InvalidRange(
+            "a search has search(field, text) and eq(field, value); whatever else has to hold is "
+            "looked at behind it, as in .filter(lambda q: q.gt(q.field('stars'), 3))"
+        )
+
+    gt = gte = lt = lte = neq = _refuse
 
     @property
     def spelled(self) -> list[Any]:

@@ -119,6 +119,7 @@ async def test_what_cannot_be_is_refused_as_by_the_searches(
         ({"vector": [1]}, InvalidValue),
         ({"limit": 0}, InvalidValue),
         ({"filter": nested}, InvalidRange),
+        ({"search": "fox"}, InvalidRange),
         ({"system": True}, NotAllowed),
     ):
         refused = searching(**options)

@@ -138,8 +138,10 @@ async def test_a_filter_field_that_becomes_null_or_goes_is_another_value(
             "at most 8 filters",
         ),
         (lambda s: s.search("text", None), InvalidValue, "the words of a text, not None"),
+        (lambda s: s.search("text", "a").gt("stars", 1), InvalidRange, "behind it, as in .filter"),
+        ({"text": "a"}, InvalidRange, "by a function, as in lambda s"),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 async def test_a_search_that_does_not_fit_its_index_is_refused(
     search: Any, error: type[UsageError], said: str, autojump_clock: trio.testing.MockClock
@@ -147,6 +149,24 @@ async def test_a_search_that_does_not_fit_its_index_is_refused(
     async with serving([add, SCHEMA]) as node:
         with pytest.raises(error, match=said):
             await found(node, search)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_search_has_no_other_order_wherever_one_is_asked_for(
+    is_first: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    @query
+    async def oldest(ctx: QueryCtx) -> list[Any]:
+        notes: Any = ctx.db.query("notes")
+        if is_first:
+            notes = notes.order("asc")
+        notes = notes.with_search_index("by_text", lambda s: s.search("text", "fox"))
+        found: list[Any] = await (notes if is_first else notes.order("asc")).take(3)
+        return found
+
+    async with serving([add, oldest, SCHEMA]) as node:
+        with pytest.raises(InvalidRange, match="best first, and has no other order"):
+            await ask(node, oldest)
 
 
 async def test_a_table_without_a_search_index_is_told_the_line_to_add(

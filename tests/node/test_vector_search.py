@@ -30,7 +30,7 @@ from engine.errors import (
 from engine.functions.targets import call_target
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import FILTER_NESTING_MAX
-from engine.model.values import UNDEFINED
+from engine.model.values import UNDEFINED, Int64
 from engine.node import Node
 from engine.store.memory_store import MemoryStore
 from engine.transaction import vector_search
@@ -242,9 +242,16 @@ async def test_conditions_nest_64_deep(autojump_clock: trio.testing.MockClock) -
             "at most 64 filter values",
         ),
         ({"filter": lambda q: nested(q, 5_000)}, InvalidRange, r"64 deep \(FILTER_NESTING_MAX"),
-        ({"filter": lambda q: q.neq("cuisine", "x")}, AttributeError, "neq"),
+        ({"filter": lambda q: q.neq("cuisine", "x")}, InvalidRange, "q.eq, q.or_ and q.and_; look"),
+        ({"filter": lambda q: q.lt("cuisine", "x")}, InvalidRange, "q.eq, q.or_ and q.and_; look"),
+        ({"filter": {"cuisine": "x"}}, InvalidRange, "is a function, as in lambda q"),
+        ({"vector": [1j, 0]}, InvalidValue, "list of finite numbers"),
+        ({"vector": {1.0, 0.0}}, InvalidValue, "in their order"),
+        ({"vector": bytearray(2)}, InvalidValue, "list of finite numbers"),
+        ({"vector": [True, False]}, InvalidValue, "numbers, int or float"),
+        ({"vector": [1.0, Int64(1)]}, InvalidValue, "numbers, int or float"),
     ],
-    ids=range(16),
+    ids=range(23),
 )
 async def test_a_search_that_cannot_be_is_refused(
     options: Any, error: type[Exception], said: str, autojump_clock: trio.testing.MockClock

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
@@ -25,7 +25,7 @@ from engine.errors import InvalidRange, InvalidValue
 from engine.model.keys import encode_key
 from engine.model.limits import FILTER_NESTING_MAX, VECTOR_FILTERS_MAX, VECTOR_RESULTS_MAX
 from engine.model.text import brief
-from engine.model.values import UNDEFINED, get_path, normalize
+from engine.model.values import UNDEFINED, Int64, get_path, normalize
 
 T = TypeVar("T")
 Build: TypeAlias = Callable[[Any], object]
@@ -62,7 +62,7 @@ def asked(
 
 def _numbers(vector: Sequence[float]) -> Sequence[float]:
     """A copy, for it may be searched for later."""
-    if type(vector) is list or not isinstance(vector, str | bytes | Mapping):
+    if type(vector) is list or not isinstance(vector, str | bytes | bytearray | Mapping | Set):
         try:
             given = vector if type(vector) is list else tuple(vector)
             # Through bytes, which takes half of the time that an array takes to ask each for it.
@@ -72,11 +72,20 @@ def _numbers(vector: Sequence[float]) -> Sequence[float]:
             pass
         else:
             # One that is not finite makes no finite sum; large ones may not either.
-            if numbers and (isfinite(total) or all(map(isfinite, numbers))):
+            is_finite = isfinite(total) or all(map(isfinite, numbers))
+            # To ask each for its type takes as long again, and is spared those with a fraction.
+            is_whole = not isinstance(total, float) or total.is_integer()
+            if numbers and is_finite and not (is_whole and _has_others(given)):
                 return numbers
     raise InvalidValue(
-        f"the vector of a search is a list of finite numbers, not {brief(repr(vector))}"
+        f"the vector of a search is a list of finite numbers, int or float, in their order, and "
+        f"not {brief(repr(vector))}"
     )
+
+
+def _has_others(given: Iterable[object]) -> bool:
+    """Whether there are booleans or Int64s; documents with such are not in the index either."""
+    return not {bool, Int64}.isdisjoint(map(type, given))
 
 
 def _limit(limit: float) -> int:
@@ -179,12 +188,26 @@ class ConditionBuilder:
     def and_(self, *conditions: object) -> Condition:
         return All(_conditions("and_", conditions))
 
+    def _refuse(self, *_args: object) -> NoReturn:
+        raise InvalidRange(
+            "the filter of a vector search is made of q.eq, q.or_ and q.and_; look at whatever "
+            "else has to hold in the documents that it finds"
+        )
+
+    neq = gt = gte = lt = lte = not_ = field = _refuse
+
 
 def condition_of(build: Callable[[ConditionBuilder], object]) -> Condition:
     """
     Raises:
-        InvalidRange: it makes no condition, or one of too many values or nested too deep.
+        InvalidRange: it is no function, makes no condition, or one of too many values or nested too
+            deep.
     """
+    if not callable(build):
+        raise InvalidRange(
+            "the filter of a vector search is a function, as in "
+            f"lambda q: q.eq('cuisine', 'French'), and not {brief(repr(build))}"
+        )
     return _condition(build(ConditionBuilder()))
 
 

@@ -19,7 +19,7 @@ from engine.app.schema import (
     define_table,
 )
 from engine.app.types import Document, Id
-from engine.app.validators import v
+from engine.app.validators import Validator, v
 from engine.errors import DeclarationError, InvalidValue
 from engine.model.ids import encode_id
 
@@ -188,7 +188,28 @@ class NoDict:
         (lambda: table().index("x", ["a"]).index("y", ["a"]), "'y' is over the same fields as 'x'"),
         (
             lambda: table().search_index("x", search_field="a").search_index("y", search_field="a"),
-            "'y' is over the same fields as 'x'",
+            "'y': `a` is searched by 'x' already",
+        ),
+        (
+            lambda: (
+                Table(v.any())
+                .vector_index("x", vector_field="a", dimensions=2)
+                .vector_index("y", vector_field="a", dimensions=3)
+            ),
+            "a field has one vector index, of one number of dimensions",
+        ),
+        (lambda: table().search_index("x", search_field="_id"), "have fields of documents only"),
+        (
+            lambda: table().vector_index(
+                "x", vector_field="vector", dimensions=2, filter_fields=["_creationTime"]
+            ),
+            "`_creationTime` is the engine's; search and vector indexes have",
+        ),
+        (lambda: Schema(t=table().search_index("x", search_field="b")), "`b` is never a text"),
+        (lambda: Schema(t=table().search_index("x", search_field="b.c")), "never a text; write"),
+        (
+            lambda: Schema(t=Table({"a": v.array(v.string())}).search_index("x", search_field="a")),
+            "`a` is never a text",
         ),
         (
             lambda: table().search_index("x", search_field="a").index("x", ["b"]),
@@ -201,6 +222,11 @@ class NoDict:
             "has 17 fields, not 0 to 16",
         ),
         (lambda: table().vector_index("x", vector_field="a", dimensions=1), "of 1 dimensions"),
+        (
+            lambda: table().vector_index("x", vector_field="a", dimensions=HALVES),
+            "dimensions are a whole number, as in 384, not 2.5",
+        ),
+        (lambda: table().vector_index("x", vector_field="a", dimensions=True), "not True"),
         (lambda: Schema(t=table().index("x", ["aa"])), "no document has a field `aa`. Did you"),
         (lambda: Schema(t=table().index("x", ["b.d"])), "no document has a field `b.d`"),
         (lambda: Schema(t=table().index("x", ["a.b"])), "no document has a field `a.b`"),
@@ -228,6 +254,25 @@ def test_what_cannot_be_is_refused_with_its_reason(declare: Callable[[], object]
 
 
 NOT_A_TABLE: Any = {"a": v.any()}
+HALVES: Any = 2.5
+
+
+@pytest.mark.parametrize(
+    "validator",
+    [
+        v.any(),
+        v.string(),
+        v.optional(v.string()),
+        v.union(v.number(), v.null(), v.string()),
+        v.union(v.literal("on"), v.literal("off")),
+        v.id("t"),
+    ],
+    ids=str,
+)
+def test_words_are_looked_for_in_whatever_may_be_a_text(validator: Validator) -> None:
+    schema = Schema(t=Table({"a": validator}).search_index("x", search_field="a"))
+
+    assert "a" == schema.tables["t"].search_indexes[0].search_field
 
 
 def test_an_error_names_the_line_of_the_table() -> None:
