@@ -339,6 +339,8 @@ _ORDERED: Final = (
 )
 _MAY_BE_ZERO: Final = ("conflict_retries_max", "functions_scheduled_max", "query_cache_bytes_max")
 """Counts and sizes of which none is an answer; of the others nothing could run."""
+_LOWEST: Final = {"index_unfolded_bytes_max": 1 << 17}
+"""An index that is empty takes up to half of that: below, nobody could ever write."""
 _HAS_TO_LAST: Final = (
     "user_time_s_max",
     "system_time_s_max",
@@ -376,9 +378,11 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
 
 def _check(name: str, value: object, *, is_whole: bool) -> None:
     if is_whole:
-        lowest = 0 if name in _MAY_BE_ZERO else 1
+        lowest = 0 if name in _MAY_BE_ZERO else _LOWEST.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise UsageError(f"{name} has to be a whole number of at least {lowest}, not {value!r}")
+            raise UsageError(
+                f"{name} has to be a whole number of at least {lowest:,}, not {value!r}"
+            )
     elif (
         not isinstance(value, int | float)
         or isinstance(value, bool)

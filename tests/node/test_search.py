@@ -23,8 +23,9 @@ from engine.errors import (
     UsageError,
 )
 from engine.indexes.text import index as text_index
+from engine.indexes.text import parts as text_parts
 from engine.indexes.vectors.index import VectorIndex
-from engine.model.limits import Limits
+from engine.model.limits import FILTER_FIELDS_MAX, Limits, limits_of
 from engine.model.values import UNDEFINED
 from engine.node import Node
 from engine.transaction.view import View
@@ -449,13 +450,13 @@ async def test_words_of_thirty_two_bytes_are_left_out(
 async def test_who_writes_faster_than_an_index_is_folded_waits_and_is_then_refused(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = Limits(index_unfolded_bytes_max=100_000, mutation_patience_s=3)
+    limits = Limits(index_unfolded_bytes_max=1 << 17, mutation_patience_s=3)
     monkeypatch.setattr(text_index, "TAIL_SLOTS_MAX", 50)
     async with serving([words_of, write, other, SCHEMA], limits=limits) as node:
         with monkeypatch.context() as slow:
             slow.setattr(text_index.TextIndex, "fold", lambda *_: None)
             texts = [f"w{n} " * 3 for n in range(100)]
-            with pytest.raises(Overloaded, match=r"'by_text', of which over 100,000 .* for 3 s"):
+            with pytest.raises(Overloaded, match=r"'by_text', of which over 131,072 .* for 3 s"):
                 for _ in range(20):
                     await mutate(node, write, texts)
             async with trio.open_nursery() as nursery:
@@ -500,11 +501,11 @@ BOTH = [
 async def test_what_cannot_be_folded_is_bounded_whatever_the_index_is(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, notes: Table
 ) -> None:
-    limits = Limits(index_unfolded_bytes_max=60_000)
+    limits = Limits(index_unfolded_bytes_max=1 << 17)
     async with serving([draw, Schema(notes=notes)], limits=limits) as node:
         for kind in (text_index.TextIndex, VectorIndex):
             monkeypatch.setattr(kind, "fold", lambda *_: None)
-        with pytest.raises(Overloaded, match=r"'by_\w+', of which over 60,000 bytes"):
+        with pytest.raises(Overloaded, match=r"'by_\w+', of which over 131,072 bytes"):
             for first in range(0, 9000, 30):
                 await mutate(node, draw, first)
 
@@ -513,12 +514,20 @@ async def test_what_cannot_be_folded_is_bounded_whatever_the_index_is(
 async def test_a_bound_below_what_is_folded_by_itself_holds_nobody_up(
     autojump_clock: trio.testing.MockClock, notes: Table
 ) -> None:
-    limits = Limits(index_unfolded_bytes_max=60_000)
+    limits = Limits(index_unfolded_bytes_max=1 << 17)
     async with serving([draw, Schema(notes=notes)], limits=limits) as node:
         for first in range(0, 900, 30):
             await mutate(node, draw, first)
         (status,) = node.keeper.statuses()
         assert 900 == status.documents
+
+
+def test_the_least_bound_is_twice_what_an_empty_index_takes() -> None:
+    least = 1 << 17
+    limits_of({"index_unfolded_bytes_max": least})
+
+    for fields in range(FILTER_FIELDS_MAX + 1):
+        assert text_parts.Tail(fields).size_bytes <= least // 2
 
 
 def noted(*, staged: bool) -> Schema:

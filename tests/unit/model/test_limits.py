@@ -41,6 +41,7 @@ def test_what_is_set_is_set_and_the_rest_stays() -> None:
         ({"DOCUMENTS_READ_MAX": 3}, "did you mean documents_read_max"),
         ({"documents_read_max": 0}, "documents_read_max .* of at least 1, not 0"),
         ({"documents_read_max": -5}, "documents_read_max .* of at least 1, not -5"),
+        ({"index_unfolded_bytes_max": 1_000}, "of at least 131,072, not 1000"),
         ({"documents_read_max": 1.5}, "documents_read_max has to be a whole number .* not 1.5"),
         ({"documents_read_max": "many"}, "documents_read_max .* not 'many'"),
         ({"documents_read_max": True}, "documents_read_max .* not True"),
