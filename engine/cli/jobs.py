@@ -52,7 +52,8 @@ def run_list(options: argparse.Namespace) -> int:
     count = options.count
     asked = {"state": options.state, "function": options.function, "limit": count + 1}
     with connected(options) as client:
-        found = client.get("jobs", **asked)["jobs"]
+        answer = client.get("jobs", **asked)
+    found = answer["jobs"]
     if options.json:
         for job in found[:count]:
             print(json_text(job))
@@ -60,6 +61,11 @@ def run_list(options: argparse.Namespace) -> int:
         print_table(("id", "function", "due", "state"), [_row(job) for job in found[:count]])
     if len(found) > count:
         note(f"there are more than these {count}; -n shows more of them")
+    elif not answer["isWhole"]:
+        note(
+            f"looked at {answer['lookedAt']:,.0f} that are {options.state} and not at all there "
+            "are: there may be more of these"
+        )
     return Exit.DONE
 
 

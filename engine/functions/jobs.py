@@ -9,7 +9,7 @@ begins, and one that is found begun after a restart has failed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import trio
 
@@ -79,6 +79,18 @@ What a job is after a run: "success" or "failed"; "pending" if it is tried again
 if it was while it ran; `None` if it was canceled before, or is of another kind by now, and was left
 alone.
 """
+
+
+class Listed(NamedTuple):
+    """Rows of jobs that an operator asked for."""
+
+    rows: list[dict[str, Any]]
+    looked_at: int
+    """How many of that state were gone through."""
+    is_whole: bool
+    """Whether that were all, or as many were found as were asked for."""
+
+
 NextJob: TypeAlias = Callable[[], Awaitable[Job | None]]
 """Takes the job that begins now; `None` for no more."""
 
@@ -126,9 +138,17 @@ class Jobs:
     async def rows(
         self, state: str, count: int, accepts: Callable[[dict[str, Any]], bool]
     ) -> list[dict[str, Any]]:
+        """The rows of `listed`."""
+        return (await self.listed(state, count, accepts)).rows
+
+    async def listed(
+        self, state: str, count: int, accepts: Callable[[dict[str, Any]], bool]
+    ) -> Listed:
         """
         The first rows of a state that are no ticks of crons: those that wait by when they are due,
         those that ended newest first.
+
+        Of each component it goes through `LISTED_ROWS_MAX`, and says if there are more.
         """
 
         def is_asked_for(job: dict[str, Any]) -> bool:
@@ -136,6 +156,7 @@ class Jobs:
 
         has_ended = state not in (PENDING, IN_PROGRESS)
         found: list[dict[str, Any]] = []
+        looked_at, is_whole = 0, True
         snapshot = self._snapshots.acquire()
         try:
             reader = self._reader(view_of(snapshot))
@@ -156,10 +177,13 @@ class Jobs:
                     found += some
                     left -= len(some)
                     await trio.lowlevel.checkpoint()
+                looked_at += len(scan.keys)
+                is_whole = is_whole and (scan.is_exhausted or not left)
         finally:
             self._snapshots.release(snapshot)
         order = {PENDING: "due", IN_PROGRESS: "scheduledTime"}.get(state, "completedTime")
-        return sorted(found, key=lambda job: job[order], reverse=has_ended)[:count]
+        rows = sorted(found, key=lambda job: job[order], reverse=has_ended)[:count]
+        return Listed(rows, looked_at, is_whole)
 
     def row(self, job_id: str) -> dict[str, Any] | None:
         """

@@ -1,7 +1,7 @@
 """
 Scheduled functions and crons, as operators see them.
 
-    GET   jobs?state=&function=&limit=    those of a state
+    GET   jobs?state=&function=&limit=    those of a state, and whether these are all
     GET   job?id=                         one
     POST  cancel {"id"}                   one that has not ended
     GET   crons                           all, with their last runs
@@ -61,8 +61,10 @@ class Schedules:
         if not text.isdecimal():
             raise RequestRefused(400, "BadLimit", "limit is a whole number")
         count = max(1, min(int(text), DOCUMENTS_SHOWN_MAX))
-        found = await self._jobs.rows(state, count, lambda job: path in ("", job["name"]))
-        return json_response({"jobs": [_job(row) for row in found]})
+        found = await self._jobs.listed(state, count, lambda job: path in ("", job["name"]))
+        shown: list[Json] = [_job(row) for row in found.rows]
+        told: dict[str, Json] = {"lookedAt": found.looked_at, "isWhole": found.is_whole}
+        return json_response({"jobs": shown, **told})
 
     async def _show(self, request: Request) -> Response:
         job_id = request.query.get("id", "")

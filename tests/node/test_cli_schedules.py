@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine import blocking
+from engine.cli.command import main
 from engine.cli.crons import _there_are
 from engine.cli.jobs import _row, when
 from tests.node.command_line import eventually, headrace, started
@@ -126,6 +128,32 @@ def test_of_many_crons_some_are_named() -> None:
     assert "there are none" == _there_are([])
     assert "there are c0, c1" == _there_are(crons[:2])
     assert _there_are(crons).endswith("c18, c19 and 980 more")
+
+
+def test_a_list_that_did_not_go_through_all_jobs_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.functions.jobs.LISTED_ROWS_MAX", 3)
+    monkeypatch.setattr("engine.functions.jobs.LISTED_SLICE_ROWS", 3)
+    (tmp_path / "app.py").write_text(APP)
+    data = str(tmp_path / "db")
+    with blocking.open(data, app=str(tmp_path / "app.py")) as engine:
+        for _ in range(4):
+            engine.mutation("app:plan", {"days": 0.01, "why": "one of many"})
+        engine.mutation("app:plan_flaky")
+
+    def said(*options: str) -> tuple[int, str]:
+        assert 0 == main(["jobs", "list", "--data", data, *options])
+        captured = capsys.readouterr()
+        return len(captured.out.splitlines()), captured.err
+
+    lines, told = said("--function", "app:flaky", "--json")
+    assert 0 == lines
+    assert "looked at 3 that are pending and not at all there are: there may be more" in told
+    lines, told = said("--function", "app:fails", "--json", "-n", "2")
+    assert (2, True) == (lines, "more than these 2" in told)
+    lines, told = said("--state", "success")
+    assert "looked at" not in told
 
 
 PAUSED_APP = """
