@@ -745,7 +745,25 @@ class Scheduler(ABC):
         """
 
 
-class CronRegistry(ABC):
+class CronReader(ABC):
+    """
+    The crons of the application or component, declared and registered.
+
+    They are read as documents are: whoever shows a query of them is told of each run.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def get(self, name: str, /) -> Cron | None:
+        """A cron by its name, also one that the code declares."""
+
+    @abstractmethod
+    async def list(self) -> list[Cron]:
+        """All of them, by name."""
+
+
+class CronRegistry(CronReader):
     """
     Crons that functions register while they run, from data; they stay until they are removed.
 
@@ -798,14 +816,6 @@ class CronRegistry(ABC):
         Raises:
             InvalidValue: it is one that the code declares.
         """
-
-    @abstractmethod
-    async def get(self, name: str, /) -> Cron | None:
-        """A cron by its name, also one that the code declares."""
-
-    @abstractmethod
-    async def list(self) -> list[Cron]:
-        """All of them, by name."""
 
 
 class QueryCalls(ABC):
@@ -980,6 +990,11 @@ class QueryCtx(_Ctx):
     @abstractmethod
     def meta(self) -> Meta:
         """What this run may know of itself, and of its transaction."""
+
+    @property
+    @abstractmethod
+    def crons(self) -> CronReader:
+        """Functions that run again and again, to be read."""
 
     @abstractmethod
     def transaction_limits(self, **limits: Unpack[TransactionLimits]) -> QueryCalls:

@@ -37,8 +37,6 @@ CONTEXT: Final[Mapping[Kind, Mapping[str, str]]] = {
         "ctx.run_snapshot_query: `await ctx.run_query(...)`",
         "scheduler": _READS_ONLY.format("ctx.scheduler")
         + "schedule in a mutation, `await ctx.scheduler.run_after(...)`",
-        "crons": _READS_ONLY.format("ctx.crons")
-        + "register in a mutation, `await ctx.crons.register(...)`",
         "run_action": "a query reaches nothing but the database, so it has no ctx.run_action: "
         + _FROM_OUTSIDE.format("query", "query"),
         "commit": _WRITE.format("ctx.commit"),
@@ -98,6 +96,7 @@ def _dir(instance: object) -> list[str]:
     return [name for name in names if not isinstance(getattr(kind, name, None), _Missing)]
 
 
+CRON_READER: Final = {name: _WRITE.format(f"ctx.crons.{name}") for name in ("register", "remove")}
 READER: Final = {name: _WRITE.format(f"ctx.db.{name}") for name in _WRITES} | {
     "vars": "a query is not committed, so it has no ctx.db.vars: ask in the mutation that calls "
     "it, `ctx.db.vars.commit_ts`, and hand that on as an argument"
@@ -117,7 +116,8 @@ def of_action(name: str, wait: str) -> AttributeError:
         )
     if name == "crons":
         return Absent(
-            "crons are a part of the database, so an action has no ctx.crons: register in a "
-            f"mutation, and call that: {wait}ctx.run_mutation(...)"
+            "crons are a part of the database, so an action has no ctx.crons: read them in a "
+            "query, register in a mutation, and call these: "
+            f"{wait}ctx.run_query(...) or {wait}ctx.run_mutation(...)"
         )
     return AttributeError(f"ctx of an action has no {name!r}")

@@ -27,7 +27,7 @@ from engine.functions.context import due_after, due_at
 from engine.functions.database import user_table
 from engine.functions.deployment import Deployment
 from engine.functions.results import ActionResult, Caller, Failure, MutationResult, QueryResult
-from engine.functions.retries import Retrying
+from engine.functions.retries import Retrying, scheduled_arguments
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.targets import call_arguments
 from engine.functions.turns import Turns
@@ -345,7 +345,7 @@ class ActionScheduler(Scheduler):
     ) -> ActionCall[Any]:
         scope, retrying = self._scope, self._retrying
         path = scope.deployment.target(fn, scope.component).path
-        raw = call_arguments(fn, args, kwargs)
+        raw = scheduled_arguments(fn, args, kwargs)
 
         def write() -> Coroutine[Any, Any, str]:
             target, found = scope.deployment.find_for_later(fn, scope.component)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Unpack
 
 from engine.app.contexts import (
     Auth,
+    CronReader,
     CronRegistry,
     Meta,
     MutationCalls,
@@ -43,7 +44,7 @@ from engine.functions.job_rows import request_of
 from engine.functions.metrics import budget_of, metrics_of
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller
-from engine.functions.retries import Retrying
+from engine.functions.retries import Retrying, scheduled_arguments
 from engine.functions.scheduling import cancel_job, schedule
 from engine.functions.targets import call_arguments
 from engine.functions.triggers import FollowedWriter
@@ -155,6 +156,10 @@ class QueryContext(QueryCtx):
     def create_function_handle(self, fn: Any, /) -> Call[str]:
         scope = self._scope
         return self._calls.run(scope.deployment.handle, fn, scope.component)
+
+    @property
+    def crons(self) -> CronsReading:
+        return CronsReading(self._scope, self._calls)
 
     @property
     def meta(self) -> MetaAccess:
@@ -348,7 +353,7 @@ class SchedulerAccess(Scheduler):
         self, due_ms: float, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> str:
         scope = self._scope
-        raw = self._calls.in_own_time(call_arguments, fn, args, kwargs)
+        raw = self._calls.in_own_time(scheduled_arguments, fn, args, kwargs)
         target, found = scope.deployment.find_for_later(fn, scope.component)
         if self._retrying is not None:
             self._retrying.refuse_unless_action(found)
@@ -363,12 +368,30 @@ class SchedulerAccess(Scheduler):
         )
 
 
-class CronsAccess(CronRegistry):
-    """`ctx.crons` of a mutation: part of its transaction."""
+@absences.lacking(absences.CRON_READER)
+class CronsReading(CronReader):
+    """`ctx.crons` of a query: part of what it reads."""
 
     def __init__(self, scope: Scope, calls: Calls) -> None:
         self._scope = scope
         self._calls = calls
+
+    def get(self, name: str, /) -> Call[Cron | None]:
+        return self._calls.run(self._get, name)
+
+    def _get(self, name: str) -> Cron | None:
+        row = find_cron(self._scope.transaction, self._scope.component, name)
+        return None if row is None else shown_cron(row)
+
+    def _list(self) -> list[Cron]:
+        return list(map(shown_cron, crons_of(self._scope.transaction, self._scope.component)))
+
+    def list(self) -> Call[list[Cron]]:
+        return self._calls.run(self._list)
+
+
+class CronsAccess(CronsReading, CronRegistry):
+    """`ctx.crons` of a mutation: part of its transaction."""
 
     def register(
         self,
@@ -397,19 +420,6 @@ class CronsAccess(CronRegistry):
         scope = self._scope
         request_id = scope.caller.request_id
         return self._calls.run(unregister, scope.transaction, scope.component, name, request_id)
-
-    def get(self, name: str, /) -> Call[Cron | None]:
-        return self._calls.run(self._get, name)
-
-    def _get(self, name: str) -> Cron | None:
-        row = find_cron(self._scope.transaction, self._scope.component, name)
-        return None if row is None else shown_cron(row)
-
-    def _list(self) -> list[Cron]:
-        return list(map(shown_cron, crons_of(self._scope.transaction, self._scope.component)))
-
-    def list(self) -> Call[list[Cron]]:
-        return self._calls.run(self._list)
 
 
 def due_after(now_ms: float, delay: float | timedelta) -> float:

@@ -264,7 +264,8 @@ def _between(turn: Transaction, lower: bytes, upper: bytes | None) -> Iterator[D
         yield from read.docs
         if read.is_exhausted:
             return
-        lower = read.keys[-1] + b"\0"
+        if (end := read.end) is not None:  # in the past it may take another look to begin
+            lower = end + b"\0"
 
 
 def _declared(parts: Mapping[str, Application]) -> Iterator[_Wanted]:
@@ -339,8 +340,7 @@ def forget_crons(turn: Transaction, components: Iterable[str]) -> None:
 def find_cron(turn: Transaction, component: str, name: str) -> Doc | None:
     """The row of a cron."""
     lower = encode_key([component, name])
-    found = turn.read_slice(CRONS_BY_NAME, lower, past(lower), reverse=False, rows_max=1).docs
-    return next(_present(found), None)
+    return next(_present(_between(turn, lower, past(lower))), None)
 
 
 def _stored(turn: Transaction, component: str, name: str) -> Doc | None:

@@ -20,6 +20,7 @@ from engine.app.registered import Kind, RegisteredFunction
 from engine.errors import InvalidValue, LimitExceeded
 from engine.functions.deployment import Deployment, Place
 from engine.functions.job_rows import FAILED, add_job, pending_again
+from engine.functions.targets import call_arguments
 from engine.model.limits import (
     BACKOFF_S_MAX,
     CONTEXT_BYTES_MAX,
@@ -35,6 +36,23 @@ JITTER: Final = (0.5, 1.5)
 """Of each wait, within `BACKOFF_S_MAX`: what failed together is not to come back together."""
 RETURNED_BYTES_MAX: Final = DOCUMENT_BYTES_MAX // 2
 """Of a result that the row keeps beside its arguments; a larger one only `on_complete` is told."""
+
+
+def scheduled_arguments(
+    fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """
+    As `call_arguments`, of what is scheduled.
+
+    Raises:
+        InvalidValue: also, there is a `Retry` among them, which is for the scheduler to know.
+    """
+    if any(isinstance(given, Retry) for given in (*args, *kwargs.values())):
+        raise InvalidValue(
+            "a Retry is no argument of a function that is scheduled: write "
+            "ctx.scheduler.with_retry(Retry(...)).run_after(...)"
+        )
+    return call_arguments(fn, args, kwargs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

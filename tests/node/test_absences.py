@@ -21,6 +21,7 @@ TRIED: dict[str, Callable[[Any], Any]] = {
     "commit": lambda ctx: ctx.commit("m:f"),
     "scheduler": lambda ctx: ctx.scheduler.run_after(0, "m:f"),
     "crons": lambda ctx: ctx.crons.list(),
+    "crons register": lambda ctx: ctx.crons.register("x", "m:f", hours=1),
     "db": lambda ctx: ctx.db.get("x"),
     "vars": lambda ctx: ctx.db.vars.commit_ts,
     "insert": lambda ctx: ctx.db.insert("t", {}),
@@ -85,7 +86,7 @@ ANYWHERE = {
     "run_query",
     "uuid4",
 }
-READS = ANYWHERE | {"db", "transaction_limits"}
+READS = ANYWHERE | {"crons", "db", "transaction_limits"}
 
 
 def public_names(ctx: object) -> list[str]:
@@ -117,8 +118,8 @@ async def refused(fn: Any, what: str) -> AttributeError:
         (in_query, "run_action", "so that it calls this query, `await ctx.run_query(...)`"),
         (in_query, "commit", "has no ctx.commit: make it a mutation"),
         (in_query, "scheduler", "schedule in a mutation, `await ctx.scheduler.run_after(...)`"),
-        (in_query, "crons", "register in a mutation, `await ctx.crons.register(...)`"),
-        (in_action, "crons", "and call that: await ctx.run_mutation(...)"),
+        (in_query, "crons register", "has no ctx.crons.register: make it a mutation"),
+        (in_action, "crons", "read them in a query, register in a mutation, and call these: await"),
         (in_query, "insert", "has no ctx.db.insert: make it a mutation"),
         (in_query, "delete", "has no ctx.db.delete: make it a mutation"),
         (in_query, "vars", "ask in the mutation that calls it, `ctx.db.vars.commit_ts`, and hand"),
@@ -146,7 +147,7 @@ async def test_a_context_shows_nothing_but_what_it_promises(
         in_acting = await act(node, names_of_action)
 
     assert sorted(READS) == in_reading
-    writing = {"scheduler", "crons", "run_mutation", "run_snapshot_query"}
+    writing = {"scheduler", "run_mutation", "run_snapshot_query"}
     assert sorted(READS | writing) == in_writing
     outside = {"scheduler", "run_mutation", "run_action", "commit", "vector_search"}
     assert sorted(ANYWHERE | outside) == in_acting

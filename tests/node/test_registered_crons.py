@@ -18,7 +18,7 @@ from engine.functions.loader import load
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import Limits
 from engine.store.memory_store import MemoryStore
-from tests.node.nodes import ask, mutate, serving
+from tests.node.nodes import ADMIN, ask, ask_at, mutate, serving
 
 HOUR_S = 3600
 PLACE = "tests/node/test_registered_crons"
@@ -103,6 +103,26 @@ async def listed(ctx: MutationCtx) -> list[Cron]:
     return await ctx.crons.list()
 
 
+@query
+async def shown(ctx: QueryCtx, name: str) -> dict[str, Any]:
+    cron = await ctx.crons.get(name)
+    names = [one["name"] for one in await ctx.crons.list()]
+    return {"names": names, "runs": None if cron is None else len(cron["runs"])}
+
+
+@query
+async def all_names(ctx: QueryCtx) -> list[str]:
+    return [one["name"] for one in await ctx.crons.list()]
+
+
+@mutation
+async def names_around(ctx: MutationCtx) -> list[list[str]]:
+    """Of what was registered within: before, and after."""
+    before = await ctx.run_query(all_names)
+    await ctx.crons.register("within", note, {"text": "x"}, hours=1)
+    return [before, await ctx.run_query(all_names), await ctx.run_snapshot_query(all_names)]
+
+
 began: list[str] = []
 ended: list[str] = []
 proceed = trio.Event()
@@ -161,6 +181,44 @@ async def test_a_cron_tells_what_it_runs_and_how_it_went(autojump_clock: trio.ab
             other["registered"],
             run["state"],
         )
+
+
+async def test_a_query_that_is_shown_follows_the_crons(autojump_clock: trio.abc.Clock) -> None:
+    app_ = app(declared("one"), shown, all_names)
+    async with serving(app_, runtime=VirtualRuntime(1)) as node:
+        await node.scheduler.wait_resting()
+        told: list[Any] = []
+
+        async def follow() -> None:
+            while True:
+                result = await node.functions.query(f"{PLACE}:shown", {"name": "b"}, caller=ADMIN)
+                told.append((result.value["names"], result.value["runs"]))
+                changed = trio.Event()
+                result.live.watch(changed.set)
+                await changed.wait()
+                result.live.release()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await trio.sleep(1)
+            await mutate(node, register, "b", "note", {"text": "b"}, hours=1)
+            await trio.sleep(1.5 * HOUR_S)
+            await mutate(node, remove, "b")
+            await trio.sleep(HOUR_S)
+            nursery.cancel_scope.cancel()
+
+    both = ["b", "one"]
+    assert [(["one"], None), (both, 0), (both, 1), (both, 2), (["one"], None)] == told
+
+
+async def test_what_a_mutation_registers_its_queries_see_and_the_state_before_does_not() -> None:
+    async with serving(app(names_around, all_names)) as node:
+        assert [[], ["within"], []] == await mutate(node, names_around)
+        before = node.published.value
+        await mutate(node, remove, "within")
+
+        assert ["within"] == await ask_at(node, before, all_names)
+        assert [] == await ask(node, all_names)
 
 
 async def test_a_mutation_may_remove_the_cron_that_runs_it(autojump_clock: trio.abc.Clock) -> None:

@@ -123,6 +123,11 @@ async def wrong(ctx: MutationCtx, how: str) -> None:
             ctx.scheduler.with_retry(Retry(), context=object())
         case "a huge context":
             ctx.scheduler.with_retry(Retry(), context="x" * (2 << 20))
+        case "an argument":
+            await ctx.scheduler.run_after(0, fragile, works_at=1, retry=Retry())  # type: ignore[call-overload]
+        case "an argument of what is named":
+            named: Any = ctx.scheduler.run_after
+            await named(0, "tests/node/test_retries:fragile", {"works_at": 1}, retry=Retry())
         case _:
             ctx.scheduler.with_retry(3)  # type: ignore[arg-type]
 
@@ -277,6 +282,8 @@ async def test_actions_schedule_such_actions_too(fn: Any) -> None:
         ("a mutation", "runs exactly once"),
         ("told by an action", "on_complete is a mutation"),
         ("no value", "context"),
+        ("an argument", r"write ctx.scheduler.with_retry\(Retry"),
+        ("an argument of what is named", r"write ctx.scheduler.with_retry\(Retry"),
         ("no retry", "takes a Retry, not 3"),
         ("a huge context", r"CONTEXT_BYTES_MAX"),
     ],
