@@ -50,6 +50,8 @@ SLICE_WRITES: Final = 1_024
 """Of a commit, followed before others get their turn: some five milliseconds for each index."""
 SLICE_CONTENTS: Final = 64
 """Likewise of an index that has whole texts."""
+SLICE_BYTES: Final = 1 << 16
+"""Or so many bytes of rows, before and after; one is the least."""
 
 Change = tuple[bytes, bytes, bytes | None]
 """Index prefix, entry key, and the row key it leads to; `None` removes the entry."""
@@ -193,8 +195,8 @@ class Applied(Struct, gc=False, eq=False):
             self._contents.setdefault(index_prefix, [])
             return
         found: list[tuple[bytes, Content]] = []
-        for start in range(0, len(self.writes), SLICE_CONTENTS):
-            for write in self.writes[start : start + SLICE_CONTENTS]:
+        for some in _small_slices(self.writes):
+            for write in some:
                 if write.table_number == index.table_number:
                     found += changed_contents(index, write)
             yield
@@ -227,6 +229,19 @@ class Applied(Struct, gc=False, eq=False):
     def _keys_of(self, index: IndexInfo, writes: Iterable[RowWrite]) -> Iterator[bytes]:
         table = index.table_number
         return (key for w in writes if w.table_number == table for key in _both(index, w))
+
+
+def _small_slices(writes: Sequence[RowWrite]) -> Iterator[list[RowWrite]]:
+    some: list[RowWrite] = []
+    size = 0
+    for write in writes:
+        some.append(write)
+        size += len(write.before or b"") + len(write.after or b"")
+        if len(some) == SLICE_CONTENTS or size >= SLICE_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def content_of(index: IndexInfo, doc: dict[str, Any]) -> Content:

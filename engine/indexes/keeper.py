@@ -21,7 +21,7 @@ documents.  Who searches looks at the documents until an index answers.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -46,6 +46,9 @@ T = TypeVar("T")
 
 SLICE_DOCS = 64
 """Documents that are taken in at a time: of ordinary texts these are some four milliseconds."""
+SLICE_BYTES = 1 << 16
+"""Or so many bytes of them, or `slice_s_max`, whichever is over first; one document is the least,
+and a long text is taken in by pieces."""
 
 
 @dataclass(slots=True)
@@ -380,7 +383,9 @@ class IndexKeeper:
         Args:
             ts: up to there it has them already; `None` is not at all.
         """
-        walk = _Walk(kept, index, self._recent, self._snapshots.current.ts if ts is None else ts)
+        turn = _Turn(self._runtime, self._slice_s_max)
+        begin_ts = self._snapshots.current.ts if ts is None else ts
+        walk = _Walk(kept, index, self._recent, begin_ts, turn)
         if ts is not None:
             walk.has_walked = True
         while True:
@@ -391,14 +396,15 @@ class IndexKeeper:
                     if is_done and snapshot is self._snapshots.current:
                         self._answer(kept, index, snapshot.ts)
                         return
-                    await self._breathe(index)
+                    await self._breathe(index, can_fold=not walk.is_amid)
+                    turn.restart()
             finally:
                 self._snapshots.release(snapshot)
 
-    async def _breathe(self, index: LiveIndex) -> None:
+    async def _breathe(self, index: LiveIndex, *, can_fold: bool) -> None:
         await trio.lowlevel.checkpoint()
         await self._runtime.pause("index.walked")
-        if index.is_due:
+        if can_fold and index.is_due:
             await self._fold(index)
 
     def _answer(self, kept: _Kept, index: LiveIndex, ts: int) -> None:
@@ -457,16 +463,40 @@ ADVICE = {
 }
 
 
+class _Turn:
+    """How much of the documents is taken in before others have their turn."""
+
+    def __init__(self, runtime: Runtime, seconds_max: float) -> None:
+        self._clock = runtime.monotonic
+        self._seconds_max = seconds_max
+        self.restart()
+
+    def restart(self) -> None:
+        """Others had theirs."""
+        self._docs, self._bytes = SLICE_DOCS, SLICE_BYTES
+        self._until = self._clock() + self._seconds_max
+
+    def is_over(self, size_bytes: int) -> bool:
+        """After a document of that size."""
+        self._docs -= 1
+        self._bytes -= size_bytes
+        return self._docs <= 0 or self._bytes <= 0 or self._clock() >= self._until
+
+
 class _Walk:
     """
     The documents of an index's table by key, and what is written behind the walk.
 
     Args:
         ts: where the walk begins.
+        turn: restarted by whoever lets others have theirs.
     """
 
-    def __init__(self, kept: _Kept, index: LiveIndex, recent: RecentCommits, ts: int) -> None:
+    def __init__(
+        self, kept: _Kept, index: LiveIndex, recent: RecentCommits, ts: int, turn: _Turn
+    ) -> None:
         self._kept = kept
+        self._turn = turn
         self._index = index
         self._written = WrittenRows(recent, ts)
         self._rows = kept.info.table_number.to_bytes(4, "big")
@@ -474,6 +504,8 @@ class _Walk:
         """Internal ids below are in the index."""
         self.has_walked = False
         """All of them are."""
+        self.is_amid = False
+        """A part of a document is in the index, of which nothing can be folded now."""
 
     def steps(self, snapshot: SharedSnapshot) -> Iterator[bool]:
         """
@@ -482,33 +514,39 @@ class _Walk:
         Nothing is published between the last part and what the caller does then.
         """
         while self._written.ts < snapshot.ts:
-            keys = dict.fromkeys(self._written.next_rows(snapshot))
-            behind = [key for key in keys if self._is_behind(key)]
-            for start in range(0, len(behind), SLICE_DOCS):
-                for key in behind[start : start + SLICE_DOCS]:
-                    self._put(snapshot, key)
+            is_outrun = self._written.is_outrun
+            for key in dict.fromkeys(self._written.next_rows(snapshot)):
+                if self._is_behind(key) and (yield from self._put(snapshot, key)):
+                    yield False
+            if is_outrun:
                 yield False
         if not self.has_walked:
-            self._walk(snapshot)
+            yield from self._walk(snapshot)
         yield self.has_walked
 
     def _is_behind(self, key: bytes) -> bool:
         return key.startswith(self._rows) and (self.has_walked or key[4:] < self._from)
 
-    def _walk(self, snapshot: SharedSnapshot) -> None:
+    def _walk(self, snapshot: SharedSnapshot) -> Iterator[bool]:
         by_id = snapshot.catalog.by_number[self._kept.info.table_number].indexes["by_id"]
         rows = snapshot.entries(by_id, self._from, None, reverse=False)
-        for count, (internal, key) in enumerate(rows, 1):
-            self._put(snapshot, key)
+        for internal, key in rows:
+            is_over = yield from self._put(snapshot, key)
             self._kept.done += 1
             self._from = internal + b"\0"
-            if count == SLICE_DOCS:
+            if is_over:
                 return
         self.has_walked = True
 
-    def _put(self, snapshot: SharedSnapshot, key: bytes) -> None:
+    def _put(self, snapshot: SharedSnapshot, key: bytes) -> Generator[bool, None, bool]:
+        """Take in a document; whether others are to have their turn after it."""
         image = snapshot.row(key)
-        self._index.put(snapshot.ts, key[4:], None if image is None else decode(image))
+        doc = None if image is None else decode(image)
+        self.is_amid = True
+        for _ in self._index.put_in_steps(snapshot.ts, key[4:], doc):
+            yield False
+        self.is_amid = False
+        return self._turn.is_over(len(image or b""))
 
 
 def _problems(index: LiveIndex, snapshot: SharedSnapshot) -> Iterator[str | None]:

@@ -80,6 +80,9 @@ class LiveIndex(Protocol):
     def put(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> None:
         """From `ts` on a document is this, or gone, whatever it was; `ts` never falls."""
 
+    def put_in_steps(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> Iterator[None]:
+        """As `put`, in steps of some milliseconds; nobody looks at it before the last is done."""
+
     def roll_back(self, ts: int) -> None:
         """Forget what was staged after `ts`: it will never have been."""
 

@@ -7,18 +7,21 @@ Either way each commit comes by once and in order, and none is left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final, TypeAlias
 
 from engine.indexes.entries import Applied
 from engine.indexes.snapshot import SharedSnapshot
 from engine.log.recent import Recent
-from engine.log.records import decode_record
+from engine.log.records import Record, decode_record
 
 RecentCommits: TypeAlias = Recent[Applied]
 
 SLICE_RECORDS: Final = 128
 """Records that are read from the log at a time: some five milliseconds."""
+SLICE_BYTES: Final = 1 << 20
+"""Or so many bytes, of large ones: as long."""
 
 
 class WrittenRows:
@@ -54,8 +57,17 @@ class WrittenRows:
 
     def _from_log(self, snapshot: SharedSnapshot) -> list[bytes]:
         assert self.ts >= snapshot.anchor_ts, "what is followed stays for `log_age_s_min`"
-        log = snapshot.log(self.ts, snapshot.ts)
-        records = [decode_record(data) for data in islice(log, SLICE_RECORDS)]
+        records = _slice(snapshot.log(self.ts, snapshot.ts))
         if records:
             self.ts = records[-1].ts
         return [write.key for record in records for write in record.writes]
+
+
+def _slice(log: Iterator[bytes]) -> list[Record]:
+    records, size = [], 0
+    for data in islice(log, SLICE_RECORDS):
+        records.append(decode_record(data))
+        size += len(data)
+        if size >= SLICE_BYTES:
+            break
+    return records

@@ -9,6 +9,7 @@ next slice starts after the last key and sees what is there by then.
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import maxsize
 from typing import Any
 
 from msgspec import Struct
@@ -40,13 +41,21 @@ class Scan:
     """
     Args:
         slice_rows_max: documents read between two chances to yield.
+        slice_bytes_max: or, of large ones, about so many bytes.
     """
 
-    def __init__(self, transaction: Transaction, plan: Plan, slice_rows_max: int) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        plan: Plan,
+        slice_rows_max: int,
+        slice_bytes_max: int = maxsize,
+    ) -> None:
         self._transaction = transaction
         self._plan = plan
         self._lower, self._upper = plan.lower, plan.upper
         self._slice_rows_max = slice_rows_max
+        self._slice_bytes_max = slice_bytes_max
         self.is_exhausted = plan.index is None or _is_empty(plan.lower, plan.upper)
         self.keys: list[bytes] = []
         """Entry keys of the documents that were read, also of those a filter refused."""
@@ -68,6 +77,7 @@ class Scan:
             self._upper,
             reverse=self._plan.reverse,
             rows_max=min(self._slice_rows_max, rows_max or self._slice_rows_max),
+            bytes_max=self._slice_bytes_max,
             count=count,
             accepts=self._plan.accepts if self._plan.predicates else None,
         )

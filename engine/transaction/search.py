@@ -23,7 +23,7 @@ from engine.indexes.catalog import IndexInfo, IndexKind, TableInfo
 from engine.indexes.entries import refuse_unreadable
 from engine.indexes.text.asked import TextSought, sought
 from engine.indexes.text.scoring import idf, score
-from engine.indexes.text.words import value_hash, words_of
+from engine.indexes.text.words import counted_in_steps, value_hash, words_of
 from engine.model.ids import row_key_of
 from engine.model.keys import encode_key
 from engine.model.limits import (
@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 SLICE_DOCS: Final = 64
 """Found documents that are read at a time, where it is not known how many are wanted."""
+SLICE_BYTES: Final = 1 << 16
+"""Of documents that are read at a time while no index answers: with their words, some two
+milliseconds."""
 
 
 def growing() -> Iterator[int]:
@@ -332,7 +335,7 @@ def _by_reading(
     reading: Reading | None,
 ) -> Generator[Sequence[Match], None, list[Match]]:
     """All that match, by every document of the table, while no index answers."""
-    scan = Scan(transaction, Plan(index=table.indexes["by_id"]), slice_rows_max=256)
+    scan = Scan(transaction, Plan(index=table.indexes["by_id"]), SLICE_DOCS, SLICE_BYTES)
     candidates = _Candidates(looked_for)
     while not scan.is_exhausted:
         try:
@@ -343,8 +346,7 @@ def _by_reading(
         if reading is not None:
             reading.read += len(docs)
         for doc in docs:
-            text = get_path(doc, index.options["search_field"])
-            words = words_of(text) if isinstance(text, str) else []
+            words = yield from _counted(get_path(doc, index.options["search_field"]))
             candidates.add(doc, words, _passes(doc, asked))
         yield ()
     return candidates.ranked()
@@ -369,24 +371,39 @@ def _as_of_now(
         raise _over()
 
 
+def _counted(text: Any) -> Generator[Sequence[Match], None, Counter[str]]:
+    steps = counted_in_steps(text)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("Counter[str]", end.value)
+        yield ()
+
+
 class _Candidates:
     """Documents that match, and the statistics of the whole table that score them."""
 
     def __init__(self, looked_for: TextSought) -> None:
         self._looked_for = looked_for
-        self._found: list[tuple[Doc, Counter[str], int]] = []
+        self._found: list[tuple[Doc, dict[str, int], int]] = []
         self._frequency: Counter[str] = Counter()
         self._documents = 0
         self._length = 0
 
-    def add(self, doc: Doc, words: Sequence[str], passes: bool) -> None:
+    def add(self, doc: Doc, words: Counter[str], passes: bool) -> None:
+        length = words.total()
         self._documents += 1
-        self._length += len(words)
+        self._length += length
         looked_for = self._looked_for
-        found = Counter(w for w in words if w in looked_for.words or looked_for.is_alike(w))
+        found = {
+            word: count
+            for word, count in words.items()
+            if word in looked_for.words or looked_for.is_alike(word)
+        }
         self._frequency.update(found.keys())
         if passes and found:
-            self._found.append((doc, found, len(words)))
+            self._found.append((doc, found, length))
 
     def ranked(self) -> list[Match]:
         average = self._length / max(1, self._documents)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import maxsize
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from engine.errors import (
@@ -250,15 +251,17 @@ class Transaction:
         *,
         reverse: bool,
         rows_max: int,
+        bytes_max: int = maxsize,
         count: int | None = None,
         accepts: Callable[[Doc], bool] | None = None,
     ) -> Slice:
         """
         Read documents of an interval, in index order.
 
-        Stops after `rows_max` documents, when `count` of them were accepted, and before one that
-        the limits forbid, if it has read another. In the past also before the first, where it is
-        not ready yet, and where it has passed many that were not there.
+        Stops after `rows_max` documents, or the one with which they have `bytes_max`, when `count`
+        of them were accepted, and before one that the limits forbid, if it has read another. In
+        the past also before the first, where it is not ready yet, and where it has passed many
+        that were not there.
         The read set grows by the part of the interval that was looked at.
 
         Raises:
@@ -273,6 +276,7 @@ class Transaction:
         rows: list[bytes] = []
         rows_max = _rows_enough(rows_max, count, accepts)
         is_asking = False
+        size = 0
         # What is looked up here is not for each document again: a scan does little else.
         row_of, count_read = self._row_reader(), self.usage.count_read
         try:
@@ -287,6 +291,7 @@ class Transaction:
                     self._leave_for_later(read, image)
                     raise
                 keys.append(key)
+                size += len(image)
                 if accepts is None:
                     images.append(image)
                     rows.append(row)
@@ -295,7 +300,7 @@ class Transaction:
                     if accepts(doc := decode(image)):
                         docs.append(doc)
                     is_asking = False
-                if len(docs) == count or len(keys) == rows_max:
+                if len(docs) == count or len(keys) == rows_max or size >= bytes_max:
                     break
             else:
                 read.is_exhausted = True

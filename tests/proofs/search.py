@@ -17,7 +17,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -41,6 +41,7 @@ from engine.indexes.keeper import IndexKeeper
 from engine.indexes.text import index as text_index
 from engine.indexes.text import lexicon, ranking, runs
 from engine.indexes.text import parts as text_parts
+from engine.indexes.text import words as text_words
 from engine.indexes.text.index import OwnTexts, TextIndex
 from engine.indexes.text.parts import Compacted, Segment, compacted
 from engine.indexes.text.runs import Bound
@@ -272,14 +273,22 @@ def play(directory: Path, seed: int, story: Story) -> None:
     """Live one history; what is wrong is added to `story`, with the seed."""
     folder = directory / f"{seed}"
     history = History(folder, seed, story)
-    tiny = patch.multiple(text_index, TAIL_SLOTS_MAX=6, SEGMENT_SLOTS_MAX=40)
     options = {"tail_rows_max": 4, "part_rows_max": 40}
-    parts = patch.object(VectorIndex.__init__, "__kwdefaults__", options)
-    graphs = patch.object(vector_index, "ROWS_MIN", 8), patch.object(nearest, "CANDIDATE_ROWS", 0)
-    heads = patch.object(ranking, "FEW", 3), patch.object(runs, "HEAD_SLOTS", 2)
-    words = patch.object(text_parts, "FEW_WORDS", 1), patch.object(lexicon, "NEW_MAX", 3)
-    slices = patch.object(keeper, "SLICE_DOCS", 4)
-    with tiny, parts, graphs[0], graphs[1], heads[0], heads[1], words[0], words[1], slices:
+    tiny = (
+        patch.multiple(text_index, TAIL_SLOTS_MAX=6, SEGMENT_SLOTS_MAX=40),
+        patch.object(VectorIndex.__init__, "__kwdefaults__", options),
+        patch.object(vector_index, "ROWS_MIN", 8),
+        patch.object(nearest, "CANDIDATE_ROWS", 0),
+        patch.object(ranking, "FEW", 3),
+        patch.object(runs, "HEAD_SLOTS", 2),
+        patch.multiple(text_parts, FEW_WORDS=1, WORDS_AT_ONCE=2),
+        patch.object(lexicon, "NEW_MAX", 3),
+        patch.object(text_words, "PIECE_CHARS", 8),
+        patch.multiple(keeper, SLICE_DOCS=4, SLICE_BYTES=300),
+    )
+    with ExitStack() as patches:
+        for one in tiny:
+            patches.enter_context(one)
         try:
             trio.run(history.live, clock=trio.testing.MockClock(autojump_threshold=0))
         except Exception as error:

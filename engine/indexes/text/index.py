@@ -25,7 +25,7 @@ from engine.indexes.live import Checkpoint, Install
 from engine.indexes.text.asked import TextSought
 from engine.indexes.text.parts import NEVER, NOW, Arrays, Part, Segment, Tail, compacted, frozen
 from engine.indexes.text.ranking import Found, Totals, ranked
-from engine.indexes.text.words import TextEntry, entry_of
+from engine.indexes.text.words import TextEntry, entry_in_steps, entry_of
 from engine.model.commits import RowWrite
 from engine.model.ids import INTERNAL_BYTES
 from engine.model.values import UNDEFINED
@@ -98,12 +98,18 @@ class TextIndex:
 
     def put(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> None:
         """From `ts` on a document is this, or gone, whatever it was; `ts` never falls."""
+        for _ in self.put_in_steps(ts, internal, doc):
+            pass
+
+    def put_in_steps(self, ts: int, internal: bytes, doc: dict[str, Any] | None) -> Iterator[None]:
+        """As `LiveIndex.put_in_steps`."""
         self.changed_ts = ts
         grown = -self._end(ts, internal)
         if doc is not None:
-            entry = entry_of(self.info, doc)
+            entry = yield from entry_in_steps(self.info, doc)
             if entry.words:
-                self.tail.add(internal, ts, entry, float(doc["_creationTime"]))
+                created = float(doc["_creationTime"])
+                yield from self.tail.add_in_steps(internal, ts, entry, created)
                 grown += entry.length
         if grown:
             self._grow(ts, grown)

@@ -296,6 +296,8 @@ _TAIL_POSTINGS: Final = 1_024
 _TAIL_KEPT_BYTES: Final = 1 << 20
 FEW_WORDS: Final = 64
 """So many words are gone through one by one."""
+WORDS_AT_ONCE: Final = 4_096
+"""Of a document, added before others get their turn where they may: some three milliseconds."""
 
 
 class Tail:
@@ -358,6 +360,21 @@ class Tail:
 
     def add(self, internal: bytes, ts: int, entry: TextEntry, created: float) -> None:
         """Add a version of a document that holds from `ts` on."""
+        self._add_postings(self.size, entry.words)
+        self._add_slot(internal, ts, entry, created)
+
+    def add_in_steps(
+        self, internal: bytes, ts: int, entry: TextEntry, created: float
+    ) -> Iterator[None]:
+        """As `add`, of many words in steps of some milliseconds; nobody looks meanwhile."""
+        words = iter(entry.words.items())
+        while some := dict(itertools.islice(words, WORDS_AT_ONCE)):
+            self._add_postings(self.size, some)
+            if len(some) == WORDS_AT_ONCE:
+                yield
+        self._add_slot(internal, ts, entry, created)
+
+    def _add_slot(self, internal: bytes, ts: int, entry: TextEntry, created: float) -> None:
         slot = self.size
         if slot == len(self._ids):
             self._grow()
@@ -367,7 +384,6 @@ class Tail:
         for at, value in enumerate(entry.filters):
             self._filters[at, slot] = value
         self._begun[slot] = ts
-        self._add_postings(slot, entry.words)
         self._current[internal] = slot
         self.size = slot + 1
         if self._beginning.size_bytes:

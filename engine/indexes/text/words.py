@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import cache
 from hashlib import blake2b
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from unicodedata import category
 
 from engine.indexes.catalog import IndexInfo
@@ -22,8 +22,14 @@ from engine.model.keys import encode_key
 from engine.model.limits import SEARCH_TERM_BYTES_MAX
 from engine.model.values import get_path
 
-_RUN: Final = re.compile(r"[^\W_]+")
-"""Exactly the characters of which `str.isalnum` is true."""
+T = TypeVar("T")
+
+PIECE_CHARS: Final = 1 << 15
+"""Of a text that is read in steps: two milliseconds, where nearly every word is a new one."""
+_ASCII: Final = "".join(chr(at).lower() if chr(at).isalnum() else " " for at in range(128))
+"""What each character of ASCII is to words: read so, a text takes a third of the time."""
+_GAP: Final = re.compile(r"[\0-/:-@\[-`{-\x7f\u3000-\u3002]")
+"""Some of what is in no word, neither as a letter nor as a mark."""
 _MARKS: Final = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
 """Where marks are that combine with a letter: accents, signs of vowels, choices of a variant."""
 _HASH_BYTES: Final = 8
@@ -51,7 +57,8 @@ class TextEntry(NamedTuple):
 def words_of(text: str) -> list[str]:
     """The words of a text, in its order; very long ones are left out."""
     if text.isascii():
-        return [word for word in _RUN.findall(text.lower()) if len(word) < SEARCH_TERM_BYTES_MAX]
+        words = text.translate(_ASCII).split()
+        return [word for word in words if len(word) < SEARCH_TERM_BYTES_MAX]
     return [
         word.lower()
         for word in _run_with_marks().findall(text)
@@ -59,9 +66,34 @@ def words_of(text: str) -> list[str]:
     ]
 
 
+def counted_in_steps(text: Any) -> Generator[None, None, Counter[str]]:
+    """How often a text has each of its words, a piece at a time; what is no text has none."""
+    words: Counter[str] = Counter()
+    if isinstance(text, str):
+        for at, piece in enumerate(_pieces(text)):
+            if at:
+                yield
+            words.update(words_of(piece))
+    return words
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text from its beginning to its end, cut where no word is."""
+    start = 0
+    while len(text) - start > PIECE_CHARS:
+        gap = _GAP.search(text, start + PIECE_CHARS)
+        if gap is None:
+            break
+        yield text[start : gap.start()]
+        start = gap.start()
+    yield text[start:]
+
+
 @cache
 def _run_with_marks() -> re.Pattern[str]:
-    """`_RUN`, and marks in it: signs of vowels in Hindi are no letters to `str.isalnum`."""
+    """
+    All of which `str.isalnum` is true, and marks in it: signs of vowels in Hindi are no letters.
+    """
     marks = (at for some in _MARKS for at in some if category(chr(at)).startswith("M"))
     beside = groupby(enumerate(marks), lambda one: one[1] - one[0])
     ranges = [[chr(at) for _number, at in some] for _gap, some in beside]
@@ -80,7 +112,20 @@ def value_hash(value: Any) -> int:
 
 def entry_of(index: IndexInfo, doc: Mapping[str, Any]) -> TextEntry:
     """What `index` has of a document; no words where the field is missing or no text."""
-    text = get_path(doc, index.options["search_field"])
-    words = Counter(words_of(text)) if isinstance(text, str) else {}
+    return result_of(entry_in_steps(index, doc))
+
+
+def result_of(steps: Generator[None, None, T]) -> T:
+    """What steps come to, taken all at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
+
+
+def entry_in_steps(index: IndexInfo, doc: Mapping[str, Any]) -> Generator[None, None, TextEntry]:
+    """As `entry_of`, of a long text in steps of some two milliseconds."""
+    words = yield from counted_in_steps(get_path(doc, index.options["search_field"]))
     filters = tuple(value_hash(get_path(doc, name)) for name in index.options["filter_fields"])
     return TextEntry(words, filters)
