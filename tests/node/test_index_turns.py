@@ -13,9 +13,7 @@ from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
 from engine.indexes import written
-from engine.indexes.keeper import SLICE_BYTES
 from engine.indexes.text import parts, words
-from engine.indexes.text.words import PIECE_CHARS
 from engine.indexes.vectors import index as vector_index
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.limits import Limits
@@ -24,9 +22,13 @@ from engine.transaction.view import View
 from tests.node.nodes import application, ask, mutate, serving
 
 SMALL, LARGE = 20_000, 900_000
-"""Letters of a text; of the small ones three are a slice."""
+"""Letters of a text; of the small ones four are a slice."""
+TURN_LETTERS_MAX = 300_000
+WORD = 16
+"""Letters that take about as long as a word that is added to an index."""
 SEARCHED = Table(v.any()).search_index("by_text", search_field="text")
-DIMENSIONS = 2_048
+DIMENSIONS, NUMBER_BYTES = 2_048, 9
+DRAWN = Table(v.any()).vector_index("by_direction", vector_field="direction", dimensions=DIMENSIONS)
 
 
 @mutation
@@ -39,7 +41,7 @@ async def write(ctx: MutationCtx, count: int, letters: int) -> None:
 @mutation
 async def draw(ctx: MutationCtx, count: int) -> None:
     for n in range(count):
-        await ctx.db.insert("notes", {"direction": [float(n + 1)] * DIMENSIONS})
+        await ctx.db.insert("notes", {"direction": [n + 0.1] * DIMENSIONS})
 
 
 @query
@@ -87,11 +89,11 @@ async def test_an_index_of_large_texts_is_built_a_few_at_a_time_and_long_ones_by
         await mutate(node, write, 1, LARGE)
         turns = Turns(monkeypatch)
         turns.count(words, "words_of", len)
-        turns.count(parts.Tail, "_add_postings", lambda *args: len(args[2]))
+        turns.count(parts.Tail, "_add_postings", lambda *args: WORD * len(args[2]))
         await node.push(application(write, found, Schema(notes=SEARCHED)))
 
         assert sum(turns.each) > 20 * SMALL + LARGE
-        assert max(turns.each) < SLICE_BYTES + 2 * PIECE_CHARS
+        assert max(turns.each) < TURN_LETTERS_MAX
         assert 21 == await ask(node, found, "w1n")
 
 
@@ -109,33 +111,43 @@ async def test_what_is_written_behind_a_build_is_followed_a_few_texts_at_a_time(
         hold = runtime.hold("index.walked")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.push, application(write, found, Schema(notes=SEARCHED)))
-            await hold.wait_reached()
-            for _ in range(60):
-                await mutate(node, write, 1, SMALL)
+            with trio.fail_after(60):
+                await hold.wait_reached()
+            for letters in [SMALL] * 20 + [LARGE] * 4:
+                await mutate(node, write, 1, letters)
             hold.release()
 
-        assert max(turns.each) < written.SLICE_BYTES + SLICE_BYTES + 2 * PIECE_CHARS
-        assert 69 == await ask(node, found, "w1n")
+        assert max(turns.each) < 2 * LARGE + TURN_LETTERS_MAX
+        assert 33 == await ask(node, found, "w1n")
 
 
 async def test_vectors_of_many_numbers_are_taken_in_a_few_at_a_time(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = Table(v.any()).vector_index(
-        "by_direction", vector_field="direction", dimensions=DIMENSIONS
-    )
     async with serving(application(draw, near, Schema(notes=Table(v.any())))) as node:
         await mutate(node, draw, 50)
         turns = Turns(monkeypatch)
         turns.count(vector_index, "entry_of", lambda *_: 1)
-        turns.count(nearest, "entry_of", lambda *_: 1)
-        await node.push(application(draw, near, Schema(notes=drawn)))
-        built = list(turns.each)
-        monkeypatch.setattr(View, "live", lambda _view, _index: None)
+        await node.push(application(draw, near, Schema(notes=DRAWN)))
+
+        assert 50 == sum(turns.each)
+        assert max(turns.each) * DIMENSIONS * NUMBER_BYTES < 100_000
         assert 3 == await ask(node, near)
 
-        assert 50 == sum(built) < sum(turns.each)
-        assert max(turns.each) <= nearest.DECODED_ROWS
+
+async def test_a_search_without_an_index_looks_at_a_few_vectors_at_a_time(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = application(draw, near, Schema(notes=DRAWN))
+    async with serving(drawn, limits=Limits(slice_s_max=0.0)) as node:
+        await mutate(node, draw, 50)
+        monkeypatch.setattr(View, "live", lambda _view, _index: None)
+        turns = Turns(monkeypatch)
+        turns.count(nearest, "entry_of", lambda *_: 1)
+        assert 3 == await ask(node, near)
+
+        assert sum(turns.each) > 40
+        assert max(turns.each) <= 8
 
 
 async def test_a_search_without_an_index_reads_large_texts_a_few_at_a_time(
@@ -152,4 +164,4 @@ async def test_a_search_without_an_index_reads_large_texts_a_few_at_a_time(
         assert 21 == await ask(node, found, "w1n")
 
         assert sum(turns.each) > 20 * SMALL
-        assert max(turns.each) < SLICE_BYTES + 2 * PIECE_CHARS
+        assert max(turns.each) < TURN_LETTERS_MAX
