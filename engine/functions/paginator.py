@@ -17,8 +17,9 @@ def paginator(db: DatabaseReader, /) -> DatabaseReader:
 
     A cursor here is a place in an index: text that may be stored, is good for any query of that
     index in that order, whatever its bounds and filters, and stays where it is when the document
-    that it stands at goes.  Pages are read as they are now: whoever shows several that follow one
-    another gives each an `endCursor`, as nothing remembers where it ended.
+    that it stands at goes.  That of a search is good for the same search alone.  Pages are read as
+    they are now: whoever shows several that follow one another gives each an `endCursor`, as
+    nothing remembers where it ended.
 
     Raises:
         InvalidValue: `db` is no `ctx.db`.

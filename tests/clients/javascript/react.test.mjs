@@ -95,6 +95,37 @@ test("usePaginatedQuery loads page after page, and pages grow in place", async (
   assert.deepEqual(ns(), [1, 2, 2.5, 3, 4, 5, 6, 7]);
 });
 
+test("usePaginatedQuery shows what a search finds once, and all of it, while others write", async (t) => {
+  const clients = new Clients(t, server);
+  const channel = freshName();
+  const http = clients.http();
+  const send = (n, body) => http.mutation(api.send, { channel, body, n });
+  const ids = [];
+  for (let n = 0; n < 7; n++) ids.push(await send(n, "heron ".repeat(1 + (n % 3)) + "there"));
+  const view = rendered(t, clients, () =>
+    usePaginatedQuery(api.searched, { channel, text: "heron" }, { initialNumItems: 3 }),
+  );
+  const ns = () => view.now.results.map(({ n }) => n).sort();
+  await until(() => view.now?.status === "CanLoadMore");
+  const first = ns();
+
+  await send(7, "heron");
+  await send(8, "others are longer, and without the word ".repeat(9));
+  for (const n of first) await http.mutation(api.edit, { message: ids[n], body: "a heron flew" });
+  await until(() => view.now.results.every(({ body }) => body === "a heron flew"));
+  assert.deepEqual(ns(), first);
+  view.now.loadMore(3);
+  await until(() => view.now.status === "CanLoadMore" && ns().length === 6);
+  await http.mutation(api.edit, { message: ids[first[0]], body: "gone" });
+  await until(() => ns().length === 5);
+  view.now.loadMore(3);
+  await until(() => view.now.status === "Exhausted");
+  await send(9, "heron heron heron heron");
+  await until(() => ns().length === 8);
+
+  assert.deepEqual(ns(), [0, 1, 2, 3, 4, 5, 6, 7, 9].filter((n) => n !== first[0]));
+});
+
 test("a page that grew too long is split without a gap", async (t) => {
   const clients = new Clients(t, server);
   const channel = freshName();

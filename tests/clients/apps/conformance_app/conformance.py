@@ -47,6 +47,16 @@ async def search(ctx: QueryCtx, channel: str, text: str) -> list[Message]:
 
 
 @query
+async def searched(
+    ctx: QueryCtx, channel: str, text: str, opts: PaginationOptions
+) -> Page[Message]:
+    found = ctx.db.query(Message).with_search_index(
+        "by_body", lambda s: s.search("body", text).eq("channel", channel)
+    )
+    return await found.paginate(opts)
+
+
+@query
 async def echo(ctx: QueryCtx, value: Any) -> Any:
     return value
 
