@@ -29,7 +29,8 @@ from engine.indexes.snapshot import Snapshots
 from engine.indexes.written import RecentCommits
 from engine.kernel.runtime import Runtime
 from engine.model.codec import decode, encode
-from engine.model.limits import Limits
+from engine.model.keys import NUMBER_KEY_BYTES, decode_key
+from engine.model.limits import ENTRY_TAIL_BYTES, Limits
 from engine.model.reads import ReadSet
 from engine.subscriptions.handle import Subscriptions
 from engine.subscriptions.token import Live
@@ -59,6 +60,13 @@ class Job(NamedTuple):
     """Its key in `by_due`, of which there is another when it waits for another time."""
     cron: str | None = None
     """The id of the cron that it is a tick of, if it is one."""
+
+    @property
+    def created_ms(self) -> float:
+        """When it was scheduled."""
+        (created,) = decode_key(self.place[-ENTRY_TAIL_BYTES : NUMBER_KEY_BYTES - ENTRY_TAIL_BYTES])
+        assert isinstance(created, int | float), "a key ends with when the document was made"
+        return created
 
     @property
     def path(self) -> str:

@@ -180,11 +180,19 @@ class Harness(AsyncInterface):
 
         Args:
             duration: a `timedelta`, or milliseconds.
+
+        Raises:
+            UsageError: functions that schedule themselves without a delay seem to have no end.
         """
         await self._place.carry(partial(self._place.stage.advance, seconds_of(duration)))
 
     async def finish_in_progress_scheduled_functions(self) -> None:
-        """Run the scheduled functions that are due now, and wait for their end."""
+        """
+        Run the scheduled functions that are due now, and wait for their end.
+
+        Raises:
+            UsageError: as `advance`.
+        """
         await self._place.carry(self._place.stage.finish_in_progress)
 
     async def finish_all_scheduled_functions(self) -> None:
@@ -195,7 +203,7 @@ class Harness(AsyncInterface):
         as the time passes, and no further.
 
         Raises:
-            UsageError: there seems to be no end to it.
+            UsageError: there seems to be no end to it, after 500 times, or without any delay 1,000.
         """
         await self._place.carry(self._place.stage.finish_all)
 

@@ -26,6 +26,7 @@ from engine.app.decorators import internal_mutation
 from engine.app.environment import Variables
 from engine.app.registry import Application
 from engine.errors import UsageError
+from engine.functions.due_jobs import Job
 from engine.functions.results import Caller
 from engine.functions.watchdog import Watchdog
 from engine.host import Home, LocalCallee
@@ -43,6 +44,8 @@ IDLE_S: Final = 0.005
 """Real time without anything happening, after which the virtual clock may go on."""
 ROUNDS_MAX: Final = 500
 """Times that `finish_all` goes on to the next scheduled function."""
+GENERATIONS_MAX: Final = 1_000
+"""Of functions that schedule one another while the clock stands; however many are in each."""
 CLOSING_RATE: Final = 100.0
 """Virtual seconds in a second while the engine closes, for the timeouts of that."""
 LOOK_NS: Final = 1_000
@@ -85,6 +88,7 @@ class Stage:
         self._runtime = runtime
         self._given: dict[int, tuple[Callable[[MutationCtx], Any], list[Any]]] = {}
         self._numbers = count()
+        self._generations = _Generations()
 
     # Calls
 
@@ -141,12 +145,22 @@ class Stage:
     # Time
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and run what is due on the way; actions may be left sleeping."""
+        """
+        Let time pass, and run what is due on the way; actions may be left sleeping.
+
+        Raises:
+            UsageError: as `finish_in_progress`.
+        """
         with self._scheduling():
             await self._go_to(self._now_s() + seconds)
 
     async def finish_in_progress(self) -> None:
-        """Run what is due now, and let as much time pass as that takes."""
+        """
+        Run what is due now, and let as much time pass as that takes.
+
+        Raises:
+            UsageError: there seems to be no end to it.
+        """
         with self._scheduling():
             await self._rest(math.inf)
 
@@ -212,7 +226,27 @@ class Stage:
 
     async def _rest(self, until_s: float) -> bool:
         """Wait until nothing runs that is due; False if only time beyond `until_s` would help."""
-        return await self._passing(self.node.scheduler.wait_resting, until_s) is not None
+        self._generations = _Generations()
+        answer = await self._passing(self._wait_resting, until_s)
+        if answer is not None:
+            answer.unwrap()
+        return answer is not None
+
+    async def _wait_resting(self) -> None:
+        endless: list[str] = []
+
+        def gives_up(job: Job) -> bool:
+            if self._generations.has_begun(job, self._runtime.now_ns()) > GENERATIONS_MAX:
+                endless.append(job.path)
+            return bool(endless)
+
+        await self.node.scheduler.wait_resting(gives_up)
+        if endless:
+            raise UsageError(
+                f"scheduled functions have scheduled others {GENERATIONS_MAX:,} times while the "
+                f"clock stood, and {endless[0]!r} goes on; one that schedules itself without a "
+                "delay has no end"
+            )
 
     async def _passing(
         self, work: Callable[[], Awaitable[T]], until_s: float
@@ -242,6 +276,29 @@ class Stage:
                 waiting.cancel()
                 return
             self.clock.jump(wait_s)
+            if until_s < math.inf:
+                self._generations = _Generations()
+
+
+class _Generations:
+    """Counts how often scheduled functions have scheduled others, or themselves again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._began_ms = math.inf
+        self._members: set[bytes] = set()
+
+    def has_begun(self, job: Job, now_ns: int) -> int:
+        """
+        The generation of a job that begins: the next one if it was scheduled, or has begun, since
+        the last one began.
+        """
+        if not self._count or job.created_ms > self._began_ms or job.key in self._members:
+            self._count += 1
+            self._began_ms = now_ns / 1e6
+            self._members.clear()
+        self._members.add(job.key)
+        return self._count
 
 
 class _Callee(LocalCallee):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from heapq import heappop, heappush
 from typing import Final
@@ -43,6 +43,10 @@ TICK_S: Final = 0.001
 """The shortest wait for a time that has not come."""
 MUTATION_RUNNERS: Final = 2
 """While the jobs of one are on their way to the disk, the other runs the next ones."""
+
+
+def _never(_: Job) -> bool:
+    return False
 
 
 class Scheduler:
@@ -76,6 +80,7 @@ class Scheduler:
         """A heap, by when they are tried again."""
         self._woken = trio.Event()
         self._resting: trio.Event | None = None
+        self._gives_up: Callable[[Job], bool] = _never
         self._is_started = False
         self._is_paused = False
         self._is_closed = False
@@ -188,10 +193,16 @@ class Scheduler:
         """Have it look again, soon."""
         self._woken.set()
 
-    async def wait_resting(self) -> None:
-        """Wait until no job runs and none is due that is durable by then; not while paused."""
+    async def wait_resting(self, gives_up: Callable[[Job], bool] = _never) -> None:
+        """
+        Wait until no job runs and none is due that is durable by then; not while paused.
+
+        Args:
+            gives_up: told of each job that begins, whether not to wait any longer.
+        """
         if self._resting is None:
             self._resting = trio.Event()
+        self._gives_up = gives_up
         self.wake()
         await self._resting.wait()
 
@@ -207,9 +218,14 @@ class Scheduler:
             waiting = due.waiting(kind) if self._may_begin else 0
             for _ in range(lane.runners_wanted(waiting)):
                 nursery.start_soon(self._serve, kind, lane)
-        if self._resting is not None and due.is_none_known and not is_behind:
+        if due.is_none_known and not is_behind:
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        if self._resting is not None:
             self._resting.set()
             self._resting = None
+            self._gives_up = _never
 
     def _resume_put_off(self) -> None:
         now_s = self._runtime.monotonic()
@@ -269,6 +285,8 @@ class Scheduler:
             if job is None:
                 break
             lane.running[job.key] = job
+            if self._gives_up(job):
+                self._end_waiting()
             try:
                 await self._runtime.pause("jobs.found")
             except Exception as error:

@@ -18,6 +18,7 @@ from engine import (
     Crons,
     MutationCtx,
     QueryCtx,
+    Retry,
     UserIdentity,
     action,
     env,
@@ -68,6 +69,45 @@ async def chain(ctx: MutationCtx, left: int) -> None:
 @mutation
 async def for_ever(ctx: MutationCtx) -> None:
     await ctx.scheduler.run_after(1, for_ever)
+
+
+@mutation
+async def at_once(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, at_once)
+
+
+@action
+async def at_once_in_action(ctx: ActionCtx) -> None:
+    await ctx.scheduler.run_after(0, at_once_in_action)
+
+
+@action
+async def when_slept(ctx: ActionCtx) -> None:
+    await trio.sleep(1)
+    await ctx.scheduler.run_after(0, when_slept)
+
+
+@mutation
+async def by_crons(ctx: MutationCtx, number: int) -> None:
+    """Register a cron of another name, which runs at once."""
+    await ctx.crons.remove(f"c{number}")
+    await ctx.crons.register(f"c{number + 1}", by_crons, {"number": number + 1}, hours=1)
+
+
+@action
+async def fails(ctx: ActionCtx) -> None:
+    raise ValueError("no")
+
+
+async def try_fails(ctx: MutationCtx) -> None:
+    scheduler = ctx.scheduler.with_retry(Retry(initial_backoff=0, max_attempts=10**9))
+    await scheduler.run_after(0, fails)
+
+
+@mutation
+async def fan_out(ctx: MutationCtx) -> None:
+    for _ in range(100):
+        await ctx.scheduler.run_after(0, note, "one of many")
 
 
 @query
@@ -132,11 +172,16 @@ async def fetch_in_a_mutation(ctx: MutationCtx) -> Any:
     return httpx.Client().get(URL).json()
 
 
+async def start_sleeping(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, when_slept)
+
+
 APPLICATION = load(
     [
         crons, notes, note, tick, later, chain, for_ever, who, variable, throw, fetch,
         fetch_on_asyncio, fetch_in_a_thread, look_in_a_thread, nap, nap_and_note,
-        schedule_nap, fetch_in_a_mutation,
+        schedule_nap, fetch_in_a_mutation, at_once, at_once_in_action, when_slept, by_crons,
+        fails, fan_out,
     ]
 )  # fmt: skip
 
@@ -257,6 +302,69 @@ async def test_a_function_that_goes_on_for_ever_is_named_as_that(t: Harness) -> 
 
     with pytest.raises(UsageError, match="one that schedules itself has no end"):
         await t.finish_all_scheduled_functions()
+
+
+@pytest.mark.parametrize("how", ["advance", "in progress", "all"])
+@pytest.mark.parametrize(
+    ("fn", "args", "last"),
+    [
+        (at_once, {}, "at_once"),
+        (at_once_in_action, {}, "at_once_in_action"),
+        (by_crons, {"number": 0}, "by_crons"),
+    ],
+)
+async def test_what_goes_on_for_ever_at_one_time_is_named(
+    t: Harness, monkeypatch: pytest.MonkeyPatch, fn: Any, args: dict[str, Any], last: str, how: str
+) -> None:
+    monkeypatch.setattr("engine.rehearsal.stage.GENERATIONS_MAX", 50)
+    await (t.action if fn is at_once_in_action else t.mutation)(fn, **args)
+
+    with pytest.raises(
+        UsageError, match=rf"test_harness:{last}' goes on; .* without a delay has no end"
+    ):
+        match how:
+            case "advance":
+                await t.advance(1000)
+            case "in progress":
+                await t.finish_in_progress_scheduled_functions()
+            case _:
+                await t.finish_all_scheduled_functions()
+
+
+async def test_attempts_that_go_on_for_ever_at_one_time_are_named(
+    t: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.rehearsal.stage.GENERATIONS_MAX", 50)
+    await t.run(try_fails)
+
+    with pytest.raises(UsageError, match="test_harness:fails' goes on"):
+        await t.finish_in_progress_scheduled_functions()
+
+
+async def test_many_that_are_due_at_one_time_have_an_end(
+    t: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.rehearsal.stage.GENERATIONS_MAX", 3)
+    for _ in range(3):
+        await t.mutation(fan_out)
+
+    await t.finish_all_scheduled_functions()
+
+    assert 300 == (await t.query(notes)).count("one of many")
+
+
+async def test_what_takes_its_time_may_go_on_for_as_long_as_a_test_advances(
+    t: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.rehearsal.stage.GENERATIONS_MAX", 20)
+    before_ns = t.now_ns
+    await t.run(start_sleeping)
+
+    await t.advance(timedelta(seconds=60))
+
+    assert 60 == round((t.now_ns - before_ns) / 1e9)
+    with pytest.raises(UsageError, match="without a delay has no end"):
+        await t.finish_in_progress_scheduled_functions()
 
 
 async def test_crons_run_as_time_passes(t: Harness) -> None:

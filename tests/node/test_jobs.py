@@ -20,6 +20,7 @@ from engine.app.registered import Kind
 from engine.app.registry import Application
 from engine.errors import ConvexError, InvalidValue, NotAllowed, Overloaded, StoreFull
 from engine.functions.context import due_after, due_at
+from engine.functions.due_jobs import as_job
 from engine.functions.job_rows import add_job, forget_jobs, pending_again
 from engine.functions.job_sweep import JobSweep
 from engine.functions.session_sweep import SessionSweep
@@ -27,6 +28,7 @@ from engine.functions.sweeping import SWEPT_BYTES_MAX
 from engine.kernel.runtime import VirtualRuntime
 from engine.model.commits import RowWrite
 from engine.model.ids import Id
+from engine.model.keys import encode_key
 from engine.model.limits import Limits
 from engine.store.memory_store import MemoryStore
 from engine.transaction.transaction import Transaction
@@ -460,6 +462,14 @@ async def test_a_time_that_is_none_or_years_away_is_refused(how: Any, value: Any
             await mutate(node, how, value)
 
         assert [] == await ask(node, jobs)
+
+
+@pytest.mark.parametrize("created_ms", [1_767_225_600_000, 1_767_225_600_000.25])
+def test_the_place_of_a_job_tells_when_it_was_scheduled(created_ms: float) -> None:
+    row = {"name": "m:f", "target": "", "component": "a", "due": 1_767_225_700_000}
+    place = encode_key(["a", row["due"], created_ms]) + bytes(16)
+
+    assert created_ms == as_job(b"", row, Kind.MUTATION, place).created_ms
 
 
 @pytest.mark.parametrize("number", [1e300, 10**400, -(10**400), 10**5000], ids=type)
