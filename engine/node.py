@@ -315,7 +315,7 @@ async def running_node(
             nursery.start_soon(retention.run)
             if not runtime.is_virtual:
                 nursery.start_soon(_look_after, store, runtime)
-                nursery.start_soon(_notice_stalls, functions, runtime)
+                nursery.start_soon(_notice_stalls, functions, keeper, runtime)
             yield Node(
                 store=store,
                 committer=committer,
@@ -374,7 +374,7 @@ async def _look_after(store: Store, runtime: Runtime) -> None:
             trace.info("store.readers_freed", count=freed)
 
 
-async def _notice_stalls(functions: Functions, runtime: Runtime) -> None:
+async def _notice_stalls(functions: Functions, keeper: IndexKeeper, runtime: Runtime) -> None:
     """Say when something held the trio thread, so that everybody waited."""
     while True:
         began = runtime.monotonic()
@@ -384,9 +384,16 @@ async def _notice_stalls(functions: Functions, runtime: Runtime) -> None:
             trace.warning(
                 "loop.stalled",
                 seconds=round(late_s, 1),
-                actions=sorted(functions.running_actions),
-                advice="an action that blocks is a plain def, or @action(loop='asyncio')",
+                **_suspects(functions, keeper),
             )
+
+
+def _suspects(functions: Functions, keeper: IndexKeeper) -> dict[str, Any]:
+    """Who may have held the trio thread, as far as is known."""
+    if actions := sorted(functions.running_actions):
+        advice = "an action that blocks is a plain def, or @action(loop='asyncio')"
+        return {"actions": actions, "advice": advice}
+    return {"building": building} if (building := keeper.building) else {}
 
 
 def _read_head(store: Store) -> Head:

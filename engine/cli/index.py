@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
     show.add_argument("index", metavar="TABLE.INDEX", help="of a component: PATH/TABLE.INDEX")
     add_connection(show)
     show.set_defaults(run=run_show)
-    rebuild = parts.add_parser("rebuild", help="forget its files and build it anew")
+    rebuild = parts.add_parser("rebuild", help="build it anew, while it answers")
     rebuild.add_argument("index", metavar="TABLE.INDEX")
     add_connection(rebuild)
     rebuild.set_defaults(run=run_rebuild)

@@ -66,6 +66,17 @@ class _Kept:
     done: int = 0
     """Documents that the build has taken in."""
     checkpoint_ts: int | None = None
+    files: trio.Lock = field(default_factory=trio.Lock)
+    """Held by whoever writes them."""
+    is_replaced: bool = False
+    """It answers until another one does, whose files these are now."""
+    replaces: _Kept | None = None
+    """Which answers until this one does."""
+
+    @property
+    def answering(self) -> _Kept:
+        """Itself, or what it replaces; of neither there need be an index that answers."""
+        return self if self.replaces is None else self.replaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +162,7 @@ class IndexKeeper:
                 self.wake()
             self._nursery = None
             for kept in self._kept.values():
+                kept.answering.scope.cancel()
                 kept.scope.cancel()
         await self._keep_all()
 
@@ -159,7 +171,7 @@ class IndexKeeper:
 
     def wake(self) -> None:
         """Fold what is due, and what would have writers wait before it is."""
-        for kept in self._kept.values():
+        for kept in [one.answering for one in self._kept.values()]:
             if kept.live is None:
                 continue
             if not kept.live.is_due and kept.live.unfolded_bytes > self._unfolded_bytes_max:
@@ -181,6 +193,11 @@ class IndexKeeper:
             with trio.move_on_after(PROGRESS_EVERY_S):
                 await kept.settled.wait()
 
+    @property
+    def building(self) -> list[str]:
+        """Names of those that are being built, or read."""
+        return [self._name(one.info) for one in self._kept.values() if not one.settled.is_set()]
+
     def statuses(self) -> list[IndexStatus]:
         """All indexes that are kept here, or are being built."""
         tables = self._snapshots.current.catalog.by_number
@@ -193,7 +210,7 @@ class IndexKeeper:
         return info.name if table is None else f"{table.label}.{info.name}"
 
     def _status(self, kept: _Kept) -> IndexStatus:
-        live, info = kept.live, kept.info
+        live, info = kept.answering.live, kept.info
         newest = self._published.value
         return IndexStatus(
             index_id=info.index_id,
@@ -210,13 +227,20 @@ class IndexKeeper:
         )
 
     async def rebuild(self, index_id: int) -> None:
-        """Forget an index and its files, and build it from the documents; it answers afterwards."""
+        """
+        Forget the files of an index, and build it from the documents.
+
+        What there is answers until that is done, and is then replaced; when this returns.
+        """
         before = self._kept.get(index_id)
         if before is not None and self._nursery is not None:
             kept = self._kept[index_id] = _Kept(before.info)
-            before.scope.cancel()
-            if before.live is not None:
-                self._live.remove(index_id)
+            if before.live is None:
+                kept.replaces = before.replaces
+                before.scope.cancel()
+            else:
+                kept.replaces = before
+                before.is_replaced = True
             self._nursery.start_soon(self._keep, kept, before)
         await self.wait_settled(index_id, lambda _: None)
 
@@ -225,11 +249,12 @@ class IndexKeeper:
         for damage in self._damage:
             yield damage
         for kept in list(self._kept.values()):
-            if kept.live is not None:
+            live = kept.answering.live
+            if live is not None:
                 snapshot = self._snapshots.acquire()
                 until = 0.0
                 try:
-                    for problem in _problems(kept.live, snapshot):
+                    for problem in _problems(live, snapshot):
                         is_over = self._runtime.is_virtual or self._runtime.monotonic() >= until
                         if problem is not None or is_over:
                             yield problem
@@ -257,8 +282,9 @@ class IndexKeeper:
     def _drop(self, index_id: int) -> None:
         kept = self._kept.pop(index_id)
         kept.scope.cancel()
+        kept.answering.scope.cancel()
         kept.settled.set()
-        if kept.live is not None:
+        if kept.answering.live is not None:
             self._live.remove(index_id)
         assert self._nursery is not None, "who drops it runs"
         self._nursery.start_soon(self._remove_dropped, kept)
@@ -272,13 +298,16 @@ class IndexKeeper:
         Keep an index until it is let go of.
 
         Args:
-            before: who kept it and was let go of, whose files are not to be read.
+            before: who kept it and writes no files from now on, whose files are not to be read.
         """
         try:
             with kept.scope:
                 if before is not None:
                     with trio.CancelScope(shield=True):
-                        await before.ended.wait()
+                        if not before.is_replaced:
+                            await before.ended.wait()
+                        async with before.files:  # what is being written of it is written
+                            pass
                     await self._remove_files(kept.info)
                 await self._bring_up(kept)
         finally:
@@ -296,7 +325,7 @@ class IndexKeeper:
             return
         await self._build(kept, index, ts)
         event = "indexes.read" if is_read else "indexes.built"
-        trace.info(event, index=self._name(kept.info), documents=kept.done)
+        trace.info(event, index=self._name(kept.info), documents=index.count())
         await self._look_after(kept, index)
 
     async def _look_after(self, kept: _Kept, index: LiveIndex) -> None:
@@ -354,16 +383,19 @@ class IndexKeeper:
         """Write what is durable of an index to its files."""
         if self._checkpoints is None:
             return
-        durable = self._durable()
-        checkpoint = index.checkpoint(durable.ts)
-        write = partial(self._checkpoints.write, index.info, checkpoint, durable)
-        try:
-            install = await self._away(write)
-        except OSError as error:
-            trace.warning("indexes.not_kept", index=self._name(index.info), error=str(error))
-            return
-        install()
-        kept.checkpoint_ts = checkpoint.ts
+        async with kept.files:
+            if kept.is_replaced:
+                return
+            durable = self._durable()
+            checkpoint = index.checkpoint(durable.ts)
+            write = partial(self._checkpoints.write, index.info, checkpoint, durable)
+            try:
+                install = await self._away(write)
+            except OSError as error:
+                trace.warning("indexes.not_kept", index=self._name(index.info), error=str(error))
+                return
+            install()
+            kept.checkpoint_ts = checkpoint.ts
         await self._runtime.pause("index.kept")
 
     async def _keep_all(self) -> None:
@@ -417,6 +449,10 @@ class IndexKeeper:
             for write in commit.writes:
                 if write.table_number == index.info.table_number:
                     index.stage(commit.ts, write)
+        if kept.replaces is not None:
+            self._live.remove(index.info.index_id)
+            kept.replaces.scope.cancel()
+            kept.replaces = None
         self._live.add(index)
         kept.live = index
         kept.settled.set()

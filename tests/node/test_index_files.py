@@ -267,3 +267,37 @@ def test_what_comes_after_the_lead_of_an_array_is_aligned(tmp_path: Path) -> Non
     found = read_arrays(tmp_path / "1.arrays")
     assert [0, 56, 0] == [found[name].ctypes.data % 64 for name in arrays]
     assert all(np.array_equal(arrays[name], found[name]) for name in arrays)
+
+
+async def test_an_index_that_is_built_anew_while_it_is_written_has_the_files_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(tmp_path)
+    monkeypatch.setattr(text_index, "TAIL_SLOTS_MAX", 1)
+    write = Checkpoints.write
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(*args: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(10)
+        return write(*args)
+
+    async with opened(tmp_path) as (engine, _):
+        keeper = engine.node.keeper
+        (status,) = keeper.statuses()
+        monkeypatch.setattr(Checkpoints, "write", slowly)
+        await engine.mutation(add, ["fox fox fox fox"])
+        assert await trio.to_thread.run_sync(begun.wait, 10)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.rebuild, status.index_id)
+            await trio.sleep(0.1)
+            assert ["notes.by_text"] == keeper.building
+            assert ["fox fox fox fox", *FOUND] == await engine.query(look, "fox")
+            may_go_on.set()
+
+        assert ["fox fox fox fox", *FOUND] == await engine.query(look, "fox")
+    with capture_logs() as logs:
+        async with Engine.open(tmp_path, app=[add, rewrite, look, SCHEMA]) as engine:
+            assert ["fox fox fox fox", *FOUND] == await engine.query(look, "fox")
+    (told,) = (each["documents"] for each in logs if each["event"] == "indexes.read")
+    assert 18 == told

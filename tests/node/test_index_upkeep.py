@@ -25,6 +25,7 @@ from engine.indexes.verify import verify
 from engine.kernel.runtime import VirtualRuntime
 from engine.log.records import Record, decode_record
 from engine.model.commits import Kind
+from engine.model.limits import Limits
 from engine.node import Node
 from engine.serving.administration import Administration
 from engine.store.interface import Tree
@@ -618,6 +619,41 @@ async def test_whoever_waits_for_an_index_waits_for_the_one_that_is_built_in_its
 
         (status,) = node.keeper.statuses()
         assert (True, "enabled") == (status.answers, status.state)
+
+
+async def test_an_index_answers_until_the_one_that_is_built_in_its_place_does(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    @query
+    async def count(ctx: QueryCtx) -> int:
+        found = ctx.db.query("items").with_search_index("by_text", lambda s: s.search("text", "a"))
+        return len(await found.take(1))
+
+    @mutation
+    async def say(ctx: MutationCtx, text: str) -> None:
+        await ctx.db.insert("items", {"text": text})
+
+    runtime = VirtualRuntime()
+    searched = Table(v.any()).search_index("by_text", search_field="text")
+    app = application(count, fill, say, Schema(items=searched))
+    async with serving(app, runtime=runtime, limits=Limits(documents_read_max=150)) as node:
+        for _ in range(2):
+            await mutate(node, fill, 100)
+        (status,) = node.keeper.statuses()
+        hold = runtime.hold("index.walked")
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(node.keeper.rebuild, status.index_id)
+                    await hold.wait_reached()
+                assert ["items.by_text"] == node.keeper.building
+                before = await ask(node, count)
+                await mutate(node, say, "a")
+                meanwhile = await ask(node, count)
+                hold.release()
+
+        assert [0, 1, 1] == [before, meanwhile, await ask(node, count)]
+        assert [] == node.keeper.building
 
 
 async def test_an_index_that_is_being_swept_is_not_among_those_that_there_are(
