@@ -32,6 +32,7 @@ import trio
 from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
 from engine.functions import refusals
 from engine.functions.log_lines import Level, add_line
+from engine.functions.passes import Passes
 from engine.functions.slots import Releasable, Slot, TimeIsUp
 from engine.functions.tracebacks import ENGINE
 from engine.functions.watchdog import Watchdog
@@ -333,14 +334,19 @@ _ENDED: Final = object()
 class _Run:
     """A handler's coroutine, run slice by slice, and what came of it."""
 
-    __slots__ = ("coroutine", "error", "execution", "refusal", "result", "slot")
+    __slots__ = ("coroutine", "error", "execution", "passes", "refusal", "result", "slot")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], execution: Execution, slot: Slot
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        execution: Execution,
+        slot: Slot,
+        passes: Passes | None = None,
     ) -> None:
         self.coroutine = coroutine
         self.execution = execution
         self.slot = slot
+        self.passes = passes
         self.result: Any = None
         self.error: BaseException | None = None
         self.refusal: NotAllowed | None = None
@@ -355,6 +361,7 @@ class _Run:
         these between the handler's end and the call of `flush`.
         """
         execution, slot = self.execution, self.slot
+        began = perf_counter()
         try:
             if marks:
                 execution.mark()
@@ -373,17 +380,25 @@ class _Run:
                     slot.flush()
                 except TimeIsUp:
                     slot.release()
+        now = perf_counter()
         if was_marked:
-            execution.left_s = slot.deadline - perf_counter()
+            execution.left_s = slot.deadline - now
+        if self.passes is not None:
+            self.passes.note(now - began)
         return yielded
 
     async def checkpoint(self) -> Any:
-        """Let trio run others, then go on with the call that asked for it."""
+        """Let trio run others, which is no time of the call that asked for it; and go on."""
+        began = perf_counter()
         try:
-            await trio.lowlevel.checkpoint()
+            if self.passes is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self.passes.go_on()
         except BaseException:
             self.close()
             raise
+        self.execution.left_at += perf_counter() - began
         return self.slice(self.coroutine.send, None, marks=False)
 
     async def refuse(self, trap: object) -> Any:
@@ -456,6 +471,7 @@ async def drive(
     *,
     limits: Limits,
     watchdog: Watchdog,
+    passes: Passes | None = None,
 ) -> Any:
     """
     Run a handler to its end and return what it returns.
@@ -465,7 +481,8 @@ async def drive(
 
     Args:
         limits: `user_time_s_max` is for all slices of the execution together,
-            `system_time_s_max` for all that is between them.
+            `system_time_s_max` for all that is between them, but for the turns of others.
+        passes: where it waits in line for its next turn, and what it takes is noted.
 
     Raises:
         FunctionTimeout: the application's code, or its calls on `ctx`, took longer than
@@ -474,7 +491,7 @@ async def drive(
             another exception that is not an `Exception`.
         Exception: what the handler raised.
     """
-    run = _Run(coroutine, execution, execution.begin(watchdog, limits))
+    run = _Run(coroutine, execution, execution.begin(watchdog, limits), passes)
     yielded = run.slice(coroutine.send, None)
     while yielded is not _ENDED:
         if yielded is CHECKPOINT:

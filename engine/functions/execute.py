@@ -27,6 +27,7 @@ from engine.functions.context import MutationContext, QueryContext, Scope, run_h
 from engine.functions.deployment import Deployment
 from engine.functions.driver import Execution, drive, last_slice
 from engine.functions.history import ExecutionLog, ExecutionRecord, Way
+from engine.functions.passes import Passes
 from engine.functions.pausing import refuse_if_paused
 from engine.functions.queries import PaginationState
 from engine.functions.results import Caller, Failure, failure_of, undescribed
@@ -93,6 +94,12 @@ class Executor:
         self._limits = limits
         self._watchdog = watchdog
         self._executions = executions
+        self._passes = None if runtime.is_virtual else Passes(limits.slice_s_max)
+
+    async def query_turn(self) -> None:
+        """Let others run if queries have had their time, which many short ones share."""
+        if self._passes is not None:
+            await self._passes.begin()
 
     def kind_of(self, path: str, caller: Caller, component: str) -> Kind | None:
         """What `caller` may call the function at `path` as; `None` if it may know of none."""
@@ -284,6 +291,7 @@ class Executor:
                 execution,
                 limits=self._limits,
                 watchdog=self._watchdog,
+                passes=self._passes if kind is Kind.QUERY else None,
             )
         if value is not None:
             check_size("result_bytes_max", function, value, transaction.usage)

@@ -291,6 +291,7 @@ class Functions:
             return await self.query(path, args, caller=caller, journal=journal, component=component)
 
     async def _query(self, request: Request, ts: int, journal: str | None) -> QueryResult:
+        await self._executor.query_turn()
         way = Way()
 
         async def run(view: View) -> QueryResult:

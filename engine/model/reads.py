@@ -12,7 +12,7 @@ is found, or was.  Each stands for itself, also beside others in one index.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 Interval = tuple[bytes, bytes | None]
@@ -42,8 +42,8 @@ class Content(Protocol):
     """What a text or vector index has of a document."""
 
     @property
-    def hooks(self) -> Collection[str]:
-        """By which it may be found."""
+    def hooks(self) -> Iterable[str]:
+        """By which it may be found; of a long text these are many, and some come again."""
 
 
 class Touched(Protocol):

@@ -140,8 +140,8 @@ class Subscriptions:
         seen = self.processed.value
         if seen >= ts:
             return True
-        if not self._recent.covers(seen):
-            return False
+        if self._begun_ts > seen or not self._recent.covers(seen):
+            return False  # a long one is being compared, in slices
         commits = list(self._recent.between(seen, ts))
         if sum(len(commit.rows) for commit in commits) > COMPARED_ROWS_MAX:
             return False
@@ -170,7 +170,10 @@ class Subscriptions:
         self._begun_ts = max(self._begun_ts, commit.ts)
         if not self._index:
             return
-        for count, live in enumerate(self._index.touched_by(commit), 1):
+        for count, live in enumerate(self._index.touched_in_slices(commit), 1):
+            if live is None:
+                yield
+                continue
             # One that was read at this commit or after it has seen what it wrote, and one may have
             # been released since the last slice.
             if live.invalidated_at is None and live.ts < commit.ts and live in self._index:

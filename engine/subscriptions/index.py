@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from engine.model.reads import Content, ReadSet, Sought, Touched
 from engine.subscriptions.intervals import Handle, IntervalMap
 
 T = TypeVar("T", bound=Hashable)
+
+SLICE_HOOKS: Final = 16_384
+"""Of a document, looked for before others get their turn: some three milliseconds."""
 
 
 class ReadIndex(Generic[T]):
@@ -134,8 +137,12 @@ class ReadIndex(Generic[T]):
             del self._points[row]
 
     def touched_by(self, commit: Touched) -> Iterator[T]:
+        """As `touched_in_slices`, in one."""
+        return (item for item in self.touched_in_slices(commit) if item is not None)
+
+    def touched_in_slices(self, commit: Touched) -> Iterator[T | None]:
         """
-        Yield the items whose read set `commit` touches.
+        Yield the items whose read set `commit` touches, and `None` where others may have a turn.
 
         The caller may let an item leave as soon as it has it, and then neither a
         commit of many keys nor a later one finds it by each of them.  It may come
@@ -177,12 +184,15 @@ class ReadIndex(Generic[T]):
         if any(item not in entries for item in found):
             intervals.prune(key, entries.__contains__)
 
-    def _searching(self, prefix: bytes, content: Content) -> Iterator[T]:
+    def _searching(self, prefix: bytes, content: Content) -> Iterator[T | None]:
         searches = self._searches.get(prefix)
         if searches is None:
             return
         entries = self._entries
         for askers in searches.finding(content):
+            if askers is None:
+                yield None
+                continue
             yield from [item for item in askers if item in entries]
             for item in [item for item in askers if item not in entries]:
                 del askers[item]
@@ -235,16 +245,30 @@ class _Searches(Generic[T]):
             if not hanging:
                 del self._by_hook[hook]
 
-    def finding(self, content: Content) -> Iterator[dict[T, None]]:
-        """Who has asked a search that finds a document of which the index has `content`."""
-        near = [self._anywhere]
-        if self._by_hook:
-            near += filter(None, map(self._by_hook.get, content.hooks))
-        for hanging in near:
-            # Those who have asked leave as they are found, and of most there is nobody any more.
-            for sought, askers in list(hanging.items()):
-                if askers and sought.holds(content):
-                    yield askers
+    def finding(self, content: Content) -> Iterator[dict[T, None] | None]:
+        """
+        Who has asked a search that finds a document of which the index has `content`.
+
+        `None` where others may have a turn, in which searches may come and go.
+        """
+        yield from self._holding(self._anywhere, content)
+        if not self._by_hook:
+            return
+        looked_at: set[str] = set()
+        for count, hook in enumerate(content.hooks, 1):
+            hanging = self._by_hook.get(hook)
+            if hanging is not None and hook not in looked_at:
+                looked_at.add(hook)
+                yield from self._holding(hanging, content)
+            if count % SLICE_HOOKS == 0:
+                yield None
+
+    @staticmethod
+    def _holding(hanging: dict[Sought, dict[T, None]], content: Content) -> Iterator[dict[T, None]]:
+        # Those who have asked leave as they are found, and of most there is nobody any more.
+        for sought, askers in list(hanging.items()):
+            if askers and sought.holds(content):
+                yield askers
 
 
 _Entry = tuple[ReadSet, tuple[tuple[bytes, Handle[T]], ...]]

@@ -294,6 +294,8 @@ _TAIL_SLOTS: Final = 256
 _TAIL_POSTINGS: Final = 1_024
 """Room that a tail begins with; it doubles."""
 _TAIL_KEPT_BYTES: Final = 1 << 20
+"""Of what was found of prefixes, or half of what the tail takes: one that all words of a long text
+begin with is gathered once for everybody who looks for it, and that takes 22 bytes a word."""
 FEW_WORDS: Final = 64
 """So many words are gone through one by one."""
 WORDS_AT_ONCE: Final = 4_096
@@ -354,9 +356,13 @@ class Tail:
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory."""
+        return self._own_bytes + self._beginning.size_bytes
+
+    @property
+    def _own_bytes(self) -> int:
         of_words = 12 * len(self._of) + 8 * self.postings_count + 300 * len(self._lexicon)
         of_slots = len(self._ids) * (44 + 8 * len(self._filters))
-        return of_words + of_slots + 150 * len(self._current) + self._beginning.size_bytes
+        return of_words + of_slots + 150 * len(self._current)
 
     def add(self, internal: bytes, ts: int, entry: TextEntry, created: float) -> None:
         """Add a version of a document that holds from `ts` on."""
@@ -416,6 +422,8 @@ class Tail:
     def beginning(self, prefix: str) -> Words:
         found: Words | None = self._beginning.get(prefix)
         if found is None:
+            if not self._beginning.size_bytes:
+                self._beginning = Kept(max(_TAIL_KEPT_BYTES, self._own_bytes // 2))
             found = self._as_words(self._lexicon.beginning(prefix))
             self._beginning.put(prefix, found, [found.words, found.offsets, *found.postings])
         return found

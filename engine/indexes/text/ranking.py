@@ -39,12 +39,14 @@ from engine.indexes.text.runs import (
     shares_of,
     summed,
 )
-from engine.indexes.text.weighing import Seen, weigh
+from engine.indexes.text.weighing import Seen, weigh_alike, weigh_words
 
 SCORED_AT_ONCE: Final = 128
 """So many slots are scored in less time than it takes to see which may be among the best."""
 TOGETHER: Final = 16_384
 """So many postings are scored before others get their turn: about a millisecond."""
+MANY_ALIKE: Final = 16_384
+"""Of so many words that begin as the last, as long texts have, weighing is a step of its own."""
 FEW: Final = 4_096
 """So many postings of a word are scored as they are: to choose among them would take as long."""
 
@@ -100,7 +102,11 @@ def ranked(
         for at, part in enumerate(parts)
         if part.size
     ]
-    weigh(seen, sought, totals.documents)
+    weigh_words(seen, sought, totals.documents)
+    takes_long = sum(len(one.alike.words) for one in seen) > MANY_ALIKE
+    yield from itertools.repeat(None, takes_long)
+    weigh_alike(seen, sought.prefix, totals.documents)
+    yield from itertools.repeat(None, takes_long)
     best = _Best(wanted)
     if among is not None:
         for part in seen:

@@ -229,7 +229,10 @@ class Alike:
             at, to = _found(slots, self.slots)
         else:
             at, to = head.by_slot.find(slots)
-        factors = self.factors[self._offsets.searchsorted(at, "right") - 1]
+        if len(at) * _SPREAD_IN > len(self.counts):  # a long text has many of these
+            factors = self.factors.repeat(self.widths)[at]
+        else:
+            factors = self.factors[self._offsets.searchsorted(at, "right") - 1]
         # One after the other, as everywhere.
         np.add.at(scores, to, _shares(factors, self.counts[at], norms[to]))
 
@@ -312,6 +315,8 @@ def summed(slots: Slots, shares: Floats, size: int) -> tuple[Slots, Floats]:
     return rising[firsts], sums.astype(np.float64, copy=False)
 
 
+_SPREAD_IN: Final = 16
+"""One in so many postings is found by its offset in more time than all have their factors in."""
 _SORTED_IN: Final = 16
 """One in so many slots is found by sorting in less time than a place for every slot takes."""
 

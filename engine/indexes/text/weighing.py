@@ -55,11 +55,10 @@ class Seen:
         return found[1:] - found[:-1]
 
 
-def weigh(seen: Sequence[Seen], sought: TextSought, documents: int) -> None:
-    """Give every part its runs, each with what its words count."""
+def weigh_words(seen: Sequence[Seen], sought: TextSought, documents: int) -> None:
+    """Give every part the runs of the words that it has, each with what it counts."""
     for word in sought.words:
         _weigh_word(seen, word, sought.weight_of(word), documents)
-    _weigh_alike([part for part in seen if len(part.alike.words)], sought.prefix, documents)
 
 
 def _weigh_word(seen: Sequence[Seen], word: str, weight: float, documents: int) -> None:
@@ -76,7 +75,9 @@ def _weigh_word(seen: Sequence[Seen], word: str, weight: float, documents: int) 
         run.factor = factor
 
 
-def _weigh_alike(seen: Sequence[Seen], prefix: str, documents: int) -> None:
+def weigh_alike(seen: Sequence[Seen], prefix: str, documents: int) -> None:
+    """Then the run of all that begin as the last; parts may have grown since they were seen."""
+    seen = [part for part in seen if len(part.alike.words)]
     if not seen:
         return
     places, count = _numbered(seen, prefix)
@@ -110,12 +111,23 @@ class _Vocabulary(NamedTuple):
 
     def find(self, words: Strings) -> Places:
         """The numbers of some words; -1 of those that are not among these."""
-        places = places_in(self.longest, words)
+        places = _places_in(self.longest, words)
         if len(self.others):
             unknown = (places < 0).nonzero()[0]
             at = places_in(self.others, words[unknown])
             places[unknown] = np.where(at < 0, -1, len(self.longest) + at)
         return places
+
+
+def _places_in(words: Strings, some: Strings) -> Places:
+    """As `places_in`, of words that rise in both: the fewer are looked for among the more."""
+    if len(some) <= len(words):
+        return places_in(words, some)
+    at = places_in(some, words)
+    there = (at >= 0).nonzero()[0]
+    places = np.full(len(some), -1)
+    places[at[there]] = there
+    return places
 
 
 _NONE: Final = np.zeros(0, np.bytes_)
@@ -131,17 +143,20 @@ def _numbered(seen: Sequence[Seen], prefix: str) -> tuple[list[Places], int]:
         vocabulary.find(part.alike.words) if part.part.kept is None else next(places)
         for part in seen
     ]
-    unknown = [
-        (part.alike.words, place, place < 0)
+    new = [
+        (part.alike.words[is_new], place, is_new)
         for part, place in zip(seen, found, strict=True)
-        if part.part.kept is None
+        if part.part.kept is None and (is_new := place < 0).any()
     ]
-    new = [words[is_new] for words, _, is_new in unknown if is_new.any()]
     if not new:
         return found, vocabulary.size
-    others = np.unique(np.concatenate(new))
-    for words, place, is_new in unknown:
-        place[is_new] = vocabulary.size + others.searchsorted(words[is_new])
+    if len(new) == 1:  # in order, and each once
+        others, place, is_new = new[0]
+        place[is_new] = vocabulary.size + np.arange(len(others))
+    else:
+        others = np.unique(np.concatenate([words for words, _, _ in new]))
+        for words, place, is_new in new:
+            place[is_new] = vocabulary.size + others.searchsorted(words)
     return found, vocabulary.size + len(others)
 
 

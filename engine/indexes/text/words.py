@@ -48,10 +48,12 @@ class TextEntry(NamedTuple):
         return sum(self.words.values())
 
     @property
-    def hooks(self) -> list[str]:
+    def hooks(self) -> Iterator[str]:
         """Its words, and all that they begin with, of which the end is marked."""
-        ends = [word[:end] + "*" for word in self.words for end in range(1, len(word) + 1)]
-        return [*self.words, *dict.fromkeys(ends)]
+        yield from self.words
+        for word in self.words:
+            for end in range(1, len(word) + 1):
+                yield word[:end] + "*"
 
 
 def words_of(text: str) -> list[str]:

@@ -18,7 +18,8 @@ import trio.lowlevel
 from engine.errors import FunctionAborted, FunctionTimeout, NotAllowed
 from engine.functions.slots import Running, active
 from engine.functions.watchdog import Watchdog
-from tests.unit.functions.running import NOW_NS, Context, execution, run, run_plain
+from engine.model.limits import Limits
+from tests.unit.functions.running import NOW_NS, Checkpoint, Context, execution, run, run_plain
 
 
 async def test_a_run_is_what_its_handler_returns(watchdog: Watchdog) -> None:
@@ -423,3 +424,36 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert not one.observed_random
     assert one.random.random() == other.random.random() != third.random.random()
     assert one.observed_random
+
+
+async def test_what_others_take_in_their_turns_is_no_time_of_a_call(watchdog: Watchdog) -> None:
+    limits = Limits(system_time_s_max=0.05)
+
+    async def handler(ctx: Context) -> str:
+        return await ctx.long_call()
+
+    async def another() -> None:
+        end = perf_counter() + 0.2
+        while perf_counter() < end:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(another)
+        assert await run(handler, watchdog, limits=limits) == "done"
+
+
+async def test_what_a_call_takes_between_turns_of_others_is_its_own(watchdog: Watchdog) -> None:
+    limits = Limits(system_time_s_max=0.05)
+
+    async def handler(ctx: Context) -> str:
+        ctx.execution.leave()
+        for _ in range(4):
+            end = perf_counter() + 0.02
+            while perf_counter() < end:
+                pass
+            await Checkpoint()
+        ctx.execution.enter()
+        return "done"
+
+    with pytest.raises(FunctionTimeout, match="system_time_s_max"):
+        await run(handler, watchdog, limits=limits)

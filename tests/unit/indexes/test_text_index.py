@@ -294,6 +294,44 @@ def test_what_a_prefix_found_is_not_what_it_finds_later() -> None:
     assert [1, 2, 2, 3] == [len(one) for one in found]
 
 
+@pytest.mark.parametrize("count", [3_000, 60_000])
+def test_the_words_of_a_prefix_are_gathered_once_for_all_who_search_a_state(count: int) -> None:
+    history = History()
+    for number in range(100):
+        history.put(number, {"text": f"a{number} w{number}"})
+    history.put(100, {"text": " ".join(f"w{number}" for number in range(count))})
+    docs = history.states[history.ts]
+    tail = history.index.tail
+
+    with patch.object(tail, "_as_words", wraps=tail._as_words) as gathered:
+        found = [
+            asked(history.index, len(docs), history.ts, (f"a{number} w", None, 9))
+            for number in range(100)
+        ]
+
+    assert gathered.call_count == 1
+    assert all(len(one) == 9 for one in found)
+    assert expected(docs.values(), ("a7 w", None, 9)) == found[7]
+    assert tail.size_bytes < 2 * tail._own_bytes + (2 << 20)
+
+
+def test_many_words_that_begin_alike_are_weighed_with_turns_of_others_between() -> None:
+    history = History()
+    history.put(0, {"text": " ".join(f"w{number}" for number in range(40))})
+    history.put(1, {"text": "w1 other"})
+    docs = history.states[history.ts]
+    question = ("other w", None, 9)
+
+    with patch.object(ranking, "MANY_ALIKE", 39):
+        steps = list(
+            history.index.search(history.ts, sought(["other", "w"], ()), documents=2, wanted=9)
+        )
+        found = asked(history.index, 2, history.ts, question)
+
+    assert [None, None, None] == steps[:-1]
+    assert expected(docs.values(), question) == found
+
+
 @pytest.mark.parametrize(("together", "turns"), [(1, 6), (25, 3), (16_384, 1)])
 def test_parts_of_few_postings_are_scored_so_many_at_a_time(together: int, turns: int) -> None:
     history = History()

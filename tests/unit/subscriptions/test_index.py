@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.model.reads import ReadSet
-from engine.subscriptions.index import ReadIndex
-from tests.unit.subscriptions.touch import INDEXES, READS, Touch, moved, overlaps, reads_of, touches
+from engine.subscriptions.index import SLICE_HOOKS, ReadIndex
+from tests.unit.subscriptions.touch import (
+    INDEXES,
+    READS,
+    Text,
+    Touch,
+    Word,
+    moved,
+    overlaps,
+    reads_of,
+    touches,
+)
 
 FIRST, SECOND = INDEXES
 
@@ -141,3 +151,15 @@ def test_it_is_empty_when_everybody_has_left(read_sets: list[ReadSet], dice: ran
     assert (len(index), index.point_count, index.range_count) == (0, 0, 0)
     assert index._points == {}
     assert index._ranges == {}
+
+
+def test_what_a_long_text_has_is_looked_for_with_turns_of_others_between() -> None:
+    words = [f"w{n}" for n in range(5 * SLICE_HOOKS)]
+    index: ReadIndex[str] = ReadIndex()
+    for word in (words[0], words[-1], "absent"):
+        index.add(reads_of(searches=[Word(word)]), word)
+    commit = Touch(ts=1, texts=(Text(tuple(words)),))
+
+    assert [words[0], None, None, None, None, words[-1], None] == list(
+        index.touched_in_slices(commit)
+    )
