@@ -10,6 +10,11 @@ A cron is known by its name: under the same name a later version of the
 application may change what runs and when.  Where no minute is said, each cron
 is given one of its own, so that not all of them run at once.  The function is
 a mutation, run exactly once for each time, or an action, run at most once.
+
+Where the clock of `tz` is set, what is due at a time that it leaves out runs
+when it goes on, and what is due at a time that it shows twice runs the first
+time: once a day is once a day.  An expression whose minute or hour begins with
+`*` runs whenever the clock matches, in an hour that comes twice as well.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -111,6 +112,38 @@ def test_what_was_missed_is_as_many_as_they_are_one_by_one(zone: str, expression
                 found = next_time(schedule, "", last_ms, now_ms)
 
                 assert (times[place], place - 1) == found, (change, hours_before, hours)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "spring", "autumn"),
+    [
+        (Daily(hour=2, minute=30, tz="Europe/Zurich"), ["03:00+02"], ["02:30+02"]),
+        (
+            CronExpression(expression="30 * * * *", tz="Europe/Zurich"),
+            ["01:30+01", "03:30+02"],
+            ["01:30+02", "02:30+02", "02:30+01", "03:30+01"],
+        ),
+    ],
+    ids=["daily", "hourly"],
+)
+def test_what_is_daily_runs_once_when_the_clock_is_set_and_what_is_hourly_each_hour(
+    schedule: Schedule, spring: list[str], autumn: list[str]
+) -> None:
+    """As README.md says."""
+
+    def between(day: tuple[int, int, int]) -> list[str]:
+        begin = datetime(*day, 1, tzinfo=ZoneInfo("Europe/Zurich"))
+        end_ms = datetime(*day, 4, tzinfo=begin.tzinfo).timestamp() * 1000
+        times = []
+        due_ms = first_time(schedule, "", begin.timestamp() * 1000)
+        while due_ms is not None and due_ms < end_ms:
+            times.append(
+                datetime.fromtimestamp(due_ms / 1000, begin.tzinfo).strftime("%H:%M%z")[:8]
+            )
+            due_ms = first_time(schedule, "", due_ms)
+        return times
+
+    assert (spring, autumn) == (between((2026, 3, 29)), between((2026, 10, 25)))
 
 
 def test_a_clock_that_shows_an_hour_again_finds_what_is_to_come() -> None:
