@@ -147,6 +147,8 @@ class CronRun(TypedDict):
     """One run of a cron; times in milliseconds since 1970."""
 
     scheduledTime: float
+    startedTime: NotRequired[float]
+    """Not known of runs that an earlier version has noted."""
     completedTime: float
     skipped: int
     """How often it was due until this run had ended, or in a pause after it, and did not run."""

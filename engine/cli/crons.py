@@ -37,6 +37,7 @@ def add(verbs: Any) -> None:
     logs = parts.add_parser("logs", help="the last runs of one, newest last")
     logs.add_argument("name", metavar="NAME")
     logs.add_argument("--component", default="", metavar="PATH", help="whose cron it is")
+    logs.add_argument("--json", action="store_true", help="a JSON object a line")
     add_connection(logs)
     logs.set_defaults(run=run_logs)
     remove = parts.add_parser("remove", help="one that was registered with ctx.crons")
@@ -65,8 +66,13 @@ def run_logs(options: argparse.Namespace) -> int:
     cron = next((one for one in found if (one["component"], one["cron"]) == wanted), None)
     if cron is None:
         raise UsageError(f"there is no cron {options.name!r}; {_there_are(found)}")
-    headers = ("due", "ended", "skipped then", "state")
-    print_table(headers, [_run_row(run) for run in cron.get("runs", ())])
+    runs = cron.get("runs", ())
+    if options.json:
+        for run in runs:
+            print(json_text(run))
+    else:
+        headers = ("due", "began", "ended", "skipped then", "state")
+        print_table(headers, [_run_row(run) for run in runs])
     return Exit.DONE
 
 
@@ -107,5 +113,6 @@ def _schedule(schedule: Mapping[str, Any]) -> str:
 
 
 def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
-    skipped = f"{run['skipped']:g}"
-    return when(run["scheduledTime"]), when(run["completedTime"]), skipped, outcome(run["state"])
+    began = when(run["startedTime"]) if "startedTime" in run else ""
+    due, ended = when(run["scheduledTime"]), when(run["completedTime"])
+    return due, began, ended, f"{run['skipped']:g}", outcome(run["state"])

@@ -142,7 +142,13 @@ def tick_ended(turn: Transaction, key: bytes, tick: Doc, ended: Doc) -> None:
     assert cron["tick"] == tick["_id"], "a cron has one tick"
     found = next_time(of_row(cron["schedule"]), _seed(cron), tick["scheduledTime"], turn.now_ms)
     skipped = 0 if found is None else found.skipped
-    run = {"scheduledTime": tick["scheduledTime"], "skipped": skipped, **ended}
+    run = {
+        "scheduledTime": tick["scheduledTime"],
+        # A mutation begins and ends at one time, by its own clock.
+        "startedTime": tick.get("startedTime", ended["completedTime"]),
+        "skipped": skipped,
+        **ended,
+    }
     runs = [*cron.get("runs", ()), _shortened(run)][-CRON_RUNS_KEPT:]
     if skipped:
         trace.warning("cron.skipped", cron=cron["cron"], component=cron["component"], times=skipped)

@@ -97,9 +97,11 @@ def cancel_job(transaction: Transaction, owner: str, job_id: str) -> None:
 
 def begin_job(transaction: Transaction, key: bytes, job: dict[str, Any]) -> None:
     """Mark an action as begun; from here on it is never begun again."""
-    begun = {"state": {"kind": IN_PROGRESS}, "due": None}
+    begun: dict[str, Any] = {"state": {"kind": IN_PROGRESS}, "due": None}
     if "retry" in job:
         begun["attempts"] = job["attempts"] + 1
+    if is_tick(job):
+        begun["startedTime"] = normalize(float(transaction.now_ms))
     transaction.put_row(key, {**job, **begun}, job)
 
 

@@ -161,6 +161,10 @@ async def test_a_cron_runs_one_at_a_time_and_counts_what_it_skips(
 
         (row,) = await cron_rows(node)
         assert (["2026-01-01T00:00", "2026-01-01T00:06"], 5) == (runs, row["skipped"])
+        long, short = row["runs"]
+        assert [301, 0] == [
+            round((run["completedTime"] - run["startedTime"]) / 1000) for run in (long, short)
+        ]
 
 
 async def test_what_was_missed_while_the_engine_was_down_is_one_run(
