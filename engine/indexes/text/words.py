@@ -129,5 +129,9 @@ def result_of(steps: Generator[None, None, T]) -> T:
 def entry_in_steps(index: IndexInfo, doc: Mapping[str, Any]) -> Generator[None, None, TextEntry]:
     """As `entry_of`, of a long text in steps of some two milliseconds."""
     words = yield from counted_in_steps(get_path(doc, index.options["search_field"]))
-    filters = tuple(value_hash(get_path(doc, name)) for name in index.options["filter_fields"])
-    return TextEntry(words, filters)
+    return TextEntry(words, filters_of(index, doc))
+
+
+def filters_of(index: IndexInfo, doc: Mapping[str, Any]) -> tuple[int, ...]:
+    """As `TextEntry.filters`."""
+    return tuple(value_hash(get_path(doc, name)) for name in index.options["filter_fields"])
