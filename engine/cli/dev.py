@@ -12,7 +12,6 @@ Data is kept in .headrace/ beside pyproject.toml.
 from __future__ import annotations
 
 import argparse
-import linecache
 import signal
 import sys
 import time
@@ -149,7 +148,6 @@ class _Pusher:
     def _news(self, changes: list[str]) -> Iterator[str]:
         from engine.serving.administration import described_functions
 
-        linecache.checkcache()
         application = self._served.deployer.application
         yield from (f"warning: {warning}" for warning in application.warnings)
         yield from (f"  {change}" for change in changes)

@@ -16,6 +16,7 @@ Loading runs code of the application and may take a while: call it in a thread.
 from __future__ import annotations
 
 import importlib.util
+import linecache
 import marshal
 import sys
 import threading
@@ -80,9 +81,11 @@ def load(source: Loadable, *, name: str | None = None) -> Application:
 
 
 def make_live(application: Application) -> None:
-    """Let `import` find the modules of this version, from here on."""
+    """Let `import` find the modules of this version from here on, and errors show its lines."""
     for name, module in application.modules.items():
         sys.modules[name] = module
+        if module.__file__ is not None:
+            linecache.checkcache(module.__file__)
         parent, _, child = name.rpartition(".")
         if parent in sys.modules:
             setattr(sys.modules[parent], child, module)

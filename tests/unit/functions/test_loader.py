@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import trio
 
 from engine.app.decorators import mutation, query
 from engine.app.registry import Application
@@ -24,6 +25,7 @@ from engine.app.validators import v
 from engine.errors import DeclarationError
 from engine.functions.load_limit import LoadTookTooLong, limited
 from engine.functions.loader import Loadable, load, make_live, withdraw
+from engine.functions.results import failure_of
 
 Write = Callable[..., Path]
 Load = Callable[[Loadable], Application]
@@ -337,6 +339,23 @@ def test_postponed_annotations_find_the_classes_of_their_own_version(
 
 
 # Single files, modules, functions.
+
+
+def test_errors_show_the_lines_of_the_version_that_is_live(
+    tmp_path: Path, name: str, loaded: Load
+) -> None:
+    file = tmp_path / f"{name}.py"
+    messages = []
+    for line in ('raise ValueError("the first")', 'raise KeyError("the second one")'):
+        file.write_text(f"{HEADER}@query\nasync def fails(ctx) -> None:\n    {line}\n")
+        application = loaded(file)
+        make_live(application)
+        with pytest.raises((ValueError, KeyError)) as raised:
+            trio.run(application.functions[f"{name}:fails"].handler, None)
+        messages.append(failure_of(raised.value).message)
+
+    assert 'raise ValueError("the first")' in messages[0]
+    assert 'raise KeyError("the second one")' in messages[1]
 
 
 def test_a_single_file_is_an_application(tmp_path: Path, name: str, loaded: Load) -> None:
