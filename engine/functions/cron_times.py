@@ -80,7 +80,7 @@ def next_time(schedule: Schedule, seed: str, last_ms: float, now_ms: float) -> N
 def _after(schedule: Schedule, seed: str, after_ms: float) -> float | None:
     expression, zone = _expression(schedule, seed)
     after = datetime.fromtimestamp(after_ms / 1000, UTC).astimezone(ZoneInfo(zone))
-    for found in CronSim(expression, after):
+    for found in _Times(expression, after):
         # In an hour that comes again one that was meant for the first time may be found.
         if (found_ms := found.timestamp() * 1000) > after_ms:
             return float(found_ms)
@@ -104,6 +104,40 @@ def _count(schedule: Schedule, seed: str, last_ms: float, now_ms: float) -> int:
         count += days.count(day, last_ms / 1000, now_ms / 1000)
         day += DAY
     return count
+
+
+class _Times(CronSim):
+    """
+    The times of an expression, also where a clock is set by half an hour.
+
+    The library goes on by whole hours, and to the one minute that is asked for in one step, which
+    there leads past full hours and minutes that the clock does show.
+    """
+
+    def advance_hour(self) -> bool:
+        if self.dt.hour in self.hours:
+            return False
+        day = self.dt.date()
+        while self.dt.hour not in self.hours and self.dt.date() == day:
+            self._go_on(3600 - 60 * self.dt.minute - self.dt.second)
+        return True
+
+    def advance_minute(self) -> bool:
+        if self.dt.minute in self.minutes:
+            return False
+        hour = self.dt.hour
+        while self.dt.minute not in self.minutes and self.dt.hour == hour:
+            ahead = min((minute - self.dt.minute) % 60 for minute in self.minutes)
+            self._go_on(60 * ahead - self.dt.second)
+        return True
+
+    def _go_on(self, seconds: int) -> None:
+        """Go on by so much, or to the next minute if the clock is set meanwhile."""
+        before = self.dt
+        self.tick(seconds=seconds)
+        if self.dt.utcoffset() != before.utcoffset():
+            self.dt = before
+            self.tick(seconds=60 - before.second)
 
 
 class _Days:
@@ -134,7 +168,7 @@ class _Days:
     def _count_each(self, begin_s: float, after_s: float, until_s: float) -> int:
         """One by one: what the clock leaves out comes at the next time that it shows."""
         count = 0
-        for found in CronSim(self._expression, datetime.fromtimestamp(begin_s - 1, self._zone)):
+        for found in _Times(self._expression, datetime.fromtimestamp(begin_s - 1, self._zone)):
             if (found_s := found.timestamp()) >= until_s:
                 break
             count += found_s > after_s

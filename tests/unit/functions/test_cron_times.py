@@ -199,13 +199,32 @@ def is_half_hour_near_a_change(wall: datetime) -> bool:
             lambda tz: whenever(2026, tz, is_half_hour_near_a_change),
         ),
         (
+            lambda tz: CronExpression(expression="0 */6 * * *", tz=tz),
+            lambda tz: whenever(2026, tz, lambda wall: wall.minute == 0 and wall.hour % 6 == 0),
+        ),
+        (
+            lambda tz: CronExpression(expression="*/15 1,3 * * *", tz=tz),
+            lambda tz: whenever(
+                2026, tz, lambda wall: wall.minute % 15 == 0 and wall.hour in (1, 3)
+            ),
+        ),
+        (
             lambda tz: CronExpression(expression="15 9 1-7 2,8 *", tz=tz),
             lambda tz: once_a_day(
                 2026, tz, 9, 15, lambda wall: wall.month in (2, 8) and wall.day <= 7
             ),
         ),
     ],
-    ids=["daily", "in what is repeated", "on sundays", "on the 31st", "half-hourly", "expression"],
+    ids=[
+        "daily",
+        "in what is repeated",
+        "on sundays",
+        "on the 31st",
+        "half-hourly",
+        "six-hourly",
+        "quarters",
+        "expression",
+    ],
 )
 def test_a_year_is_that_of_the_clock_on_the_wall(
     zone: str, schedule_in: Any, expected_in: Any
