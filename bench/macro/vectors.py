@@ -5,8 +5,9 @@ Glosses of WordNet as a model sees them (`bench/embeddings.py` makes them once):
 numbers, 10,000 of 1,536, and 500 others that are looked for.  Each search is given a list of floats
 and returns ten ids with scores: ours are calls of an action (`nearly`) and of queries (`exact`),
 none of which comes from the cache; beside them libraries alone, in the same run, and in turns with
-the one that is in ours.  Then vectors are replaced beside 100 searches a second, and the engine is
-opened again.
+the one that is in ours: just after the index was filled, after a pause, at rest, and in moments in
+which writes stop.  Vectors are replaced beside 100 searches a second, and the engine is opened
+again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Final, TypeAlias, cast
@@ -46,6 +48,9 @@ QUICK_WIDTHS: Final = (16, 64)
 WRITTEN_PER_S: Final = (0, 50, 200, 500)
 ASKED_PER_S: Final = 100
 ADDED_BYTES: Final = 600_000
+AMID_ROUNDS: Final = 8
+AMID_QUESTIONS: Final = 25
+RESTED: Final = "rested"
 
 Seconds: TypeAlias = list[float]
 _Found: TypeAlias = list[tuple[float, list[int]]]
@@ -63,10 +68,12 @@ def schema_of(dimensions: int) -> Schema:
 
 
 @mutation
-async def add(ctx: MutationCtx, first: int, rows: Any) -> None:
+async def add(ctx: MutationCtx, first: int, rows: Any) -> list[Any]:
+    ids = []
     for number, row in enumerate(rows, first):
         places = {name: number % one_in for one_in, name in FIELDS.items()}
-        await ctx.db.insert("rows", {"number": number, "row": row, **places})
+        ids.append(await ctx.db.insert("rows", {"number": number, "row": row, **places}))
+    return ids
 
 
 @mutation
@@ -79,12 +86,6 @@ async def change(ctx: MutationCtx, number: int, row: Any) -> None:
 @query
 async def exact(ctx: QueryCtx, row: Any, one_in: int) -> list[VectorHit[Any]]:
     return await ctx.db.vector_search("rows", "by_row", vector=row, filter=_filter(one_in))
-
-
-@query
-async def numbers(ctx: QueryCtx, ids: list[str]) -> list[Any]:
-    docs = [await ctx.db.get("rows", cast("Any", one)) for one in ids]
-    return [doc and doc["number"] for doc in docs]
 
 
 asked: list[tuple[list[float], int]] = []
@@ -187,6 +188,7 @@ class _Data:
         *,
         way: str = "nearly",
         width: int = WIDTH,
+        state: str = RESTED,
     ) -> Iterator[Result]:
         taken = [seconds for found in rounds for seconds, _ in found]
         shares = [
@@ -195,19 +197,25 @@ class _Data:
             for (_, ids), truth in zip(found, self.truth[one_in], strict=False)
         ]
         params = self.params(way="alone" if peer else way, width=width, of_one_in=one_in)
+        name = "searches" if state == RESTED else f"searches {state}"
         rate = len(taken) / sum(taken)
-        yield _result("searches", params, "rate", rate, "1/s", peer)
-        yield _result("searches", params, "recall", sum(shares) / len(shares), "of 1", peer)
-        yield _result("searches", params, "p99", percentile(taken, 0.99) * 1e3, "ms", peer)
+        yield _result(name, params, "rate", rate, "1/s", peer)
+        yield _result(name, params, "recall", sum(shares) / len(shares), "of 1", peer)
+        yield _result(name, params, "p99", percentile(taken, 0.99) * 1e3, "ms", peer)
 
 
 class _Ours:
-    """An engine with the rows in it."""
+    """
+    An engine with the rows in it.
 
-    def __init__(self, engine: Engine, data: _Data) -> None:
+    Args:
+        numbers: the rows' numbers by their ids, once they are there.
+    """
+
+    def __init__(self, engine: Engine, data: _Data, numbers: dict[str, int]) -> None:
         self.engine = engine
         self.data = data
-        self.numbers: dict[str, int] = {}
+        self.numbers = numbers
 
     @property
     def index(self) -> VectorIndex:
@@ -231,26 +239,26 @@ class _Ours:
         began = time.perf_counter()
         for first in range(0, len(rows), at_once):
             some = [row.tolist() for row in rows[first : first + at_once]]
-            await self.engine.mutation(add, first=first, rows=some)
+            ids = await self.engine.mutation(add, first=first, rows=some)
+            self.numbers.update(zip(ids, count(first), strict=False))
         while self.index.is_due:  # noqa: ASYNC110 - nobody tells when a fold is in its place
             await trio.sleep(0.05)
         return time.perf_counter() - began
 
+    async def pause(self) -> float:
+        """Wait until the index has done what it does when nobody writes; the seconds of it."""
+        began = time.perf_counter()
+        while self.index.is_loose or self.index.is_due:  # noqa: ASYNC110 - as above
+            await trio.sleep(0.05)
+        return time.perf_counter() - began
+
     async def rest(self) -> None:
-        """What is done after ten minutes with nothing else to do: all rows become one part."""
-        (kept,) = self.engine.node.keeper._kept.values()
-        self.index.freeze(is_resting=True)
-        kept.work.set()
+        """Build the index anew, as `headrace index rebuild` does: all rows become one part."""
+        keeper = self.engine.node.keeper
+        (index,) = keeper.statuses()
+        await keeper.rebuild(index.index_id)
         while len(self.index.folded) > 1 or self.index.tail.count:  # noqa: ASYNC110 - as above
             await trio.sleep(0.05)
-
-    async def number_all(self) -> None:
-        for part in self.index.parts():
-            ids = part.ids_at(np.arange(len(part)))
-            for start in range(0, len(ids), 500):
-                some = ids[start : start + 500]
-                found = await self.engine.query(numbers, ids=some)
-                self.numbers.update(zip(some, map(int, found), strict=True))
 
     async def nearly(self, one_in: int) -> list[tuple[float, list[int]]]:
         asked[:] = [(row, one_in) for row in self.data.questions]
@@ -274,18 +282,24 @@ class _Ours:
 
 async def _measure_ours(bench: Bench, data: _Data, alone: Peer, results: list[Result]) -> None:
     dimensions = data.rows.shape[1]
-    app = [add, change, exact, numbers, nearly, search_one, schema_of(dimensions)]
+    app = [add, change, exact, nearly, search_one, schema_of(dimensions)]
     directory = bench.directory / f"ours-{dimensions}"
+    numbers: dict[str, int] = {}
     async with Engine.open(directory, app=app) as engine:
         progress(f"filling, {dimensions} dimensions")
-        took = await _Ours(engine, data).fill()
+        ours = _Ours(engine, data, numbers)
+        took = await ours.fill()
         results.append(_result("fill", data.params(), "rate", data.per_s(took), "1/s"))
+        results += await _in_turns(ours, alone, state="just filled")
+        took = await ours.pause()
+        results.append(_result("pause", data.params(), "time", took, "s"))
+        results += await _in_turns(ours, alone, state="after a pause")
     began = time.perf_counter()
     async with Engine.open(directory, app=app) as engine:
         await engine.query(exact, row=data.questions[0], one_in=1)
         took = time.perf_counter() - began
         results.append(_result("reopen", data.params(), "time", took * 1e3, "ms"))
-        await _measure_searches(bench, _Ours(engine, data), alone, results)
+        await _measure_searches(bench, _Ours(engine, data, numbers), alone, results)
 
 
 async def _measure_searches(bench: Bench, ours: _Ours, alone: Peer, results: list[Result]) -> None:
@@ -294,7 +308,6 @@ async def _measure_searches(bench: Bench, ours: _Ours, alone: Peer, results: lis
     await ours.rest()
     memory = ours.index.size_bytes / 1e6
     results.append(_result("fill", data.params(), "memory", memory, "MB"))
-    await ours.number_all()
     progress("searches")
     results += await _in_turns(ours, alone)
     for one_in in ONE_IN:
@@ -309,13 +322,20 @@ async def _measure_searches(bench: Bench, ours: _Ours, alone: Peer, results: lis
     for written in WRITTEN_PER_S[:2] if bench.quick else WRITTEN_PER_S:
         progress(f"searches while {written} vectors a second are replaced")
         results += await _beside_writes(ours, written)
+        if written:
+            results += await _amid_writes(ours, alone, written)
 
 
-async def _in_turns(ours: _Ours, alone: Peer, width: int = WIDTH) -> list[Result]:
+async def _in_turns(
+    ours: _Ours, alone: Peer, width: int = WIDTH, state: str = RESTED
+) -> list[Result]:
     """
     Ours and the library alone, in turns of all questions each.
 
     So both have the machine as it was at the time, and neither has what was to be collected before.
+
+    Args:
+        state: what the index is in.
     """
     assert alone.set_width is not None, "it has one"
     ours.set_width(width)
@@ -328,14 +348,59 @@ async def _in_turns(ours: _Ours, alone: Peer, width: int = WIDTH) -> list[Result
     while not own or time.perf_counter() < end:
         own.append(await ours.nearly(1))
         theirs.append(data.asked(partial(_timed, alone.search, 1)))
-    results = list(data.figures(own, 1, None, width=width))
-    results += data.figures(theirs, 1, alone.name, width=width)
+    results = list(data.figures(own, 1, None, width=width, state=state))
+    results += data.figures(theirs, 1, alone.name, width=width, state=state)
     rates = [one.value for one in results if one.metric == "rate"]
-    params = data.params(width=width)
+    params = data.params(width=width, state=state)
     return [
         *results,
         _result("vectors-goal", params, "speed by theirs", rates[0] / rates[1], "times"),
     ]
+
+
+async def _amid_writes(ours: _Ours, alone: Peer, written_per_s: int) -> list[Result]:
+    """
+    Searches in moments in which writes stop, shorter than the index would take for a pause.
+
+    So nothing changes between what was found nearly and what is found exactly.
+    """
+    data, numbered = ours.data, count()
+    rates: list[Seconds] = [[], []]
+    shares: list[float] = []
+    for _ in range(AMID_ROUNDS):
+        end = trio.current_time() + 1.0
+
+        async def write(_due: float) -> None:
+            with suppress(Overloaded):  # as more arrive than there is time for
+                await _replace(ours, next(numbered))
+
+        await arrivals(written_per_s, write, is_over=partial(_is_past, end))
+        rates[0] += [seconds for seconds, _ in await ours.nearly(1)]
+        near = [hits for _, hits in answered]
+        rates[1] += [s for s, _ in data.asked(partial(_timed, alone.search, 1))]
+        for row, hits in zip(data.questions[:AMID_QUESTIONS], near, strict=False):
+            found = await ours.engine.query(exact, row=row, one_in=1)
+            # By scores, as rows that replace others are in the table twice.
+            shares.append(sum(hit["_score"] >= found[-1]["_score"] for hit in hits) / len(found))
+    own, theirs = (len(taken) / sum(taken) for taken in rates)
+    params = data.params(written_per_s=written_per_s)
+    return [
+        _result("amid_writes", params, "rate", own, "1/s"),
+        _result("amid_writes", params, "rate", theirs, "1/s", alone.name),
+        _result("amid_writes", params, "recall", sum(shares) / len(shares), "of 1"),
+        _result("vectors-goal", params, "speed by theirs", own / theirs, "times"),
+    ]
+
+
+def _is_past(end: float) -> bool:
+    return trio.current_time() > end
+
+
+async def _replace(ours: _Ours, number: int) -> None:
+    """Let a row be another one's."""
+    rows = ours.data.rows
+    row = rows[(number * 4_999 + 1) % len(rows)].tolist()
+    await ours.engine.mutation(change, number=number * 7_919 % len(rows), row=row)
 
 
 async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
@@ -353,10 +418,8 @@ async def _beside_writes(ours: _Ours, written_per_s: int) -> list[Result]:
 
     async def write(_due: float) -> None:
         nonlocal written, refused
-        number = (next(numbered) * 7919) % len(data.rows)
-        row = data.questions[number % QUESTIONS]
         try:
-            await ours.engine.mutation(change, number=number, row=row)
+            await _replace(ours, next(numbered))
             written += 1
         except Overloaded:  # as more arrive than there is time for
             refused += 1

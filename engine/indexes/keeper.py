@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import TypeVar
 
 import trio
@@ -32,7 +33,7 @@ from engine.errors import StoreDamaged
 from engine.indexes.catalog import SEARCHED, Catalog, IndexInfo, IndexKind, IndexState
 from engine.indexes.checkpoints import Checkpoints, Manifest, Place, new_index
 from engine.indexes.entries import Applied
-from engine.indexes.live import LiveIndex, LiveIndexes
+from engine.indexes.live import Leisure, LiveIndex, LiveIndexes
 from engine.indexes.snapshot import SharedSnapshot, Snapshots
 from engine.indexes.written import RecentCommits, WrittenRows
 from engine.kernel.runtime import Runtime
@@ -62,6 +63,11 @@ class _Kept:
     ended: trio.Event = field(default_factory=trio.Event)
     """It was let go of, and nobody writes its files any more."""
     work: trio.Event = field(default_factory=trio.Event)
+    waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Ends when there is leisure, if no work came before."""
+    rests_at: float = inf
+    unfolded_bytes: int = 0
+    """As they were when a commit was looked at last."""
     live: LiveIndex | None = None
     done: int = 0
     """Documents that the build has taken in."""
@@ -174,10 +180,14 @@ class IndexKeeper:
         for kept in [one.answering for one in self._kept.values()]:
             if kept.live is None:
                 continue
-            if not kept.live.is_due and kept.live.unfolded_bytes > self._unfolded_bytes_max:
+            unfolded = kept.live.unfolded_bytes
+            if not kept.live.is_due and unfolded > self._unfolded_bytes_max:
                 kept.live.freeze()
             if kept.live.is_due:
                 kept.work.set()
+            elif unfolded != kept.unfolded_bytes and kept.live.is_loose:
+                kept.waiting.deadline = min(kept.rests_at, trio.current_time() + PAUSE_S)
+            kept.unfolded_bytes = unfolded
 
     async def wait_settled(self, index_id: int, progress: Callable[[int], None]) -> None:
         """
@@ -332,14 +342,19 @@ class IndexKeeper:
         while True:
             await self._fold(index)
             await self._checkpoint(kept, index)
-            if self._checkpoints is None:
-                await kept.work.wait()
-            else:
-                with trio.move_on_after(CHECKPOINT_EVERY_S):
-                    await kept.work.wait()
-                if not kept.work.is_set():
-                    index.freeze(is_resting=True)
+            await self._wait_for_work(kept, index)
             kept.work = trio.Event()
+
+    async def _wait_for_work(self, kept: _Kept, index: LiveIndex) -> None:
+        """Until something is due, or there is leisure: writers pause, or little came for long."""
+        now = trio.current_time()
+        kept.rests_at = inf if self._checkpoints is None else now + CHECKPOINT_EVERY_S
+        first = now + PAUSE_S if index.is_loose else kept.rests_at
+        with trio.CancelScope(deadline=first) as kept.waiting:
+            await kept.work.wait()
+        if not kept.work.is_set():
+            is_resting = trio.current_time() >= kept.rests_at
+            index.freeze(Leisure.REST if is_resting else Leisure.PAUSE)
 
     # Files
 
@@ -426,7 +441,7 @@ class IndexKeeper:
                 is_done = False
                 for is_done in walk.steps(snapshot):
                     if is_done and snapshot is self._snapshots.current:
-                        self._answer(kept, index, snapshot.ts)
+                        self._answer(kept, index, snapshot.ts, is_built=ts is None)
                         return
                     await self._breathe(index, can_fold=not walk.is_amid)
                     turn.restart()
@@ -439,12 +454,12 @@ class IndexKeeper:
         if can_fold and index.is_due:
             await self._fold(index)
 
-    def _answer(self, kept: _Kept, index: LiveIndex, ts: int) -> None:
+    def _answer(self, kept: _Kept, index: LiveIndex, ts: int, *, is_built: bool) -> None:
         """Let it answer for the snapshot of `ts`, which it has, and for all that is staged."""
         index.forget(ts)
         # What the walk took in was written at any time before: it is folded before a checkpoint
         # is written, because that says from when on the log is to be read again.
-        index.freeze()
+        index.freeze(Leisure.REST if is_built else Leisure.NONE)
         for commit in self._staged_after(ts):
             for write in commit.writes:
                 if write.table_number == index.info.table_number:
@@ -489,6 +504,8 @@ class IndexKeeper:
 PROGRESS_EVERY_S = 0.5
 OPEN_S_MAX = 2.0
 """An engine that opens waits for its indexes, but no longer: what is not ready is done without."""
+PAUSE_S = 2.0
+"""Writers pause when nothing came to an index for so long."""
 CHECKPOINT_EVERY_S = 600.0
 """So little of the log is read when the engine is opened after a crash."""
 ADVICE = {

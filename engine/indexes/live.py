@@ -10,6 +10,7 @@ turned out to be damaged, is not here: whoever searches looks at the documents m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -19,6 +20,16 @@ from engine.model.commits import RowWrite
 
 Install: TypeAlias = Callable[[], None]
 """Puts what a thread has made into its place; on the engine's own thread, in no time."""
+
+
+class Leisure(Enum):
+    """How much time there is for what only makes searches faster."""
+
+    NONE = "none"
+    PAUSE = "pause"
+    """Nobody has written for some seconds."""
+    REST = "rest"
+    """Nothing was due for long, or the index was just built."""
 
 
 class Checkpoint(NamedTuple):
@@ -71,6 +82,10 @@ class LiveIndex(Protocol):
     def is_due(self) -> bool:
         """Whether there may be something to fold."""
 
+    @property
+    def is_loose(self) -> bool:
+        """Whether there is something that a pause is to be used for."""
+
     def own(self) -> OwnWrites:
         """For what a transaction writes."""
 
@@ -92,13 +107,8 @@ class LiveIndex(Protocol):
     def forget(self, floor_ts: int) -> None:
         """No view is older than that."""
 
-    def freeze(self, *, is_resting: bool = False) -> None:
-        """
-        See to it that all that is durable can be folded.
-
-        Args:
-            is_resting: nothing was due for long, so this is the time for what takes long.
-        """
+    def freeze(self, leisure: Leisure = Leisure.NONE) -> None:
+        """See to it that all that is durable can be folded, and what there is leisure for."""
 
     def checkpoint(self, durable_ts: int) -> Checkpoint:
         """

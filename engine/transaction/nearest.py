@@ -113,6 +113,7 @@ def _scan(
             reading.read = read
         if read % SCANNED_ROWS == 0:
             yield from exactly(tail.parts(), best)
+            yield
             tail = new()
         elif read % DECODED_ROWS == 0:
             yield

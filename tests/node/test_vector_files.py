@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +23,7 @@ from engine.app.schema import Schema, Table
 from engine.app.types import VectorHit
 from engine.app.validators import v
 from engine.host import Engine
+from engine.indexes import keeper
 from engine.indexes.vectors import check, graph
 from engine.indexes.vectors import index as vector_index
 from engine.indexes.vectors.asked import value_key
@@ -243,6 +245,35 @@ async def test_a_graph_is_read_where_it_lies_and_outlives_its_file(tmp_path: Pat
         assert before == [hit["_id"] for hit in await engine.action(nearly, 90)]
         await engine.mutation(add, 100, 40)
         assert 1.0 - 1e-6 <= (await engine.action(nearly, 120))[0]["_score"]
+
+
+async def test_when_writers_pause_an_index_becomes_one_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "PAUSE_S", 0.05)
+    async with opened(tmp_path) as (engine, _):
+        await engine.mutation(add, 0, 80)
+        (index,) = engine.node.keeper.statuses()
+        await engine.node.keeper.rebuild(index.index_id)
+        await until(engine, parts=2, unfolded_bytes=0)
+
+        await engine.mutation(add, 80, 5)
+        await until(engine, parts=2, unfolded_bytes=0)
+        assert 85 == len(only_part(engine))
+
+        await engine.mutation(add, 100, 1)
+        await trio.sleep(0.2)
+        assert 85 == len(only_part(engine))  # it is not copied for the sake of one
+
+
+async def until(engine: Engine, **expected: int) -> None:
+    """Until the only index is said to be so."""
+    with trio.fail_after(10):
+        while True:
+            (status,) = engine.node.keeper.statuses()
+            if expected.items() <= asdict(status).items():
+                return
+            await trio.sleep(0.01)
 
 
 async def problems_of(engine: Engine) -> list[str]:

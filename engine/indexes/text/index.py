@@ -21,7 +21,7 @@ import numpy as np
 
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.files import SUFFIX, read_arrays, write_arrays
-from engine.indexes.live import Checkpoint, Install
+from engine.indexes.live import Checkpoint, Install, Leisure
 from engine.indexes.text.asked import TextSought
 from engine.indexes.text.parts import NEVER, NOW, Arrays, Part, Segment, Tail, compacted, frozen
 from engine.indexes.text.ranking import Found, Totals, ranked
@@ -219,6 +219,11 @@ class TextIndex:
         return len(self.parts)
 
     @property
+    def is_loose(self) -> bool:
+        """As `LiveIndex.is_loose`: what a search takes hardly follows from the number of parts."""
+        return False
+
+    @property
     def is_due(self) -> bool:
         return self._is_tail_full or any(
             isinstance(part, Tail) and part is not self.tail for part in self.parts
@@ -304,7 +309,7 @@ class TextIndex:
             segments.append(segment)
         return TextIndex(info, ts, segments)
 
-    def freeze(self, *, is_resting: bool = False) -> None:  # noqa: ARG002 - as any index
+    def freeze(self, leisure: Leisure = Leisure.NONE) -> None:  # noqa: ARG002 - as any index
         """Begin a new tail, so that the one until now can be compacted."""
         if self.tail.size:
             self.tail = Tail(len(self.info.options["filter_fields"]))

@@ -25,9 +25,9 @@ NEIGHBOURS: Final = 16
 WIDTH_BUILT: Final = 128
 WIDTH: Final = 64
 """Candidates that a search holds: 0.99 of the ten nearest are found, see `bench/README.md`."""
-ROWS_MIN: Final = 4_096
+ROWS_MIN: Final = 1_024
 """Fewer are looked at one by one, in the same time."""
-CANDIDATE_ROWS: Final = 32
+CANDIDATE_ROWS: Final = 14
 """A candidate costs about as much as a look at so many rows that lie side by side."""
 _CLIPPED_MAX: Final = 1.5
 """How much larger numbers a graph takes than those it was begun with; beyond it is laid anew."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.indexes.catalog import IndexInfo
 from engine.indexes.files import SUFFIX, read_arrays, write_arrays
-from engine.indexes.live import Checkpoint, Install
+from engine.indexes.live import Checkpoint, Install, Leisure
 from engine.indexes.vectors.entry import Entry, entry_of
 from engine.indexes.vectors.graph import LEAD_BYTES, ROWS_MIN, Graph
 from engine.indexes.vectors.parts import FOREVER, Part, Tail, graph_over, joined
@@ -33,11 +33,20 @@ TAKEN_PART: Final = 4
 """A part takes those behind it when they have one in so many of its rows. So each is more than so
 many times as large as all behind it, there are few, and what a fold copies is a few times what is
 new."""
+PAUSED_PART: Final = 16
+"""The same in a pause of the writers: mostly all becomes one, which is searched once."""
 PART_ROWS_MAX: Final = 1 << 17
 """Rows of a part that takes more: what a fold copies is some 200 MB at 384 dimensions."""
 ENDED_PART: Final = 2
 """A part of which one in so many rows has ended is written anew without them, with a new graph:
 no more is laid again than was written."""
+
+
+_TAKEN_PARTS: Final = {
+    Leisure.NONE: TAKEN_PART,
+    Leisure.PAUSE: PAUSED_PART,
+    Leisure.REST: PART_ROWS_MAX,
+}
 
 
 class OwnVectors:
@@ -85,7 +94,7 @@ class VectorIndex:
         self.folded: list[Part] = list(folded)
         self._files = max((int(part.file.removesuffix(SUFFIX)) for part in folded), default=0)
         self._is_frozen = False
-        self._is_resting = False
+        self._taken_part = TAKEN_PART
         self.tail = Tail(info.table_number, self.dimensions, len(self.fields), tail_rows_max)
 
     def parts(self) -> list[Part]:
@@ -151,14 +160,19 @@ class VectorIndex:
         is_tail_due = self.tail.count >= self._tail_rows_max or self._is_frozen
         return is_tail_due or self._to_renew() is not None
 
+    @property
+    def is_loose(self) -> bool:
+        """As `LiveIndex.is_loose`: whether there would be fewer parts."""
+        return self._taken_from(self.tail.count, PAUSED_PART) < len(self.folded)
+
     def forget(self, floor_ts: int) -> None:
         """No view is older than that."""
         self.floor_ts = max(self.floor_ts, floor_ts)
 
-    def freeze(self, *, is_resting: bool = False) -> None:
-        """As `LiveIndex.freeze`; at rest small parts become one with those before them."""
+    def freeze(self, leisure: Leisure = Leisure.NONE) -> None:
+        """As `LiveIndex.freeze`; with leisure small parts become one with those before them."""
         self._is_frozen = self.tail.count > 0
-        self._is_resting = is_resting
+        self._taken_part = _TAKEN_PARTS[leisure]
 
     def fold(self, durable_ts: int) -> Callable[[], Install] | None:
         """
@@ -170,36 +184,37 @@ class VectorIndex:
         rows = self.tail.written_upto(durable_ts)
         if rows >= self._tail_rows_max or (rows and self._is_frozen):
             self._is_frozen = False
-            return self._folding(slice(self._taken_from(rows), len(self.folded)), rows)
+            first = self._taken_from(rows, self._taken_part)
+            return self._folding(slice(first, len(self.folded)), rows)
         renewed = self._to_renew()
         if renewed is None:
-            self._is_resting = False
+            self._taken_part = TAKEN_PART
             return None
         return self._folding(renewed, 0)
 
-    def _taken_from(self, rows: int) -> int:
-        """Where the parts begin that so many new rows become one with."""
+    def _taken_from(self, rows: int, taken_part: int) -> int:
+        """Where the parts begin that so many rows behind all of them become one with."""
         first = len(self.folded)
         for at in reversed(range(first)):
-            if self._takes(len(self.folded[at]), rows):
+            if self._takes(len(self.folded[at]), rows, taken_part):
                 first = at
             rows += len(self.folded[at])
         return first
 
-    def _takes(self, part: int, rows: int) -> bool:
+    def _takes(self, part: int, rows: int, taken_part: int) -> bool:
         """Whether a part of so many takes so many: it has room, and they are worth copying it."""
-        is_worth_it = self._is_resting or rows * TAKEN_PART >= part
-        return is_worth_it and part + rows <= self._part_rows_max
+        return rows * taken_part >= part and part + rows <= self._part_rows_max
 
     def _to_renew(self) -> slice | None:
-        """A part that is to be made anew, or two that are to become one."""
+        """A part that is to be made anew, or some that are to become one."""
         for at, part in enumerate(self.folded):
             if self._is_worn(part):
                 return slice(at, at + 1)
         for at, (before, part) in enumerate(pairwise(self.folded)):
-            if self._takes(len(before), len(part)):
+            if self._takes(len(before), len(part), self._taken_part):
                 return slice(at, at + 2)
-        return None
+        first, end = self._taken_from(0, self._taken_part), len(self.folded)
+        return slice(first, end) if first < end else None
 
     def _is_worn(self, part: Part) -> bool:
         # The first of these is asked with every batch, and counts nothing.

@@ -52,11 +52,13 @@ class Sought(NamedTuple):
 class Best:
     """The best that were found until now of what is sought."""
 
-    __slots__ = ("found", "sought")
+    __slots__ = ("_looked_at", "found", "sought")
 
     def __init__(self, sought: Sought) -> None:
         self.sought = sought
         self.found: list[Found] = []
+        self._looked_at = 0
+        """Numbers, since others had their turn."""
 
     @property
     def is_full(self) -> bool:
@@ -66,6 +68,13 @@ class Best:
     def reach(self) -> float:
         """The score that others need to be among them."""
         return self.found[-1][0] if self.is_full else -1.0
+
+    def is_turn_over(self, rows: int) -> bool:
+        """Whether others have their turn before so many rows more are looked at."""
+        numbers = rows * len(self.sought.row)
+        is_over = self._looked_at + numbers > BLOCK_NUMBERS
+        self._looked_at = numbers if is_over else self._looked_at + numbers
+        return is_over
 
     def offer(self, part: Part, places: Places) -> None:
         """Score rows exactly, and keep the best."""
@@ -144,15 +153,17 @@ def _scan(part: Part, counting: Mask | None, best: Best) -> Iterator[None]:
     step = max(1, BLOCK_NUMBERS // part.rows.shape[1])
     if is_most:
         for start in range(0, len(part), step):
+            if best.is_turn_over(min(step, len(part) - start)):
+                yield
             near = about(part.rows[start : start + step], sought.row)
             near[~counting[start : start + step]] = -np.inf
             best.offer(part, start + _candidates(near, best))
-            yield
     else:
         for start in range(0, len(places), step):
             some = places[start : start + step]
+            if best.is_turn_over(len(some)):
+                yield
             best.offer(part, some[_candidates(about(part.rows[some], sought.row), best)])
-            yield
 
 
 def _candidates(near: NDArray[np.float32], best: Best) -> Places:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InvalidRange
 from engine.indexes.catalog import IndexInfo, IndexKind
-from engine.indexes.live import Checkpoint
+from engine.indexes.live import Checkpoint, Leisure
 from engine.indexes.vectors.asked import Condition, condition_of, evaluate, value_key
 from engine.indexes.vectors.entry import Entry, Reached, entry_of
 from engine.indexes.vectors.graph import Graph, codes_of
@@ -335,11 +335,54 @@ def test_at_rest_an_index_becomes_one_part() -> None:
             fold_all(index, 1)
     assert [451, 10] == [len(part) for part in index.folded]
 
-    index.freeze(is_resting=True)
+    index.freeze(Leisure.REST)
     fold_all(index, 1)
 
     assert [500] == [len(part) for part in index.folded]
     assert (index.tail.count, index.is_due) == (0, False)
+
+
+def test_in_a_pause_parts_take_what_is_a_sixteenth_of_them() -> None:
+    index = VectorIndex(INDEX, tail_rows_max=100)
+    rows = clustered(900, DIMENSIONS, seed=4)
+    told = []
+    for number, row in enumerate(rows, 1):
+        index.change(1, number.to_bytes(16, "big"), Entry(row, (b"a", b"b")))
+        if number in (800, 815, 849):
+            index.freeze()
+            fold_all(index, 1)
+        if number in (815, 849, 850):
+            told.append(index.is_loose)
+    # 50 and more are a sixteenth of 800, of which parts have no 800th.
+    assert [False, False, True] == told
+
+    index.freeze(Leisure.PAUSE)
+    fold_all(index, 1)
+    assert [900] == [len(part) for part in index.folded]
+    index.change(1, b"x" * 16, Entry(rows[0], (b"a", b"b")))
+    index.freeze()
+    fold_all(index, 1)
+
+    assert [900, 1] == [len(part) for part in index.folded]
+    assert not index.is_loose
+
+
+def test_however_writers_pause_a_row_is_copied_a_bounded_number_of_times() -> None:
+    rows = clustered(1, DIMENSIONS, seed=5)
+    for burst in (1, 3, 10, 25, 60):
+        index, made = VectorIndex(INDEX, tail_rows_max=10), 0
+        for number in range(1, 1 + 3_000):
+            before = set(map(id, index.folded))
+            index.change(1, number.to_bytes(16, "big"), Entry(rows[0], (b"a", b"b")))
+            if index.is_due:
+                fold_all(index, 1)
+            if number % burst == 0 and index.is_loose:
+                index.freeze(Leisure.PAUSE)
+                fold_all(index, 1)
+            made += sum(len(part) for part in index.folded if id(part) not in before)
+
+        assert not index.is_loose or number % burst
+        assert made < 30 * number
 
 
 # An index, as of every timestamp.
