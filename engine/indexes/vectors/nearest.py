@@ -96,7 +96,7 @@ class Best:
 def exactly(parts: Sequence[Part], best: Best) -> Iterator[None]:
     """Offer all rows that count to `best`; yields where others may have their turn."""
     for part in parts:
-        yield from _scan(part, _counting(part, best.sought), best)
+        yield from _scan(part, None, best)
 
 
 def nearly(parts: Sequence[Part], best: Best) -> Iterator[None]:
@@ -105,8 +105,7 @@ def nearly(parts: Sequence[Part], best: Best) -> Iterator[None]:
     for part in parts:
         # Without a condition a graph is told by its count how many rows there are, about: to look
         # at each takes longer than all else around it, and drives the graph from the caches.
-        is_told = part.graph is not None and best.sought.condition is None
-        counting = None if is_told else _counting(part, best.sought)
+        counting = None if best.sought.condition is None else _counting(part, best.sought)
         if part.graph is None or not _by_graph(part, part.graph, codes, counting, best):
             yield from _scan(part, counting, best)
 
@@ -146,11 +145,14 @@ def _by_graph(part: Part, graph: Graph, codes: Codes, counting: Mask | None, bes
 
 def _scan(part: Part, counting: Mask | None, best: Best) -> Iterator[None]:
     sought = best.sought
+    if counting is None and sought.condition is None and best.is_full:
+        yield from _scan_for_better(part, best)
+        return
     if counting is None:
         counting = _counting(part, sought)
     places = np.flatnonzero(counting)
     is_most = 2 * len(places) > len(part)
-    step = max(1, BLOCK_NUMBERS // part.rows.shape[1])
+    step = _rows_at_once(sought)
     if is_most:
         for start in range(0, len(part), step):
             if best.is_turn_over(min(step, len(part) - start)):
@@ -164,6 +166,25 @@ def _scan(part: Part, counting: Mask | None, best: Best) -> Iterator[None]:
             if best.is_turn_over(len(some)):
                 yield
             best.offer(part, some[_candidates(about(part.rows[some], sought.row), best)])
+
+
+def _scan_for_better(part: Part, best: Best) -> Iterator[None]:
+    """As `_scan`, of all rows: few are as good as what was found, and only these may be gone."""
+    sought = best.sought
+    step = _rows_at_once(sought)
+    off = slack(len(sought.row))
+    for start in range(0, len(part), step):
+        if best.is_turn_over(min(step, len(part) - start)):
+            yield
+        near = about(part.rows[start : start + step], sought.row)
+        better = np.flatnonzero(near >= best.reach - off)
+        if len(better):
+            better = better[part.there(sought.ts, start + better)]
+            best.offer(part, start + better[_candidates(near[better], best)])
+
+
+def _rows_at_once(sought: Sought) -> int:
+    return max(1, BLOCK_NUMBERS // len(sought.row))
 
 
 def _candidates(near: NDArray[np.float32], best: Best) -> Places:

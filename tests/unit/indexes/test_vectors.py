@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engine.errors import InvalidRange
 from engine.indexes.catalog import IndexInfo, IndexKind
 from engine.indexes.live import Checkpoint, Leisure
+from engine.indexes.vectors import nearest as vector_search
 from engine.indexes.vectors.asked import Condition, condition_of, evaluate, value_key
 from engine.indexes.vectors.entry import Entry, Reached, entry_of
 from engine.indexes.vectors.graph import Graph, codes_of
@@ -383,6 +384,27 @@ def test_however_writers_pause_a_row_is_copied_a_bounded_number_of_times() -> No
 
         assert not index.is_loose or number % burst
         assert made < 30 * number
+
+
+@pytest.mark.parametrize("condition", [None, "half"])
+def test_others_have_their_turn_after_so_many_numbers_of_all_parts_and_not_before(
+    condition: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_search, "BLOCK_NUMBERS", 24 * 50)
+    index = VectorIndex(INDEX_24, tail_rows_max=30)  # blocks of so many rows
+    rows = clustered(210, 24, seed=3)
+    for number, row in enumerate(rows):
+        kinds = (value_key(int(number % 6 == 0)), value_key(0))
+        index.change(1, number.to_bytes(16, "big"), Entry(row, kinds))
+    assert 7 == len(index.parts())
+
+    for search in (exactly, nearly):
+        for parts in (index.parts(), index.parts()[:1]):
+            sought = Sought(rows[0], 10, 1, CONDITIONS[condition], index.fields)
+            best = Best(sought)
+            turns = len(list(search(parts, best)))
+            # Twice 30 rows are more than 50; those of a filter, five of each part, are 35 in all.
+            assert turns == (6 if condition is None and len(parts) == 7 else 0)
 
 
 # An index, as of every timestamp.
