@@ -49,6 +49,7 @@ WRITTEN_PER_S: Final = (0, 50, 200, 500)
 ASKED_PER_S: Final = 100
 ADDED_BYTES: Final = 600_000
 AMID_ROUNDS: Final = 8
+QUICK_AMID_ROUNDS: Final = 2
 AMID_QUESTIONS: Final = 25
 RESTED: Final = "rested"
 
@@ -323,7 +324,8 @@ async def _measure_searches(bench: Bench, ours: _Ours, alone: Peer, results: lis
         progress(f"searches while {written} vectors a second are replaced")
         results += await _beside_writes(ours, written)
         if written:
-            results += await _amid_writes(ours, alone, written)
+            rounds = QUICK_AMID_ROUNDS if bench.quick else AMID_ROUNDS
+            results += await _amid_writes(ours, alone, written, rounds)
 
 
 async def _in_turns(
@@ -358,7 +360,7 @@ async def _in_turns(
     ]
 
 
-async def _amid_writes(ours: _Ours, alone: Peer, written_per_s: int) -> list[Result]:
+async def _amid_writes(ours: _Ours, alone: Peer, written_per_s: int, rounds: int) -> list[Result]:
     """
     Searches in moments in which writes stop, shorter than the index would take for a pause.
 
@@ -367,7 +369,7 @@ async def _amid_writes(ours: _Ours, alone: Peer, written_per_s: int) -> list[Res
     data, numbered = ours.data, count()
     rates: list[Seconds] = [[], []]
     shares: list[float] = []
-    for _ in range(AMID_ROUNDS):
+    for _ in range(rounds):
         end = trio.current_time() + 1.0
 
         async def write(_due: float) -> None:
