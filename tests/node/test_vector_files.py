@@ -250,15 +250,16 @@ async def test_a_graph_is_read_where_it_lies_and_outlives_its_file(tmp_path: Pat
 async def test_when_writers_pause_an_index_becomes_one_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "PAUSE_S", 0.05)
+    monkeypatch.setattr(keeper, "PAUSE_S", 60.0)
     defaults = cast("dict[str, Any]", VectorIndex.__init__.__kwdefaults__)
     monkeypatch.setitem(defaults, "tail_rows_max", 20)
     async with opened(tmp_path) as (engine, _):
         await engine.mutation(add, 0, 70)
         (index,) = engine.node.keeper.statuses()
-        await engine.node.keeper.rebuild(index.index_id)  # in slices of 64
+        await engine.node.keeper.rebuild(index.index_id)  # 64 and 6
         await until(engine, parts=2, unfolded_bytes=0)
         assert 70 == len(only_part(engine))
+        monkeypatch.setattr(keeper, "PAUSE_S", 0.05)
         await trio.sleep(0.2)  # it waits for work
 
         await engine.mutation(add, 80, 5)
