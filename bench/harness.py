@@ -198,6 +198,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def resident_mb() -> float:
+    """What this process has of memory, without pages of files, which the kernel takes back."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1_024 / 1e6
+
+
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []

@@ -14,7 +14,6 @@ What is not installed is left out.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from typing import Any, Final
 import trio
 
 from bench.compare._postgres import binaries, cluster
-from bench.harness import HERE, Bench, Param, Result, arrivals, percentile, progress
+from bench.harness import HERE, Bench, Param, Result, arrivals, percentile, progress, resident_mb
 from engine.app.contexts import ActionCtx, MutationCtx, QueryCtx
 from engine.app.decorators import internal_action, internal_mutation, mutation, query
 from engine.app.schema import Schema, Table
@@ -253,7 +252,7 @@ async def _drain(bench: Bench, results: list[Result]) -> None:
 
         before = node.committer.stats["commits"]
         tally = Tally(durable=lambda: node.committer.stats["commits"] - before)
-        memory = _resident_mb()
+        memory = resident_mb()
         sizes = [memory]
         is_over = False
         async with trio.open_nursery() as nursery:
@@ -304,14 +303,8 @@ async def _ask(engine: Engine, late_s: list[float], is_over: Any) -> None:
 
 async def _watch(sizes_mb: list[float], is_over: Any) -> None:
     while not is_over():
-        sizes_mb.append(_resident_mb())
+        sizes_mb.append(resident_mb())
         await trio.sleep(MEMORY_S)
-
-
-def _resident_mb() -> float:
-    """Without the pages of the database, which the kernel takes back."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0]) / 1e3
 
 
 async def _start(bench: Bench, results: list[Result]) -> None:

@@ -21,6 +21,8 @@ WANTED = 20
 class Peer(NamedTuple):
     name: str
     fill: Callable[[Path, Docs], Search]
+    again: Callable[[Path], Search] | None
+    """Open what was filled, if it is in files."""
     filters: bool
 
 
@@ -34,6 +36,16 @@ class Filled(NamedTuple):
 
 def filled(directory: Path, docs: Docs) -> Iterator[Filled]:
     """Each peer that is installed, with the documents in it."""
+    for label, peer in installed():
+        folder = directory / peer.name
+        folder.mkdir()
+        began = time.perf_counter()
+        search = peer.fill(folder, docs)
+        yield Filled(label, search, time.perf_counter() - began, peer.filters)
+
+
+def installed() -> Iterator[tuple[str, Peer]]:
+    """Each peer that is, by its name with its version."""
     for package, peer in PEERS:
         label = peer.name
         try:
@@ -42,11 +54,7 @@ def filled(directory: Path, docs: Docs) -> Iterator[Filled]:
         except PackageNotFoundError:
             progress(f"{peer.name} is skipped: pip install {package}")
             continue
-        folder = directory / peer.name
-        folder.mkdir()
-        began = time.perf_counter()
-        search = peer.fill(folder, docs)
-        yield Filled(label, search, time.perf_counter() - began, peer.filters)
+        yield label, peer
 
 
 def _tantivy(folder: Path, docs: Docs) -> Search:
@@ -62,14 +70,20 @@ def _tantivy(folder: Path, docs: Docs) -> Search:
         writer.add_document(tantivy.Document(part=part, text=text))
     writer.commit()
     writer.wait_merging_threads()
-    index.reload()
+    return _tantivy_again(folder)
+
+
+def _tantivy_again(folder: Path) -> Search:
+    import tantivy
+
+    index = tantivy.Index.open(str(folder))
     searcher = index.searcher()
     occur = tantivy.Occur
 
     def search(text: str, part: str | None) -> list[dict[str, Any]]:
         query = index.parse_query(text, ["text"])
         if part is not None:
-            of_part = tantivy.Query.term_query(schema, "part", part)
+            of_part = tantivy.Query.term_query(index.schema, "part", part)
             query = tantivy.Query.boolean_query([(occur.Must, query), (occur.Must, of_part)])
         found = searcher.search(query, WANTED).hits
         return [searcher.doc(address).to_dict() | {"score": score} for score, address in found]
@@ -79,13 +93,18 @@ def _tantivy(folder: Path, docs: Docs) -> Search:
 
 def _fts5(folder: Path, docs: Docs) -> Search:
     database = sqlite3.connect(folder / "notes")
-    database.row_factory = sqlite3.Row
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("CREATE VIRTUAL TABLE notes USING fts5(part UNINDEXED, text)")
     with database:
         database.executemany("INSERT INTO notes VALUES (?, ?)", docs)
     with database:
         database.execute("INSERT INTO notes(notes) VALUES ('optimize')")
+    return _fts5_again(folder)
+
+
+def _fts5_again(folder: Path) -> Search:
+    database = sqlite3.connect(folder / "notes")
+    database.row_factory = sqlite3.Row
     plain = "SELECT part, text, rank FROM notes WHERE notes MATCH ? ORDER BY rank LIMIT 20"
     of_part = plain.replace("ORDER", "AND part = ? ORDER")
 
@@ -119,7 +138,7 @@ def _bm25s(_folder: Path, docs: Docs) -> Search:
 
 
 PEERS = (
-    ("tantivy", Peer("tantivy", _tantivy, filters=True)),
-    ("", Peer("SQLite FTS5", _fts5, filters=True)),
-    ("bm25s", Peer("bm25s", _bm25s, filters=False)),
+    ("tantivy", Peer("tantivy", _tantivy, _tantivy_again, filters=True)),
+    ("", Peer("SQLite FTS5", _fts5, _fts5_again, filters=True)),
+    ("bm25s", Peer("bm25s", _bm25s, None, filters=False)),
 )

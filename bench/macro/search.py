@@ -5,12 +5,16 @@ Each search is for 1, 2 or 4 words that come in the glosses as often as they do,
 best documents as dicts; ours are queries of a function, none of which comes from the cache, and
 find also what begins as the last word.  Some are narrowed to one of four parts of speech.  In the
 same run the libraries that are installed do the same: bare, with nothing committed or followed.
-Then documents are written beside 200 searches a second, and the engine is opened again.
+Then documents are written beside 200 searches a second, and the engine is opened again.  What each
+takes of memory is measured in processes of their own (`_search_memory.py`).
 """
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,8 +26,8 @@ from typing import Any, Final
 import trio
 
 from bench.glosses import PARTS, glosses
-from bench.harness import Bench, Param, Result, percentile, progress, punctual
-from bench.macro._search_peers import WANTED, Docs, filled
+from bench.harness import HERE, Bench, Param, Result, percentile, progress, punctual
+from bench.macro._search_peers import WANTED, Docs, filled, installed
 from bench.people import data_file
 from engine.app.contexts import MutationCtx, QueryCtx, Search
 from engine.app.decorators import mutation, query
@@ -40,6 +44,9 @@ WORDS: Final = (1, 2, 4)
 WRITTEN_PER_S: Final = (0, 100, 500)
 ASKED_PER_S: Final = 200
 WRITTEN_AT_ONCE: Final = 10
+OURS: Final = "headrace"
+FILLED: Final = "filled"
+REOPENED: Final = "reopened"
 
 
 class Note(Document):
@@ -81,6 +88,7 @@ def run(bench: Bench) -> Iterator[Result]:
     seconds = bench.budget_s / 20
     trio.run(_measure_ours, bench, docs, seconds, results)
     yield from results
+    yield from _memory(bench, len(docs))
     for peer in filled(bench.directory, docs):
         yield Result(
             name="fill",
@@ -237,6 +245,21 @@ def _sizes(directory: Path, documents: int, took: float) -> list[Result]:
         _result("fill", params, "index_files", in_files / 1e6, "MB"),
         _result("fill", params, "data_file", data_file(directory).stat().st_size / 1e6, "MB"),
     ]
+
+
+def _memory(bench: Bench, documents: int) -> Iterator[Result]:
+    """What each takes when it was filled, and when it was opened again, after some searches."""
+    for name, label in ((OURS, None), *((peer.name, label) for label, peer in installed())):
+        folder = bench.directory / f"memory-{name}"
+        folder.mkdir()
+        for state in (FILLED, REOPENED):
+            progress(f"memory of {name}, {state}")
+            arguments = map(str, (name, folder, documents, bench.seed, state))
+            command = [sys.executable, "-m", "bench.macro._search_memory", *arguments]
+            told = subprocess.check_output(command, cwd=HERE.parent)
+            for metric, value, unit in json.loads(told):
+                params: dict[str, Param] = {"documents": documents, "state": state}
+                yield _result("memory", params, metric, value, unit, label)
 
 
 def _figures(words: int, part: bool, latencies: Sequence[float], peer: str | None) -> list[Result]:
