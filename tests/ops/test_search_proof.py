@@ -7,7 +7,9 @@ from random import Random
 
 import pytest
 
-from tests.proofs.search import PLANTED, Story, play
+from tests.proofs.search import Story, play
+from tests.proofs.search_killed import Witness, live_and_kill
+from tests.proofs.search_planted import PLANTED
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,13 @@ def test_without_one_nothing_is_seen(tmp_path: Path) -> None:
         play(tmp_path, dice.getrandbits(32), story)
 
     assert [] == story.problems
+
+
+@pytest.mark.parametrize(
+    "bug", ["a-checkpoint-is-ahead-of-its-files", "a-graph-holds-too-few-candidates"]
+)
+def test_a_planted_bug_is_seen_in_a_process_that_is_killed(bug: str, tmp_path: Path) -> None:
+    witness = Witness()
+    live_and_kill(tmp_path, 15, Random(7), witness, bug)
+
+    assert [*witness.problems, *witness.missing(0)]

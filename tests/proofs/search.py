@@ -5,18 +5,21 @@ A round is a history of an engine in memory, with index files on a disk: mutatio
 amid what they have written and fail halfway, several at a time so that they are staged on each
 other; batches that are refused; queries; views that are held while others write, fold and forget;
 pushes that drop the indexes and add them again; restarts and crashes. Parts of an index are tiny,
-so that all of that meets folds and compactions. Texts and vectors are asked alike; what actions
-find by a graph may miss some, which are counted.
+so that all of that meets folds and compactions. Texts and vectors are asked alike.
+
+One round in `KILLED_EACH` is lived by a process too, on a disk and with threads, until it is killed
+(`search_killed.py`); its parts are so large that what actions find is found by graphs.
 
 What is asked is asked of an oracle too, `tests/naive_search.py`, over the documents that the same
-function sees. Scores are computed there in plain Python and have to give the same order, ties too.
+function sees. Scores are computed there in plain Python: they and the order have to be the same,
+ties too.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +28,6 @@ from typing import Any, Final
 from unittest.mock import patch
 from zlib import crc32
 
-import numpy as np
 import trio
 import trio.testing
 
@@ -37,19 +39,16 @@ from engine.errors import ConvexError, Stopped, StoreFull
 from engine.functions.loader import load
 from engine.functions.watchdog import Watchdog
 from engine.indexes import keeper
-from engine.indexes.keeper import IndexKeeper
 from engine.indexes.text import index as text_index
 from engine.indexes.text import lexicon, ranking, runs
 from engine.indexes.text import parts as text_parts
 from engine.indexes.text import words as text_words
-from engine.indexes.text.index import OwnTexts, TextIndex
-from engine.indexes.text.parts import Compacted, Segment, compacted
-from engine.indexes.text.runs import Bound
+from engine.indexes.text.index import TextIndex
+from engine.indexes.text.parts import Segment
 from engine.indexes.vectors import index as vector_index
 from engine.indexes.vectors import nearest
 from engine.indexes.vectors.asked import asked
-from engine.indexes.vectors.index import OwnVectors, VectorIndex
-from engine.indexes.vectors.parts import FOREVER, Part
+from engine.indexes.vectors.index import VectorIndex
 from engine.kernel.runtime import VirtualRuntime
 from engine.kernel.trace import trace_to_stderr
 from engine.model.ids import Id
@@ -65,6 +64,8 @@ from engine.transaction.view import view_of
 from tests import naive_search
 from tests.node.nodes import ask, mutate
 from tests.proofs.proof import Plan, Verdict, too_few
+from tests.proofs.search_killed import Witness, live_and_kill
+from tests.proofs.search_planted import PLANTED, PLANTED_IN_PROCESSES
 
 PROMISE = "A search finds what is there, best first, exactly as of the state it is asked of."
 ROUNDS = 1_000
@@ -78,14 +79,14 @@ PROBLEMS_SHOWN: Final = 5
 PLANTED_ROUNDS_MAX: Final = 100
 """Until a bug is given up on."""
 LEAST: Final = {"searches": 30, "found": 150, "folds": 2, "folds of vectors": 2}
+"""In each round, on average."""
 POINTS: Final = ("index.folded", "index.kept", "index.walked")
 """Where the upkeep of an index may be cut off, see `Runtime.pause`."""
 ROUNDS_FOR_ALL: Final = 20
 """In so many there is a crash at each."""
-"""In each round, on average."""
-
-RECALL_LEAST: Final = 0.97
-"""Of what is found by graphs, of all that is there."""
+KILLED_EACH: Final = 10
+"""Of so many rounds one is lived by a process too."""
+PLANTED_KILLS_MAX: Final = 15
 
 Question = tuple[str, str, Any, int]
 """Whether for words or for what is near, a text, a tag or `ANY`, and how many are wanted."""
@@ -166,12 +167,13 @@ async def _answer(ctx: QueryCtx, question: list[Any]) -> list[Any]:
         hits = await ctx.db.vector_search(
             "notes", "by_place", vector=_vector(text), limit=int(count), filter=_condition(tag)
         )
-        return [question, [h["_id"] for h in hits], await ctx.db.query("notes").collect()]
+        found = [[hit["_id"], hit["_score"]] for hit in hits]
+        return [question, found, await ctx.db.query("notes").collect()]
     notes = ctx.db.query("notes").with_search_index("by_text", lambda s: _asked(s, text, tag))
     if len(text) % 2:
-        found = [doc["_id"] for doc in await notes.take(int(count))]
+        found = [[doc["_id"], None] for doc in await notes.take(int(count))]
     else:
-        found = [doc["_id"] async for doc in notes][: int(count)]
+        found = [[doc["_id"], None] async for doc in notes][: int(count)]
     return [question, found, await ctx.db.query("notes").collect()]
 
 
@@ -202,6 +204,11 @@ class Story:
     problems: list[str] = field(default_factory=list)
 
     def compare(self, answer: list[Any], where: str) -> None:
+        """
+        Args:
+            answer: the question, ids with their scores, or with `None` where nobody is told of
+                them, and all documents.
+        """
         (kind, text, tag, count), found, docs = answer
         filters = {} if tag == ANY else {"tag": naive_search.MISSING if tag == ABSENT else tag}
         if kind == NEAR:
@@ -210,11 +217,12 @@ class Story:
             expected = naive_search.search(docs, "text", text, filters)[: int(count)]
         self.done["searches"] += 1
         self.done["found"] += len(expected)
-        ids = [doc_id for _, doc_id in expected]
-        if found != ids:
+        right = [[doc_id, score] for score, doc_id in expected]
+        is_scored = all(score is not None for _, score in found)
+        if found != (right if is_scored else [[doc_id, None] for doc_id, _ in right]):
             self.problems.append(
                 f"{where}: {kind} {text!r} with {tag} of {len(docs)} found {_short(found)}, "
-                f"and it is {_short(ids)}"
+                f"and it is {_short(right)}"
             )
 
     @property
@@ -223,8 +231,8 @@ class Story:
         return f"{counted}, {len(self.problems)} problems"
 
 
-def _short(ids: list[str]) -> str:
-    return " ".join(one[-6:] for one in ids) or "nothing"
+def _short(found: list[Any]) -> str:
+    return " ".join(f"{doc_id[-6:]} ({score})" for doc_id, score in found) or "nothing"
 
 
 def prove(plan: Plan) -> Verdict:
@@ -232,21 +240,29 @@ def prove(plan: Plan) -> Verdict:
     trace_to_stderr(level="critical")
     if plan.planted:
         return _prove_planted(plan)
-    story, dice = Story(), Random(plan.seed)
+    story, witness, dice = Story(), Witness(), Random(plan.seed)
     for _ in range(plan.rounds):
         play(plan.directory, dice.getrandbits(32), story)
         if story.problems:
             break
-    for problem in story.problems[:PROBLEMS_SHOWN]:
+    kills = max(1, plan.rounds // KILLED_EACH)
+    if not story.problems:
+        live_and_kill(plan.directory, kills, dice, witness)
+    problems = story.problems + witness.problems
+    for problem in problems[:PROBLEMS_SHOWN]:
         print(f"  {problem}")
-    least = {name: count * plan.rounds for name, count in LEAST.items()}
-    least |= dict.fromkeys(map(_crashes_at, POINTS), plan.rounds // ROUNDS_FOR_ALL)
-    few = [] if story.problems else too_few(story.done, least)
-    if story.done["by_graph"] < RECALL_LEAST * story.done["of_graph"]:
-        few.append("graphs found too few of what is near")
+    few = [] if problems else _missing(story, plan.rounds) + witness.missing(kills)
     for line in few:
         print(f"  {line}")
-    return Verdict(held=not story.problems and not few, figure=story.figure)
+    figure = f"{story.figure}; in processes {witness.figure}"
+    return Verdict(held=not problems and not few, figure=figure)
+
+
+def _missing(story: Story, rounds: int) -> list[str]:
+    """What was done too little to prove anything."""
+    least = {name: count * rounds for name, count in LEAST.items()}
+    least |= dict.fromkeys(map(_crashes_at, POINTS), rounds // ROUNDS_FOR_ALL)
+    return too_few(story.done, least)
 
 
 def _crashes_at(point: str) -> str:
@@ -254,19 +270,31 @@ def _crashes_at(point: str) -> str:
 
 
 def _prove_planted(plan: Plan) -> Verdict:
-    caught = 0
-    for bug, plant in PLANTED.items():
-        story, dice = Story(), Random(plan.seed)
-        with plant():
-            for count in range(1, PLANTED_ROUNDS_MAX + 1):
-                play(plan.directory, dice.getrandbits(32), story)
-                if story.problems:
-                    caught += 1
-                    print(f"  {bug} is caught in round {count}: {story.problems[0]}")
-                    break
-            else:
-                print(f"  {bug} is NOT CAUGHT")
-    return Verdict(held=caught == len(PLANTED), figure=f"{caught} of {len(PLANTED)} bugs caught")
+    caught = sum(_is_caught(plan, bug) for bug in PLANTED)
+    caught += sum(_is_caught_in_processes(plan, bug) for bug in PLANTED_IN_PROCESSES)
+    bugs = len(PLANTED) + len(PLANTED_IN_PROCESSES)
+    return Verdict(held=caught == bugs, figure=f"{caught} of {bugs} bugs caught")
+
+
+def _is_caught(plan: Plan, bug: str) -> bool:
+    story, dice = Story(), Random(plan.seed)
+    with PLANTED[bug]():
+        for count in range(1, PLANTED_ROUNDS_MAX + 1):
+            play(plan.directory, dice.getrandbits(32), story)
+            if story.problems:
+                print(f"  {bug} is caught in round {count}: {story.problems[0]}")
+                return True
+    print(f"  {bug} is NOT CAUGHT")
+    return False
+
+
+def _is_caught_in_processes(plan: Plan, bug: str) -> bool:
+    witness = Witness()
+    live_and_kill(plan.directory, PLANTED_KILLS_MAX, Random(plan.seed), witness, bug)
+    seen = [*witness.problems, *witness.missing(0)]
+    told = f"caught after {witness.done['kills']} kills: {seen[0]}" if seen else "NOT CAUGHT"
+    print(f"  {bug}, in processes, is {told}", flush=True)
+    return bool(seen)
 
 
 def play(directory: Path, seed: int, story: Story) -> None:
@@ -460,18 +488,17 @@ class History:
         table = transaction.table("", "notes")
         kind, text, tag, count = question = self._question()
         if kind == NEAR:
-            ids = await self._near(transaction, text, tag, count)
-            return [list(question), ids, await _all(transaction)]
+            hits = await self._near(transaction, text, tag, count)
+            return [list(question), hits, await _all(transaction)]
         found = search(transaction, table, "by_text", _asked(SearchBuilder(), text, tag))
-        ids = []
+        matches: list[Any] = []
         for some in found:
             await trio.lowlevel.checkpoint()
-            ids += [match.doc["_id"] for match in some]
-        ids = ids[:count]
-        return [list(question), ids, await _all(transaction)]
+            matches += [[match.doc["_id"], match.rank[0]] for match in some]
+        return [list(question), matches[:count], await _all(transaction)]
 
-    async def _near(self, transaction: Transaction, text: str, tag: Any, count: int) -> list[str]:
-        """What a transaction finds; and how much of it an action would."""
+    async def _near(self, transaction: Transaction, text: str, tag: Any, count: int) -> list[Any]:
+        """What a transaction finds; what an action does has to be there, in order."""
         wanted = asked("by_place", _vector(text), count, _condition(tag))
         table = transaction.table("", "notes")
         exact = await _taken(search_vectors(transaction, table, wanted))
@@ -481,11 +508,8 @@ class History:
         there = await _taken(search_vectors(transaction, table, wanted._replace(limit=1_000)))
         if gone := [hit["_id"] for hit in nearly if hit not in there]:
             where = f"seed {self._seed}, life {self._life}"
-            self._story.problems.append(f"{where}: an action found {_short(gone)}: not there")
-        scores = [hit["_score"] for hit in exact]
-        self._story.done["of_graph"] += len(exact)
-        self._story.done["by_graph"] += sum(hit["_score"] in scores for hit in nearly)
-        return [hit["_id"] for hit in exact]
+            self._story.problems.append(f"{where}: an action found {gone}: not there")
+        return [[hit["_id"], hit["_score"]] for hit in exact]
 
     def _compare(self, answer: list[Any], where: str) -> None:
         self._story.compare(answer, f"seed {self._seed}, life {self._life}, {where}")
@@ -565,197 +589,3 @@ def count_folds(story: Story) -> Iterator[None]:
         patch.object(VectorIndex, "_install", counted_too),
     ):
         yield
-
-
-# Planted bugs.
-
-
-@contextmanager
-def _overlay_forgets_a_delete() -> Iterator[None]:
-    original = OwnTexts.put
-
-    def forgetful(self: OwnTexts, internal: bytes, doc: dict[str, Any] | None) -> None:
-        if doc is not None:
-            original(self, internal, doc)
-
-    with patch.object(OwnTexts, "put", forgetful):
-        yield
-
-
-@contextmanager
-def _a_document_counts_twice() -> Iterator[None]:
-    original = TextIndex._grow
-
-    def twice(self: TextIndex, ts: int, by: int) -> None:
-        original(self, ts, 2 * by if by > 0 else by)
-
-    with patch.object(TextIndex, "_grow", twice):
-        yield
-
-
-@contextmanager
-def _a_fold_loses_what_ended_meanwhile() -> Iterator[None]:
-    original = TextIndex.fold
-
-    def early(self: TextIndex, durable_ts: int) -> Any:
-        work = original(self, durable_ts)
-        if work is None:
-            return None
-        parts = self.to_compact(durable_ts)
-        ended = [part.ended.copy() for part in parts]
-
-        def segment(made: Compacted, _: Any) -> Segment:
-            return Segment(made.arrays, made.begun, np.concatenate(ended)[made.origin])
-
-        def compact() -> Any:
-            with patch.object(Compacted, "segment", segment):
-                install = work()
-
-            def installed() -> None:
-                with patch.object(Compacted, "segment", segment):
-                    install()
-
-            return installed
-
-        return compact
-
-    with patch.object(TextIndex, "fold", early):
-        yield
-
-
-@contextmanager
-def _a_refused_batch_stays() -> Iterator[None]:
-    with patch.object(TextIndex, "roll_back", lambda _self, _ts: None):
-        yield
-
-
-@contextmanager
-def _folds_forget_what_a_view_sees() -> Iterator[None]:
-
-    def tight(parts: Any, _floor_ts: int) -> Compacted:
-        return compacted(parts, max(int(part.ended.max(initial=0)) for part in parts))
-
-    with patch.object(text_index, "compacted", tight):
-        yield
-
-
-@contextmanager
-def _the_log_is_not_read_after_a_crash() -> Iterator[None]:
-    original = IndexKeeper._read
-
-    async def newest(self: IndexKeeper, info: Any) -> Any:
-        index, ts = await original(self, info)
-        return index, None if ts is None else self._published.value
-
-    with patch.object(IndexKeeper, "_read", newest):
-        yield
-
-
-@contextmanager
-def _a_build_forgets_what_is_written_behind_it() -> Iterator[None]:
-    with patch.object(keeper._Walk, "_is_behind", lambda self, _key: self.has_walked):
-        yield
-
-
-@contextmanager
-def _heads_are_all_that_there_is() -> Iterator[None]:
-    with patch.object(Bound, "rest", 0.0):
-        yield
-
-
-# Those of vectors.
-
-
-@contextmanager
-def _own_vectors_forget_a_delete() -> Iterator[None]:
-    original = OwnVectors.put
-
-    def forgetful(self: OwnVectors, internal: bytes, doc: dict[str, Any] | None) -> None:
-        if doc is not None:
-            original(self, internal, doc)
-
-    with patch.object(OwnVectors, "put", forgetful):
-        yield
-
-
-@contextmanager
-def _vectors_of_a_refused_batch_stay() -> Iterator[None]:
-    with patch.object(VectorIndex, "roll_back", lambda _self, _ts: None):
-        yield
-
-
-@contextmanager
-def _a_fold_of_vectors_loses_what_ended_meanwhile() -> Iterator[None]:
-    original = VectorIndex.fold
-
-    def early(self: VectorIndex, durable_ts: int) -> Any:
-        work = original(self, durable_ts)
-        if work is None:
-            return None
-
-        def run() -> Any:
-            install = work()
-
-            def installed() -> None:
-                install()
-                for part in self.folded:
-                    part.ends[part.ends > durable_ts] = FOREVER
-
-            return installed
-
-        return run
-
-    with patch.object(VectorIndex, "fold", early):
-        yield
-
-
-@contextmanager
-def _folds_of_vectors_forget_what_a_view_sees() -> Iterator[None]:
-    original = VectorIndex._folding
-
-    def tight(self: VectorIndex, at: slice, rows: int) -> Any:
-        floor_ts, self.floor_ts = self.floor_ts, FOREVER - 1
-        try:
-            return original(self, at, rows)
-        finally:
-            self.floor_ts = floor_ts
-
-    with patch.object(VectorIndex, "_folding", tight):
-        yield
-
-
-@contextmanager
-def _files_of_vectors_forget_what_ended() -> Iterator[None]:
-    original = VectorIndex.checkpoint
-
-    def forgetful(self: VectorIndex, durable_ts: int) -> Any:
-        found = original(self, durable_ts)
-        kept = {"parts": [[name, b""] for name, _ in found.manifest["parts"]]}
-        return found._replace(manifest=kept)
-
-    with patch.object(VectorIndex, "checkpoint", forgetful):
-        yield
-
-
-@contextmanager
-def _a_graph_tells_what_has_gone() -> Iterator[None]:
-    with patch.object(Part, "is_whole", lambda *_: True):
-        yield
-
-
-PLANTED: Final[Mapping[str, Callable[[], Any]]] = {
-    "overlay-forgets-a-delete": _overlay_forgets_a_delete,
-    "a-document-counts-twice": _a_document_counts_twice,
-    "a-fold-loses-what-ended-meanwhile": _a_fold_loses_what_ended_meanwhile,
-    "a-refused-batch-stays": _a_refused_batch_stays,
-    "folds-forget-what-a-view-sees": _folds_forget_what_a_view_sees,
-    "the-log-is-not-read-after-a-crash": _the_log_is_not_read_after_a_crash,
-    "a-build-forgets-what-is-written-behind-it": _a_build_forgets_what_is_written_behind_it,
-    "heads-are-all-that-there-is": _heads_are_all_that_there_is,
-    "own-vectors-forget-a-delete": _own_vectors_forget_a_delete,
-    "vectors-of-a-refused-batch-stay": _vectors_of_a_refused_batch_stay,
-    "a-fold-of-vectors-loses-what-ended-meanwhile": _a_fold_of_vectors_loses_what_ended_meanwhile,
-    "folds-of-vectors-forget-what-a-view-sees": _folds_of_vectors_forget_what_a_view_sees,
-    "files-of-vectors-forget-what-ended": _files_of_vectors_forget_what_ended,
-    "a-graph-tells-what-has-gone": _a_graph_tells_what_has_gone,
-}
