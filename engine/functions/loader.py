@@ -84,8 +84,8 @@ def make_live(application: Application) -> None:
     """Let `import` find the modules of this version from here on, and errors show its lines."""
     for name, module in application.modules.items():
         sys.modules[name] = module
-        if module.__file__ is not None:
-            linecache.checkcache(module.__file__)
+        if (file := getattr(module, "__file__", None)) is not None:  # generated ones have none
+            linecache.checkcache(file)
         parent, _, child = name.rpartition(".")
         if parent in sys.modules:
             setattr(sys.modules[parent], child, module)
