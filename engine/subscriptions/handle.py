@@ -82,6 +82,8 @@ class Subscriptions:
         self._index: ReadIndex[Live] = ReadIndex()
         self._begun_ts = processed_ts
         """Commits up to here, from `processed` on, have been compared with some read sets."""
+        self._is_comparing = False
+        """Whether that of one goes on when others have had their turn."""
         self._hit: list[Live] = []
         """Those who watch them are told when that is all."""
         self._resting: dict[bytes, OrderedDict[Live, None]] = {}
@@ -140,8 +142,8 @@ class Subscriptions:
         seen = self.processed.value
         if seen >= ts:
             return True
-        if self._begun_ts > seen or not self._recent.covers(seen):
-            return False  # a long one is being compared, in slices
+        if self._is_comparing or not self._recent.covers(seen):
+            return False
         commits = list(self._recent.between(seen, ts))
         if sum(len(commit.rows) for commit in commits) > COMPARED_ROWS_MAX:
             return False
@@ -170,6 +172,13 @@ class Subscriptions:
         self._begun_ts = max(self._begun_ts, commit.ts)
         if not self._index:
             return
+        self._is_comparing = True
+        try:
+            yield from self._compare(commit)
+        finally:
+            self._is_comparing = False
+
+    def _compare(self, commit: Touched) -> Iterator[None]:
         for count, live in enumerate(self._index.touched_in_slices(commit), 1):
             if live is None:
                 yield
