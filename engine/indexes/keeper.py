@@ -435,18 +435,24 @@ class IndexKeeper:
         walk = _Walk(kept, index, self._recent, begin_ts, turn)
         if ts is not None:
             walk.has_walked = True
+        at_once, behind = 1, OUTRUN_SLICES_MIN
         while True:
             snapshot = self._snapshots.acquire()
             try:
-                is_done = False
-                for is_done in walk.steps(snapshot):
+                for count, is_done in enumerate(walk.steps(snapshot), 1):
                     if is_done and snapshot is self._snapshots.current:
                         self._answer(kept, index, snapshot.ts, is_built=ts is None)
                         return
-                    await self._breathe(index, can_fold=not walk.is_amid)
+                    if count % at_once == 0:
+                        await self._breathe(index, can_fold=not walk.is_amid)
                     turn.restart()
             finally:
                 self._snapshots.release(snapshot)
+            # Who writes as much in each turn as is taken in between two would never be caught up
+            # with, so then it is twice as much from here on.
+            is_outrun = walk.has_walked or walk.slices_behind > behind
+            at_once = min(2 * at_once, SLICES_MAX) if is_outrun else max(at_once // 2, 1)
+            behind = max(walk.slices_behind, OUTRUN_SLICES_MIN)
 
     async def _breathe(self, index: LiveIndex, *, can_fold: bool) -> None:
         await trio.lowlevel.checkpoint()
@@ -501,6 +507,10 @@ class IndexKeeper:
         return await trio.to_thread.run_sync(work)
 
 
+OUTRUN_SLICES_MIN = 4
+"""A build that is fewer behind what is written is not outrun by it."""
+SLICES_MAX = 1 << 16
+"""Taken in before others have their turn: more than can be written in one."""
 PROGRESS_EVERY_S = 0.5
 OPEN_S_MAX = 2.0
 """An engine that opens waits for its indexes, but no longer: what is not ready is done without."""
@@ -555,10 +565,15 @@ class _Walk:
         self._rows = kept.info.table_number.to_bytes(4, "big")
         self._from = b""
         """Internal ids below are in the index."""
+        self._end: bytes | None = None
+        """Those from here on came since it began, and are followed: ids rise with time, so a walk
+        to the last of them would chase whoever writes."""
         self.has_walked = False
         """All of them are."""
         self.is_amid = False
         """A part of a document is in the index, of which nothing can be folded now."""
+        self.slices_behind = 0
+        """Of what was written behind the walk, in the newest snapshot."""
 
     def steps(self, snapshot: SharedSnapshot) -> Iterator[bool]:
         """
@@ -566,6 +581,18 @@ class _Walk:
 
         Nothing is published between the last part and what the caller does then.
         """
+        if self._end is None:
+            last = next(self._rows_of(snapshot, None, reverse=True), None)
+            self._end = b"" if last is None else last[0] + b"\0"
+        self.slices_behind = 0
+        for _ in self._follow(snapshot):
+            self.slices_behind += 1
+            yield False
+        if not self.has_walked:
+            yield from self._walk(snapshot)
+        yield self.has_walked
+
+    def _follow(self, snapshot: SharedSnapshot) -> Iterator[bool]:
         while self._written.ts < snapshot.ts:
             is_outrun = self._written.is_outrun
             for key in dict.fromkeys(self._written.next_rows(snapshot)):
@@ -573,23 +600,26 @@ class _Walk:
                     yield False
             if is_outrun:
                 yield False
-        if not self.has_walked:
-            yield from self._walk(snapshot)
-        yield self.has_walked
 
     def _is_behind(self, key: bytes) -> bool:
-        return key.startswith(self._rows) and (self.has_walked or key[4:] < self._from)
+        if not key.startswith(self._rows):
+            return False
+        return self.has_walked or not self._from <= key[4:] < (self._end or b"")
 
     def _walk(self, snapshot: SharedSnapshot) -> Iterator[bool]:
-        by_id = snapshot.catalog.by_number[self._kept.info.table_number].indexes["by_id"]
-        rows = snapshot.entries(by_id, self._from, None, reverse=False)
-        for internal, key in rows:
+        for internal, key in self._rows_of(snapshot, self._end):
             is_over = yield from self._put(snapshot, key)
             self._kept.done += 1
             self._from = internal + b"\0"
             if is_over:
                 return
         self.has_walked = True
+
+    def _rows_of(
+        self, snapshot: SharedSnapshot, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        by_id = snapshot.catalog.by_number[self._kept.info.table_number].indexes["by_id"]
+        return snapshot.entries(by_id, self._from, end, reverse=reverse)
 
     def _put(self, snapshot: SharedSnapshot, key: bytes) -> Generator[bool, None, bool]:
         """Take in a document; whether others are to have their turn after it."""

@@ -12,7 +12,7 @@ from engine.app.contexts import MutationCtx, QueryCtx
 from engine.app.decorators import mutation, query
 from engine.app.schema import Schema, Table
 from engine.app.validators import v
-from engine.indexes import written
+from engine.indexes import keeper, written
 from engine.indexes.text import parts, words
 from engine.indexes.vectors import index as vector_index
 from engine.kernel.runtime import VirtualRuntime
@@ -24,6 +24,8 @@ from tests.node.nodes import application, ask, mutate, serving
 SMALL, LARGE = 20_000, 900_000
 """Letters of a text; of the small ones four are a slice."""
 TURN_LETTERS_MAX = 300_000
+MANY = 1_000
+"""Mutations; a build that is not outrun has come to its end by a third of them."""
 WORD = 16
 """Letters that take about as long as a word that is added to an index."""
 SEARCHED = Table(v.any()).search_index("by_text", search_field="text")
@@ -36,6 +38,12 @@ async def write(ctx: MutationCtx, count: int, letters: int) -> None:
     for n in range(count):
         text = " ".join(f"w{at}n{n}" for at in range(letters // 8))
         await ctx.db.insert("notes", {"text": text[:letters]})
+
+
+@mutation
+async def rewrite(ctx: MutationCtx, count: int, number: int) -> None:
+    for note in await ctx.db.query("notes").take(count):
+        await ctx.db.patch(note["_id"], {"text": f"w{number}"})
 
 
 @mutation
@@ -119,6 +127,30 @@ async def test_what_is_written_behind_a_build_is_followed_a_few_texts_at_a_time(
 
         assert max(turns.each) < 2 * LARGE + TURN_LETTERS_MAX
         assert 33 == await ask(node, found, "w1n")
+
+
+async def test_a_build_comes_to_its_end_though_more_is_written_in_each_turn_than_a_slice(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "SLICE_BYTES", 100)
+    app = write, rewrite, found
+    async with serving(application(*app, Schema(notes=Table(v.any())))) as node:
+        await mutate(node, write, 100, 80)
+        is_pushed = False
+        count = 0
+
+        async def push() -> None:
+            nonlocal is_pushed
+            await node.push(application(*app, Schema(notes=SEARCHED)))
+            is_pushed = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push)
+            while not is_pushed and count < MANY:
+                await mutate(node, rewrite, 30, count)
+                count += 1
+
+        assert count < MANY
 
 
 async def test_vectors_of_many_numbers_are_taken_in_a_few_at_a_time(
