@@ -319,7 +319,9 @@ async def _measure_searches(bench: Bench, ours: _Ours, alone: Peer, results: lis
     for width in QUICK_WIDTHS if bench.quick else WIDTHS:
         with patch.object(nearest, "WIDTH", width):
             results += await _in_turns(ours, alone, width)
+    assert alone.set_width is not None, "it has one"
     ours.set_width(WIDTH)
+    alone.set_width(WIDTH)
     for written in WRITTEN_PER_S[:2] if bench.quick else WRITTEN_PER_S:
         progress(f"searches while {written} vectors a second are replaced")
         results += await _beside_writes(ours, written)
