@@ -40,7 +40,7 @@ def nothing(_number: int) -> None:
     _count()
 
 
-def writer_of(url: str) -> Any:
+def writer_of(url: str) -> tuple[Any, Any]:
     """A workflow that adds a row, and the engine of what it is added to."""
     if url.startswith("sqlite"):
         source = SQLAlchemyDatasource.create(f"{url}.rows")  # one writer at a time for each file
