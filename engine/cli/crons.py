@@ -14,6 +14,7 @@ from engine.cli.project import new_verb
 from engine.errors import UsageError
 
 NAMED_MAX: Final = 20
+NAME: Final = "of the cron; one that begins with - comes last, behind --"
 
 
 def add(verbs: Any) -> None:
@@ -35,13 +36,13 @@ def add(verbs: Any) -> None:
     add_connection(listed)
     listed.set_defaults(run=run_list)
     logs = parts.add_parser("logs", help="the last runs of one, newest last")
-    logs.add_argument("name", metavar="NAME")
+    logs.add_argument("name", metavar="NAME", help=NAME)
     logs.add_argument("--component", default="", metavar="PATH", help="whose cron it is")
     logs.add_argument("--json", action="store_true", help="a JSON object a line")
     add_connection(logs)
     logs.set_defaults(run=run_logs)
     remove = parts.add_parser("remove", help="one that was registered with ctx.crons")
-    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("name", metavar="NAME", help=NAME)
     remove.add_argument("--component", default="", metavar="PATH", help="whose cron it is")
     add_connection(remove)
     remove.set_defaults(run=run_remove)
