@@ -95,16 +95,19 @@ def ids(shown: dict[str, Any]) -> list[str]:
     return [note["_id"] for note in shown["page"]]
 
 
-@pytest.mark.parametrize("has_index", [True, False])
+@pytest.fixture(params=[True, False], ids=["indexed", "read"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the index, and without one that answers."""
+    if not request.param:
+        monkeypatch.setattr(View, "live", lambda *_: None)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("seed", range(6))
 async def test_what_is_found_all_along_is_on_one_page_whatever_others_write(
     seed: int,
-    has_index: bool,
     autojump_clock: trio.testing.MockClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not has_index:
-        monkeypatch.setattr(View, "live", lambda *_: None)
     dice, odd = Random(seed), seed % 2 == 1
     async with serving(APP) as node:
         await mutate(node, write, [some_text(dice) for _ in range(60)])
@@ -127,17 +130,13 @@ async def test_what_is_found_all_along_is_on_one_page_whatever_others_write(
         assert throughout <= set(seen)
 
 
-@pytest.mark.parametrize("has_index", [True, False])
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("seed", range(4))
 async def test_pages_that_are_shown_have_each_document_once_and_keep_their_own(
     seed: int,
-    has_index: bool,
     autojump_clock: trio.testing.MockClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A document leaves a page and comes back to it; what is new is on the last, which ended."""
-    if not has_index:
-        monkeypatch.setattr(View, "live", lambda *_: None)
     dice, odd = Random(seed), seed % 2 == 1
     async with serving(APP) as node:
         await mutate(node, write, [some_text(dice) for _ in range(30)])
@@ -223,17 +222,13 @@ async def test_a_function_that_writes_between_its_pages_meets_no_document_twice(
         assert set(await found_now(node, odd=False)) <= set(seen)
 
 
-@pytest.mark.parametrize("has_index", [True, False])
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(("odd", "sizes"), [(False, [1_000, 24]), (True, [512])])
 async def test_pages_go_to_the_last_that_a_search_may_look_at_and_the_next_says_so(
-    has_index: bool,
     odd: bool,
     sizes: list[int],
     autojump_clock: trio.testing.MockClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not has_index:
-        monkeypatch.setattr(View, "live", lambda *_: None)
     async with serving(APP) as node:
         await mutate(node, write, ["fox"] * (BEST_MAX + 1))
         cursor = None
